@@ -1,0 +1,40 @@
+# The project's commands. Every target makes `.venv` first where it is missing; only python3 (3.11 or newer) and make are needed.
+# TORCH_INDEX picks the build of torch: `make demo TORCH_INDEX=URL` asks that package index for it (its CPU or a CUDA build).
+
+PYTHON ?= python3
+BIN := .venv/bin
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
+export OMP_NUM_THREADS := 1
+
+.PHONY: demo test check format bench clean
+
+demo: .venv
+	$(BIN)/reptide demo --out demo
+
+test: .venv
+	$(BIN)/python -m pytest
+
+check: .venv
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+format: .venv
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+bench: .venv
+	$(BIN)/python -m benchmarks.stream
+	$(BIN)/python -m benchmarks.sinusoid
+
+.venv: pyproject.toml constraints.txt
+	$(PYTHON) -c "import sys; assert sys.version_info >= (3, 11), 'Reptide needs Python 3.11 or newer'"
+	$(PYTHON) -m venv .venv
+	$(PIP) $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX),) torch
+	$(PIP) --editable '.[demo,test]'
+	$(BIN)/python -c "print('compiling the engine, once (half a minute)'); import engine.scan"
+	touch .venv
+
+clean:
+	rm -rf .venv demo dist
