@@ -1,0 +1,54 @@
+"""What every model, learner, detector and encoder must keep, as functions whose names are the promises.
+
+`reptide check` runs them on your task spec, and your own tests may:
+
+    from engine.checks import check_spec
+
+    def test_my_spec_conforms():
+        check_spec(my_shop.spec)
+
+A promise that is broken raises `CheckFailed`, whose message says what is wrong and how to mend it. The
+idea of conformance checks as public functions is river's and scikit-learn's.
+"""
+
+from __future__ import annotations
+
+from engine.checks.detectors import DETECTOR_CHECKS
+from engine.checks.encoders import ENCODER_CHECKS
+from engine.checks.folds import FOLD_CHECKS
+from engine.checks.learners import LEARNER_CHECKS
+from engine.checks.models import MODEL_CHECKS
+from engine.checks.running import CheckFailed, run
+from engine.drift import Detector
+from engine.features import Features
+from engine.learners.base import Learner
+from engine.learners.gradient import GradientLearner
+from engine.spec import TaskSpec
+
+__all__ = ["CheckFailed", "check_detector", "check_encoder", "check_learner", "check_spec"]
+
+
+def check_spec(spec: TaskSpec) -> list[str]:
+    """Check all that a task spec names; returns the promises that were checked.
+
+    Raises:
+        CheckFailed: one of them is broken.
+
+    """
+    kept = [*check_encoder(spec.features), *check_detector(spec.detector), *run(MODEL_CHECKS, spec)]
+    return kept + check_learner(GradientLearner(spec), spec)
+
+
+def check_encoder(features: Features) -> list[str]:
+    """Check an encoder; returns the promises that were checked."""
+    return run(ENCODER_CHECKS, features)
+
+
+def check_detector(detector: Detector) -> list[str]:
+    """Check a drift detector; returns the promises that were checked."""
+    return run(DETECTOR_CHECKS, detector)
+
+
+def check_learner(learner: Learner, spec: TaskSpec) -> list[str]:
+    """Check a learner on a task spec, and their fold; returns the promises that were checked."""
+    return run((*LEARNER_CHECKS, *FOLD_CHECKS), learner, spec)

@@ -1,0 +1,165 @@
+"""What a learner keeps."""
+
+from __future__ import annotations
+
+import torch
+
+from engine.checks.running import require
+from engine.checks.samples import no_examples, stored_rows, support_sets
+from engine.fold import BLOCK
+from engine.learners.base import Learner, flatten
+from engine.recorded import Recorded
+from engine.spec import TaskSpec
+from engine.types import Batch, Fast, Params
+
+
+def the_same_seed_gives_the_same_theta(learner: Learner, spec: TaskSpec) -> None:
+    """`init` draws from its seed alone."""
+    del spec
+    require(
+        same_bits(learner.init(3), learner.init(3)),
+        "`init(3)` gave two different thetas",
+        "draw from the seed",
+    )
+
+
+def parameters_are_finite(learner: Learner, spec: TaskSpec) -> None:
+    """Theta is finite, and so are parameters adapted on sound examples."""
+    meta = learner.init(0)
+    values = {**meta, **learner.adapt(meta, support_sets(spec, seed=0))}
+    sick = [name for name, value in values.items() if not bool(value.isfinite().all())]
+    require(
+        not sick, f"parameters {sick} are not finite", "lower the inner step size, or mend the initialization"
+    )
+
+
+def fast_parameters_are_as_declared(learner: Learner, spec: TaskSpec) -> None:
+    """`adapt` returns the names of `fast_shapes`, in order, each [U, *shape] float32."""
+    declared = [(name, (BLOCK, *shape), torch.float32) for name, shape in learner.fast_shapes.items()]
+    for support in (support_sets(spec, seed=0), no_examples(spec)):
+        fast = learner.adapt(learner.init(0), support)
+        found = [(name, tuple(value.shape), value.dtype) for name, value in fast.items()]
+        require(
+            found == declared,
+            f"for {support.x.shape[1]} examples `adapt` returned {found}, `fast_shapes` declares {declared}",
+            "a row stores fast parameters by that declaration alone",
+        )
+
+
+def predictions_have_the_right_shape(learner: Learner, spec: TaskSpec) -> None:
+    """`shared` gives [N, C] for [N, W], and `predict` [U, 1, C] for [U, 1, W]."""
+    meta, outputs = learner.init(0), spec.target.outputs
+    x = torch.from_numpy(stored_rows(spec.features, BLOCK, seed=0))
+    fast = learner.adapt(meta, support_sets(spec, seed=0))
+    shared, adapted = learner.shared(meta, x).shape, learner.predict(meta, fast, x.unsqueeze(1)).shape
+    require(
+        shared == (BLOCK, outputs) and adapted == (BLOCK, 1, outputs),
+        f"`shared` and `predict` return {tuple(shared)} and {tuple(adapted)} for {BLOCK} events",
+        f"return {(BLOCK, outputs)} and {(BLOCK, 1, outputs)}: this target has {outputs} outputs",
+    )
+
+
+def adapting_twice_gives_the_same_bits(learner: Learner, spec: TaskSpec) -> None:
+    """`adapt` is pure: fast parameters are recomputed after an eviction, and must come back the same."""
+    meta, support = learner.init(0), support_sets(spec, seed=0)
+    require(
+        same_bits(learner.adapt(meta, support), learner.adapt(meta, support)),
+        "adapting twice on the same support set gave two results",
+        "draw no random numbers and keep no state in `adapt`",
+    )
+
+
+def theta_is_left_as_it_is(learner: Learner, spec: TaskSpec) -> None:
+    """Neither adapting nor predicting writes to theta."""
+    meta, x = learner.init(0), torch.from_numpy(stored_rows(spec.features, BLOCK, seed=0))
+    before = {name: value.clone() for name, value in meta.items()}
+    learner.predict(meta, learner.adapt(meta, support_sets(spec, seed=0)), x.unsqueeze(1))
+    learner.shared(meta, x)
+    moved = [name for name in before if not torch.equal(before[name], meta[name])]
+    require(not moved, f"adapting or predicting changed theta's {moved}", "write to copies only")
+
+
+def an_empty_support_set_predicts_with_theta(learner: Learner, spec: TaskSpec) -> None:
+    """A task never labelled is served theta's prediction (to rounding: the kernels differ)."""
+    meta, x = learner.init(0), torch.from_numpy(stored_rows(spec.features, BLOCK, seed=0))
+    unadapted = learner.predict(meta, learner.adapt(meta, no_examples(spec)), x.unsqueeze(1)).squeeze(1)
+    require(
+        torch.allclose(unadapted, learner.shared(meta, x), rtol=1e-3, atol=1e-4),
+        "adapted on no examples, the learner does not predict what theta does",
+        "let `adapt` return theta's own values for an empty support set",
+    )
+
+
+def a_task_does_not_depend_on_its_block_mates(learner: Learner, spec: TaskSpec) -> None:
+    """Other tasks beside it, or another place in the block, change no bit of a task."""
+    meta, support, others = learner.init(0), support_sets(spec, seed=0), support_sets(spec, seed=1)
+    mixed = Batch(*(torch.cat([theirs[:-1], mine[:1]]) for mine, theirs in zip(support, others, strict=True)))
+    x = torch.from_numpy(stored_rows(spec.features, BLOCK, seed=2)).unsqueeze(1)
+    moved = torch.cat([x[1:], x[:1]])
+    first, last = learner.adapt(meta, support), learner.adapt(meta, mixed)
+    first_out, last_out = learner.predict(meta, first, x), learner.predict(meta, last, moved)
+    require(
+        torch.equal(flatten(first)[0], flatten(last)[-1]) and torch.equal(first_out[0], last_out[-1]),
+        "a task adapts or predicts otherwise beside other tasks",
+        "compute nothing across the task axis: no batch statistics, no attention from task to task",
+    )
+
+
+def an_event_does_not_depend_on_its_block_mates(learner: Learner, spec: TaskSpec) -> None:
+    """Theta's prediction of an event is the same whatever events stand beside it."""
+    meta = learner.init(0)
+    x, others = (torch.from_numpy(stored_rows(spec.features, BLOCK, seed=seed)) for seed in (0, 1))
+    beside = torch.cat([others[:-1], x[:1]])
+    require(
+        torch.equal(learner.shared(meta, x)[0], learner.shared(meta, beside)[-1]),
+        "theta predicts an event otherwise beside other events",
+        "compute nothing across examples: no batch statistics in the model",
+    )
+
+
+def padding_with_weight_zero_changes_nothing(learner: Learner, spec: TaskSpec) -> None:
+    """Whatever fills a support set up to its bucket, with weight 0, changes no bit."""
+    meta, support, noise = learner.init(0), support_sets(spec, seed=0), support_sets(spec, seed=1)
+    empty = support.weight == 0
+    filled = Batch(
+        torch.where(empty.unsqueeze(-1), noise.x[:, :1], support.x),
+        torch.where(empty, noise.y[:, :1], support.y),
+        support.weight,
+    )
+    require(
+        same_bits(learner.adapt(meta, support), learner.adapt(meta, filled)),
+        "examples of weight 0 change what a task adapts to",
+        "multiply every example's loss by its weight, and compute nothing else across a support set",
+    )
+
+
+def recording_changes_no_bit(learner: Learner, spec: TaskSpec) -> None:
+    """A call recorded and replayed on other values does what a call would do (`engine.recorded`)."""
+    meta, recorded = learner.init(0), Recorded(learner.adapt)
+    recorded(learner.init(1), support_sets(spec, seed=1))
+    support = support_sets(spec, seed=0)
+    require(
+        same_bits(recorded(meta, support), learner.adapt(meta, support)),
+        "an adaptation recorded on one support set does something else on another",
+        "do not branch on the values of tensors; use torch.where",
+    )
+
+
+LEARNER_CHECKS = (
+    the_same_seed_gives_the_same_theta,
+    fast_parameters_are_as_declared,
+    predictions_have_the_right_shape,
+    parameters_are_finite,
+    adapting_twice_gives_the_same_bits,
+    theta_is_left_as_it_is,
+    an_empty_support_set_predicts_with_theta,
+    a_task_does_not_depend_on_its_block_mates,
+    an_event_does_not_depend_on_its_block_mates,
+    padding_with_weight_zero_changes_nothing,
+    recording_changes_no_bit,
+)
+
+
+def same_bits(first: Params | Fast, second: Params | Fast) -> bool:
+    """Whether two sets of parameters have the same names and bits."""
+    return first.keys() == second.keys() and all(torch.equal(first[name], second[name]) for name in first)

@@ -1,0 +1,36 @@
+"""What a model keeps, whatever learner runs it."""
+
+from __future__ import annotations
+
+import torch
+
+from engine.checks.running import require
+from engine.checks.samples import stored_rows
+from engine.fold import BLOCK
+from engine.spec import TaskSpec
+
+
+def no_running_statistics_adapt(spec: TaskSpec) -> None:
+    """A forward pass leaves every buffer as it is: running statistics would mix the tasks of a block."""
+    model = spec.model()
+    before = {name: value.clone() for name, value in model.named_buffers()}
+    model(torch.from_numpy(stored_rows(spec.features, BLOCK, seed=0)))
+    moved = [name for name, value in model.named_buffers() if not torch.equal(value, before[name])]
+    require(
+        not moved,
+        f"a forward pass changes the buffers {moved}: they are statistics over the tasks of a batch",
+        "use LayerNorm or GroupNorm instead of BatchNorm",
+    )
+
+
+def the_model_draws_no_random_numbers(spec: TaskSpec) -> None:
+    """The same rows give the same outputs: dropout would make a refold another fold."""
+    model, x = spec.model(), torch.from_numpy(stored_rows(spec.features, BLOCK, seed=0))
+    require(
+        torch.equal(model(x), model(x)),
+        "two forward passes over the same rows differ",
+        "leave out Dropout and other random layers, or build the network in evaluation mode",
+    )
+
+
+MODEL_CHECKS = (no_running_statistics_adapt, the_model_draws_no_random_numbers)

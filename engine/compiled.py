@@ -1,0 +1,52 @@
+"""The one place that knows numba: loops over events that no array expression can express, as machine code.
+
+`NUMBA_DISABLE_JIT=1` runs the same functions as plain Python, which is how a debugger steps through them.
+No fast-math anywhere: the same input gives the same bits.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import numba
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+def compiled(function: F) -> F:
+    """Compile on first call, and keep the machine code beside the source for the next process."""
+    return numba.njit(cache=True, error_model="numpy")(function)  # type: ignore[no-any-return]
+
+
+def scalars(record: type[tuple[Any, ...]], types: list[Any]) -> Any:
+    """The numba type of a named tuple of numbers; a pair stands for a tuple of that many of one type."""
+    fields = [
+        numba.types.UniTuple(getattr(numba.types, kind[0]), kind[1])
+        if isinstance(kind, tuple)
+        else getattr(numba.types, kind)
+        for kind in types
+    ]
+    return numba.types.NamedTuple(fields, record)
+
+
+def arrays(columns: type[tuple[Any, ...]], types: list[tuple[str, int]], *, strided: bool) -> Any:
+    """The numba type of a named tuple of arrays, given each one's scalar type and dimensions."""
+    order = "A" if strided else "C"
+    fields = [numba.types.Array(getattr(numba.types, scalar), ndim, order) for scalar, ndim in types]
+    return numba.types.NamedTuple(fields, columns)
+
+
+def vectors(count: int) -> list[Any]:
+    """The numba types of that many contiguous vectors of int64."""
+    return [numba.types.Array(numba.types.int64, 1, "C")] * count
+
+
+def compiled_as(*signature: Any) -> Callable[[F], F]:
+    """Compile for one declared signature, at import: no array a caller passes can need a second version."""
+
+    def decorate(function: F) -> F:
+        kinds = [getattr(numba.types, kind) if isinstance(kind, str) else kind for kind in signature]
+        return numba.njit(tuple(kinds), cache=True, error_model="numpy")(function)  # type: ignore[no-any-return]
+
+    return decorate

@@ -1,0 +1,46 @@
+"""Episodes as tensors: stacking those that adaptations left behind, and drawing mini-batches of them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TypeVar
+
+import numpy as np
+import torch
+
+from engine.support import bucket_of
+from engine.types import Batch, EngineError, Episode, Episodes, Float32
+
+T = TypeVar("T")
+
+
+def sample(episodes: Sequence[T], size: int, *, seed: int, step: int) -> list[T]:
+    """Draw `size` different episodes, or all where there are fewer; the same for the same seed and step."""
+    chosen = np.random.default_rng((seed, step)).permutation(len(episodes))[:size]
+    return [episodes[i] for i in chosen]
+
+
+def stack(episodes: Sequence[Episode], size: int = 0) -> Episodes:
+    """Pad ragged episodes to their bucket, and with empty ones to `size` of them.
+
+    Support weights are as stored, query weights 1 / length. Few shapes mean few recordings of the inner loop.
+    """
+    if not episodes:
+        raise EngineError("stack needs at least one episode, got none")
+    support = _pad([(e.support_x, e.support_y, e.support_weight) for e in episodes], size)
+    query = _pad([(e.query_x, e.query_y, _even(len(e.query_y))) for e in episodes], size)
+    return Episodes(support, query)
+
+
+def _even(count: int) -> Float32:
+    return np.full(count, 1 / max(count, 1), np.float32)
+
+
+def _pad(sets: Sequence[tuple[Float32, Float32, Float32]], size: int) -> Batch:
+    """Join sets of x [S, W], y [S] and weight [S]; a padded example is zero and weighs 0."""
+    shape = max(len(sets), size), bucket_of(max(len(y) for _, y, _ in sets))
+    x = np.zeros((*shape, sets[0][0].shape[1]), np.float32)
+    y, weight = np.zeros(shape, np.float32), np.zeros(shape, np.float32)
+    for i, (xs, ys, weights) in enumerate(sets):
+        x[i, : len(ys)], y[i, : len(ys)], weight[i, : len(ys)] = xs, ys, weights
+    return Batch(torch.from_numpy(x), torch.from_numpy(y), torch.from_numpy(weight))

@@ -1,0 +1,390 @@
+"""`Engine.fold`: events in, new rows and outcomes out; pure, and the same bits however the stream was cut.
+
+Within a task events are folded strictly in order, across tasks side by side. All adaptations that the batch
+brings are found ahead (`engine.ahead`) and run together, and so are all predictions; then, in rounds,
+`engine.scan` folds each task's run of events up to its next adaptation. A task that raises an alarm leaves
+this track: from there on each round predicts its run, folds it, and adapts it.
+
+Tensor calls always run in full padded blocks of one size a kind, on one thread: matrix kernels choose their order of
+summation by shape, so only a fixed shape makes a task's bits independent of its batch mates.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from engine import mixture, scan
+from engine.ahead import ROW, look_ahead
+from engine.learners.base import Learner, fast_size, flatten, unflatten
+from engine.learners.gradient import GradientLearner
+from engine.recorded import Recorded
+from engine.spec import Regression, TaskSpec
+from engine.support import Support, bucket_of, episodes_of, padded, support_of
+from engine.table import Columns, Layout, TaskTable, layout_of
+from engine.types import (
+    Batch,
+    Bool,
+    EngineError,
+    Episode,
+    EventBatch,
+    Fast,
+    Float32,
+    Int64,
+    Kind,
+    Meta,
+    Outcomes,
+    Source,
+)
+
+BLOCK, PREDICTED = 32, 128
+"""Adaptations, and predictions, of one tensor call."""
+
+
+class SourceMoved(EngineError):
+    """A task's events now come from another partition, or from a topic that was created anew."""
+
+
+class Folded(NamedTuple):
+    """The result of a fold."""
+
+    states: TaskTable
+    outcomes: Outcomes
+    episodes: list[Episode]
+    adaptations: int
+    """Tasks adapted, recomputations for a new theta included."""
+    not_finite: int
+    """Adaptations and predictions that were not finite and were not used."""
+
+
+class Prediction(NamedTuple):
+    """What would be served now: [U, C] each."""
+
+    theta: Float32
+    adapted: Float32
+    served: Float32
+
+
+class Engine:
+    """Folds events into rows for one task spec. Holds no state that a fold could change.
+
+    Tensor calls run on `device`, where the parameters of a `Meta` must lie; rows stay in memory. Equal bits are
+    promised on processors of one kind, not across devices.
+    """
+
+    def __init__(self, spec: TaskSpec, learner: Learner | None = None, device: str = "cpu") -> None:
+        self.spec, self.device = spec, device
+        self.learner: Learner = learner or GradientLearner(spec)
+        self.layout: Layout = layout_of(spec, fast_size(self.learner))
+        self.rules = rules_of(spec)
+        self.predict_adapted = Recorded(self.learner.predict)
+        self.predict_shared = Recorded(self.learner.shared)
+
+    def fold(self, states: TaskTable, events: EventBatch, meta: Meta) -> Folded:
+        """Fold N events of U tasks; `states` is left as it is.
+
+        Raises:
+            SourceMoved: a task was folded from another partition or incarnation of a topic.
+        """
+        work = _Work(self, states, events, meta)
+        work.adapt(work.touched_and_stale())
+        work.predict_with_theta()
+        work.work_ahead()
+        while len(active := np.flatnonzero(work.cursor < work.stop)):
+            work.fold_round(active)
+        return work.result()
+
+    def predict(self, states: TaskTable, x: Float32, meta: Meta) -> Prediction:
+        """The read path: one prediction for each of U tasks, x [U, W]; changes nothing."""
+        work = _Work(self, states, _no_events(self.spec), meta)
+        every = np.arange(len(states))
+        if meta.version:
+            work.adapt(every[work.rows["fast_version"][:-1] != meta.version])
+        theta, adapted = work.predictions(every, x)
+        shared = [mixture.shared_weight(v) for v in work.c.shared[:-1]]
+        lanes = np.argmin(work.c.pending_order[:-1], axis=1).tolist()  # the lowest free slot, else the oldest
+        weights = [mixture.lane_weight(work.c.lanes[u, lane], shared[u]) for u, lane in enumerate(lanes)]
+        weight = np.array(weights, np.float64).reshape(-1, 1)
+        served = ((1 - weight) * theta + weight * adapted).astype(np.float32)
+        return Prediction(theta, adapted, served)
+
+
+class _Work:
+    """One fold in progress: the rows being written, and how far each task has come."""
+
+    def __init__(self, engine: Engine, states: TaskTable, events: EventBatch, meta: Meta) -> None:
+        self.engine, self.states, self.events, self.meta = engine, states, events, meta
+        # One spare row keeps every view of a field strided, which is what the compiled scan was built for.
+        self.rows = np.zeros(len(states) + 1, states.layout.dtype)
+        self.rows[:-1] = states.rows
+        self.c = Columns(*(self.rows[name] for name in Columns._fields))
+        self.out = scan.blank_results(len(events), engine.spec.target.outputs)
+        self.out.prediction[:] = 0
+        self.adapted = np.zeros(len(events), np.bool_)
+        self.scanned = scan.Events(*(getattr(events, name) for name in scan.Events._fields))
+        fresh = self._fresh()
+        index = np.flatnonzero(fresh)
+        self.order = index[np.argsort(events.row[index], kind="stable")]
+        tasks = np.arange(len(states) + 1)
+        self.cursor = np.searchsorted(events.row[self.order], tasks, side="left")
+        self.stop = np.searchsorted(events.row[self.order], tasks, side="right")
+        self.reason, self.last = np.zeros((2, len(states) + 1), np.int64)
+        self.on_track = np.zeros(len(states) + 1, np.bool_)
+        self.next_ahead = np.zeros(len(states) + 1, np.int64)
+        self.values_ahead = self.rows["fast"][:0]
+        self.episodes: list[Episode] = []
+        self.adaptations = 0
+        self.not_finite = 0
+
+    def _fresh(self) -> Bool:
+        """Which events lie above their row's position; refuses events of another source, and claims the rows."""
+        e, rows = self.events, self.rows
+        fresh = np.asarray(e.offset >= self.c.position[e.row, e.topic])
+        for topic, source in enumerate(e.source):
+            mine = np.unique(e.row[e.topic == topic])
+            known = self.c.position[mine, topic] > 0
+            moved = known & (
+                (rows["incarnation"][mine, topic] != source.incarnation)
+                | (rows["partition"][mine, topic] != source.partition)
+            )
+            if moved.any():
+                raise SourceMoved(_moved(self.states, rows, int(mine[moved][0]), topic, source))
+            claimed = np.unique(e.row[fresh & (e.topic == topic)])
+            rows["incarnation"][claimed, topic] = source.incarnation
+            rows["partition"][claimed, topic] = source.partition
+        return fresh
+
+    def touched_and_stale(self) -> Int64:
+        """Tasks with an event to fold whose fast parameters are of another theta."""
+        touched = self.cursor < self.stop
+        return np.flatnonzero(touched & (self.rows["fast_version"] != self.meta.version))
+
+    def predict_with_theta(self) -> None:
+        """Theta's prediction of every observation; it does not change during a fold."""
+        if self.meta.version == 0:
+            return
+        index = self.order[self.events.kind[self.order] == Kind.OBSERVATION]
+        x = self.events.x[index]
+        for part in _blocks(len(index), PREDICTED):
+            outputs = self.engine.predict_shared(self.meta.params, self._tensor(x[part]))
+            self.out.prediction[index[part], 0] = self._finite(outputs, None, len(part))
+
+    def work_ahead(self) -> None:
+        """Run every adaptation of the batch, and every prediction, as far as no alarm changes them."""
+        if self.meta.version == 0:
+            return
+        rules = self.engine.rules
+        ahead = look_ahead(
+            self.rows, self.scanned, rules, self.meta.version, self.order, self.cursor, self.stop
+        )
+        self.on_track = self.cursor < self.stop
+        serves = np.full(len(self.events), ROW)
+        if ahead is not None:
+            by_task = np.argsort(ahead.task, kind="stable")
+            self.values_ahead = self._adapted_from(ahead.support)[by_task]
+            self.next_ahead = np.searchsorted(ahead.task[by_task], np.arange(len(self.rows)))
+            sound = np.isfinite(self.values_ahead).all(axis=1)
+            self.on_track[ahead.task[by_task][np.flatnonzero(~sound)]] = False
+            place = np.empty_like(by_task)
+            place[by_task] = np.arange(len(by_task))
+            serves = np.where(ahead.serves == ROW, ROW, place[ahead.serves])
+        index = self.order[self.on_track[self.events.row[self.order]]]
+        self._predict_adapted(index, serves)
+
+    def fold_round(self, active: Int64) -> None:
+        """Fold each active task's run of events up to its next adaptation, then adapt those that are due."""
+        end = self.stop.copy()
+        scan.run_ends(self.c, self.scanned, self.engine.rules, active, self.order, self.cursor, end)
+        alone = active[~self.on_track[active]]
+        if len(alone) and self.meta.version:
+            run = self.order[scan.runs(self.cursor[alone], end[alone])]
+            self._predict_adapted(run, np.full(len(self.events), ROW))
+        scan.scan(
+            self.c, self.scanned, self.out, self.engine.rules, self.meta.version,
+            active, self.order, self.cursor, end, self.reason, self.last,
+        )  # fmt: skip
+        self._ask_detector(active[self.reason[active] == scan.ASK_DETECTOR])
+        self._adapt_due(active[self.reason[active] != scan.NOT_DUE])
+
+    def _predict_adapted(self, index: Int64, serves: Int64) -> None:
+        """The adapted model's prediction of the observations among events, by the adaptation that serves each."""
+        index = index[self.events.kind[index] == Kind.OBSERVATION]
+        for part in _blocks(len(index), PREDICTED):
+            n = index[part]
+            fast = self.rows["fast"][self.events.row[n]]
+            known = serves[n] != ROW
+            fast[known] = self.values_ahead[serves[n][known]]
+            self.out.prediction[n, 1] = self._adapted(fast, self.events.x[n], self.out.prediction[n, 0])
+
+    def predictions(self, tasks: Int64, x: Float32) -> tuple[Float32, Float32]:
+        """Theta's and the adapted model's predictions [T, C] of x [T, W], for the read path."""
+        outputs = self.engine.spec.target.outputs
+        theta, adapted = np.zeros((2, len(tasks), outputs), np.float32)
+        for u in tasks.tolist() if self.meta.version == 0 else ():
+            scan.base_rate(self.c, u, self.engine.rules, theta[u])
+            adapted[u] = theta[u]
+        for part in _blocks(len(tasks), PREDICTED) if self.meta.version else ():
+            shared = self.engine.predict_shared(self.meta.params, self._tensor(x[part]))
+            theta[part] = self._finite(shared, None, len(part))
+            adapted[part] = self._adapted(self.rows["fast"][tasks[part]], x[part], theta[part])
+        return theta, adapted
+
+    def _adapted(self, fast: Float32, x: Float32, theta: Float32) -> Float32:
+        """Predictions [n, C] of at most one block of events, each by fast parameters of its own [n, F]."""
+        named = unflatten(self.engine.learner.fast_shapes, self._tensor(fast))
+        outputs = self.engine.predict_adapted(self.meta.params, named, self._tensor(x).unsqueeze(1))
+        return self._finite(outputs.squeeze(1), theta, len(x))
+
+    def _finite(self, outputs: Any, instead: Float32 | None, count: int) -> Float32:
+        """Outputs [block, C] as the first `count` predictions; what is not finite is replaced and counted."""
+        target = self.engine.spec.target
+        values: Float32 = target.predict(outputs).cpu().numpy()[:count]
+        broken = ~np.isfinite(values).all(axis=1)
+        if broken.any():
+            middle = (target.low + target.high) / 2 if isinstance(target, Regression) else 1 / target.outputs
+            values[broken] = middle if instead is None else instead[broken]
+            self.not_finite += int(broken.sum())
+        return values
+
+    def _ask_detector(self, tasks: Int64) -> None:
+        """Feed the last label's loss to a detector that does not run inside the scan."""
+        if not len(tasks):
+            return
+        events = self.last[tasks]
+        states = self.c.detector[tasks]
+        alarms = self.engine.spec.detector.update(states, self.out.loss[events, 1])
+        self.c.detector[tasks] = states
+        for u, n, alarm in zip(tasks.tolist(), events.tolist(), alarms.tolist(), strict=True):
+            if alarm:
+                self.out.alarm[n] = True
+                scan.cut_to_recent(self.c, u, self.engine.rules)
+            scheduled = scan.due(self.c.seq[u], self.engine.rules.every)
+            self.reason[u] = scan.ALARM if alarm else scan.SCHEDULED if scheduled else scan.NOT_DUE
+
+    def _adapt_due(self, tasks: Int64) -> None:
+        """Leave an episode of each task that is due, then adapt it on its support set as of now."""
+        if not len(tasks):
+            return
+        balanced = self.engine.rules.balanced
+        self.episodes += episodes_of(self.c, tasks, self.last, balanced)
+        self.c.adapted_through[tasks] = self.c.seq[tasks]
+        self.c.adapted_counts[tasks] = self.c.class_counts[tasks]
+        self.adapted[self.last[tasks]] = True
+        foreseen = self.on_track[tasks] & (self.reason[tasks] == scan.SCHEDULED)
+        self.on_track[tasks[~foreseen]] = False
+        known = tasks[foreseen]
+        self._keep(known, self.values_ahead[self.next_ahead[known]])
+        self.next_ahead[known] += 1
+        self.adapt(tasks[~foreseen])
+
+    def adapt(self, tasks: Int64) -> None:
+        """Compute the fast parameters of tasks from theta and their support sets as of `adapted_through`."""
+        if len(tasks) and self.meta.version:
+            self._keep(tasks, self._adapted_from(support_of(self.c, tasks, self.engine.rules.balanced)))
+
+    def _adapted_from(self, support: Support) -> Float32:
+        """Fast parameters [T, F] for T support sets, in full blocks of one bucket each."""
+        values = np.empty((len(support.sizes), self.rows["fast"].shape[1]), np.float32)
+        buckets = np.array([bucket_of(size) for size in support.sizes.tolist()])
+        for bucket in np.unique(buckets):
+            members = np.flatnonzero(buckets == bucket)
+            for part in _blocks(len(members), BLOCK):
+                padding = padded(support, members[part], BLOCK)
+                block = Batch(*(column.to(self.engine.device) for column in padding))
+                fast = flatten(self.engine.learner.adapt(self.meta.params, block))
+                values[members[part]] = fast.cpu().numpy()[: len(part)]
+        return values
+
+    def _keep(self, tasks: Int64, values: Float32) -> None:
+        """Write fast parameters [T, F] to the rows; what is not finite keeps the previous ones."""
+        if not len(tasks):
+            return
+        sound = np.isfinite(values).all(axis=1, keepdims=True)
+        kept = self.rows["fast"][tasks]
+        if not sound.all():
+            self.not_finite += int((~sound).sum())
+            kept[self.rows["fast_version"][tasks] == 0] = flatten(self._unadapted()).cpu().numpy()
+        self.rows["fast"][tasks] = np.where(sound, values, kept)
+        self.rows["fast_version"][tasks] = self.meta.version
+        self.adaptations += len(tasks)
+
+    def _tensor(self, values: Float32) -> Tensor:
+        """Values [n, ...] as a full block on the device."""
+        return torch.from_numpy(_full(values)).to(self.engine.device)
+
+    def _unadapted(self) -> Fast:
+        """Theta's own values as the fast parameters of one task."""
+        y = torch.zeros(1, 0, device=self.engine.device)
+        x = y.new_zeros(1, 0, self.engine.spec.features.width)
+        return self.engine.learner.adapt(self.meta.params, Batch(x, y, y))
+
+    def result(self) -> Folded:
+        """The new rows, without the spare one, and what became of the events."""
+        states = TaskTable(self.states.layout, self.states.ids, self.rows[:-1])
+        outcomes = Outcomes(**self.out._asdict(), adapted=self.adapted)
+        episodes = sorted(self.episodes, key=lambda episode: episode.event)
+        return Folded(states, outcomes, episodes, self.adaptations, self.not_finite)
+
+
+def rules_of(spec: TaskSpec) -> scan.Rules:
+    """The numbers of a spec that the compiled scan needs."""
+    target, regression = spec.target, isinstance(spec.target, Regression)
+    low, high = (target.low, target.high) if isinstance(target, Regression) else (0.0, 1.0)
+    return scan.Rules(
+        outputs=target.outputs,
+        regression=regression,
+        low=float(low),
+        high=float(high),
+        support=spec.memory.support,
+        balanced=spec.memory.balanced and not regression,
+        ttl_s=float(spec.memory.ttl_s),
+        every=spec.policy.every,
+        recent=spec.policy.recent,
+        refractory=spec.policy.refractory,
+        eta=1 / (2 * (high - low) ** 2) if regression else 1.0,
+        share=float(spec.share),
+        detector_kind=spec.detector.kind,
+        detector=spec.detector.parameters,
+    )
+
+
+def _blocks(count: int, size: int) -> Iterator[Int64]:
+    """Indices of `count` things in runs of at most `size`."""
+    return (np.arange(start, min(start + size, count)) for start in range(0, count, size))
+
+
+def _full(values: Float32) -> Float32:
+    """Values [n, ...] as a full block of predictions, the first repeated."""
+    block = np.empty((PREDICTED, *values.shape[1:]), np.float32)
+    block[: len(values)] = values
+    block[len(values) :] = values[:1]
+    return block
+
+
+def _moved(states: TaskTable, rows: Any, u: int, topic: int, source: Source) -> str:
+    """Why events of another source are refused, and the way out."""
+    before = Source(int(rows["incarnation"][u, topic]), int(rows["partition"][u, topic]))
+    what = (
+        "partition"
+        if before.incarnation == source.incarnation
+        else "incarnation (topic created anew, or file changed)"
+    )
+    return (
+        f"task {states.ids[u]!r}: input topic {topic} was folded from partition {before.partition} of "
+        f"incarnation {before.incarnation:x}, these events come from partition {source.partition} of "
+        f"{source.incarnation:x}: another {what}; run `reptide rebuild` to make the rows anew from this log"
+    )
+
+
+def _no_events(spec: TaskSpec) -> EventBatch:
+    """An empty batch."""
+    index = np.zeros(0, np.int64)
+    return EventBatch(
+        row=index, kind=np.zeros(0, np.uint8), id=np.zeros(0, np.uint64), time_s=np.zeros(0),
+        x=np.zeros((0, spec.features.width), np.float32), has_x=np.zeros(0, np.bool_), y=np.zeros(0, np.float32),
+        topic=index, offset=index, source=(),
+    )  # fmt: skip

@@ -1,0 +1,37 @@
+"""Pooled training: one model for all tasks, the baseline that every meta-learner must be shown beside.
+
+    g = d/d theta  mean over all labelled examples of  loss(theta, example)
+
+(Joint training, Nichol, Achiam, Schulman 2018, arXiv:1803.02999, section 2.) Nothing here knows that tasks
+differ; followed by the learner's adaptation it is fine-tuning of a pretrained model. Not Reptile, whose
+gradients are taken along a task's own descent, and not `Backprop` with zero inner steps, which leaves
+out the support sets and weighs tasks equally, not examples.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+
+from engine.learners.gradient import GradientLearner
+from engine.outer.base import Report, labelled, leaves, report
+from engine.types import Episodes, Params
+
+
+@dataclass(frozen=True)
+class Pooled:
+    """An `OuterRule` that does not adapt; its report does, on the support sets."""
+
+    def __call__(self, learner: GradientLearner, meta: Params, episodes: Episodes) -> tuple[Params, Report]:
+        """Gradient of every learned parameter."""
+        theta = leaves({name: meta[name] for name in learner.learned})
+        sides = labelled(episodes)
+        x = torch.cat([side.x.flatten(0, 1) for side in sides])
+        y = torch.cat([side.y.flatten() for side in sides])
+        weight = torch.cat([side.weight.flatten() for side in sides])
+        losses = learner.spec.target.loss(learner.shared({**meta, **theta}, x), y)
+        loss = (losses * weight).sum() / weight.sum().clamp(min=1)
+        values = torch.autograd.grad(loss, list(theta.values()), materialize_grads=True)
+        fast = learner.adapt(meta, episodes.support)
+        return dict(zip(theta, values, strict=True)), report(learner, meta, fast, episodes)

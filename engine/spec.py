@@ -1,0 +1,210 @@
+"""TaskSpec: everything that is the same for all tasks of a stream, as one frozen value.
+
+It says how events become tensors, what the network is, which of its parameters belong to a task, how
+much each task remembers, and when it adapts. Row layouts and fingerprints are derived from it.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+from hashlib import blake2b
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from engine.drift import Detector, PageHinkley
+from engine.features import Features
+from engine.models.mlp import mlp
+from engine.types import EngineError
+
+LAYOUT_VERSION = 1
+"""Raised whenever the meaning of a row's bytes changes."""
+
+NORMS = (nn.LayerNorm, nn.GroupNorm)
+
+
+@dataclass(frozen=True)
+class Classification:
+    """Labels are one of `classes`; probabilities are served, log loss is counted in nats.
+
+    `floor` mixes that much of the uniform distribution into every probability before it is mixed,
+    served or scored, so that no single label can cost more than -log(floor).
+    """
+
+    classes: tuple[str | int | float | bool, ...]
+    floor: float = 1e-6
+
+    def __post_init__(self) -> None:
+        if len(self.classes) < 2 or len(set(self.classes)) != len(self.classes):
+            raise EngineError(f"classes must be at least two different values, got {list(self.classes)}")
+        if not 0 < self.floor * len(self.classes) < 1:
+            raise EngineError(f"floor must be above 0 and below {1 / len(self.classes):g}, got {self.floor}")
+
+    @property
+    def outputs(self) -> int:
+        """Model outputs C."""
+        return len(self.classes)
+
+    def predict(self, outputs: Tensor) -> Tensor:
+        """Outputs [..., C] to probabilities [..., C]."""
+        return torch.softmax(outputs, dim=-1) * (1 - self.outputs * self.floor) + self.floor
+
+    def loss(self, outputs: Tensor, y: Tensor) -> Tensor:
+        """Cross-entropy of each example; outputs [..., C], y [...]."""
+        flat = F.cross_entropy(outputs.reshape(-1, self.outputs), y.reshape(-1).long(), reduction="none")
+        return flat.view(y.shape)
+
+
+@dataclass(frozen=True)
+class Regression:
+    """Labels are numbers from `low` to `high`; squared loss.
+
+    The range is needed: exponential weights on squared loss are bounded only where predictions and
+    labels are (Cesa-Bianchi and Lugosi 2006, section 3.3). Predictions are clipped to it; a label
+    outside it is refused as bad input.
+    """
+
+    low: float
+    high: float
+
+    def __post_init__(self) -> None:
+        if not self.low < self.high:
+            raise EngineError(f"low must be below high, got {self.low} and {self.high}")
+
+    @property
+    def outputs(self) -> int:
+        """Model outputs C."""
+        return 1
+
+    def predict(self, outputs: Tensor) -> Tensor:
+        """Outputs [..., 1] to values [..., 1]."""
+        return outputs.clamp(self.low, self.high)
+
+    def loss(self, outputs: Tensor, y: Tensor) -> Tensor:
+        """Squared error of each example; outputs [..., 1], y [...]."""
+        return (outputs.squeeze(-1) - y) ** 2
+
+
+@dataclass(frozen=True)
+class InnerLoop:
+    """K gradient steps from theta on a task's support set; the gradient of each task is clipped by its norm."""
+
+    steps: int = 5
+    lr: float = 0.1
+    clip: float = 1.0
+
+    def __post_init__(self) -> None:
+        if self.steps < 0 or not 0 < self.lr < math.inf or not 0 < self.clip < math.inf:
+            raise EngineError(
+                f"steps must not be negative, lr and clip must be positive and finite, got {self}"
+            )
+
+
+@dataclass(frozen=True)
+class Memory:
+    """What one task remembers, and so what its row costs.
+
+    `support` examples are adapted on; `balanced` drops from the most frequent class first and weighs the
+    inner loss back to the class counts. At most `pending` observations wait for a label, for at most
+    `ttl_s` seconds of event time.
+    """
+
+    support: int = 32
+    balanced: bool = True
+    pending: int = 16
+    ttl_s: float = 86_400.0
+
+    def __post_init__(self) -> None:
+        if self.support < 1 or self.pending < 1 or self.ttl_s <= 0:
+            raise EngineError(f"support, pending and ttl_s must be positive, got {self}")
+
+
+@dataclass(frozen=True)
+class Policy:
+    """When a task adapts: at its labels 1, 2, 4 and 8, then at every multiple of `every`; and on an alarm.
+
+    An alarm cuts the support set to the last `recent` labels; then `refractory` labels pass without one.
+    """
+
+    every: int = 16
+    recent: int = 16
+    refractory: int = 32
+
+    def __post_init__(self) -> None:
+        if self.every < 1 or self.recent < 0 or self.refractory < 0:
+            raise EngineError(f"every must be positive, recent and refractory not negative, got {self}")
+
+
+@dataclass(frozen=True)
+class TaskSpec:
+    """A stream's tasks, in one value. `network(inputs, outputs)` builds the torch module behind the encoder."""
+
+    features: Features
+    target: Classification | Regression
+    network: Callable[[int, int], nn.Module] = mlp
+    adapts: str = "head+norms"
+    inner: InnerLoop = field(default_factory=InnerLoop)
+    memory: Memory = field(default_factory=Memory)
+    policy: Policy = field(default_factory=Policy)
+    detector: Detector = field(default_factory=PageHinkley)
+    share: float = 0.0
+    """Fixed share of the hedge (Herbster and Warmuth 1998); 0 keeps the bound as stated."""
+    topics: int = 1
+
+    def model(self, seed: int = 0) -> nn.Sequential:
+        """Front end and network, freshly initialised from the seed."""
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            front = self.features.front_end()
+            return nn.Sequential(front, self.network(front.width, self.target.outputs))
+
+    def adapted_names(self, model: nn.Module) -> tuple[str, ...]:
+        """Names of the parameters that belong to a task: the head, the head and norms, or all behind the encoder."""
+        network = [name for name, _ in model.named_parameters() if not name.startswith("0.")]
+        linears = [name for name, module in model.named_modules() if isinstance(module, nn.Linear)]
+        norms = [name for name, module in model.named_modules() if isinstance(module, NORMS)]
+        owners = {"head": linears[-1:], "head+norms": [*linears[-1:], *norms]}
+        if self.adapts == "all":
+            return tuple(network)
+        if self.adapts not in owners:
+            raise EngineError(f"adapts must be 'head', 'head+norms' or 'all', got {self.adapts!r}")
+        names = tuple(name for name in network if name.rpartition(".")[0] in owners[self.adapts])
+        if not names:
+            raise EngineError(f"adapts = {self.adapts!r} matches no parameter; end the network with a Linear")
+        return names
+
+    @property
+    def slots(self) -> int:
+        """Support slots of a row: enough to read again what the last adaptation read (see `engine.table`)."""
+        return self.memory.support + self.policy.every
+
+    def theta_fingerprint(self) -> str:
+        """Hash of what gives theta its meaning: encoder, target, parameter names and shapes."""
+        shapes = {name: list(value.shape) for name, value in self.model().state_dict().items()}
+        return _fingerprint([self.features.schema(), self._target(), shapes])
+
+    def row_fingerprint(self) -> int:
+        """Hash of what gives a row its meaning: theta's, and everything the layout is derived from."""
+        memory = [self.memory.support, self.policy.every, self.memory.pending, self.topics]
+        detector = [type(self.detector).__name__, self.detector.width]
+        model = self.model()
+        sizes = {name: list(model.get_parameter(name).shape) for name in self.adapted_names(model)}
+        text = _fingerprint([LAYOUT_VERSION, self.theta_fingerprint(), memory, detector, sizes])
+        return int(text, 16)
+
+    def settings_hash(self) -> str:
+        """Hash of what gives a fold its result besides theta; recorded with each adoption."""
+        policy = [asdict(part) for part in (self.inner, self.memory, self.policy)]
+        return _fingerprint([self.row_fingerprint(), policy, repr(self.detector), self.adapts, self.share])
+
+    def _target(self) -> dict[str, Any]:
+        return {"target": type(self.target).__name__, **asdict(self.target)}
+
+
+def _fingerprint(value: object) -> str:
+    return blake2b(json.dumps(value, sort_keys=True).encode(), digest_size=8).hexdigest()

@@ -1,0 +1,268 @@
+"""The state of many tasks as one numpy structured array: one task, one fixed-size row.
+
+A row of zeros is a task never seen. The support set is a small persistent set: an example has the label
+count at which it came (`support_seq`) and, once it has left, the count at which it went
+(`support_dropped`), and its slot is reused only when the last adaptation no longer needs it. At most
+`policy.every` labels pass between adaptations, so S + every slots always hold, exactly, both the current
+support set and the one that the last adaptation read. Fast parameters are therefore a cache, for a
+class-balanced support set too.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from engine.compiled import arrays, compiled
+from engine.spec import TaskSpec
+from engine.types import EngineError, Outcome, UInt64
+
+RECENT_IDS = 64
+"""How many resolved observation ids a task remembers."""
+
+LABELLED, EXPIRED, FORGOTTEN = 1, 2, 3
+"""How a remembered id was resolved; forgotten: labelled, but before the window that an alarm kept."""
+
+
+Buffer = bytes | memoryview
+
+
+class RowError(EngineError):
+    """A stored row that must not be used: damaged, cut short, or of another layout."""
+
+
+class Columns(NamedTuple):
+    """Views of a table's fields, [U, ...] each; writing to them writes the rows."""
+
+    position: Any
+    """[U, T] next offset to fold of each input topic; 0 for none yet."""
+    counts: Any
+    """[U, outcomes] how often each `Outcome` happened."""
+    clock_s: Any
+    """[U] the latest event time seen."""
+    seq: Any
+    """[U] label count: how many examples have entered the support set."""
+    adapted_through: Any
+    """[U] the label count at the last adaptation."""
+    epoch: Any
+    """[U] adaptation epoch: how many alarms there were."""
+    quiet_until: Any
+    """[U] no alarm up to this label count."""
+    class_counts: Any
+    """[U, C] examples of each class since the start or the last alarm (a regression: all in one)."""
+    adapted_counts: Any
+    """[U, C] `class_counts` at the last adaptation."""
+    label_sum: Any
+    """[U] sum of the labels of a regression."""
+    score_sums: Any
+    """[U, 3] sum of losses of theta, adapted, and as served."""
+    lanes: Any
+    """[U, P, 3] log-weights of the hedge."""
+    shared: Any
+    """[U] log-odds of the shared mixture."""
+    detector: Any
+    """[U, D] state of the drift detector."""
+    support_seq: Any
+    """[U, R] label count at which the example came; 0 where the slot was never used."""
+    support_dropped: Any
+    """[U, R] label count at which it went; 0 while it is in the support set."""
+    support_id: Any
+    """[U, R] id of its observation."""
+    pending_id: Any
+    """[U, P] id of the observation."""
+    pending_order: Any
+    """[U, P] 1 for the first observation predicted, 2 for the next; 0 where the slot is free."""
+    pending_s: Any
+    """[U, P] event time."""
+    pending_mix: Any
+    """[U, P, 2] the adapted model's weight as served, and in the shared mixture."""
+    pending_seen: Any
+    """[U, P] the label count when the prediction was made."""
+    pending_version: Any
+    """[U, P] the version of theta."""
+    pending_epoch: Any
+    """[U, P] the adaptation epoch."""
+    recent_id: Any
+    """[U, 64] ids resolved last, a ring."""
+    recent_status: Any
+    """[U, 64] 0 empty, LABELLED, EXPIRED or FORGOTTEN."""
+    recent_count: Any
+    """[U] ids ever resolved; modulo 64 the next place in the ring."""
+    support_x: Any
+    """[U, R, W]"""
+    support_y: Any
+    """[U, R]"""
+    pending_x: Any
+    """[U, P, W]"""
+    pending_p: Any
+    """[U, P, 2, C] predictions of theta and adapted."""
+    recent_y: Any
+    """[U, 64] the label, where LABELLED or FORGOTTEN."""
+
+
+COLUMN_TYPES: list[tuple[str, int]] = [
+    ("int64", 2), ("int64", 2), ("float64", 1), ("int64", 1), ("int64", 1), ("int64", 1), ("int64", 1),
+    ("int64", 2), ("int64", 2), ("float64", 1), ("float64", 2), ("float64", 3), ("float64", 1), ("float64", 2),
+    ("int64", 2), ("int64", 2), ("uint64", 2), ("uint64", 2), ("int64", 2), ("float64", 2), ("float64", 3),
+    ("int64", 2), ("int64", 2), ("int64", 2), ("uint64", 2), ("int64", 2), ("int64", 1),
+    ("float32", 3), ("float32", 2), ("float32", 3), ("float32", 4), ("float32", 2),
+]  # fmt: skip
+"""Scalar type and dimensions of each of `Columns`, in order."""
+
+COLUMNS_LAYOUT = arrays(Columns, COLUMN_TYPES, strided=True)
+
+
+@dataclass(frozen=True)
+class Layout:
+    """The row of a task spec: a numpy structured dtype and its fingerprint."""
+
+    dtype: np.dtype[np.void]
+    fingerprint: int
+
+    @property
+    def bytes_per_task(self) -> int:
+        """What one task costs in the store."""
+        return self.dtype.itemsize
+
+
+def layout_of(spec: TaskSpec, fast_size: int) -> Layout:
+    """Derive the row layout; `fast_size` is the number of float32 fast parameters of one task."""
+    slots, lanes, width, outputs = spec.slots, spec.memory.pending, spec.features.width, spec.target.outputs
+    shapes: dict[str, tuple[int, ...]] = {
+        "position": (spec.topics,),
+        "counts": (len(Outcome),),
+        "class_counts": (outputs,),
+        "adapted_counts": (outputs,),
+        "score_sums": (3,),
+        "lanes": (lanes, 3),
+        "detector": (spec.detector.width,),
+        "support_seq": (slots,),
+        "support_dropped": (slots,),
+        "support_id": (slots,),
+        "pending_id": (lanes,),
+        "pending_order": (lanes,),
+        "pending_s": (lanes,),
+        "pending_mix": (lanes, 2),
+        "pending_seen": (lanes,),
+        "pending_version": (lanes,),
+        "pending_epoch": (lanes,),
+        "recent_id": (RECENT_IDS,),
+        "recent_status": (RECENT_IDS,),
+        "support_x": (slots, width),
+        "support_y": (slots,),
+        "pending_x": (lanes, width),
+        "pending_p": (lanes, 2, outputs),
+        "recent_y": (RECENT_IDS,),
+    }
+    head: list[Any] = [
+        ("fingerprint", "<u8"),
+        ("checksum", "<u8"),
+        ("revision", "<i8"),
+        ("incarnation", "<u8", (spec.topics,)),
+        ("partition", "<i8", (spec.topics,)),
+        ("fast_version", "<i8"),
+    ]
+    fields: list[Any] = [
+        (name, np.dtype(scalar).newbyteorder("<"), shapes.get(name, ()))
+        for name, (scalar, _) in zip(Columns._fields, COLUMN_TYPES, strict=True)
+    ]
+    packed = np.dtype([*head, *fields, ("fast", "<f4", (fast_size,))])
+    padding = -packed.itemsize % 8
+    dtype = np.dtype([*head, *fields, ("fast", "<f4", (fast_size,)), ("padding", "u1", (padding,))])
+    return Layout(dtype, spec.row_fingerprint())
+
+
+@dataclass(frozen=True)
+class TaskTable:
+    """U tasks: their ids, and their rows [U] in one structured array."""
+
+    layout: Layout
+    ids: tuple[str, ...]
+    rows: npt.NDArray[np.void]
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    @classmethod
+    def empty(cls, layout: Layout, ids: Sequence[str]) -> TaskTable:
+        """Tasks never seen."""
+        rows = np.zeros(len(ids), layout.dtype)
+        rows["fingerprint"] = layout.fingerprint
+        return cls(layout, tuple(ids), rows)
+
+    @classmethod
+    def decode(cls, layout: Layout, ids: Sequence[str], stored: Sequence[Buffer | None]) -> TaskTable:
+        """Rows read from a store, None for a task never seen.
+
+        Raises:
+            RowError: a row is cut short, damaged, or of another layout; the message names its task.
+
+        """
+        size = layout.bytes_per_task
+        for task, row in zip(ids, stored, strict=True):
+            if row is not None:
+                _check_header(layout, task, row)
+        blank = TaskTable.empty(layout, ["?"]).rows.tobytes()
+        rows = np.frombuffer(bytearray().join(row or blank for row in stored), layout.dtype)
+        sums = checksums(rows, size)
+        for u in np.flatnonzero(sums != rows["checksum"]).tolist():
+            if stored[u] is not None:
+                raise RowError(
+                    f"the stored row of task {ids[u]!r} is damaged (its checksum does not match); "
+                    "restore the store or run `reptide rebuild`"
+                )
+        return cls(layout, tuple(ids), rows)
+
+    def encode(self, raise_revision: bool = False) -> list[memoryview]:
+        """Rows as bytes, checksummed; as the next revision, where they are to replace the ones read."""
+        rows, size = self.rows.copy(), self.layout.bytes_per_task
+        rows["revision"] += raise_revision
+        rows["checksum"] = checksums(rows, size)
+        buffer = rows.view(np.uint8).data
+        return [buffer[start : start + size] for start in range(0, len(buffer), size)]
+
+    def take(self, index: npt.NDArray[np.integer[Any]]) -> TaskTable:
+        """A copy of some of the tasks."""
+        return TaskTable(self.layout, tuple(self.ids[i] for i in index), self.rows[index])
+
+    def columns(self) -> Columns:
+        """Views of the fields."""
+        return Columns(*(self.rows[name] for name in Columns._fields))
+
+
+def _check_header(layout: Layout, task: str, row: Buffer) -> None:
+    fingerprint = int.from_bytes(row[:8], "little")
+    if len(row) >= 8 and fingerprint != layout.fingerprint:
+        raise RowError(
+            f"the stored row of task {task!r} has layout {fingerprint:016x}, this task spec has "
+            f"{layout.fingerprint:016x}; run `reptide rebuild` to make the rows anew from the log"
+        )
+    if len(row) != layout.bytes_per_task:
+        raise RowError(
+            f"the stored row of task {task!r} has {len(row)} bytes instead of {layout.bytes_per_task}; "
+            "restore the store or run `reptide rebuild`"
+        )
+
+
+def checksums(rows: npt.NDArray[np.void], size: int) -> UInt64:
+    """One checksum a row [U]: the 64-bit words, each times an odd number of its own, summed.
+
+    An odd factor is invertible modulo 2^64, so a change to any one word changes the sum.
+    """
+    words = np.ascontiguousarray(rows).view(np.uint64).reshape(len(rows), size // 8)
+    sums = np.zeros(len(rows), np.uint64)
+    _weighted_sums(words, sums)
+    return sums
+
+
+@compiled
+def _weighted_sums(words: UInt64, sums: UInt64) -> None:
+    for u in range(words.shape[0]):
+        total = np.uint64(0)
+        for i in range(2, words.shape[1]):
+            total += words[u, i] * np.uint64(2 * i + 1)
+        sums[u] = total ^ (words[u, 0] * np.uint64(3))

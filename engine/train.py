@@ -1,0 +1,228 @@
+"""fit: the one outer loop, offline over many rounds and online a few at a time.
+
+An outer rule says where theta should move; a torch optimizer says how far. Everything that the next round
+needs is in one value, `TrainState`, made of tensors and one integer: stopped anywhere and resumed from it,
+training continues bit for bit.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
+from inspect import Parameter, signature
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from engine.features import Features, Numeric
+from engine.learners.gradient import GradientLearner
+from engine.outer.base import OuterRule, Report
+from engine.types import EngineError, Episodes, Params
+
+
+@dataclass(frozen=True)
+class Statistics:
+    """Count, mean and sum of squared deviations of each numeric column; [D] float64."""
+
+    count: Tensor
+    mean: Tensor
+    m2: Tensor
+
+
+@dataclass(frozen=True)
+class TrainState:
+    """A checkpoint of training, without the position of its input."""
+
+    params: Params
+    """Theta: every parameter and buffer of the model."""
+    optimizer: Params
+    """The optimizer's tensors, by "optimizer:parameter:field"; empty before the first round."""
+    step: int
+    """Rounds seen, those skipped among them."""
+    statistics: Statistics
+    """What the standardisation buffers in `params` are derived from."""
+
+
+@dataclass(frozen=True)
+class FitSettings:
+    """How pseudo-gradients become steps of theta.
+
+    `optimizer` names a class of `torch.optim` that takes dense gradients and no closure. `clip` bounds the
+    global norm of a pseudo-gradient. The rate rises linearly for `warmup` rounds; then it stays, or falls to
+    0 at round `steps`.
+    """
+
+    optimizer: str = "Adam"
+    lr: float = 1e-3
+    weight_decay: float = 0.0
+    clip: float = 10.0
+    warmup: int = 0
+    schedule: Literal["constant", "linear", "cosine"] = "constant"
+    steps: int = 0
+
+    def __post_init__(self) -> None:
+        _accepted(self.optimizer, self.weight_decay)
+        if not 0 < self.lr < math.inf or not 0 <= self.weight_decay < math.inf:
+            raise EngineError(f"lr must be positive and weight_decay not negative, both finite, got {self}")
+        if not 1 <= self.clip <= 10:
+            raise EngineError(f"clip must be from 1 to 10, got {self.clip}")
+        if self.schedule not in ("constant", "linear", "cosine"):
+            raise EngineError(f"schedule must be 'constant', 'linear' or 'cosine', got {self.schedule!r}")
+        if self.warmup < 0 or (self.schedule != "constant" and self.steps <= self.warmup):
+            raise EngineError(
+                f"schedule {self.schedule!r} needs steps above warmup, and warmup at least 0: {self}"
+            )
+
+    def rate(self, step: int) -> float:
+        """Return the learning rate of a round, counted from 0."""
+        if step < self.warmup:
+            return self.lr * (step + 1) / self.warmup
+        if self.schedule == "constant":
+            return self.lr
+        left = max(0.0, (self.steps - step) / (self.steps - self.warmup))
+        return self.lr * (left if self.schedule == "linear" else (1 - math.cos(math.pi * left)) / 2)
+
+
+@dataclass(frozen=True)
+class Round:
+    """One round of the outer loop."""
+
+    step: int
+    report: Report
+    norm: float
+    """Global norm of the pseudo-gradient, before clipping."""
+    applied: bool
+    """Whether theta moved: false where the pseudo-gradient was not finite."""
+
+
+def start(learner: GradientLearner, seed: int) -> TrainState:
+    """Begin: theta from the seed, nothing counted, no optimizer state."""
+    columns = len(_numeric(learner.spec.features))
+    nothing = torch.zeros(3, columns, dtype=torch.float64)
+    return TrainState(learner.init(seed), {}, 0, Statistics(*(part.clone() for part in nothing)))
+
+
+def fit(
+    learner: GradientLearner,
+    rule: OuterRule,
+    episodes: Iterable[Episodes],
+    state: TrainState,
+    settings: FitSettings,
+) -> tuple[TrainState, list[Round]]:
+    """Run a round for each batch of episodes; a pseudo-gradient that is not finite is never applied."""
+    params = {name: value.clone() for name, value in state.params.items()}
+    theta = {name: params[name] for name in learner.learned}
+    optimizer = _resumed(settings, theta, state.optimizer)
+    rounds: list[Round] = []
+    for step, batch in enumerate(episodes, state.step):
+        gradient, report = rule(learner, params, batch)
+        norm = global_norm(gradient)
+        if math.isfinite(norm):
+            _descend(
+                optimizer, theta, gradient, settings.rate(step), min(1.0, settings.clip / max(norm, 1e-12))
+            )
+        rounds.append(Round(step, report, norm, math.isfinite(norm)))
+    kept = _state_of(optimizer, settings, theta)
+    return replace(state, params=params, optimizer=kept, step=state.step + len(rounds)), rounds
+
+
+def global_norm(gradient: Params) -> float:
+    """Take the Euclidean norm over all tensors, in float64 so that no finite gradient overflows."""
+    return math.sqrt(sum(float(value.double().square().sum()) for value in gradient.values()))
+
+
+def with_statistics(learner: GradientLearner, state: TrainState, x: Tensor) -> TrainState:
+    """Count stored rows x [N, W] into the statistics, and standardise by them from here on."""
+    statistics = merged(state.statistics, measured(x[:, _numeric(learner.spec.features)]))
+    mean, std = _standardisation(statistics)
+    return replace(state, params={**state.params, "0.mean": mean, "0.std": std}, statistics=statistics)
+
+
+def measured(numbers: Tensor) -> Statistics:
+    """Measure the columns of numbers [N, D]; NaN is a number that is missing, and not counted."""
+    present = ~numbers.isnan()
+    count = present.sum(0).double()
+    mean = numbers.double().where(present, 0.0).sum(0) / count.clamp(min=1)
+    return Statistics(count, mean, (numbers.double() - mean).where(present, 0.0).square().sum(0))
+
+
+def merged(a: Statistics, b: Statistics) -> Statistics:
+    """Combine the statistics of two samples (Chan, Golub, LeVeque 1983, equations 2.1)."""
+    count = a.count + b.count
+    share = b.count / count.clamp(min=1)
+    delta = b.mean - a.mean
+    return Statistics(count, a.mean + delta * share, a.m2 + b.m2 + delta.square() * a.count * share)
+
+
+def _standardisation(statistics: Statistics) -> tuple[Tensor, Tensor]:
+    """Derive mean and std [D] float32; std is 1 for a column that varies by less than float32 resolves."""
+    std = (statistics.m2 / statistics.count.clamp(min=1)).sqrt()
+    resolved = torch.finfo(torch.float32)
+    varies = std > resolved.eps * statistics.mean.abs() + resolved.tiny
+    return statistics.mean.float(), std.where(varies, 1.0).float()
+
+
+def _numeric(features: Features) -> list[int]:
+    """List where in a stored row the numeric columns are, in the order of the front end's buffers."""
+    at: list[int] = []
+    width = 0
+    for column in features.columns:
+        at += [width] if isinstance(column, Numeric) else []
+        width += column.width
+    return at
+
+
+def _descend(
+    optimizer: torch.optim.Optimizer, theta: Params, gradient: Params, rate: float, scale: float
+) -> None:
+    for name, value in theta.items():
+        value.grad = gradient[name] * scale if name in gradient else None
+    for group in optimizer.param_groups:
+        group["lr"] = rate
+    optimizer.step()
+    optimizer.zero_grad()
+
+
+def _accepted(name: str, weight_decay: float) -> type[torch.optim.Optimizer]:
+    """Find the optimizer class of that name, or say why it will not do."""
+    kind = getattr(torch.optim, name, None)
+    if (
+        not (isinstance(kind, type) and issubclass(kind, torch.optim.Optimizer))
+        or kind is torch.optim.Optimizer
+    ):
+        raise EngineError(f"optimizer {name!r} is not in torch.optim; 'Adam', 'AdamW' and 'SGD' are")
+    needs_closure = signature(kind.step).parameters["closure"].default is Parameter.empty
+    if needs_closure or kind is torch.optim.SparseAdam:
+        raise EngineError(
+            f"optimizer {name!r} cannot follow a dense pseudo-gradient alone; use 'Adam' or 'SGD'"
+        )
+    if weight_decay and "weight_decay" not in signature(kind).parameters:
+        raise EngineError(f"optimizer {name!r} has no weight decay; set weight_decay = 0")
+    return kind
+
+
+def _resumed(settings: FitSettings, theta: Params, saved: Params) -> torch.optim.Optimizer:
+    """Build an optimizer over theta that goes on from what was saved."""
+    kind: Callable[..., torch.optim.Optimizer] = _accepted(settings.optimizer, settings.weight_decay)
+    decays = "weight_decay" in signature(kind).parameters
+    options: dict[str, Any] = {"weight_decay": settings.weight_decay} if decays else {}
+    optimizer = kind(list(theta.values()), lr=settings.lr, **options)
+    for key, value in saved.items():
+        owner, name, field = key.split(":")
+        if owner != settings.optimizer or name not in theta:
+            raise EngineError(
+                f"saved optimizer state {key!r} does not fit optimizer {settings.optimizer!r} and this model;"
+                " resume with the settings it was saved under, or start from TrainState(..., optimizer={})"
+            )
+        optimizer.state[theta[name]][field] = value.clone()
+    return optimizer
+
+
+def _state_of(optimizer: torch.optim.Optimizer, settings: FitSettings, theta: Params) -> Params:
+    return {
+        f"{settings.optimizer}:{name}:{field}": value
+        for name, parameter in theta.items()
+        for field, value in optimizer.state[parameter].items()
+    }

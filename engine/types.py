@@ -1,0 +1,166 @@
+"""The values that cross the engine's border: events in, outcomes out, and tensors in between.
+
+Letters used in shapes everywhere: N events, U tasks, S support examples, Q query examples, W stored
+feature width, C model outputs (classes, or 1 for a regression), T input topics.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import IntEnum
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+from torch import Tensor
+
+Int64 = npt.NDArray[np.int64]
+Float32 = npt.NDArray[np.float32]
+Float64 = npt.NDArray[np.float64]
+UInt64 = npt.NDArray[np.uint64]
+UInt8 = npt.NDArray[np.uint8]
+Bool = npt.NDArray[np.bool_]
+
+Params = dict[str, Tensor]
+"""A model's parameters and buffers (standardisation statistics among them) by name."""
+
+Fast = dict[str, Tensor]
+"""What adaptation yields, by name, each with a leading task axis: [U, ...]."""
+
+
+class EngineError(Exception):
+    """Anything the engine refuses; the message names the thing, the place and the way out."""
+
+
+class Kind(IntEnum):
+    """What an event is."""
+
+    OBSERVATION = 0
+    LABEL = 1
+
+
+class Outcome(IntEnum):
+    """What became of one event. The row of a task counts each of them."""
+
+    PREDICTED = 0
+    """An observation, served and kept pending."""
+    SCORED = 1
+    """A label that met its pending observation."""
+    REPEATED_OBSERVATION = 2
+    """An observation whose id is pending or among the last ids resolved."""
+    REPEATED_LABEL = 3
+    """A second label equal to the first."""
+    CORRECTED = 4
+    """A second label that differs: it replaces the first in the support set; the score stands."""
+    LATE = 5
+    """A label whose observation had already expired."""
+    ORPHAN = 6
+    """A label whose observation is not known."""
+    EXAMPLE = 7
+    """A late or orphan label that carried features: learned from, never scored."""
+    EXPIRED = 8
+    """Counted, never returned: an observation whose label did not come in time."""
+    DUPLICATE = 9
+    """An event at or below the row's position, already folded; returned, never counted."""
+
+
+class Batch(NamedTuple):
+    """Examples of U tasks, padded to one length; a padded example has weight 0."""
+
+    x: Tensor
+    """[U, S, W] float32, features in stored form."""
+    y: Tensor
+    """[U, S] float32: the class index, or the value of a regression."""
+    weight: Tensor
+    """[U, S] float32; the weights of a task sum to 1, or to 0 where it has no examples."""
+
+
+class Episodes(NamedTuple):
+    """U episodes: what each task adapts on, and what the result is judged on."""
+
+    support: Batch
+    query: Batch
+
+
+@dataclass(frozen=True)
+class Meta:
+    """One version of theta. Version 0 means that there is none yet and the base rate is served."""
+
+    version: int
+    params: Params
+
+
+@dataclass(frozen=True)
+class EventBatch:
+    """N events of the tasks of one table, in log order."""
+
+    row: Int64
+    """[N] which row of the table the event's task is."""
+    kind: UInt8
+    """[N] `Kind`."""
+    id: UInt64
+    """[N] hash of the observation's id; a label carries the id of its observation."""
+    time_s: Float64
+    """[N] event time, seconds since the epoch."""
+    x: Float32
+    """[N, W] features in stored form; undefined where `has_x` is false."""
+    has_x: Bool
+    """[N] whether the event carries features."""
+    y: Float32
+    """[N] class index or value; undefined for an observation."""
+    topic: Int64
+    """[N] index of the input topic."""
+    offset: Int64
+    """[N] offset in the topic's partition; increasing within a topic and batch."""
+    source: tuple[Source, ...]
+    """[T] where each topic's events of this batch come from."""
+
+    def __len__(self) -> int:
+        return len(self.row)
+
+
+class Source(NamedTuple):
+    """One partition of one incarnation of one input topic."""
+
+    incarnation: int
+    partition: int
+
+
+@dataclass(frozen=True)
+class Outcomes:
+    """What became of the N events of a batch, aligned with it."""
+
+    code: UInt8
+    """[N] `Outcome`."""
+    prediction: Float32
+    """[N, 3, C] by theta, adapted, and as served: made now for an observation, made then for a scored label."""
+    loss: Float64
+    """[N, 3] of the same three, for scored labels; NaN elsewhere."""
+    version: Int64
+    """[N] version of theta behind the prediction."""
+    seen: Int64
+    """[N] how many labels the task had learned from when the prediction was made."""
+    waited_s: Float64
+    """[N] event time from prediction to label, for scored labels."""
+    alarm: Bool
+    """[N] whether this label raised the drift alarm."""
+    adapted: Bool
+    """[N] whether this label made the task adapt."""
+    expired: Int64
+    """[N] how many pending observations of the task this event found expired or pushed out."""
+
+
+@dataclass(frozen=True)
+class Episode:
+    """What one adaptation leaves for the outer loop: the support set as it was, and what came after."""
+
+    row: int
+    labels: int
+    """The task's label count; with the task's id it identifies the episode."""
+    event: int
+    """Index in the batch of the label that ended it."""
+    support_x: Float32
+    support_y: Float32
+    support_weight: Float32
+    query_x: Float32
+    query_y: Float32

@@ -1,0 +1,251 @@
+"""Drives `Engine.fold` in tests: small specs, events as plain values, sequences of them, folds in cuts."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, fields, replace
+from functools import cache, partial
+from hashlib import blake2b
+from itertools import pairwise
+from typing import Any, NamedTuple
+
+import numpy as np
+from hypothesis import strategies as st
+
+from engine.drift import Never, PageHinkley, Periodic
+from engine.drift_river import River
+from engine.features import Category, Features, Numeric
+from engine.fold import Engine, Folded
+from engine.models.mlp import mlp
+from engine.spec import Classification, InnerLoop, Memory, Policy, Regression, TaskSpec
+from engine.table import TaskTable
+from engine.types import EventBatch, Kind, Meta, Outcome, Outcomes, Source
+
+ORIGIN = Source(incarnation=7, partition=0)
+
+SMALL = TaskSpec(
+    Features((Numeric("a"), Numeric("b"))),
+    Classification(("x", "y", "z")),
+    network=partial(mlp, hidden=(8,)),
+    inner=InnerLoop(steps=2),
+    memory=Memory(support=4, balanced=True, pending=3, ttl_s=50.0),
+    policy=Policy(every=4, recent=2, refractory=3),
+    detector=PageHinkley(min_instances=3, delta=0.0, threshold=0.15),
+)
+"""So small that a short sequence fills, overflows, expires, adapts and alarms."""
+
+SPECS = {
+    "balanced": SMALL,
+    "unbalanced": replace(
+        SMALL,
+        features=Features((Numeric("a"), Category("b", buckets=4, embedding=2))),
+        memory=replace(SMALL.memory, balanced=False),
+        adapts="all",
+    ),
+    "regression": replace(SMALL, target=Regression(-1.0, 2.0), adapts="head", detector=Periodic(5)),
+    "river": replace(
+        SMALL,
+        memory=replace(SMALL.memory, support=9),
+        detector=River("PageHinkley", (("min_instances", 3), ("threshold", 0.15), ("mode", "up")), window=12),
+    ),
+    "fixed share": replace(SMALL, detector=Never(), share=0.02, policy=Policy(every=3), adapts="head"),
+    "two buckets": replace(SMALL, adapts="all", memory=Memory(support=12, pending=3, ttl_s=50.0)),
+}
+
+
+@cache
+def engine_for(name: str) -> Engine:
+    """One engine a spec, so that its recordings are made once."""
+    return Engine(SPECS[name])
+
+
+@cache
+def theta(name: str, version: int) -> Meta:
+    """Version `version` of theta; each is another initialization. Version 0 is none."""
+    return Meta(version, engine_for(name).learner.init(version) if version else {})
+
+
+class Event(NamedTuple):
+    """One event of a sequence, before it has an offset."""
+
+    kind: Kind
+    id: int
+    time_s: float = 0.0
+    x: tuple[float, ...] | None = None
+    y: float = 0.0
+    task: int = 0
+    topic: int = 0
+
+
+def observation(id: int, time_s: float = 0.0, x: tuple[float, ...] = (0.5, 1.0), task: int = 0) -> Event:
+    return Event(Kind.OBSERVATION, id, time_s, x, task=task)
+
+
+def label(id: int, y: float, time_s: float = 0.0, x: tuple[float, ...] | None = None, task: int = 0) -> Event:
+    return Event(Kind.LABEL, id, time_s, x, y, task)
+
+
+def batch_of(
+    events: Sequence[Event],
+    offset: int = 0,
+    rows: dict[int, int] | None = None,
+    width: int = 2,
+    source: tuple[Source, ...] = (ORIGIN,),
+) -> EventBatch:
+    """Events as a batch whose offsets start at `offset`; `rows` says where in the table each task is."""
+    x = np.zeros((len(events), width), np.float32)
+    for n, event in enumerate(events):
+        x[n] = event.x or 0.0
+    return EventBatch(
+        row=np.array([rows[e.task] if rows else e.task for e in events], np.int64),
+        kind=np.array([e.kind for e in events], np.uint8),
+        id=np.array([e.id for e in events], np.uint64),
+        time_s=np.array([e.time_s for e in events], np.float64),
+        x=x,
+        has_x=np.array([e.x is not None for e in events], np.bool_),
+        y=np.array([e.y for e in events], np.float32),
+        topic=np.array([e.topic for e in events], np.int64),
+        offset=np.arange(offset, offset + len(events)),
+        source=source,
+    )
+
+
+@dataclass
+class Driven:
+    """A fold of a whole sequence in some cuts: the final table, and what became of every event."""
+
+    engine: Engine
+    table: TaskTable
+    outcomes: list[Outcomes] = field(default_factory=list)
+    episodes: list[tuple[Any, ...]] = field(default_factory=list)
+    adaptations: int = 0
+    not_finite: int = 0
+    folded: int = 0
+
+    def fold(self, events: Sequence[Event], meta: Meta) -> Folded:
+        """Fold one batch the way a worker does: load the touched rows, fold, write them back."""
+        tasks = sorted({event.task for event in events})
+        rows = {task: row for row, task in enumerate(tasks)}
+        index = np.array(tasks, np.int64)
+        result = self.engine.fold(self.table.take(index), batch_of(events, self.folded, rows), meta)
+        self.table.rows[index] = result.states.rows
+        self.outcomes.append(result.outcomes)
+        for e in result.episodes:
+            arrays = (e.support_x, e.support_y, e.support_weight, e.query_x, e.query_y)
+            self.episodes.append((tasks[e.row], e.labels, self.folded + e.event, *map(np.copy, arrays)))
+        self.folded += len(events)
+        self.adaptations += result.adaptations
+        self.not_finite += result.not_finite
+        return result
+
+    def outcome(self, name: str) -> Any:
+        """One column of the outcomes of every event so far."""
+        return np.concatenate([getattr(outcomes, name) for outcomes in self.outcomes])
+
+    @property
+    def codes(self) -> list[Outcome]:
+        return [Outcome(code) for code in self.outcome("code")]
+
+    def same_bits(self, other: Driven) -> list[str]:
+        """Names of the row fields and outcome columns that differ in any bit."""
+        rows = [
+            name
+            for name in self.table.rows.dtype.names or ()
+            if self.table.rows[name].tobytes() != other.table.rows[name].tobytes()
+        ]
+        columns = [
+            f.name
+            for f in fields(Outcomes)
+            if self.outcome(f.name).tobytes() != other.outcome(f.name).tobytes()
+        ]
+        mine, others = sorted_episodes(self.episodes), sorted_episodes(other.episodes)
+        return rows + columns + (["episodes"] if mine != others else [])
+
+
+def sorted_episodes(episodes: Sequence[tuple[Any, ...]]) -> list[tuple[Any, ...]]:
+    """Episodes in log order, arrays as bytes, so that they can be compared."""
+    by_event = sorted(episodes, key=lambda episode: episode[2])
+    return [tuple(v.tobytes() if isinstance(v, np.ndarray) else v for v in episode) for episode in by_event]
+
+
+def drive(name: str | Engine, tasks: int = 1) -> Driven:
+    """Tasks never seen, ready to fold."""
+    engine = engine_for(name) if isinstance(name, str) else name
+    return Driven(engine, TaskTable.empty(engine.layout, [f"task-{u}" for u in range(tasks)]))
+
+
+def fold_in_cuts(
+    name: str, events: Sequence[Event], cuts: Sequence[int], versions: Sequence[tuple[int, int]], tasks: int
+) -> Driven:
+    """Fold a sequence cut at `cuts`; `versions` are pairs (position, version of theta from there on)."""
+    driven = drive(name, tasks)
+    edges = sorted({0, len(events), *(min(c, len(events)) for c in cuts)})
+    edges = sorted({*edges, *(position for position, _ in versions if position < len(events))})
+    for start, stop in pairwise(edges):
+        version = max((p, v) for p, v in versions if p <= start)[1]
+        driven.fold(events[start:stop], theta(name, version))
+    return driven
+
+
+Action = tuple[str, int, int, float, float, float]
+"""What happens, to which task, to which of its ids counted back, seconds passed, a feature, a label."""
+
+actions = st.tuples(
+    st.sampled_from(["observe"] * 4 + ["label"] * 5 + ["label with x", "observe again", "label of nothing"]),
+    st.integers(0, 2),
+    st.integers(0, 5),
+    st.sampled_from([0.0, 1.0, 1.0, 1.0, -3.0, 20.0, 60.0]),
+    st.sampled_from([-2.0, 0.0, 0.3, 1.0, 3.0]),
+    st.sampled_from([0.0, 1.0, 2.0]),
+)
+
+
+def sequence(script: Sequence[Action], name: str) -> list[Event]:
+    """A script as events: labels mostly meet a pending observation, else repeat, correct, or come late."""
+    regression = isinstance(SPECS[name].target, Regression)
+    events: list[Event] = []
+    used: dict[int, list[int]] = {}
+    clock = 100.0
+    for n, (what, task, back, passed, feature, y) in enumerate(script):
+        clock += passed
+        ids = used.setdefault(task, [])
+        x = (feature, float(back % 4))
+        known = ids[-1 - back % len(ids)] if ids else 9000 + n
+        target = y / 2 - 0.5 if regression else y
+        if what == "observe":
+            ids.append(1 + n)
+            events.append(observation(1 + n, clock, x, task))
+        elif what == "observe again":
+            events.append(observation(known, clock, x, task))
+        elif what == "label":
+            events.append(label(known, target, clock, None, task))
+        elif what == "label with x":
+            events.append(label(known, target, clock, x, task))
+        else:
+            events.append(label(7000 + back, target, clock, x if back > 2 else None, task))
+    return events
+
+
+def long_stream(seed: int, length: int, tasks: int, name: str) -> list[Event]:
+    """A random stream in which every kind of outcome occurs, with long delays for some of the labels."""
+    rng = np.random.default_rng(seed)
+    kinds = ["observe"] * 8 + ["label"] * 8 + ["label with x", "observe again", "label of nothing"]
+    script = [
+        (
+            kinds[rng.integers(len(kinds))],
+            int(rng.integers(tasks)),
+            int(rng.integers(6)),
+            float(rng.choice([0, 1, 1, 1, 1, -3, 20])) / tasks,
+            float(rng.normal()),
+            float(rng.integers(3)),
+        )
+        for _ in range(length)
+    ]
+    return sequence(script, name)
+
+
+def digest(driven: Driven) -> str:
+    """Hash of every bit that a fold leaves: rows, outcomes, episodes."""
+    columns = [driven.outcome(f.name).tobytes() for f in fields(Outcomes)]
+    whole = driven.table.rows.tobytes() + b"".join(columns) + repr(sorted_episodes(driven.episodes)).encode()
+    return blake2b(whole).hexdigest()

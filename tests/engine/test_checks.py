@@ -1,0 +1,386 @@
+"""The conformance checks: they pass what is sound, and catch each way of breaking a promise."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from itertools import count
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from engine.checks import (
+    CheckFailed,
+    check_detector,
+    check_encoder,
+    check_learner,
+    check_spec,
+    detectors,
+    encoders,
+    folds,
+    learners,
+    models,
+)
+from engine.drift import EXTERNAL, Never, PageHinkley, Periodic
+from engine.drift_river import River
+from engine.features import Category, Cyclic, Encoded, Features, Numeric, Text
+from engine.learners.gradient import GradientLearner
+from tests.engine.driving import SMALL, SPECS
+
+
+@pytest.mark.parametrize("name", ["balanced", "regression", "two buckets"])
+def test_a_sound_spec_keeps_every_promise_and_names_them(name):
+    promises = check_spec(SPECS[name])
+    assert len(promises) == len(set(promises)) > 20
+    assert "adapting_twice_gives_the_same_bits" in promises
+
+
+def test_every_kind_of_column_conforms():
+    columns = (Numeric("n"), Numeric("m", optional=True), Category("c"), Cyclic("h", 24.0), Text("t"))
+    assert check_encoder(Features(columns)) == [check.__name__ for check in encoders.ENCODER_CHECKS]
+
+
+@pytest.mark.parametrize(
+    "detector", [PageHinkley(5, 0.0, 1.0), Periodic(7), Never(), River("ADWIN", window=64)]
+)
+def test_every_detector_conforms(detector):
+    assert check_detector(detector) == [check.__name__ for check in detectors.DETECTOR_CHECKS]
+
+
+def test_every_check_says_what_it_promises():
+    every = [
+        *encoders.ENCODER_CHECKS,
+        *detectors.DETECTOR_CHECKS,
+        *models.MODEL_CHECKS,
+        *learners.LEARNER_CHECKS,
+        *folds.FOLD_CHECKS,
+    ]
+    assert all(check.__doc__ for check in every)
+    assert len({check.__name__ for check in every}) == len(every)
+
+
+def test_checks_leave_the_number_of_threads_as_it_was():
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        check_detector(Never())
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(before)
+
+
+# Models
+
+
+class Centred(nn.Module):
+    """Subtracts the mean over the batch, which batch normalisation without running statistics does too."""
+
+    def forward(self, x):
+        return x - x.mean(0, keepdim=True)
+
+
+class Branching(nn.Module):
+    def forward(self, x):
+        return x if x.sum() > 0 else -x
+
+
+def network(layer):
+    return lambda inputs, outputs: nn.Sequential(nn.Linear(inputs, 8), layer(), nn.Linear(8, outputs))
+
+
+def test_batch_normalisation_is_caught_and_the_way_out_named():
+    spec = replace(SMALL, network=network(lambda: nn.BatchNorm1d(8)))
+    with pytest.raises(CheckFailed, match=r"running_mean.*use LayerNorm or GroupNorm"):
+        check_spec(spec)
+
+
+def test_dropout_is_caught():
+    with pytest.raises(CheckFailed, match=r"two forward passes.*leave out Dropout"):
+        check_spec(replace(SMALL, network=network(lambda: nn.Dropout(0.5))))
+
+
+def test_a_model_that_mixes_the_events_of_a_batch_is_caught():
+    spec = replace(SMALL, network=network(Centred))
+    learner = GradientLearner(spec)
+    with pytest.raises(CheckFailed, match="beside other events"):
+        learners.an_event_does_not_depend_on_its_block_mates(learner, spec)
+    with pytest.raises(CheckFailed, match="examples of weight 0"):
+        learners.padding_with_weight_zero_changes_nothing(learner, spec)
+    with pytest.raises(CheckFailed):
+        check_spec(spec)
+
+
+def test_a_model_that_branches_on_values_is_caught():
+    with pytest.raises(CheckFailed, match="checking that fast parameters are as declared: RuntimeError"):
+        check_spec(replace(SMALL, network=network(Branching)))
+
+
+def test_a_model_of_the_wrong_output_width_is_caught():
+    with pytest.raises(CheckFailed):
+        check_spec(replace(SMALL, network=lambda inputs, outputs: nn.Linear(inputs, outputs + 1)))
+
+
+# Learners
+
+
+class Mixing(GradientLearner):
+    def adapt(self, meta, support):
+        fast = super().adapt(meta, support)
+        return {name: value + 1e-6 * value.mean(0, keepdim=True) for name, value in fast.items()}
+
+
+class MixingOutputs(GradientLearner):
+    def predict(self, meta, fast, x):
+        outputs = super().predict(meta, fast, x)
+        return outputs + 1e-3 * outputs.mean(0, keepdim=True)
+
+
+class IgnoringWeights(GradientLearner):
+    def adapt(self, meta, support):
+        return super().adapt(meta, support._replace(weight=torch.full_like(support.weight, 0.1)))
+
+
+class Restless(GradientLearner):
+    calls = count()
+
+    def adapt(self, meta, support):
+        shift = next(self.calls)
+        return {name: value + shift for name, value in super().adapt(meta, support).items()}
+
+
+class Writing(GradientLearner):
+    def adapt(self, meta, support):
+        for value in meta.values():
+            value.add_(1)
+        return super().adapt(meta, support)
+
+
+class Biased(GradientLearner):
+    def adapt(self, meta, support):
+        return {name: value + 1 for name, value in super().adapt(meta, support).items()}
+
+
+class Seedless(GradientLearner):
+    def init(self, seed):
+        return super().init(int(torch.seed() % 2**31))
+
+
+class Sick(GradientLearner):
+    def init(self, seed):
+        return {name: value / 0 for name, value in super().init(seed).items()}
+
+
+class WrongShape(GradientLearner):
+    def shared(self, meta, x):
+        return super().shared(meta, x).unsqueeze(0)
+
+
+class Undeclared(GradientLearner):
+    def adapt(self, meta, support):
+        return dict(reversed(super().adapt(meta, support).items()))
+
+
+class BakingIn(GradientLearner):
+    def adapt(self, meta, support):
+        return super().adapt(meta, support) if float(support.weight.sum()) >= 0 else {}
+
+
+@pytest.mark.parametrize(
+    ("broken", "check"),
+    [
+        (Mixing, learners.a_task_does_not_depend_on_its_block_mates),
+        (MixingOutputs, learners.a_task_does_not_depend_on_its_block_mates),
+        (IgnoringWeights, learners.padding_with_weight_zero_changes_nothing),
+        (Restless, learners.adapting_twice_gives_the_same_bits),
+        (Writing, learners.theta_is_left_as_it_is),
+        (Biased, learners.an_empty_support_set_predicts_with_theta),
+        (Seedless, learners.the_same_seed_gives_the_same_theta),
+        (Sick, learners.parameters_are_finite),
+        (WrongShape, learners.predictions_have_the_right_shape),
+        (Undeclared, learners.fast_parameters_are_as_declared),
+        (Restless, learners.recording_changes_no_bit),
+    ],
+)
+def test_a_learner_that_breaks_a_promise_is_caught_by_the_check_of_that_name(broken, check):
+    check(GradientLearner(SMALL), SMALL)
+    with pytest.raises(CheckFailed, match="; "):
+        check(broken(SMALL), SMALL)
+    with pytest.raises(CheckFailed):
+        check_learner(broken(SMALL), SMALL)
+
+
+def test_a_learner_that_reads_values_while_it_is_recorded_is_caught():
+    with pytest.raises(CheckFailed, match="checking that recording changes no bit: RuntimeError"):
+        check_learner(BakingIn(SMALL), SMALL)
+
+
+def test_a_learner_that_mixes_tasks_folds_otherwise_when_cut():
+    with pytest.raises(CheckFailed, match="cut in two"):
+        folds.rows_do_not_depend_on_how_the_stream_was_cut(Mixing(SMALL), SMALL)
+
+
+def test_a_learner_that_remembers_cannot_be_a_cache():
+    class Remembering(GradientLearner):
+        seen = 0.0
+
+        def adapt(self, meta, support):
+            self.seen += 1.0
+            return {name: value * self.seen for name, value in super().adapt(meta, support).items()}
+
+    with pytest.raises(CheckFailed, match="wiped and recomputed"):
+        folds.wiped_fast_parameters_come_back(Remembering(SMALL), replace(SMALL, detector=Never()))
+
+
+# Detectors
+
+
+@dataclass
+class Broken:
+    """A detector outside the scan, to be broken in one way."""
+
+    width: int = 1
+    kind: int = EXTERNAL
+    parameters: tuple[float, ...] = (0.0, 0.0, 0.0, 0.0, 0.0)
+    calls: int = 0
+
+    def update(self, state: Any, losses: Any) -> Any:
+        return losses > 1
+
+
+class Counting(Broken):
+    def update(self, state, losses):
+        self.calls += 1
+        return np.full(len(losses), self.calls % 7 == 0)
+
+
+class Sharing(Broken):
+    def update(self, state, losses):
+        state += losses.mean()
+        return (state[:, 0] % 1.0) > 0.9
+
+
+class Dividing(Broken):
+    def update(self, state, losses):
+        with np.errstate(all="ignore"):
+            state[:, 0] = losses / state[:, 0] - np.inf
+        return np.zeros(len(losses), np.bool_)
+
+
+class Scalar(Broken):
+    def update(self, state, losses):
+        return bool((losses > 1).any())
+
+
+class Parameterless(Broken):
+    def __init__(self):
+        super().__init__(parameters=())
+
+
+class Outside(Broken):
+    """Keeps its count beside the state, by the state's address, so that a stored state starts afresh."""
+
+    def __init__(self):
+        super().__init__()
+        self.counts: dict[int, int] = {}
+        self.kept: list[Any] = []
+
+    def update(self, state, losses):
+        self.kept.append(state)
+        self.counts[id(state)] = self.counts.get(id(state), 0) + 1
+        return np.full(len(losses), self.counts[id(state)] % 30 == 0)
+
+
+@pytest.mark.parametrize(
+    ("broken", "check"),
+    [
+        (Counting, detectors.the_same_losses_raise_the_same_alarms),
+        (Outside, detectors.the_state_is_all_that_a_detector_knows),
+        (Sharing, detectors.tasks_do_not_share_a_detector),
+        (Dividing, detectors.a_detectors_state_stays_finite),
+        (Scalar, detectors.a_detector_answers_one_alarm_a_task),
+        (Parameterless, detectors.a_detector_answers_one_alarm_a_task),
+    ],
+)
+def test_a_detector_that_breaks_a_promise_is_caught_by_the_check_of_that_name(broken, check):
+    check(PageHinkley(5, 0.0, 1.0))
+    with pytest.raises(CheckFailed, match="; "):
+        check(broken())
+    with pytest.raises(CheckFailed):
+        check_detector(broken())
+    with pytest.raises(CheckFailed):
+        check_spec(replace(SMALL, detector=broken()))
+
+
+# Encoders
+
+
+@dataclass(frozen=True)
+class Column:
+    """A user's own column, to be broken in one way."""
+
+    name: str = "mine"
+    width: int = 1
+
+    def encode(self, values: Any) -> Encoded:
+        return Encoded(np.zeros((len(values), 1), np.float32), {})
+
+
+class Raising(Column):
+    def encode(self, values):
+        return Encoded(np.array([[len(value)] for value in values], np.float32), {})
+
+
+class TooWide(Column):
+    def encode(self, values):
+        return Encoded(np.zeros((len(values), 3), np.float32), {})
+
+
+class Caching(Column):
+    def encode(self, values):
+        known: dict[Any, float] = {}
+        keys = [value if isinstance(value, bool | float) else None for value in values]
+        ids = [known.setdefault(key, float(key is not None and n)) for n, key in enumerate(keys)]
+        return Encoded(np.array(ids, np.float32).reshape(-1, 1), {})
+
+
+@dataclass(frozen=True)
+class Exploding(Features):
+    """An encoder whose front end makes what is not finite."""
+
+    def front_end(self):
+        front = super().front_end()
+        front.std.zero_()
+        front.mean.copy_(torch.full_like(front.mean, torch.nan))
+        return front
+
+
+def test_a_column_that_raises_is_caught_and_the_field_and_value_named():
+    with pytest.raises(CheckFailed, match=r"field 'mine': encoding None raised TypeError .*return a fault"):
+        check_encoder(Features((Numeric("n"), Raising())))
+
+
+def test_a_column_of_another_width_than_declared_is_caught():
+    with pytest.raises(CheckFailed, match="ValueError"):
+        check_encoder(Features((TooWide(),)))
+
+
+def test_a_column_that_encodes_a_value_by_its_neighbours_is_caught():
+    with pytest.raises(CheckFailed, match="otherwise alone than among others"):
+        check_encoder(Features((Caching(),)))
+
+
+def test_a_front_end_that_is_not_finite_is_caught():
+    with pytest.raises(CheckFailed, match="the front end makes"):
+        check_encoder(Exploding((Numeric("n"),)))
+
+
+def test_an_encoder_of_another_type_than_float32_is_caught():
+    class Doubles(Features):
+        def encode(self, rows):
+            encoded = super().encode(rows)
+            return Encoded(encoded.x.astype(np.float64), encoded.faults)
+
+    with pytest.raises(CheckFailed, match="instead of float32"):
+        check_encoder(Doubles((Numeric("n"),)))

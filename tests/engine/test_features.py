@@ -1,0 +1,228 @@
+"""Encoders: values by hand; and total: whatever JSON brings is at worst a fault, never an exception."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from engine.features import (
+    MAX_BUCKETS,
+    MAX_TEXT_CHARACTERS,
+    MAX_TEXT_IDS,
+    STANDARDISED_LIMIT,
+    Category,
+    Cyclic,
+    Features,
+    Numeric,
+    Text,
+)
+from engine.types import EngineError
+
+EVERY_COLUMN = Features(
+    (
+        Numeric("n"),
+        Numeric("maybe", optional=True),
+        Category("c", buckets=16, embedding=3),
+        Cyclic("h", 24.0),
+        Text("t", buckets=64, embedding=5),
+    )
+)
+GOOD = {"n": 1.0, "maybe": None, "c": "NL", "h": 6, "t": "abc"}
+
+json_values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=20),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=3), inner, max_size=3),
+    max_leaves=6,
+)
+json_rows = st.fixed_dictionaries(
+    {}, optional=dict.fromkeys(("n", "maybe", "c", "h", "t", "other"), json_values)
+)
+
+
+@given(st.lists(json_rows, max_size=5))
+def test_any_json_is_encoded_or_a_fault_and_never_raises(rows):
+    encoded = EVERY_COLUMN.encode(rows)
+    assert encoded.x.shape == (len(rows), EVERY_COLUMN.width)
+    assert encoded.x.dtype == np.float32
+    assert set(encoded.faults) <= set(range(len(rows)))
+    sound = np.delete(encoded.x, 1, axis=1)  # only the optional number may be missing
+    assert np.isfinite(sound).all()
+    assert not encoded.x[list(encoded.faults)].any()
+
+
+@given(st.lists(json_rows, min_size=2, max_size=5))
+def test_a_row_is_encoded_the_same_whatever_rows_stand_beside_it(rows):
+    together = EVERY_COLUMN.encode(rows)
+    for n, row in enumerate(rows):
+        alone = EVERY_COLUMN.encode([row])
+        assert alone.x[0].tobytes() == together.x[n].tobytes()
+        assert alone.faults.get(0) == together.faults.get(n)
+
+
+AWKWARD = [[1.0], [1.0, 2.0], [], [[1.0]], 10**400, 10**5000, -(10**5000), 1e39, b"1"]
+
+
+@pytest.mark.parametrize("value", AWKWARD, ids=range(len(AWKWARD)))
+@pytest.mark.parametrize("field", ["n", "maybe", "c", "h", "t"])
+def test_values_that_numpy_or_python_would_trip_over_are_faults_or_categories(field, value):
+    encoded = EVERY_COLUMN.encode([{**GOOD, field: value}, GOOD])
+    assert field in encoded.faults.get(0, field)
+    assert 1 not in encoded.faults
+    if isinstance(value, list | bytes):
+        assert 0 in encoded.faults
+
+
+def test_no_rows_are_encoded_as_no_rows():
+    assert EVERY_COLUMN.encode([]).x.shape == (0, EVERY_COLUMN.width)
+
+
+def test_a_number_is_stored_as_it_is():
+    encoded = Features((Numeric("n"),)).encode([{"n": 3}, {"n": -2.5}, {"n": np.float32(0.1)}])
+    assert encoded.x.ravel().tolist() == [3.0, -2.5, pytest.approx(0.1)]
+    assert encoded.faults == {}
+
+
+@pytest.mark.parametrize(
+    ("value", "reason"),
+    [
+        ("nine", "field 'n': expected a number, got str"),
+        (True, "field 'n': expected a number, got bool"),
+        (None, "field 'n': expected a number, got NoneType"),
+        (math.inf, "field 'n': inf is not a finite number"),
+        (math.nan, "field 'n': nan is not a finite number"),
+        (4e38, "field 'n': 4e+38 is not a finite number"),
+        ([1.0], "field 'n': expected a number, got list"),
+    ],
+)
+def test_a_fault_names_the_field_and_what_is_wrong(value, reason):
+    assert Features((Numeric("n"),)).encode([{"n": value}]).faults == {0: reason}
+
+
+def test_a_missing_field_is_called_missing():
+    assert EVERY_COLUMN.encode([{**GOOD}, {k: v for k, v in GOOD.items() if k != "t"}]).faults == {
+        1: "field 't' is missing"
+    }
+
+
+def test_the_first_of_several_faults_is_told():
+    assert EVERY_COLUMN.encode([{**GOOD, "n": "x", "t": 1}]).faults[0].startswith("field 'n'")
+
+
+def test_a_missing_optional_number_is_stored_as_nan_and_read_as_the_mean_with_a_flag():
+    features = Features((Numeric("n", optional=True),))
+    encoded = features.encode([{"n": None}, {}, {"n": 7.0}])
+    assert encoded.faults == {}
+    assert np.isnan(encoded.x[:2]).all()
+    front = features.front_end()
+    front.mean.fill_(5.0)
+    front.std.fill_(2.0)
+    assert front(torch.from_numpy(encoded.x)).tolist() == [[0.0, 1.0], [0.0, 1.0], [1.0, 0.0]]
+
+
+def test_numbers_are_standardised_by_the_model_and_clipped():
+    front = Features((Numeric("a"), Numeric("b"))).front_end()
+    front.mean.copy_(torch.tensor([1.0, 0.0]))
+    front.std.copy_(torch.tensor([2.0, 1.0]))
+    dense = front(torch.tensor([[5.0, 3e38], [-1.0, -3e38]]))
+    assert dense.tolist() == [[2.0, STANDARDISED_LIMIT], [-1.0, -STANDARDISED_LIMIT]]
+
+
+def test_standardisation_belongs_to_theta():
+    assert {"mean", "std"} <= set(EVERY_COLUMN.front_end().state_dict())
+
+
+def test_equal_categories_share_an_id_and_a_missing_one_has_its_own():
+    x = (
+        Features((Category("c", buckets=1000),))
+        .encode([{"c": "a"}, {"c": "b"}, {"c": "a"}, {"c": None}, {}])
+        .x
+    )
+    ids = x.ravel().tolist()
+    assert ids[0] == ids[2]
+    assert ids[3] == ids[4]
+    assert len({ids[0], ids[1], ids[3]}) == 3
+    assert all(0 <= id < 1000 and id == int(id) for id in ids)
+
+
+def test_true_is_another_category_than_1_whatever_came_first():
+    column = Features((Category("c", buckets=2**20),))
+    together = column.encode([{"c": 1}, {"c": True}, {"c": 1.0}, {"c": "1"}]).x.ravel().tolist()
+    alone = [column.encode([{"c": value}]).x[0, 0] for value in (1, True, 1.0, "1")]
+    assert together == alone
+    assert together[0] == together[3] != together[1]
+
+
+def test_a_category_is_hashed_alike_in_every_process():
+    assert Features((Category("c", buckets=256),)).encode([{"c": "NL"}]).x[0, 0] == 7
+
+
+def test_the_clock_is_a_circle():
+    x = Features((Cyclic("h", 24.0),)).encode([{"h": h} for h in (0, 6, 12, 18, 24, 30)]).x
+    expected = [[0, 1], [1, 0], [0, -1], [-1, 0], [0, 1], [1, 0]]
+    assert x == pytest.approx(np.array(expected, np.float32), abs=1e-6)
+
+
+@pytest.mark.parametrize("value", [1e308, -1e308, 1.7e308])
+def test_even_a_huge_number_has_a_place_on_the_circle(value):
+    x = Features((Cyclic("h", 0.5),)).encode([{"h": value}]).x
+    assert np.hypot(*x[0]) == pytest.approx(1.0)
+
+
+def test_text_is_a_set_of_hashed_character_ngrams():
+    features = Features((Text("t", buckets=4096, n=3),))
+    x = features.encode([{"t": "Cat"}, {"t": "cAT"}, {"t": "cat cat cat"}, {"t": ""}]).x
+    assert (x[0] > 0).sum() == 3  # " ca", "cat", "at "
+    assert x[0].tolist() == x[1].tolist()
+    assert set(x[0]) <= set(x[2])
+    assert (x[3] > 0).sum() == 1
+    assert x.max() < 4096
+
+
+def test_long_text_is_thinned_evenly_and_huge_text_is_cut():
+    features = Features((Text("t"),))
+    rng = np.random.default_rng(0)
+    letters = "".join(rng.choice(list("abcdefghijklmnop"), MAX_TEXT_CHARACTERS))
+    x = features.encode([{"t": letters}, {"t": letters + "zzzz" * 1000}]).x
+    assert (x[0] > 0).all()
+    assert x.shape == (2, MAX_TEXT_IDS)
+    assert (x[0] == x[1]).mean() > 0.9
+
+
+def test_the_front_end_embeds_ids_and_averages_texts():
+    features = Features((Category("c", buckets=8, embedding=2), Text("t", buckets=16, embedding=3)))
+    front, x = features.front_end(), np.zeros((2, 1 + MAX_TEXT_IDS), np.float32)
+    x[:, 0], x[0, 1:3] = [3, 5], [4, 9]
+    dense = front(torch.from_numpy(x))
+    category, text = (module.weight for module in front.embeddings)
+    assert dense.shape == (2, front.width)
+    assert torch.equal(dense[:, :2], category[[3, 5]])
+    assert torch.allclose(dense[0, 2:], (text[4] + text[9]) / 2)
+    assert not dense[1, 2:].any()
+
+
+def test_the_front_end_reads_any_leading_shape():
+    front = EVERY_COLUMN.front_end()
+    x = torch.from_numpy(EVERY_COLUMN.encode([GOOD] * 6).x)
+    assert torch.equal(front(x.view(2, 3, -1)), front(x).view(2, 3, -1))
+    assert front(x[:0]).shape == (0, front.width)
+
+
+@pytest.mark.parametrize("column", [Category("c", buckets=1), Text("c", buckets=MAX_BUCKETS + 1)])
+def test_buckets_that_float32_cannot_tell_apart_are_refused(column):
+    with pytest.raises(EngineError, match="field 'c': buckets must be from 2"):
+        Features((column,))
+
+
+def test_a_period_that_is_no_circle_is_refused():
+    with pytest.raises(EngineError, match="field 'h': period must be positive"):
+        Features((Cyclic("h", 0.0),))
+
+
+def test_features_know_their_names_and_width():
+    assert EVERY_COLUMN.names == {"n", "maybe", "c", "h", "t"}
+    assert EVERY_COLUMN.width == 1 + 1 + 1 + 2 + MAX_TEXT_IDS

@@ -1,0 +1,672 @@
+"""The fold's promises: the same bits however the stream is cut, and every event to its exact effect."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+
+from engine.drift import Never, Periodic
+from engine.drift_river import River
+from engine.fold import BLOCK, Engine, SourceMoved
+from engine.learners.base import flatten
+from engine.models.mlp import mlp
+from engine.spec import InnerLoop, Memory, Policy, Regression
+from engine.support import bucket_of
+from engine.types import Batch, Meta, Outcome, Source
+from tests.engine.driving import (
+    ORIGIN,
+    SMALL,
+    SPECS,
+    Event,
+    actions,
+    batch_of,
+    digest,
+    drive,
+    engine_for,
+    fold_in_cuts,
+    label,
+    long_stream,
+    observation,
+    sequence,
+    theta,
+)
+from tests.engine.slow_task import SlowTask, Step
+
+ROOT = Path(__file__).parents[2]
+VERSIONS = [(0, 0), (7, 1), (23, 2), (40, 5)]
+PREDICTED, SCORED, DUPLICATE = Outcome.PREDICTED, Outcome.SCORED, Outcome.DUPLICATE
+
+every_spec = pytest.mark.parametrize("name", SPECS)
+seeds = st.integers(0, 10_000)
+
+
+# How the stream was cut
+
+
+@every_spec
+@settings(max_examples=25)
+@given(script=st.lists(actions, max_size=70), cuts=st.lists(st.integers(1, 69), max_size=12))
+def test_any_cut_into_batches_gives_the_same_bits(name, script, cuts):
+    events = sequence(script, name)
+    whole = fold_in_cuts(name, [*events, observation(1)], [], VERSIONS, 3)
+    cut = fold_in_cuts(name, [*events, observation(1)], cuts, VERSIONS, 3)
+    assert cut.same_bits(whole) == []
+
+
+@every_spec
+def test_one_event_at_a_time_gives_the_bits_of_one_batch(name):
+    events = long_stream(3, 400, 4, name)
+    whole = fold_in_cuts(name, events, [], [(0, 1)], 4)
+    single = fold_in_cuts(name, events, range(400), [(0, 1)], 4)
+    assert single.same_bits(whole) == []
+    assert single.outcome("adapted").sum() > 30
+
+
+@every_spec
+def test_a_task_does_not_depend_on_its_batch_mates(name):
+    tasks = BLOCK + 13
+    events = long_stream(5, 40 * tasks, tasks, name)
+    together = fold_in_cuts(name, events, [700], [(0, 1)], tasks)
+    for task in range(0, tasks, 3):
+        alone = fold_in_cuts(name, [e for e in events if e.task == task], [], [(0, 1)], tasks)
+        mine = together.table.rows[task].copy()
+        mine["position"] = alone.table.rows[task]["position"]
+        assert mine.tobytes() == alone.table.rows[task].tobytes()
+
+
+def test_a_task_does_not_depend_on_its_place_in_the_table():
+    events = long_stream(6, 300, 2, "balanced")
+    first = fold_in_cuts("balanced", events, [100], [(0, 1)], 2)
+    last = fold_in_cuts("balanced", [e._replace(task=e.task + 40) for e in events], [100], [(0, 1)], 42)
+    assert last.table.rows[40:].tobytes() == first.table.rows.tobytes()
+
+
+def test_a_fold_leaves_its_input_as_it_was():
+    driven = fold_in_cuts("balanced", long_stream(1, 200, 2, "balanced"), [], [(0, 1)], 2)
+    before = driven.table.rows.tobytes()
+    events = batch_of(long_stream(2, 50, 2, "balanced"), offset=200)
+    driven.engine.fold(driven.table, events, theta("balanced", 2))
+    assert driven.table.rows.tobytes() == before
+
+
+def test_the_compiled_scan_equals_the_same_functions_run_as_plain_python():
+    program = (
+        "import torch; torch.set_num_threads(1)\n"
+        "from tests.engine.driving import *\n"
+        "for name in ('balanced', 'regression'):\n"
+        "    events = long_stream(9, 400, 3, name)\n"
+        "    print(digest(fold_in_cuts(name, events, [150], [(0, 0), (60, 1), (200, 2)], 3)))\n"
+    )
+    environment = {**os.environ, "NUMBA_DISABLE_JIT": "1", "PYTHONPATH": str(ROOT)}
+    plain = subprocess.run(
+        [sys.executable, "-c", program], env=environment, cwd=ROOT, capture_output=True, text=True, check=True
+    ).stdout.split()
+    for name, expected in zip(("balanced", "regression"), plain, strict=True):
+        events = long_stream(9, 400, 3, name)
+        compiled = fold_in_cuts(name, events, [150], [(0, 0), (60, 1), (200, 2)], 3)
+        assert digest(compiled) == expected, name
+
+
+# Positions
+
+
+def test_a_replayed_batch_changes_no_row_and_is_all_duplicates():
+    events = long_stream(4, 200, 3, "balanced")
+    driven = fold_in_cuts("balanced", events, [], [(0, 1)], 3)
+    for meta in (theta("balanced", 1), theta("balanced", 2)):
+        again = driven.engine.fold(driven.table, batch_of(events), meta)
+        assert again.states.rows.tobytes() == driven.table.rows.tobytes()
+        assert set(again.outcomes.code) == {DUPLICATE}
+        assert again.episodes == []
+
+
+@settings(max_examples=20)
+@given(script=st.lists(actions, min_size=2, max_size=60), data=st.data())
+def test_a_batch_that_reaches_back_folds_only_what_is_new(script, data):
+    events = sequence(script, "balanced")
+    folded = data.draw(st.integers(1, len(events)))
+    back = data.draw(st.integers(0, folded))
+    once = fold_in_cuts("balanced", events, [], [(0, 1)], 3)
+    driven = drive("balanced", 3)
+    driven.fold(events[:folded], theta("balanced", 1))
+    tail = driven.engine.fold(driven.table, batch_of(events[back:], offset=back), theta("balanced", 1))
+    assert list(tail.outcomes.code[: folded - back]) == [DUPLICATE] * (folded - back)
+    assert tail.states.rows.tobytes() == once.table.rows.tobytes()
+
+
+def test_each_topic_has_a_position_of_its_own():
+    engine = Engine(replace(SMALL, topics=2))
+    driven = drive(engine)
+    events = [observation(1), label(1, 0.0)._replace(topic=1)]
+    batch = batch_of(events, offset=4, source=(ORIGIN, Source(9, 3)))
+    folded = engine.fold(
+        driven.table, replace(batch, offset=np.array([4, 0])), Meta(1, engine.learner.init(0))
+    )
+    assert list(folded.outcomes.code) == [PREDICTED, SCORED]
+    assert folded.states.rows["position"].tolist() == [[5, 1]]
+    assert folded.states.rows["partition"].tolist() == [[0, 3]]
+
+
+@pytest.mark.parametrize("source", [Source(7, 1), Source(8, 0)])
+def test_events_of_another_partition_or_incarnation_are_refused_and_change_nothing(source):
+    driven = drive("balanced", 2)
+    driven.fold([observation(1), label(1, 0.0)], theta("balanced", 1))
+    before = driven.table.rows.tobytes()
+    foreign = batch_of([observation(2, task=1), observation(3)], offset=50, source=(source,))
+    with pytest.raises(SourceMoved, match=r"task 'task-0'.*input topic 0.*reptide rebuild"):
+        driven.engine.fold(driven.table, foreign, theta("balanced", 1))
+    assert driven.table.rows.tobytes() == before
+
+
+def test_even_duplicates_of_another_partition_are_refused():
+    driven = drive("balanced")
+    driven.fold([observation(1), observation(2)], theta("balanced", 1))
+    with pytest.raises(SourceMoved):
+        driven.engine.fold(
+            driven.table, batch_of([observation(1)], source=(Source(7, 1),)), theta("balanced", 1)
+        )
+
+
+# Every outcome, by hand
+
+
+def codes_of(*events: Event) -> list[Outcome]:
+    driven = drive("balanced")
+    driven.fold(events, theta("balanced", 1))
+    counts = driven.table.rows["counts"][0]
+    for code in set(driven.codes):
+        assert counts[code] == driven.codes.count(code)
+    return driven.codes
+
+
+def test_a_label_meets_its_observation():
+    assert codes_of(observation(1), label(1, 2.0)) == [PREDICTED, SCORED]
+
+
+def test_a_label_waits_for_no_other_label():
+    events = [observation(1), observation(2), label(2, 0.0), label(1, 1.0)]
+    assert codes_of(*events) == [PREDICTED, PREDICTED, SCORED, SCORED]
+
+
+def test_a_pending_observation_is_not_served_twice():
+    assert codes_of(observation(1), observation(1))[1] == Outcome.REPEATED_OBSERVATION
+
+
+def test_a_resolved_observation_is_not_served_again():
+    events = [observation(1), label(1, 0.0), observation(1)]
+    assert codes_of(*events)[2] == Outcome.REPEATED_OBSERVATION
+
+
+def test_an_id_is_forgotten_after_64_others_were_resolved():
+    others = [e for n in range(2, 66) for e in (observation(n), label(n, 0.0))]
+    first = [observation(1), label(1, 0.0)]
+    assert codes_of(*first, *others[:-2], observation(1))[-1] == Outcome.REPEATED_OBSERVATION
+    assert codes_of(*first, *others, observation(1))[-1] == PREDICTED
+
+
+def test_an_equal_second_label_is_repeated_and_changes_nothing():
+    driven = drive("balanced")
+    driven.fold([observation(1), label(1, 2.0)], theta("balanced", 1))
+    before = driven.table.rows.copy()
+    driven.fold([label(1, 2.0)], theta("balanced", 1))
+    assert driven.codes[-1] == Outcome.REPEATED_LABEL
+    for name in set(before.dtype.names) - {"position", "counts"}:
+        assert before[name].tobytes() == driven.table.rows[name].tobytes(), name
+
+
+def test_a_different_second_label_corrects_the_example_and_the_counts_but_not_the_score():
+    driven = drive("balanced")
+    driven.fold([observation(1, x=(3.0, 4.0)), label(1, 2.0)], theta("balanced", 1))
+    scores = driven.table.rows["score_sums"].copy()
+    driven.fold([label(1, 0.0)], theta("balanced", 1))
+    row = driven.table.rows[0]
+    present = (row["support_seq"] > 0) & (row["support_dropped"] == 0)
+    assert driven.codes[-1] == Outcome.CORRECTED
+    assert row["support_y"][present].tolist() == [0.0]
+    assert row["support_x"][present].tolist() == [[3.0, 4.0]]
+    assert row["class_counts"].tolist() == [1, 0, 0]
+    assert row["seq"] == 2
+    assert driven.outcome("adapted")[-1]
+    assert row["score_sums"].tolist() == scores[0].tolist()
+    assert np.isnan(driven.outcome("loss")[-1]).all()
+
+
+def test_a_correction_of_an_example_that_has_left_mends_the_counts_only():
+    driven = drive("unbalanced")
+    events = [e for n in range(1, 7) for e in (observation(n), label(n, 0.0))]
+    driven.fold([*events, label(1, 1.0)], theta("unbalanced", 1))
+    assert driven.codes[-1] == Outcome.CORRECTED
+    assert driven.table.rows["class_counts"][0].tolist() == [5, 1, 0]
+    assert driven.table.rows["seq"][0] == 6
+
+
+def test_a_label_after_its_observation_expired_is_late():
+    assert codes_of(observation(1, 0.0), label(1, 0.0, 51.0))[1] == Outcome.LATE
+
+
+def test_a_label_of_nothing_known_is_an_orphan():
+    assert codes_of(label(1, 0.0)) == [Outcome.ORPHAN]
+
+
+@pytest.mark.parametrize("before", [(), (observation(1, 0.0),)], ids=["orphan", "late"])
+def test_a_late_or_orphan_label_with_features_is_learned_from_but_never_scored(before):
+    driven = drive("balanced")
+    events = [*before, label(1, 2.0, 60.0, x=(3.0, 4.0)), label(1, 2.0, 60.0, x=(3.0, 4.0))]
+    driven.fold(events, theta("balanced", 1))
+    row = driven.table.rows[0]
+    assert driven.codes[len(before) :] == [Outcome.EXAMPLE, Outcome.REPEATED_LABEL]
+    assert row["seq"] == 1
+    assert row["class_counts"].tolist() == [0, 0, 1]
+    assert row["support_x"][0].tolist() == [3.0, 4.0]
+    assert row["score_sums"].tolist() == [0, 0, 0]
+    assert driven.outcome("adapted")[len(before)]
+
+
+def test_the_label_before_its_observation_is_an_orphan_and_the_observation_is_served():
+    assert codes_of(label(1, 0.0), observation(1)) == [Outcome.ORPHAN, PREDICTED]
+
+
+def test_an_expired_observation_is_counted_but_never_returned():
+    driven = drive("balanced")
+    driven.fold([observation(1, 0.0), observation(2, 51.0)], theta("balanced", 1))
+    assert driven.outcome("expired").tolist() == [0, 1]
+    assert driven.table.rows["counts"][0, Outcome.EXPIRED] == 1
+    assert Outcome.EXPIRED not in driven.codes
+
+
+def test_an_observation_waits_exactly_its_time_to_live():
+    assert codes_of(observation(1, 10.0), label(1, 0.0, 60.0))[1] == SCORED
+
+
+def test_an_event_from_the_past_turns_no_clock_back():
+    events = [observation(1, 100.0), observation(2, 20.0), label(1, 0.0, 10.0), label(2, 0.0, 10.0)]
+    assert codes_of(*events) == [PREDICTED, PREDICTED, SCORED, Outcome.LATE]
+
+
+def test_a_full_table_of_pending_observations_pushes_out_the_oldest():
+    driven = drive("balanced")
+    events = [*map(observation, (1, 2, 3)), label(2, 0.0), observation(4), observation(5)]
+    driven.fold([*events, label(1, 0.0), label(5, 0.0)], theta("balanced", 1))
+    assert driven.codes[-2:] == [Outcome.LATE, SCORED]
+    assert driven.outcome("expired").tolist() == [0, 0, 0, 0, 0, 1, 0, 0]
+
+
+@every_spec
+def test_no_more_observations_are_pending_than_the_spec_allows(name):
+    events = [observation(n, float(n), task=0) for n in range(1, 200)]
+    driven = fold_in_cuts(name, events, [50], [(0, 1)], 1)
+    assert (driven.table.rows["pending_order"] > 0).sum() == 3
+    assert driven.table.rows["counts"][0, Outcome.EXPIRED] == 196
+
+
+def test_a_scored_label_reports_the_prediction_made_then():
+    driven = drive("balanced")
+    driven.fold([observation(1, 5.0)], theta("balanced", 1))
+    driven.fold([observation(2, 6.0), label(2, 0.0, 7.0), label(1, 2.0, 9.0)], theta("balanced", 2))
+    made, scored = driven.outcome("prediction")[0], driven.outcome("prediction")[3]
+    assert made.tobytes() == scored.tobytes()
+    assert driven.outcome("version").tolist() == [1, 2, 2, 1]
+    assert driven.outcome("seen").tolist() == [0, 0, 0, 0]
+    assert driven.outcome("waited_s")[2:].tolist() == [1.0, 4.0]
+    assert driven.outcome("loss")[3] == pytest.approx(-np.log(made[:, 2]), rel=1e-6)
+    assert driven.table.rows["score_sums"][0] == pytest.approx(np.nansum(driven.outcome("loss"), 0))
+
+
+# Against the slow reference
+
+
+def check_against_reference(name: str, events: list[Event], tasks: int) -> set[Outcome]:
+    driven = fold_in_cuts(name, events, [len(events) // 2], [(0, 1)], tasks)
+    alarms, slow = driven.outcome("alarm"), [SlowTask(SPECS[name]) for _ in range(tasks)]
+    steps = [slow[e.task].step(e, bool(alarm)) for e, alarm in zip(events, alarms, strict=True)]
+    assert driven.codes == [step.code for step in steps]
+    assert driven.outcome("expired").tolist() == [step.expired for step in steps]
+    assert driven.outcome("adapted").tolist() == [step.adapts for step in steps]
+    for task, row in zip(slow, driven.table.rows, strict=True):
+        check_support_set(task, row)
+    check_episodes(steps, driven.episodes)
+    return set(driven.codes)
+
+
+def check_support_set(task: SlowTask, row: np.void) -> None:
+    present = np.flatnonzero((row["support_seq"] > 0) & (row["support_dropped"] == 0))
+    present = present[np.argsort(row["support_seq"][present])]
+    assert row["seq"] == task.seq
+    assert row["support_seq"][present].tolist() == [e.seq for e in task.support]
+    assert row["support_id"][present].tolist() == [e.id for e in task.support]
+    assert row["support_y"][present].tolist() == [np.float32(e.y) for e in task.support]
+    assert row["support_x"][present].tolist() == [list(np.float32(e.x)) for e in task.support]
+    if not isinstance(task.spec.target, Regression):
+        assert row["class_counts"].tolist() == [task.counts[float(k)] for k in range(3)]
+
+
+def check_episodes(steps: list[Step], episodes: list[tuple]) -> None:
+    expected = {n: step.episode for n, step in enumerate(steps) if step.episode}
+    assert [episode[2] for episode in episodes] == list(expected)
+    for _, _, event, support_x, support_y, weight, query_x, query_y in episodes:
+        support, weights, query = expected[event]
+        assert support_x.tolist() == [list(np.float32(e.x)) for e in support]
+        assert support_y.tolist() == [np.float32(e.y) for e in support]
+        assert weight == pytest.approx(np.array(weights, np.float32), rel=1e-5)
+        assert query_x.tolist() == [list(np.float32(e.x)) for e in query]
+        assert query_y.tolist() == [np.float32(e.y) for e in query]
+
+
+@every_spec
+@settings(max_examples=20)
+@given(script=st.lists(actions, min_size=1, max_size=70))
+def test_outcomes_support_sets_and_episodes_are_those_of_the_slow_reference(name, script):
+    check_against_reference(name, sequence(script, name), 3)
+
+
+@every_spec
+def test_the_slow_reference_agrees_on_long_streams_in_which_everything_happens(name):
+    happened = check_against_reference(name, long_stream(11, 1500, 3, name), 3)
+    assert happened == set(Outcome) - {Outcome.EXPIRED, DUPLICATE}
+
+
+def test_an_episode_carries_the_task_and_its_label_count():
+    driven = drive("balanced", 2)
+    driven.fold([observation(1, task=1), label(1, 0.0, task=1)], theta("balanced", 1))
+    assert [episode[:3] for episode in driven.episodes] == [(1, 1, 1)]
+
+
+# Fast parameters are a cache
+
+
+@every_spec
+@settings(max_examples=15)
+@given(script=st.lists(actions, min_size=1, max_size=60), seed=seeds)
+@example(script=[], seed=1)
+def test_wiped_fast_parameters_are_recomputed_to_the_same_bits(name, script, seed):
+    events = [*long_stream(seed, 120, 3, name), *sequence(script, name)]
+    driven = fold_in_cuts(name, events, [], [(0, 0), (20, 1)], 3)
+    wiped = drive(name, 3)
+    wiped.table.rows[:] = driven.table.rows
+    wiped.table.rows["fast"], wiped.table.rows["fast_version"] = 0.0, 0
+    wiped.folded = driven.folded
+    more = [observation(90_000 + u, 0.0, task=u) for u in range(3)]
+    driven.fold(more, theta(name, 1))
+    wiped.fold(more, theta(name, 1))
+    assert wiped.table.rows.tobytes() == driven.table.rows.tobytes()
+
+
+@every_spec
+def test_fast_parameters_are_adapted_on_what_the_slow_reference_remembers(name):
+    events = long_stream(12, 500, 3, name)
+    driven = fold_in_cuts(name, events, [], [(0, 1)], 3)
+    slow = [SlowTask(SPECS[name]) for _ in range(3)]
+    for event, alarm in zip(events, driven.outcome("alarm"), strict=True):
+        slow[event.task].step(event, bool(alarm))
+    for task, row in zip(slow, driven.table.rows, strict=True):
+        support, length = task.adapted.support, bucket_of(len(task.adapted.support))
+        x, (y, weight) = torch.zeros(BLOCK, length, 2), torch.zeros(2, BLOCK, length)
+        x[:, : len(support)] = torch.tensor([e.x for e in support])
+        y[:, : len(support)] = torch.tensor([e.y for e in support])
+        weight[:, : len(support)] = torch.tensor(task.weights(task.adapted))
+        fast = flatten(driven.engine.learner.adapt(theta(name, 1).params, Batch(x, y, weight)))
+        assert row["fast"] == pytest.approx(fast[0].numpy(), rel=1e-4, abs=1e-6)
+
+
+def test_a_recorded_adaptation_gives_the_bits_of_a_plain_one():
+    for name in SPECS:
+        engine, generator = engine_for(name), torch.Generator().manual_seed(0)
+        x, y = torch.rand(BLOCK, 8, 2, generator=generator), torch.rand(BLOCK, 8, generator=generator).round()
+        meta, support = theta(name, 1).params, Batch(x, y, torch.full((BLOCK, 8), 1 / 8))
+        plain, again = engine.learner._adapt(meta, support), engine.learner.adapt(meta, support)
+        assert all(torch.equal(plain[key], again[key]) for key in plain)
+
+
+def test_a_new_version_recomputes_what_an_old_row_has_cached():
+    driven = fold_in_cuts("fixed share", long_stream(2, 100, 1, "fixed share"), [], [(0, 1)], 1)
+    through = driven.table.rows["adapted_through"].copy()
+    driven.fold([observation(90_000, 1e6)], theta("fixed share", 2))
+    assert driven.table.rows["fast_version"].tolist() == [2]
+    assert driven.table.rows["adapted_through"].tolist() == through.tolist()
+    always_two = fold_in_cuts("fixed share", long_stream(2, 100, 1, "fixed share"), [], [(0, 2)], 1)
+    assert driven.table.rows["fast"].tobytes() == always_two.table.rows["fast"].tobytes()
+
+
+# When a task adapts
+
+
+def in_order(labels: list[float], start: int = 1) -> list[Event]:
+    return [e for n, y in enumerate(labels, start) for e in (observation(n), label(n, y))]
+
+
+def test_a_task_adapts_at_its_labels_1_2_4_8_and_then_at_every_16th():
+    engine = Engine(replace(SMALL, policy=Policy(every=16), detector=Never()))
+    driven = drive(engine)
+    driven.fold(in_order([0.0, 1.0] * 33), Meta(1, engine.learner.init(0)))
+    labels = 1 + np.flatnonzero(driven.outcome("adapted")) // 2
+    assert labels.tolist() == [1, 2, 4, 8, 16, 32, 48, 64]
+
+
+def test_the_first_adaptations_are_not_skipped_by_a_short_interval():
+    engine = Engine(replace(SMALL, policy=Policy(every=3), detector=Never()))
+    driven = drive(engine)
+    driven.fold(in_order([0.0, 1.0] * 6), Meta(1, engine.learner.init(0)))
+    assert (1 + np.flatnonzero(driven.outcome("adapted")) // 2).tolist() == [1, 2, 3, 6, 9, 12]
+
+
+def test_a_task_without_labels_predicts_with_theta():
+    driven = drive("balanced")
+    driven.fold([observation(1)], theta("balanced", 1))
+    by_theta, adapted, served = driven.outcome("prediction")[0]
+    assert adapted == pytest.approx(by_theta, rel=1e-6)
+    assert served == pytest.approx(by_theta, rel=1e-6)
+
+
+def test_predictions_after_an_adaptation_are_made_by_it_within_one_batch():
+    driven = drive("balanced")
+    driven.fold([*in_order([2.0] * 4), observation(5)], theta("balanced", 1))
+    by_theta, adapted, _ = driven.outcome("prediction")[-1]
+    assert adapted[2] > by_theta[2]
+
+
+ALARMING = replace(
+    SMALL,
+    memory=Memory(support=8, pending=8, ttl_s=50.0),
+    policy=Policy(every=100, recent=2, refractory=3),
+    detector=Periodic(5),
+)
+
+
+def test_an_alarm_cuts_to_the_recent_window_and_then_keeps_quiet_for_the_refractory_labels():
+    engine = Engine(ALARMING)
+    driven = drive(engine)
+    driven.fold(in_order([0.0, 0.0, 0.0, 1.0, 2.0]), Meta(1, engine.learner.init(0)))
+    row = driven.table.rows[0]
+    present = (row["support_seq"] > 0) & (row["support_dropped"] == 0)
+    assert driven.outcome("alarm").tolist() == [False] * 9 + [True]
+    assert driven.outcome("adapted")[-1]
+    assert sorted(row["support_y"][present].tolist()) == [1.0, 2.0]
+    assert row["class_counts"].tolist() == [0, 1, 1]
+    assert (row["adapted_through"], row["epoch"]) == (5, 1)
+    driven.fold(in_order([0.0] * 20, start=6), Meta(1, engine.learner.init(0)))
+    labels = 1 + np.flatnonzero(driven.outcome("alarm")) // 2
+    assert labels.tolist() == [5, 5 + 3 + 5, 5 + 2 * (3 + 5)]
+
+
+def test_a_correction_of_a_label_from_before_the_window_changes_no_count():
+    engine = Engine(ALARMING)
+    driven, meta = drive(engine), Meta(1, engine.learner.init(0))
+    driven.fold(in_order([1.0, 1.0, 1.0, 1.0, 0.0]), meta)
+    driven.fold([label(1, 0.0), label(1, 0.0), label(4, 2.0)], meta)
+    assert driven.codes[-3:] == [Outcome.CORRECTED, Outcome.REPEATED_LABEL, Outcome.CORRECTED]
+    assert driven.table.rows["class_counts"][0].tolist() == [1, 0, 1]
+
+
+def test_the_base_rate_stays_in_range_whatever_is_corrected_after_an_alarm():
+    engine = Engine(replace(ALARMING, target=Regression(0.0, 1.0)))
+    driven = drive(engine)
+    events = [
+        *in_order([1.0, 1.0, 1.0, 1.0, 0.0]),
+        label(1, 0.0),
+        label(2, 0.0),
+        label(3, 0.0),
+        observation(6),
+    ]
+    driven.fold(events, Meta(0, {}))
+    assert driven.outcome("prediction")[-1, 2, 0] == pytest.approx((1.0 + 0.0 + 0.5) / 3)
+
+
+def test_an_alarm_never_resets_the_hedge():
+    engine = Engine(ALARMING)
+    driven = drive(engine)
+    driven.fold(in_order([0.0, 1.0, 0.0, 1.0]), Meta(1, engine.learner.init(0)))
+    driven.fold(in_order([2.0], start=5), Meta(1, engine.learner.init(0)))
+    assert driven.outcome("alarm")[-1]
+    losses = driven.outcome("loss")[1::2]
+    assert driven.table.rows["shared"][0] == pytest.approx((losses[:, 0] - losses[:, 1]).sum())
+
+
+def test_predictions_of_an_older_epoch_are_not_fed_to_the_detector():
+    engine = Engine(replace(ALARMING, policy=Policy(every=100, recent=2, refractory=0), detector=Periodic(2)))
+    driven, meta = drive(engine), Meta(1, engine.learner.init(0))
+    driven.fold([*map(observation, range(1, 7)), *(label(n, 0.0) for n in range(1, 7))], meta)
+    assert np.flatnonzero(driven.outcome("alarm")).tolist() == [7]
+    assert driven.table.rows["detector"][0, 0] == 0
+    driven.fold(in_order([0.0, 0.0], start=7), meta)
+    assert driven.outcome("alarm").tolist()[-4:] == [False, False, False, True]
+
+
+def test_a_detector_outside_the_scan_does_what_the_same_one_inside_does():
+    options = (("min_instances", 3), ("delta", 0.0), ("threshold", 0.15), ("mode", "up"))
+    events, meta = long_stream(8, 500, 2, "balanced"), theta("balanced", 1)
+    outside = drive(Engine(replace(SMALL, detector=River("PageHinkley", options, window=500))), 2)
+    inside = drive("balanced", 2)
+    outside.fold(events, meta)
+    inside.fold(events, meta)
+    assert inside.outcome("alarm").sum() > 3
+    assert set(outside.same_bits(inside)) == {"fingerprint", "detector"}
+
+
+def test_the_support_set_is_weighed_back_to_the_class_counts():
+    engine = Engine(replace(SMALL, policy=Policy(every=8), detector=Never()))
+    driven = drive(engine)
+    driven.fold(in_order([1.0, 0, 0, 0, 0, 0, 0, 0]), Meta(1, engine.learner.init(0)))
+    driven.fold(in_order([2.0] * 8, start=9), Meta(1, engine.learner.init(0)))
+    _, labels, _, _, support_y, weight, _, _ = driven.episodes[-1]
+    assert labels == 16
+    assert sorted(support_y.tolist()) == [0, 0, 0, 1]
+    expected = {0.0: 7 / 8 / 3, 1.0: 1 / 8}
+    assert weight.tolist() == pytest.approx([expected[y] for y in support_y.tolist()])
+
+
+def test_an_unbalanced_support_set_is_the_last_examples_weighed_alike():
+    driven = drive("unbalanced")
+    driven.fold(in_order([0.0, 0, 0, 1, 2, 0, 0, 0]), theta("unbalanced", 1))
+    _, _, _, _, support_y, weight, _, query_y = driven.episodes[-1]
+    assert (support_y.tolist(), weight.tolist()) == ([0, 0, 0, 1], [0.25] * 4)
+    assert query_y.tolist() == [2, 0, 0, 0]
+
+
+# Before there is any theta
+
+
+def test_before_the_first_version_the_base_rate_is_served():
+    driven = drive("balanced")
+    driven.fold([observation(1), label(1, 2.0), observation(2)], theta("balanced", 0))
+    assert driven.outcome("prediction")[0].tolist() == np.full((3, 3), np.float32(1 / 3)).tolist()
+    assert driven.outcome("prediction")[2, 2] == pytest.approx([0.5 / 2.5, 0.5 / 2.5, 1.5 / 2.5])
+    assert driven.adaptations == 0
+    assert driven.table.rows["fast_version"].tolist() == [0]
+
+
+def test_before_the_first_version_a_regression_serves_the_smoothed_mean():
+    driven = drive("regression")
+    driven.fold([observation(1), label(1, 2.0), observation(2)], theta("regression", 0))
+    assert driven.outcome("prediction")[0, :, 0].tolist() == [0.5, 0.5, 0.5]
+    assert driven.outcome("prediction")[2, 2, 0] == pytest.approx((2.0 + 0.5) / 2)
+
+
+def test_what_was_learned_before_the_first_version_is_adapted_on_at_the_first():
+    events = in_order([2.0] * 4)
+    late = fold_in_cuts("balanced", [*events, observation(5)], [], [(0, 0), (8, 1)], 1)
+    early = fold_in_cuts("balanced", [*events, observation(5)], [], [(0, 1)], 1)
+    assert late.table.rows["fast"].tobytes() == early.table.rows["fast"].tobytes()
+
+
+# The finite guard
+
+
+@pytest.mark.parametrize("poison", [float("nan"), float("inf"), -float("inf")])
+def test_a_theta_that_is_not_finite_keeps_the_previous_fast_parameters(poison):
+    driven = drive("balanced")
+    driven.fold(in_order([0.0, 1.0]), theta("balanced", 1))
+    before = driven.table.rows["fast"].tobytes()
+    sick = {name: torch.full_like(value, poison) for name, value in theta("balanced", 1).params.items()}
+    driven.fold(in_order([0.0, 1.0, 2.0], start=3), Meta(2, sick))
+    assert driven.table.rows["fast"].tobytes() == before
+    assert driven.not_finite > 0
+    assert np.isfinite(driven.outcome("prediction")).all()
+    assert np.isfinite(driven.table.rows["score_sums"]).all()
+
+
+@every_spec
+def test_a_theta_that_is_never_finite_still_serves_finite_predictions(name):
+    driven = drive(name)
+    sick = {key: torch.full_like(value, float("nan")) for key, value in theta(name, 1).params.items()}
+    driven.fold(in_order([0.0, 1.0] * 4), Meta(1, sick))
+    assert np.isfinite(driven.outcome("prediction")).all()
+    assert driven.not_finite > 0
+    middle = 0.5 if name == "regression" else 1 / 3
+    assert driven.outcome("prediction")[0].ravel() == pytest.approx(middle)
+
+
+@pytest.mark.parametrize("lr", [1e4, 1e20, 1e38])
+def test_a_huge_step_size_changes_nothing_worse_than_theta(lr):
+    engine = Engine(replace(SMALL, inner=InnerLoop(steps=3, lr=lr), network=partial(mlp, hidden=())))
+    driven = drive(engine)
+    driven.fold(long_stream(1, 200, 1, "balanced"), Meta(1, engine.learner.init(0)))
+    assert np.isfinite(driven.table.rows["fast"]).all()
+    assert np.isfinite(driven.outcome("prediction")).all()
+
+
+def test_one_sick_adaptation_leaves_its_batch_mates_alone():
+    engine = engine_for("unbalanced")
+    sick = [e._replace(x=(3e38, 3.0), task=0) for e in in_order([0.0, 1.0])]
+    healthy = [e._replace(task=1, id=e.id + 100) for e in in_order([0.0, 1.0])]
+    both, alone = drive(engine, 2), drive(engine, 2)
+    both.fold([*sick, *healthy], theta("unbalanced", 1))
+    alone.fold(healthy, theta("unbalanced", 1))
+    assert both.table.rows["fast"][1].tobytes() == alone.table.rows["fast"][1].tobytes()
+    assert np.isfinite(both.table.rows["fast"]).all()
+
+
+# The read path
+
+
+@every_spec
+@settings(max_examples=15)
+@given(seed=seeds, length=st.integers(0, 150), version=st.integers(0, 2))
+def test_predict_changes_nothing_and_says_what_the_fold_would_serve_next(name, seed, length, version):
+    events = long_stream(seed, length, 3, name)
+    driven = fold_in_cuts(name, [*events, observation(80_000, 1000.0)], [], [(0, 1)], 3)
+    before, x = driven.table.rows.tobytes(), np.array([[0.3, 1.0], [-1.0, 2.0], [2.0, 3.0]], np.float32)
+    prediction = driven.engine.predict(driven.table, x, theta(name, version))
+    assert driven.table.rows.tobytes() == before
+    now = driven.table.rows["clock_s"]
+    asked = [observation(90_000 + u, now[u], tuple(x[u]), task=u) for u in range(3)]
+    served = driven.fold(asked, theta(name, version)).outcomes.prediction
+    for column, expected in enumerate(prediction):
+        assert served[:, column].tobytes() == expected.tobytes()
+
+
+def test_predict_takes_more_tasks_than_a_block():
+    driven = drive("balanced", 2 * BLOCK + 5)
+    x = np.random.default_rng(0).normal(size=(len(driven.table), 2)).astype(np.float32)
+    whole = driven.engine.predict(driven.table, x, theta("balanced", 1))
+    some = driven.engine.predict(driven.table.take(np.array([3, 66])), x[[3, 66]], theta("balanced", 1))
+    assert whole.served[[3, 66]].tobytes() == some.served.tobytes()

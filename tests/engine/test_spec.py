@@ -1,0 +1,125 @@
+"""Task specs: which parameters adapt, what the target serves and scores, and what is refused."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+from functools import partial
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import nn
+
+from engine.models.mlp import mlp
+from engine.spec import Classification, Memory, Policy, Regression
+from engine.types import EngineError
+from tests.engine.driving import SMALL
+
+HEAD = ("1.3.weight", "1.3.bias")
+NORMS = ("1.1.weight", "1.1.bias")
+
+
+def names(adapts: str, network=SMALL.network) -> tuple[str, ...]:
+    spec = replace(SMALL, adapts=adapts, network=network)
+    return spec.adapted_names(spec.model())
+
+
+def test_the_head_is_the_last_linear_layer():
+    assert names("head") == HEAD
+
+
+def test_head_and_norms_is_the_default_and_adapts_both():
+    assert names("head+norms") == (*NORMS, *HEAD)
+
+
+def test_all_adapts_everything_behind_the_encoder():
+    assert names("all") == ("1.0.weight", "1.0.bias", *NORMS, *HEAD)
+
+
+def test_the_encoders_embeddings_never_adapt():
+    from tests.engine.driving import SPECS
+
+    spec = SPECS["unbalanced"]
+    assert any(name.startswith("0.embeddings") for name, _ in spec.model().named_parameters())
+    assert not any(name.startswith("0.") for name in spec.adapted_names(spec.model()))
+
+
+def test_a_network_that_is_one_linear_layer_is_its_own_head():
+    assert names("head", nn.Linear) == ("1.weight", "1.bias")
+
+
+def test_what_adapts_is_refused_unless_it_is_known():
+    with pytest.raises(EngineError, match="adapts must be 'head', 'head\\+norms' or 'all', got 'tail'"):
+        names("tail")
+
+
+def test_a_network_without_a_linear_layer_has_no_head():
+    with pytest.raises(EngineError, match="'head' matches no parameter; end the network with a Linear"):
+        names("head", lambda inputs, outputs: nn.Conv1d(inputs, outputs, 1))
+
+
+def test_the_same_seed_gives_the_same_model_and_touches_no_global_seed():
+    torch.manual_seed(3)
+    expected = torch.rand(1)
+    torch.manual_seed(3)
+    first, second, other = SMALL.model(1), SMALL.model(1), SMALL.model(2)
+    assert torch.rand(1) == expected
+    assert torch.equal(first[1][0].weight, second[1][0].weight)
+    assert not torch.equal(first[1][0].weight, other[1][0].weight)
+
+
+@given(st.lists(st.floats(-1e4, 1e4, width=32), min_size=3, max_size=3))
+def test_every_probability_is_at_least_the_floor_and_they_sum_to_one(outputs):
+    p = Classification(("x", "y", "z"), floor=1e-4).predict(torch.tensor(outputs))
+    assert p.min() >= 1e-4 * (1 - 1e-6)
+    assert p.sum() == pytest.approx(1.0, rel=1e-5)
+
+
+def test_cross_entropy_by_hand():
+    outputs = torch.tensor([[[0.0, math.log(3.0)], [0.0, 0.0]]])
+    loss = Classification((0, 1)).loss(outputs, torch.tensor([[1.0, 0.0]]))
+    assert loss.tolist() == [[pytest.approx(math.log(4 / 3)), pytest.approx(math.log(2))]]
+
+
+def test_regression_clips_what_it_serves_but_not_what_it_learns_from():
+    target = Regression(0.0, 1.0)
+    assert target.predict(torch.tensor([[-3.0], [0.5], [9.0]])).tolist() == [[0.0], [0.5], [1.0]]
+    assert target.loss(torch.tensor([[3.0]]), torch.tensor([1.0])).tolist() == [4.0]
+
+
+@pytest.mark.parametrize("classes", [(), ("one",), ("a", "a"), (1, True)])
+def test_fewer_than_two_different_classes_are_refused(classes):
+    with pytest.raises(EngineError, match="at least two different values"):
+        Classification(classes)
+
+
+@pytest.mark.parametrize("floor", [0.0, -1e-6, 0.5, 1.0])
+def test_a_floor_that_leaves_no_room_is_refused(floor):
+    with pytest.raises(EngineError, match=r"floor must be above 0 and below 0\.5"):
+        Classification((0, 1), floor=floor)
+
+
+@pytest.mark.parametrize(("low", "high"), [(1.0, 1.0), (2.0, 1.0), (math.nan, 1.0)])
+def test_a_range_without_width_is_refused(low, high):
+    with pytest.raises(EngineError, match="low must be below high"):
+        Regression(low, high)
+
+
+@pytest.mark.parametrize("memory", [{"support": 0}, {"pending": 0}, {"ttl_s": 0.0}])
+def test_memory_of_nothing_is_refused(memory):
+    with pytest.raises(EngineError, match="must be positive"):
+        Memory(**memory)
+
+
+@pytest.mark.parametrize("policy", [{"every": 0}, {"recent": -1}, {"refractory": -1}])
+def test_a_policy_that_never_adapts_or_counts_backwards_is_refused(policy):
+    with pytest.raises(EngineError, match="every must be positive"):
+        Policy(**policy)
+
+
+def test_thetas_fingerprint_changes_with_shapes_but_not_with_what_adapts():
+    wider = replace(SMALL, network=partial(mlp, hidden=(9,)))
+    assert wider.theta_fingerprint() != SMALL.theta_fingerprint()
+    assert replace(SMALL, adapts="all").theta_fingerprint() == SMALL.theta_fingerprint()

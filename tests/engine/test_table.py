@@ -1,0 +1,189 @@
+"""Rows: what is written is what is read, and a row that is not sound is refused by name."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from engine.drift import Never
+from engine.drift_river import River
+from engine.features import Features, Numeric
+from engine.fold import Engine
+from engine.spec import Classification, Memory, Policy, Regression
+from engine.table import RowError, TaskTable, layout_of
+from tests.engine.driving import SMALL, SPECS, engine_for, fold_in_cuts, long_stream
+
+every_spec = pytest.mark.parametrize("name", SPECS)
+
+
+def folded(name: str) -> TaskTable:
+    return fold_in_cuts(name, long_stream(1, 200, 3, name), [], [(0, 1)], 3).table
+
+
+@every_spec
+def test_what_is_encoded_is_decoded_to_the_same_bits(name):
+    table = folded(name)
+    again = TaskTable.decode(table.layout, table.ids, table.encode())
+    assert again.ids == table.ids
+    for field in set(table.rows.dtype.names) - {"checksum"}:
+        assert again.rows[field].tobytes() == table.rows[field].tobytes()
+    assert again.encode() == table.encode()
+
+
+def test_encoding_changes_no_row():
+    table = folded("balanced")
+    before = table.rows.tobytes()
+    table.encode()
+    assert table.rows.tobytes() == before
+
+
+def test_decoded_rows_can_be_folded_on():
+    table = folded("balanced")
+    again = TaskTable.decode(table.layout, table.ids, table.encode())
+    assert again.rows.flags.writeable
+
+
+def test_a_task_the_store_does_not_know_is_a_task_never_seen():
+    layout, stored = engine_for("balanced").layout, folded("balanced").encode()
+    table = TaskTable.decode(layout, ["a", "b", "c"], [None, stored[1], None])
+    blank = TaskTable.empty(layout, ["a"]).rows
+    assert table.rows[[0]].tobytes() == table.rows[[2]].tobytes() == blank.tobytes()
+    assert table.rows["seq"][1] > 0
+
+
+def test_a_task_never_seen_is_all_zeros_but_for_the_fingerprint():
+    layout = engine_for("balanced").layout
+    row = TaskTable.empty(layout, ["a"]).rows.tobytes()
+    assert row[:8] == layout.fingerprint.to_bytes(8, "little")
+    assert not any(row[8:])
+
+
+@settings(max_examples=200)
+@given(st.data())
+def test_a_flipped_bit_anywhere_is_refused_and_the_task_named(data):
+    layout, stored = engine_for("balanced").layout, ROWS
+    at = data.draw(st.integers(0, layout.bytes_per_task - 1))
+    damaged = bytearray(stored[1])
+    damaged[at] ^= 1 << data.draw(st.integers(0, 7))
+    reason = "has layout" if at < 8 else "is damaged"
+    with pytest.raises(RowError, match=rf"row of task 'second' {reason}.*reptide rebuild"):
+        TaskTable.decode(layout, ["first", "second", "third"], [stored[0], bytes(damaged), stored[2]])
+
+
+ROWS = [bytes(row) for row in folded("balanced").encode()]
+
+
+@pytest.mark.parametrize("kept", [0, 1, 7, 8, 100, -1])
+def test_a_row_cut_short_is_refused_and_the_task_named(kept):
+    layout = engine_for("balanced").layout
+    with pytest.raises(
+        RowError, match=r"row of task 'cut' has \d+ bytes instead of \d+; .*restore the store"
+    ):
+        TaskTable.decode(layout, ["cut"], [ROWS[0][:kept]])
+
+
+def test_a_row_with_something_after_it_is_refused():
+    with pytest.raises(RowError, match="bytes instead of"):
+        TaskTable.decode(engine_for("balanced").layout, ["long"], [ROWS[0] + b"\0" * 8])
+
+
+def test_a_row_of_another_task_spec_is_refused_with_the_way_out():
+    other = engine_for("regression").layout
+    with pytest.raises(
+        RowError, match=rf"task 'a' has layout .*{other.fingerprint:016x}; run `reptide rebuild`"
+    ):
+        TaskTable.decode(other, ["a"], [ROWS[0]])
+
+
+def test_two_rows_swapped_in_place_are_still_two_sound_rows_but_words_swapped_inside_are_not():
+    row, layout = bytearray(ROWS[0]), engine_for("balanced").layout
+    words = [bytes(row[i : i + 8]) for i in range(0, len(row), 8)]
+    first = next(i for i in range(2, len(words) - 1) if words[i] != words[i + 1])
+    words[first], words[first + 1] = words[first + 1], words[first]
+    with pytest.raises(RowError, match="damaged"):
+        TaskTable.decode(layout, ["a"], [b"".join(words)])
+
+
+def test_taking_some_tasks_copies_them():
+    table = folded("balanced")
+    some = table.take(np.array([2, 0]))
+    some.rows["seq"] = -1
+    assert some.ids == ("task-2", "task-0")
+    assert (table.rows["seq"] >= 0).all()
+
+
+CHANGES = {
+    "a feature": replace(SMALL, features=Features((Numeric("a"), Numeric("c")))),
+    "one more feature": replace(SMALL, features=Features((Numeric("a"), Numeric("b"), Numeric("c")))),
+    "whether a feature is optional": replace(SMALL, features=Features((Numeric("a"), Numeric("b", True)))),
+    "the classes": replace(SMALL, target=Classification(("x", "y", "w"))),
+    "the order of the classes": replace(SMALL, target=Classification(("y", "x", "z"))),
+    "the floor": replace(SMALL, target=Classification(("x", "y", "z"), floor=1e-4)),
+    "a range": replace(SMALL, target=Regression(0.0, 1.0)),
+    "another range": replace(SMALL, target=Regression(0.0, 2.0)),
+    "the network": replace(SMALL, network=SPECS["balanced"].network.func),
+    "what adapts": replace(SMALL, adapts="all"),
+    "the support set": replace(SMALL, memory=replace(SMALL.memory, support=5)),
+    "support for interval": replace(
+        SMALL, memory=replace(SMALL.memory, support=5), policy=replace(SMALL.policy, every=3)
+    ),
+    "the pending observations": replace(SMALL, memory=replace(SMALL.memory, pending=4)),
+    "the topics": replace(SMALL, topics=2),
+    "the detector": replace(SMALL, detector=Never()),
+    "a detector of the same width": replace(SMALL, detector=River("ADWIN", window=5)),
+}
+
+
+def test_each_change_of_what_a_row_means_changes_the_fingerprint():
+    prints = {name: spec.row_fingerprint() for name, spec in CHANGES.items()}
+    prints["as it was"] = SMALL.row_fingerprint()
+    assert len(set(prints.values())) == len(prints)
+
+
+def test_what_does_not_change_a_rows_meaning_keeps_its_fingerprint():
+    same = replace(
+        SMALL,
+        inner=replace(SMALL.inner, lr=0.7, steps=9),
+        memory=replace(SMALL.memory, ttl_s=1.0),
+        policy=replace(SMALL.policy, recent=1),
+        detector=replace(SMALL.detector, threshold=9.0),
+        share=0.1,
+    )
+    assert same.row_fingerprint() == SMALL.row_fingerprint()
+    assert same.settings_hash() != SMALL.settings_hash()
+
+
+@pytest.mark.parametrize("change", ["inner", "ttl", "recent", "threshold", "share", "balanced", "adapts"])
+def test_each_setting_that_changes_a_folds_result_changes_the_settings_hash(change):
+    changed = {
+        "inner": replace(SMALL, inner=replace(SMALL.inner, lr=0.7)),
+        "ttl": replace(SMALL, memory=replace(SMALL.memory, ttl_s=1.0)),
+        "recent": replace(SMALL, policy=replace(SMALL.policy, recent=1)),
+        "threshold": replace(SMALL, detector=replace(SMALL.detector, threshold=9.0)),
+        "share": replace(SMALL, share=0.1),
+        "balanced": replace(SMALL, memory=replace(SMALL.memory, balanced=False)),
+        "adapts": replace(SMALL, adapts="head"),
+    }
+    assert changed[change].settings_hash() != SMALL.settings_hash()
+
+
+def test_bytes_per_task_are_fixed_by_the_spec_and_counted_by_hand():
+    layout = layout_of(SMALL, fast_size=43)
+    header = 8 * (
+        1 + 1 + 1 + 1 + 1 + 1
+    )  # fingerprint, checksum, revision, incarnation, partition, fast_version
+    scalars = 8 * (1 + 10 + 1 + 1 + 1 + 1 + 1 + 3 + 3 + 1 + 3 + 3 * 3 + 1 + 6)  # position .. detector
+    support, pending, recent = 8 * 8 * 3, 3 * 8 * (1 + 1 + 1 + 2 + 1 + 1 + 1), 8 * (64 + 64 + 1)
+    floats = 4 * (8 * 2 + 8 + 3 * 2 + 3 * 2 * 3 + 64 + 43)
+    whole = header + scalars + support + pending + recent + floats
+    assert layout.bytes_per_task == whole + -whole % 8
+    assert all(len(row) == engine_for("balanced").layout.bytes_per_task for row in ROWS)
+
+
+def test_bytes_per_task_grow_with_what_a_task_remembers():
+    more = Engine(replace(SMALL, memory=Memory(support=64, pending=64), policy=Policy(every=16)))
+    assert more.layout.bytes_per_task > engine_for("balanced").layout.bytes_per_task

@@ -1,0 +1,329 @@
+"""The outer loop: what it keeps between rounds, what it refuses, and the statistics it standardises by."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from engine.episodes import sample, stack
+from engine.features import Category, Cyclic, Features, Numeric
+from engine.learners.gradient import GradientLearner
+from engine.outer.backprop import Backprop
+from engine.outer.base import Report
+from engine.spec import Classification, TaskSpec
+from engine.train import FitSettings, TrainState, fit, global_norm, measured, merged, start, with_statistics
+from engine.types import EngineError, Episode, Episodes, Float32, Params
+
+FEATURES = Features(
+    (Numeric("amount"), Cyclic("hour", 24), Numeric("age", optional=True), Category("country", 8))
+)
+LEARNER = GradientLearner(TaskSpec(FEATURES, Classification((0, 1))))
+OPTIMIZERS = [
+    "ASGD",
+    "Adadelta",
+    "Adafactor",
+    "Adagrad",
+    "Adam",
+    "AdamW",
+    "Adamax",
+    "NAdam",
+    "RAdam",
+    "RMSprop",
+]
+SCHEDULE = FitSettings(lr=0.5, warmup=4, schedule="linear", steps=14)
+
+
+def episode(support: int, query: int, seed: int) -> Episode:
+    rng = np.random.default_rng(seed)
+
+    def x(count: int) -> Float32:
+        return np.abs(rng.normal(size=(count, FEATURES.width))).astype(np.float32)
+
+    def y(count: int) -> Float32:
+        return rng.integers(0, 2, count).astype(np.float32)
+
+    weight = rng.dirichlet(np.ones(support)).astype(np.float32) if support else np.zeros(0, np.float32)
+    return Episode(0, 0, 0, x(support), y(support), weight, x(query), y(query))
+
+
+EPISODES = [episode(seed % 4, 1 + seed % 3, seed) for seed in range(12)]
+
+
+def drawn(first: int, last: int) -> Iterator[Episodes]:
+    return (stack(sample(EPISODES, 5, seed=7, step=step)) for step in range(first, last))
+
+
+def constant(value: float) -> Params:
+    return {name: torch.full_like(LEARNER.init(0)[name], value) for name in LEARNER.learned}
+
+
+class Fixed:
+    """A rule that answers with the pseudo-gradients it was given, in turn."""
+
+    def __init__(self, *answers: Params) -> None:
+        self.answers = iter(answers)
+
+    def __call__(self, learner: GradientLearner, meta: Params, episodes: Episodes) -> tuple[Params, Report]:
+        return next(self.answers), Report(1.0, 0.5)
+
+
+def assert_equal(a: TrainState, b: TrainState) -> None:
+    assert a.step == b.step
+    for ours, theirs in ((a.params, b.params), (a.optimizer, b.optimizer)):
+        assert ours.keys() == theirs.keys()
+        assert all(torch.equal(ours[name], theirs[name]) for name in ours)
+
+
+@pytest.mark.parametrize("optimizer", [*OPTIMIZERS, "Rprop", "SGD"])
+def test_training_resumed_from_a_checkpoint_continues_bit_for_bit(optimizer: str) -> None:
+    how = FitSettings(optimizer, lr=0.02, warmup=3, schedule="cosine", steps=12)
+    whole, _ = fit(LEARNER, Backprop(), drawn(0, 9), start(LEARNER, 0), how)
+    half, _ = fit(LEARNER, Backprop(), drawn(0, 4), start(LEARNER, 0), how)
+    resumed, _ = fit(LEARNER, Backprop(), drawn(half.step, 9), half, how)
+    assert_equal(whole, resumed)
+
+
+def test_fit_leaves_the_state_it_was_given_as_it_was() -> None:
+    state, _ = fit(LEARNER, Backprop(), drawn(0, 2), start(LEARNER, 0), FitSettings())
+    before = {name: value.clone() for name, value in {**state.params, **state.optimizer}.items()}
+    fit(LEARNER, Backprop(), drawn(2, 5), state, FitSettings())
+    assert all(
+        torch.equal(value, before[name]) for name, value in {**state.params, **state.optimizer}.items()
+    )
+
+
+def test_a_checkpoint_is_tensors_without_a_graph() -> None:
+    state, _ = fit(LEARNER, Backprop(first_order=False), drawn(0, 3), start(LEARNER, 0), FitSettings())
+    values = [*state.params.values(), *state.optimizer.values()]
+    assert all(isinstance(value, torch.Tensor) and not value.requires_grad for value in values)
+    assert {"0.mean", "0.std"} < state.params.keys()
+    assert "Adam:1.0.weight:exp_avg" in state.optimizer
+
+
+def test_training_lowers_the_loss_after_adaptation() -> None:
+    _, rounds = fit(LEARNER, Backprop(), drawn(0, 60), start(LEARNER, 0), FitSettings(lr=0.01))
+    losses = [round.report.query_loss_after for round in rounds]
+    assert sum(losses[-10:]) < 0.5 * sum(losses[:10])
+
+
+@pytest.mark.parametrize("poison", [math.nan, math.inf])
+def test_a_pseudo_gradient_that_is_not_finite_is_reported_and_never_applied(poison: float) -> None:
+    bad = constant(0.1)
+    bad["1.0.bias"][0] = poison
+    begun, _ = fit(LEARNER, Fixed(constant(0.1)), drawn(0, 1), start(LEARNER, 0), FitSettings())
+    state, rounds = fit(LEARNER, Fixed(bad), drawn(1, 2), begun, FitSettings())
+    assert not rounds[0].applied
+    assert not math.isfinite(rounds[0].norm)
+    assert_equal(state, replace(begun, step=2))
+
+
+def test_training_goes_on_after_a_round_that_was_skipped() -> None:
+    state, rounds = fit(
+        LEARNER, Fixed(constant(math.nan), constant(0.1)), drawn(0, 2), start(LEARNER, 0), FitSettings()
+    )
+    assert [round.applied for round in rounds] == [False, True]
+    assert [round.step for round in rounds] == [0, 1]
+    assert all(bool(value.isfinite().all()) for value in state.params.values())
+
+
+@pytest.mark.parametrize("size", [1e-3, 1e3, 1e30])
+def test_no_step_of_sgd_is_longer_than_the_rate_times_the_clip(size: float) -> None:
+    how = FitSettings("SGD", lr=0.1, clip=2.0)
+    begun = start(LEARNER, 0)
+    state, rounds = fit(LEARNER, Fixed(constant(size)), drawn(0, 1), begun, how)
+    moved = global_norm({name: state.params[name] - begun.params[name] for name in LEARNER.learned})
+    assert moved == pytest.approx(0.1 * min(2.0, rounds[0].norm), rel=1e-4)
+
+
+def test_a_parameter_that_the_rule_does_not_name_stays() -> None:
+    only = {"1.0.bias": constant(1.0)["1.0.bias"]}
+    begun = start(LEARNER, 0)
+    state, _ = fit(LEARNER, Fixed(only), drawn(0, 1), begun, FitSettings())
+    moved = [name for name in state.params if not torch.equal(state.params[name], begun.params[name])]
+    assert moved == ["1.0.bias"]
+
+
+def test_weight_decay_reaches_the_optimizer() -> None:
+    begun = start(LEARNER, 0)
+    how = FitSettings("SGD", lr=0.1, weight_decay=0.5)
+    state, _ = fit(LEARNER, Fixed(constant(0.0)), drawn(0, 1), begun, how)
+    for name in LEARNER.learned:
+        torch.testing.assert_close(state.params[name], begun.params[name] * 0.95)
+
+
+def test_the_rate_of_a_round_is_the_one_scheduled() -> None:
+    begun = start(LEARNER, 0)
+    gradient = {"1.0.bias": torch.full_like(begun.params["1.0.bias"], 1 / 8)}  # of norm 1
+    how = replace(SCHEDULE, optimizer="SGD")
+    state, _ = fit(LEARNER, Fixed(gradient, gradient), drawn(0, 2), replace(begun, step=3), how)
+    moved = begun.params["1.0.bias"] - state.params["1.0.bias"]
+    torch.testing.assert_close(moved, gradient["1.0.bias"] * (how.rate(3) + how.rate(4)))
+
+
+def test_the_rate_rises_over_the_warmup() -> None:
+    assert [SCHEDULE.rate(step) for step in range(4)] == [0.125, 0.25, 0.375, 0.5]
+
+
+def test_a_linear_schedule_falls_evenly_to_zero_and_stays_there() -> None:
+    assert [SCHEDULE.rate(step) for step in (4, 9, 14, 99)] == pytest.approx([0.5, 0.25, 0, 0])
+
+
+def test_a_cosine_schedule_falls_by_half_a_cosine() -> None:
+    cosine = replace(SCHEDULE, schedule="cosine")
+    expected = [0.5, 0.25 * (1 + math.cos(0.2 * math.pi)), 0.25, 0, 0]
+    assert [cosine.rate(step) for step in (4, 6, 9, 14, 99)] == pytest.approx(expected)
+
+
+def test_a_constant_schedule_stays() -> None:
+    assert {FitSettings(lr=0.5).rate(step) for step in (0, 1, 10**6)} == {0.5}
+
+
+@pytest.mark.parametrize(
+    ("wrong", "names"),
+    [
+        ({"optimizer": "Addam"}, "Addam"),
+        ({"optimizer": "Optimizer"}, "Optimizer"),
+        ({"optimizer": "lr_scheduler"}, "lr_scheduler"),
+        ({"optimizer": "LBFGS"}, "LBFGS"),
+        ({"optimizer": "SparseAdam"}, "SparseAdam"),
+        ({"optimizer": "Rprop", "weight_decay": 0.1}, "weight_decay = 0"),
+        ({"clip": 0.5}, "from 1 to 10"),
+        ({"clip": 11}, "from 1 to 10"),
+        ({"clip": math.nan}, "from 1 to 10"),
+        ({"lr": 0}, "lr must be positive"),
+        ({"lr": math.inf}, "lr must be positive"),
+        ({"weight_decay": -1}, "weight_decay not negative"),
+        ({"schedule": "exponential"}, "exponential"),
+        ({"schedule": "linear"}, "above warmup"),
+        ({"schedule": "cosine", "steps": 5, "warmup": 5}, "above warmup"),
+        ({"warmup": -1}, "at least 0"),
+    ],
+)
+def test_a_setting_that_cannot_work_is_refused_by_name(wrong: dict[str, object], names: str) -> None:
+    with pytest.raises(EngineError, match=names):
+        FitSettings(**wrong)  # type: ignore[arg-type]
+
+
+def test_a_checkpoint_of_another_optimizer_or_model_is_refused() -> None:
+    state, _ = fit(LEARNER, Backprop(), drawn(0, 1), start(LEARNER, 0), FitSettings())
+    with pytest.raises(EngineError, match="'SGD'"):
+        fit(LEARNER, Backprop(), drawn(1, 2), state, FitSettings("SGD"))
+    with pytest.raises(EngineError, match="Adam:body:exp_avg"):
+        fit(
+            LEARNER,
+            Backprop(),
+            [],
+            replace(state, optimizer={"Adam:body:exp_avg": torch.ones(1)}),
+            FitSettings(),
+        )
+
+
+def test_the_same_seed_starts_the_same() -> None:
+    assert_equal(start(LEARNER, 5), start(LEARNER, 5))
+    assert not torch.equal(start(LEARNER, 5).params["1.0.weight"], start(LEARNER, 6).params["1.0.weight"])
+
+
+@settings(deadline=None)
+@given(
+    st.lists(st.lists(st.floats(-1e4, 1e4, width=32) | st.just(math.nan), max_size=5), min_size=1, max_size=5)
+)
+def test_statistics_merged_from_pieces_equal_those_of_the_whole(pieces: list[list[float]]) -> None:
+    columns = [torch.tensor(piece, dtype=torch.float32).view(-1, 1) for piece in pieces]
+    whole = measured(torch.cat(columns))
+    total = measured(columns[0])
+    for column in columns[1:]:
+        total = merged(total, measured(column))
+    assert torch.equal(total.count, whole.count)
+    torch.testing.assert_close(total.mean, whole.mean, rtol=1e-9, atol=1e-9)
+    torch.testing.assert_close(total.m2, whole.m2, rtol=1e-9, atol=1e-6)
+
+
+def stored(count: int) -> torch.Tensor:
+    rng = np.random.default_rng(0)
+    x = rng.normal([50, 0, 0, -3, 2], [9, 1, 1, 0.1, 0], (count, 5)).astype(np.float32)
+    x[::4, 3] = np.nan
+    return torch.from_numpy(x)
+
+
+def test_numbers_are_standardised_by_all_rows_counted_and_missing_ones_are_not_counted() -> None:
+    x = stored(200)
+    state = start(LEARNER, 0)
+    for piece in x.split(64):
+        state = with_statistics(LEARNER, state, piece)
+    numbers = x[:, [0, 3]].numpy().astype(np.float64)
+    torch.testing.assert_close(state.params["0.mean"], torch.from_numpy(np.nanmean(numbers, 0)).float())
+    torch.testing.assert_close(state.params["0.std"], torch.from_numpy(np.nanstd(numbers, 0)).float())
+
+
+@pytest.mark.parametrize("value", [0.0, 0.1, -7.3e8])
+def test_a_column_that_never_varies_is_divided_by_one(value: float) -> None:
+    state = start(LEARNER, 0)
+    for count in (3, 1, 7):
+        state = with_statistics(LEARNER, state, torch.full((count, FEATURES.width), value))
+    assert torch.equal(state.params["0.std"], torch.ones(2))
+
+
+def test_a_column_that_was_always_missing_is_left_as_it_is() -> None:
+    state = with_statistics(LEARNER, start(LEARNER, 0), torch.full((3, FEATURES.width), math.nan))
+    assert torch.equal(state.params["0.std"], torch.ones(2))
+    assert torch.equal(state.params["0.mean"], torch.zeros(2))
+
+
+def test_counting_statistics_changes_no_learned_parameter_and_no_earlier_state() -> None:
+    begun = start(LEARNER, 0)
+    state = with_statistics(LEARNER, begun, stored(9))
+    assert all(state.params[name] is begun.params[name] for name in LEARNER.learned)
+    assert torch.equal(begun.params["0.mean"], torch.zeros(2))
+
+
+def test_fit_keeps_the_statistics() -> None:
+    counted = with_statistics(LEARNER, start(LEARNER, 0), stored(9))
+    state, _ = fit(LEARNER, Backprop(), drawn(0, 2), counted, FitSettings())
+    assert torch.equal(state.params["0.mean"], counted.params["0.mean"])
+    assert state.statistics is counted.statistics
+
+
+def test_stacking_pads_to_the_bucket_and_the_size_and_pads_weigh_nothing() -> None:
+    ragged = [episode(3, 1, 0), episode(0, 4, 1), episode(9, 0, 2)]
+    support, query = stack(ragged, size=4)
+    assert support.x.shape == (4, 16, FEATURES.width)
+    assert query.x.shape == (4, 8, FEATURES.width)
+    for i, one in enumerate(ragged):
+        count = len(one.support_y)
+        assert np.array_equal(support.x[i, :count].numpy(), one.support_x)
+        assert np.array_equal(support.y[i, :count].numpy(), one.support_y)
+        assert np.array_equal(support.weight[i, :count].numpy(), one.support_weight)
+        assert not support.weight[i, count:].any()
+        assert np.array_equal(query.x[i, : len(one.query_y)].numpy(), one.query_x)
+    assert query.weight.tolist() == [[1] + [0] * 7, [0.25] * 4 + [0] * 4, [0] * 8, [0] * 8]
+    assert not support.weight[3].any()
+
+
+def test_stacking_nothing_is_refused() -> None:
+    with pytest.raises(EngineError, match="at least one episode"):
+        stack([])
+
+
+def test_a_mini_batch_is_a_function_of_seed_and_step_alone() -> None:
+    def draw(seed: int, step: int) -> list[int]:
+        return sample(range(50), 8, seed=seed, step=step)
+
+    np.random.seed(0)
+    first = draw(1, 2)
+    np.random.seed(1)
+    assert draw(1, 2) == first
+    assert draw(1, 3) != first
+    assert draw(2, 2) != first
+
+
+def test_a_mini_batch_repeats_no_episode_and_is_smaller_where_there_are_fewer() -> None:
+    assert len(set(sample(range(50), 8, seed=0, step=0))) == 8
+    assert sorted(sample(range(3), 8, seed=0, step=0)) == [0, 1, 2]
+    assert sample([], 8, seed=0, step=0) == []
