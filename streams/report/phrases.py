@@ -1,0 +1,102 @@
+"""Numbers and findings in words, the same wherever the program prints them."""
+
+from __future__ import annotations
+
+from engine.metrics import Metric
+from engine.report import Difference, ReportDict
+
+MINUS, EN_DASH = "\N{MINUS SIGN}", "\N{EN DASH}"
+"""What stands before a negative number, and in the place of a missing one."""
+
+METRICS: dict[Metric, str] = {"log_loss": "log loss", "auc": "AUC", "rmse": "RMSE"}
+
+UNITS: dict[Metric, str] = {"log_loss": " nats a label", "auc": "", "rmse": ""}
+
+
+def count(value: int) -> str:
+    """Return a whole number in groups of three: 1,234,567."""
+    return f"{value:,}"
+
+
+def number(value: float | None, digits: int = 4) -> str:
+    """Return a number with fixed digits after the point; a dash where there is none."""
+    return EN_DASH if value is None else f"{value:,.{digits}f}".replace("-", MINUS)
+
+
+def signed(value: float | None, digits: int = 4) -> str:
+    """Return a difference with its sign."""
+    return EN_DASH if value is None else f"{value:+,.{digits}f}".replace("-", MINUS)
+
+
+def percent(share: float | None, digits: int = 1) -> str:
+    """Return a share of one as a percentage; '<0.1%' where it would read as none at all."""
+    if share is not None and 0 < share < 0.005 * 10**-digits:
+        return f"<{10**-digits:g}%"
+    return EN_DASH if share is None else f"{100 * share:.{digits}f}%".replace("-", MINUS)
+
+
+def plural(value: int, noun: str) -> str:
+    """Return how many: '1 task', '2,310 tasks'."""
+    return f"{count(value)} {noun}" if value == 1 else f"{count(value)} {noun}s"
+
+
+def duration(seconds: float) -> str:
+    """Return a length of time with its unit: '0.31 s', '42 s', '3 min 20 s', '2 h 5 min'."""
+    if seconds < 10:
+        return f"{seconds:.2f} s"
+    if seconds < 120:
+        return f"{seconds:.0f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes} min {rest} s" if minutes < 120 else f"{minutes // 60} h {minutes % 60} min"
+
+
+def difference(report: ReportDict, predictor: str, metric: Metric) -> Difference | None:
+    """Return the predictor's difference to what was served, where it was computed."""
+    found = (d for d in report["differences"] if (d["predictor"], d["metric"]) == (predictor, metric))
+    return next(found, None)
+
+
+def interval(found: Difference) -> str:
+    """Return the 95% interval: '+0.0110 to +0.0137'."""
+    if found["low"] is None or found["high"] is None:
+        return "too few days for an interval"
+    return f"{signed(found['low'])} to {signed(found['high'])}"
+
+
+def standing(found: Difference) -> int | None:
+    """Return 1 where the served prediction is better beyond the interval, -1 where worse, 0 for a tie.
+
+    None where there is no interval. Losses are better when lower, the area under the curve when higher.
+    """
+    if found["low"] is None or found["high"] is None:
+        return None
+    low, high = (found["low"], found["high"]) if found["metric"] != "auc" else (-found["high"], -found["low"])
+    return 1 if low > 0 else -1 if high < 0 else 0
+
+
+def main_metric(report: ReportDict) -> Metric:
+    """Return the metric that the verdict is about."""
+    return "rmse" if report["target"] == "regression" else "log_loss"
+
+
+def verdict(report: ReportDict) -> str:
+    """Return in one sentence what adaptation buys over the shared initialization."""
+    metric = main_metric(report)
+    found = difference(report, "theta", metric)
+    if found is None or found["value"] is None:
+        return "No label has been scored yet."
+    lift, name, unit = found["value"], METRICS[metric], UNITS[metric]
+    stand = standing(found)
+    if stand == 0:
+        shown = f"No lift shown: {signed(lift)}{unit} in {name}"
+        return f"{shown}, and its 95% interval, {interval(found)}, includes zero."
+    verb, share = "lowers" if lift > 0 else "raises", _relative(report, metric, lift)
+    change = f"Adaptation {verb} {name} by {number(abs(lift))}{unit} ({share})"
+    if stand is None:
+        return f"{change}; the stream covers too few days for an interval."
+    return f"{change}; the 95% interval of this lift is {interval(found)}."
+
+
+def _relative(report: ReportDict, metric: Metric, lift: float) -> str:
+    theta = report["predictors"]["theta"][metric]
+    return percent(abs(lift) / theta) if theta else "from zero"
