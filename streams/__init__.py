@@ -1,0 +1,1 @@
+"""The running program: where events come from, where rows live, and everything between."""

@@ -1,0 +1,134 @@
+"""The command `reptide`. Every error that is no defect is one sentence and exit status 1."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import torch
+import typer
+from rich.console import Console
+
+from engine.checks import check_spec
+from engine.fold import Engine
+from engine.types import EngineError
+from streams import wiring
+from streams.errors import ReptideError
+from streams.flights.demo import run_demo
+from streams.inspect import describe_task
+from streams.offline import meta_train
+from streams.progress import progress_bar
+from streams.rebuild import rebuild
+from streams.run import run as run_embedded
+from streams.settings import Settings, load_settings
+from streams.summary import summarise
+
+app = typer.Typer(
+    help="Online personalization: a meta-learned model of its own for every task of an event stream.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+console = Console(stderr=True)
+
+Config = Annotated[Path, typer.Argument(help="Settings file (TOML).", show_default=False)]
+Flags = Annotated[
+    list[str] | None, typer.Option("--set", help="Override a setting: section.key=value. May be repeated.")
+]
+
+
+def main() -> None:
+    """Run the command line."""
+    torch.set_num_threads(1)  # one thread a worker: two on shared cores were measured to cost up to ten times
+    try:
+        app(standalone_mode=True)
+    except (ReptideError, EngineError) as error:
+        console.print(f"[bold red]error:[/] {error}", highlight=False, soft_wrap=True)
+        sys.exit(1)
+    except (KeyboardInterrupt, typer.Abort):
+        console.print("stopped; start it again and it goes on from here")
+        sys.exit(130)
+
+
+@app.command()
+def demo(
+    out: Annotated[Path, typer.Option(help="Folder for the report, its data and the state.")] = Path("demo"),
+) -> None:
+    """Stream 336,776 real flights, give every task a model of its own, and write a report of what it bought."""
+    run_demo(out, console)
+
+
+@app.command()
+def run(config: Config, flag: Flags = None) -> None:
+    """Stream the input of CONFIG to its end, going on where the last run stopped, and write a report."""
+    settings = _settings(config, flag)
+    program = wiring.embedded(settings)
+    try:
+        with progress_bar(console, settings.title, program.log.end()) as show:
+            totals = run_embedded(program, lambda progress: show(program.log.position(), progress))
+        console.print(summarise(settings, program, totals))
+    finally:
+        program.close()
+
+
+@app.command()
+def check(config: Config, flag: Flags = None) -> None:
+    """Check the settings, the input's columns and the model of CONFIG, and say what a task costs."""
+    settings = _settings(config, flag)
+    spec = wiring.task_spec(settings)
+    log = wiring.input_log(settings, spec, None)
+    for promise in check_spec(spec):
+        console.print(f"[green]ok[/] {promise.replace('_', ' ')}")
+    cost = Engine(spec).layout.bytes_per_task
+    console.print(
+        f"input: {log.end():,} events; one task takes {cost:,} bytes, a million {cost / 1000:,.1f} GB"
+    )
+
+
+@app.command()
+def inspect(
+    task: Annotated[str, typer.Argument(help="Task id.")], config: Config, flag: Flags = None
+) -> None:
+    """Show everything that is kept of one task."""
+    typer.echo(json.dumps(describe_task(_settings(config, flag), task), indent=2))
+
+
+@app.command("rebuild")
+def rebuild_rows(config: Config, flag: Flags = None) -> None:
+    """Make all rows anew from the log, under the versions of theta that were adopted then."""
+    settings = _settings(config, flag)
+    with progress_bar(
+        console, "rebuilding", wiring.input_log(settings, wiring.task_spec(settings), None).end()
+    ) as show:
+        tasks = rebuild(settings, show)
+    console.print(f"{tasks:,} rows made anew")
+
+
+@app.command("meta-train")
+def meta_train_offline(
+    config: Config,
+    passes: Annotated[int, typer.Option(min=1, help="How often every episode is trained on.")] = 1,
+    flag: Flags = None,
+) -> None:
+    """Train theta offline on the episodes of the input, and publish it as the first version for `run`."""
+    settings = _settings(config, flag)
+    with progress_bar(console, "meta-training", passes) as show:
+        outcome = meta_train(settings, passes, show)
+    console.print(outcome)
+
+
+@app.command("show-config")
+def show_config(config: Config, flag: Flags = None) -> None:
+    """Print every setting in force, defaults, environment and flags included."""
+    typer.echo(_settings(config, flag).model_dump_json(indent=2))
+
+
+def _settings(config: Path, flag: list[str] | None) -> Settings:
+    return load_settings(config, os.environ, flag or ())
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,161 @@
+"""Evaluation of a run from what it said: the `scores` and `drifts` it produced, each line counted once.
+
+Lines may come twice after a crash. They carry the offset of the label that caused them, and offsets only
+rise, so a repeat is a line at or below the last offset read.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import orjson
+
+from engine.evaluate import Prequential, TaskScores
+from engine.report import ReportDict
+from engine.spec import Classification, Regression
+from engine.tallies import ScoredLabels
+from engine.types import Float32, Float64, Int64, Outcome
+from streams.logs.output import OutputLog
+from streams.outputs import PREDICTORS
+
+LINES_AT_ONCE = 16_384
+
+
+@dataclass(frozen=True)
+class Scores:
+    """A batch of scored labels of one run, as it said them."""
+
+    offset: Int64
+    """[N] of the label."""
+    task: list[str]
+    labels: ScoredLabels
+    """Predictors: theta, adapted, served."""
+
+
+def lines_once(log: OutputLog) -> Iterator[list[dict[str, Any]]]:
+    """The lines of an output in batches, without repeats."""
+    position, last = 0, -1
+    while True:
+        raw, position = log.read(position, LINES_AT_ONCE)
+        if not raw:
+            return
+        fresh = []
+        for line in map(orjson.loads, raw):
+            if line["offset"] > last:
+                last = line["offset"]
+                fresh.append(line)
+        yield fresh
+
+
+def scores_of(
+    log: OutputLog, target: Classification | Regression, since_s: float = -np.inf
+) -> Iterator[Scores]:
+    """The scored labels of a run whose event time is `since_s` or later."""
+    scored = Outcome.SCORED.name.lower()
+    index = {c: k for k, c in enumerate(target.classes)} if isinstance(target, Classification) else None
+    for lines in lines_once(log):
+        kept = [line for line in lines if line["outcome"] == scored and line["time"] >= since_s]
+        if kept:
+            yield Scores(
+                offset=np.array([line["offset"] for line in kept], np.int64),
+                task=[line["task"] for line in kept],
+                labels=ScoredLabels(
+                    y=np.array(
+                        [index[line["label"]] if index else line["label"] for line in kept], np.float32
+                    ),
+                    prediction=np.array([[line[p] for p in PREDICTORS] for line in kept], np.float32),
+                    loss=np.array([[line["loss"][p] for p in PREDICTORS] for line in kept], np.float64),
+                    seen=np.array([line["seen"] for line in kept], np.int64),
+                    time_s=np.array([line["time"] for line in kept], np.float64),
+                ),
+            )
+
+
+@dataclass(frozen=True)
+class Extra:
+    """Further predictors for the same labels, by the offset of the label."""
+
+    names: tuple[str, ...]
+    offset: Int64
+    """[M] sorted."""
+    prediction: Float32
+    """[M, k, C]"""
+    loss: Float64
+    """[M, k]"""
+
+
+def extra_of(names: tuple[str, ...], which: tuple[int, ...], scores: Iterator[Scores]) -> Extra:
+    """Some of another run's predictors, under other names."""
+    parts = list(scores)
+    chosen = list(which)
+    return Extra(
+        names,
+        np.concatenate([part.offset for part in parts]),
+        np.concatenate([part.labels.prediction[:, chosen] for part in parts]),
+        np.concatenate([part.labels.loss[:, chosen] for part in parts]),
+    )
+
+
+def binary_extra(name: str, offset: Int64, probability: Float64, y: Float32) -> Extra:
+    """One predictor of the second of two classes, scored by the labels y [M]."""
+    both = np.stack([1 - probability, probability], axis=1)
+    loss = -np.log(np.where(y == 1, probability, 1 - probability))
+    return Extra((name,), offset, both[:, None].astype(np.float32), loss[:, None])
+
+
+def evaluate(
+    target: Classification | Regression, scores: Iterator[Scores], extras: tuple[Extra, ...] = ()
+) -> ReportDict:
+    """One report over all predictors, on the labels that every one of them has scored."""
+    evaluation = Prequential(target, [*PREDICTORS, *(name for extra in extras for name in extra.names)])
+    sums: dict[str, list[float]] = {}
+    for part in scores:
+        shared = np.flatnonzero(
+            np.all([np.isin(part.offset, extra.offset) for extra in extras] or [part.offset >= 0], axis=0)
+        )
+        places = [np.searchsorted(extra.offset, part.offset[shared]) for extra in extras]
+        labels = part.labels
+        evaluation.add(
+            ScoredLabels(
+                y=labels.y[shared],
+                prediction=_beside(
+                    labels.prediction[shared], [e.prediction[p] for e, p in zip(extras, places, strict=True)]
+                ),
+                loss=_beside(labels.loss[shared], [e.loss[p] for e, p in zip(extras, places, strict=True)]),
+                seen=labels.seen[shared],
+                time_s=labels.time_s[shared],
+            )
+        )
+        _add_task_sums(sums, part, shared)
+    return evaluation.report(_task_scores(sums)).as_dict()
+
+
+def _beside(own: Any, others: list[Any]) -> Any:
+    return np.concatenate([own, *others], axis=1)
+
+
+def _add_task_sums(sums: dict[str, list[float]], part: Scores, shared: Int64) -> None:
+    for n in shared.tolist():
+        total = sums.setdefault(part.task[n], [0, 0.0, 0.0])
+        total[0] += 1
+        total[1] += part.labels.loss[n, 0]
+        total[2] += part.labels.loss[n, 2]
+
+
+def _task_scores(sums: dict[str, list[float]]) -> TaskScores:
+    columns = np.array(list(sums.values()), np.float64).reshape(-1, 3)
+    return TaskScores(list(sums), columns[:, 0].astype(np.int64), columns[:, 1], columns[:, 2])
+
+
+def outcome_counts(predictions: OutputLog, scores: OutputLog) -> Counter[str]:
+    """How many events came to which outcome."""
+    counts: Counter[str] = Counter()
+    for log in (predictions, scores):
+        for lines in lines_once(log):
+            counts.update(line["outcome"] for line in lines)
+            counts[Outcome.EXPIRED.name.lower()] += sum(line.get("expired", 0) for line in lines)
+    return counts

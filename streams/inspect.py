@@ -1,0 +1,50 @@
+"""What is kept of one task, in words."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from engine.table import TaskTable
+from engine.types import Outcome
+from streams.settings import Settings
+from streams.stores.base import key_of
+from streams.wiring import embedded
+
+
+def describe_task(settings: Settings, task: str) -> dict[str, Any]:
+    """Counts, losses, hedge, support set and pending observations of a task, as plain values."""
+    program = embedded(settings)
+    try:
+        table = program.store.load(program.engine.layout, [task])
+        return _described(table, task)
+    finally:
+        program.close()
+
+
+def _described(table: TaskTable, task: str) -> dict[str, Any]:
+    row = table.rows[0]
+    scored = int(row["counts"][Outcome.SCORED])
+    inside = (row["support_seq"] > 0) & (row["support_dropped"] == 0)
+    order = np.argsort(row["support_seq"][inside])
+    waiting = row["pending_order"] > 0
+    mean = (row["score_sums"] / max(scored, 1)).tolist()
+    return {
+        "task": task,
+        "key": key_of(task),
+        "known": bool(row["revision"] > 0),
+        "bytes": table.layout.bytes_per_task,
+        "revision": int(row["revision"]),
+        "outcomes": {o.name.lower(): int(row["counts"][o]) for o in Outcome if row["counts"][o]},
+        "mean_loss": {"theta": mean[0], "adapted": mean[1], "served": mean[2]} if scored else None,
+        "labels": int(row["seq"]),
+        "adapted_through": int(row["adapted_through"]),
+        "theta_version": int(row["fast_version"]),
+        "alarms": int(row["epoch"]),
+        "log_odds_of_adapted": float(row["shared"]),
+        "support": row["support_y"][inside][order].tolist(),
+        "pending": int(waiting.sum()),
+        "oldest_pending_s": float(row["pending_s"][waiting].min()) if waiting.any() else None,
+        "latest_event_s": float(row["clock_s"]),
+    }

@@ -1,0 +1,184 @@
+"""A table in a file as an event log, replayed in event-time order.
+
+A row is an observation and, where its label is not null, also a label event. At equal times
+observations come before labels, and rows in their order in the file; without a label-time column a label
+directly follows its own observation. An event's offset is its rank in that order, so offsets are dense
+and the same after a restart. A row that cannot be parsed is one event with a fault, in the place of the
+row before it.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from hashlib import blake2b
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import orjson
+
+from engine.features import Features
+from engine.types import Int64, Kind, Source
+from streams.errors import InputError
+from streams.logs.base import Polled, Record
+from streams.logs.lines import open_csv, open_jsonl
+from streams.logs.parquet import ParquetTable
+from streams.logs.tables import Clock, Row, Table, TableColumns
+
+__all__ = ["FileLog", "TableColumns"]
+
+IDENTITY_BYTES = 65_536
+"""How much of a file's start and end decides whether it is the same file."""
+
+KINDS = tuple(Kind)  # a look-up costs a tenth of Kind(number)
+
+
+class FileLog:
+    """A CSV, JSONL or Parquet file as an `EventLog` of one topic and one partition.
+
+    The committed position lies in the directory `state`; without one it is forgotten with the object.
+    The log ends where the file ended when it was opened.
+
+    Raises:
+        InputError: there is no such file, its kind is unknown, or a column is missing.
+
+    """
+
+    def __init__(
+        self, path: Path, columns: TableColumns, features: Features, state: Path | None = None
+    ) -> None:
+        self._path = path
+        self._columns = columns
+        self._table = _open(path, columns, features)
+        clock = self._table.clock()
+        self._rows = len(clock.times)
+        self._order = _event_order(clock, labels_follow=columns.label_time is None)
+        self._source = Source(_incarnation(path, columns), 0)
+        self._commits = None if state is None else state / "position.json"
+        self._committed = self._read_committed()
+        self._position = self._committed
+
+    def poll(self, max_events: int, timeout_s: float = 0.0) -> Polled | None:  # noqa: ARG002 - a file never grows
+        """At most that many next records, or None at the end."""
+        events = self._order[self._position : self._position + max_events]
+        if not len(events):
+            return None
+        kinds, rows = np.divmod(events, self._rows)
+        records = [
+            self._record(offset, KINDS[kind], row)
+            for offset, (kind, row) in enumerate(
+                zip(kinds.tolist(), self._table.read(rows.tolist()), strict=True), self._position
+            )
+        ]
+        self._position += len(records)
+        return Polled(0, self._source, records)
+
+    def _record(self, offset: int, kind: Kind, row: Row) -> Record:
+        values, c = row.values, self._columns
+        if row.fault is not None:
+            return Record(offset, kind, None, None, None, line=row.line, raw=row.raw, fault=row.fault)
+        task = _joined([values.get(name) for name in c.task])
+        identity = row.number if c.id is None else values.get(c.id)
+        if kind == Kind.OBSERVATION or c.label is None:
+            return Record(offset, kind, task, identity, values.get(c.time), None, values, row.line, row.raw)
+        time = values.get(c.label_time or c.time)
+        return Record(offset, kind, task, identity, time, values[c.label], None, row.line, row.raw)
+
+    def position(self) -> int:
+        """Offset of the next record to poll."""
+        return self._position
+
+    def seek(self, offset: int) -> None:
+        """Poll from here on.
+
+        Raises:
+            InputError: the log has no such offset.
+
+        """
+        if not 0 <= offset <= len(self._order):
+            raise InputError(f"{self._path}: no offset {offset}, the log ends at {len(self._order)}")
+        self._position = offset
+
+    def committed(self) -> int:
+        """Where a new reader starts: 0 where nothing was committed, or was of another file."""
+        return self._committed
+
+    def commit(self, offset: int) -> None:
+        """Everything below this offset has taken effect; kept over a crash."""
+        if self._commits is not None:
+            content = {"incarnation": self._source.incarnation, "offset": offset}
+            _replace(self._commits, orjson.dumps(content))
+        self._committed = offset
+
+    def _read_committed(self) -> int:
+        """Start anew where the position is lost: rows know what was folded into them."""
+        try:
+            content = orjson.loads(b"" if self._commits is None else self._commits.read_bytes())
+            same = content["incarnation"] == self._source.incarnation
+            return int(content["offset"]) if same else 0
+        except (FileNotFoundError, ValueError, KeyError, TypeError):
+            return 0
+
+    def end(self) -> int:
+        """Offset after the last record."""
+        return len(self._order)
+
+    def origin(self, record: Record) -> str:
+        """File and line (or row) of a record."""
+        return f"{self._path}, {self._table.unit} {record.line}"
+
+
+def _open(path: Path, columns: TableColumns, features: Features) -> Table:
+    """Open a table by its suffix."""
+    kinds: dict[str, Callable[[Path, TableColumns, Features], Table]] = {
+        ".csv": open_csv,
+        ".jsonl": open_jsonl,
+        ".parquet": ParquetTable,
+    }
+    if path.suffix.lower() not in kinds:
+        raise InputError(f"{path}: unknown kind of file, expected one of {', '.join(kinds)}")
+    if not path.is_file():
+        raise InputError(f"{path}: there is no such file")
+    return kinds[path.suffix.lower()](path, columns, features)
+
+
+def _event_order(clock: Clock, *, labels_follow: bool) -> Int64:
+    """Put the events of R rows in log order: r is the observation of row r, R + r its label."""
+    if labels_follow:
+        rows = np.argsort(clock.times, kind="stable")
+        pairs = np.stack([rows, rows + len(rows)], axis=1)
+        return np.asarray(pairs[np.stack([rows >= 0, ~np.isnan(clock.label_times[rows])], axis=1)])
+    # Observations stand first, so that a stable sort leaves them first at equal times; NaN sorts last.
+    order = np.argsort(np.concatenate(clock), kind="stable")
+    return order[: len(order) - np.isnan(clock.label_times).sum()].copy()
+
+
+def _incarnation(path: Path, columns: TableColumns) -> int:
+    """63 bits that change when the file, or what its columns mean, does: offsets hang on both."""
+    size = path.stat().st_size
+    digest = blake2b(repr((path.name, size, columns)).encode(), digest_size=8)
+    with path.open("rb") as file:
+        digest.update(file.read(IDENTITY_BYTES))
+        file.seek(max(0, size - IDENTITY_BYTES))
+        digest.update(file.read(IDENTITY_BYTES))
+    return int.from_bytes(digest.digest(), "little") >> 1
+
+
+def _joined(parts: list[Any]) -> Any:
+    """Join the task of several columns; a part that is no id stands for the whole, to be refused as it is."""
+    if len(parts) == 1:
+        return parts[0]
+    odd = [part for part in parts if type(part) not in (str, int) or part == ""]
+    return odd[0] if odd else "|".join(map(str, parts))
+
+
+def _replace(path: Path, content: bytes) -> None:
+    """Write a file so that a crash leaves either the old content or the new."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = path.with_suffix(".tmp")
+    with unfinished.open("wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+    unfinished.replace(path)

@@ -1,0 +1,99 @@
+"""Where outcomes go in one process: append-only files of JSON lines, one for each kind of output."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Protocol
+
+BLOCK_BYTES = 65_536
+
+
+class OutputLog(Protocol):
+    """Lines in order of appending. Positions are opaque but for 0, the start."""
+
+    def append(self, lines: Sequence[bytes]) -> None:
+        """Add lines; they hold no line break."""
+        ...
+
+    def sync(self) -> None:
+        """Keep what was appended over a crash of the machine."""
+        ...
+
+    def read(self, position: int, max_lines: int) -> tuple[list[bytes], int]:
+        """At most that many whole lines from a position, and the position after them."""
+        ...
+
+
+class OutputFile:
+    """An `OutputLog` in a file; positions are bytes. One writer at a time, any number of readers.
+
+    A last line without its end, left by a crash, is cut off when the file is opened: what it reported
+    was not yet committed and comes again.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self._file = path.open("ab", buffering=0)
+        self._size = _whole_lines(path)
+        self._file.truncate(self._size)
+
+    def append(self, lines: Sequence[bytes]) -> None:
+        """Add lines in one write; where it fails, as on a full disk, none of them."""
+        content = b"".join(line + b"\n" for line in lines)
+        try:
+            if self._file.write(content) != len(content):
+                raise OSError(f"{self._path}: only a part of {len(content)} bytes could be written")
+        except OSError:
+            self._file.truncate(self._size)
+            raise
+        self._size += len(content)
+
+    def sync(self) -> None:
+        """Keep what was appended over a crash of the machine."""
+        os.fsync(self._file.fileno())
+
+    def read(self, position: int, max_lines: int) -> tuple[list[bytes], int]:
+        """At most that many whole lines from a position, and the position after them."""
+        with self._path.open("rb") as file:
+            file.seek(position)
+            lines = [line[:-1] for line in islice(file, max_lines) if line.endswith(b"\n")]
+        return lines, position + sum(len(line) + 1 for line in lines)
+
+    def close(self) -> None:
+        """Let go of the file."""
+        self._file.close()
+
+
+@dataclass(frozen=True)
+class Silence:
+    """An `OutputLog` that keeps nothing: for what is folded again, and was said before."""
+
+    def append(self, lines: Sequence[bytes]) -> None:
+        """Keep nothing."""
+
+    def sync(self) -> None:
+        """Nothing to keep."""
+
+    def read(self, position: int, max_lines: int) -> tuple[list[bytes], int]:
+        """Nothing to read."""
+        del max_lines
+        return [], position
+
+
+def _whole_lines(path: Path) -> int:
+    """Size of a file up to the end of its last whole line; looked for from the end."""
+    end = path.stat().st_size
+    with path.open("rb") as file:
+        while end > 0:
+            start = max(0, end - BLOCK_BYTES)
+            file.seek(start)
+            found = file.read(end - start).rfind(b"\n")
+            if found >= 0:
+                return start + found + 1
+            end = start
+    return 0

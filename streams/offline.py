@@ -1,0 +1,70 @@
+"""Offline meta-training: theta from a table of the past, before the first event is served.
+
+The past is folded once without any theta, which cuts it into the episodes that the stream would have cut
+it into; these are then trained on as often as wanted.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from dataclasses import replace
+
+from engine.train import Round, start
+from streams.errors import ReptideError
+from streams.logs.output import OutputFile, Silence
+from streams.outputs import TOPICS
+from streams.run import Progress
+from streams.settings import Settings
+from streams.stores.memory import MemoryMeta, MemoryStore
+from streams.theta import ThetaCache
+from streams.wiring import embedded, input_log
+
+
+def meta_train(settings: Settings, passes: int, show: Callable[[int, Progress], None]) -> str:
+    """Publish version 1 for `run` to begin with; returns what it was worth, in a sentence.
+
+    Raises:
+        ReptideError: the state directory has a theta already, or the input has no episodes.
+    """
+    program = embedded(settings)
+    scratch = settings.run.directory / "meta-train"
+    try:
+        if program.trainer.store.current():
+            raise ReptideError(
+                f"{settings.run.directory} has a theta already; set run.directory to a new folder to train another"
+            )
+        episodes = OutputFile(scratch / "episodes.jsonl")
+        outputs = replace(
+            program.worker.outputs, logs={**dict.fromkeys(TOPICS, Silence()), "episodes": episodes}
+        )
+        worker = replace(
+            program.worker,
+            log=input_log(settings, program.engine.spec, None),
+            store=MemoryStore(),
+            theta=ThetaCache(program.engine, MemoryMeta()),
+            outputs=outputs,
+        )
+        while worker.step() is not None:
+            pass
+        trainer = replace(program.trainer, episodes=episodes)
+        found, _ = trainer.episodes_from(0, 0)
+        if not found:
+            raise ReptideError(f"{settings.input.path}: no task has a label, so there is nothing to train on")
+        state = trainer.counted(found, start(trainer.learner, settings.run.seed))
+        rounds: list[Round] = []
+        for number in range(passes):
+            state, rounds = trainer.take(found, state)
+            show(number + 1, Progress(events=len(found), scored=len(rounds)))
+        trainer.publish(1, state, {"position": 0, "through": 0})
+        before, after = (
+            sum(getattr(one.report, name) for one in rounds) / len(rounds)
+            for name in ("query_loss_before", "query_loss_after")
+        )
+        return (
+            f"version 1 of theta from {len(found):,} episodes, {passes} passes; in the last, query loss "
+            f"{before:.4f} under theta, {after:.4f} after adaptation"
+        )
+    finally:
+        program.close()
+        shutil.rmtree(scratch, ignore_errors=True)

@@ -1,0 +1,254 @@
+"""Every setting, as one frozen tree: TOML file < environment < flags. An unknown key is refused by its path.
+
+`REPTIDE_INNER__LR=0.05` in the environment and `--set inner.lr=0.05` on the command line both set
+`[inner] lr`. Relative paths in a file are relative to the file.
+"""
+
+from __future__ import annotations
+
+import json
+import tomllib
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from streams.errors import SettingsError
+
+PREFIX = "REPTIDE_"
+OTHER_VARIABLES = {"REPTIDE_DATA"}
+"""Variables with the prefix that are no settings."""
+
+
+class Section(BaseModel):
+    """A part of the tree."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
+
+
+class Input(Section):
+    """The table that is replayed as a stream: a CSV, JSONL or Parquet file, and the meaning of its columns."""
+
+    path: Path
+    task: tuple[str, ...] = Field(min_length=1)
+    """Column or columns that name the task."""
+    time: str
+    """Event time of the observation."""
+    label: str | None = None
+    label_time: str | None = None
+    """When the label becomes known; without it, right after the observation."""
+    id: str | None = None
+    """Without it, the row number."""
+
+
+class NumericFeature(Section):
+    """A number, standardised."""
+
+    encoder: Literal["numeric"]
+    name: str
+    optional: bool = False
+
+
+class CategoryFeature(Section):
+    """A value hashed and embedded."""
+
+    encoder: Literal["category"]
+    name: str
+    buckets: int = 256
+    embedding: int = 8
+
+
+class CyclicFeature(Section):
+    """A number on a circle."""
+
+    encoder: Literal["cyclic"]
+    name: str
+    period: float
+
+
+class TextFeature(Section):
+    """Text as a bag of character n-grams."""
+
+    encoder: Literal["text"]
+    name: str
+    buckets: int = 4096
+    embedding: int = 32
+    n: int = 3
+
+
+Feature = Annotated[
+    NumericFeature | CategoryFeature | CyclicFeature | TextFeature, Field(discriminator="encoder")
+]
+
+
+class Target(Section):
+    """Either the classes of a label, or the range of a number."""
+
+    classes: tuple[int | float | bool | str, ...] | None = None
+    low: float | None = None
+    high: float | None = None
+
+
+class Model(Section):
+    """The network behind the encoders: an MLP of these hidden sizes, or a builder `module:function`."""
+
+    hidden: tuple[int, ...] = (64, 64)
+    network: str | None = None
+    adapts: Literal["head", "head+norms", "all"] = "head+norms"
+
+
+class Inner(Section):
+    """The inner loop."""
+
+    steps: int = Field(5, ge=0)
+    lr: float = Field(0.1, gt=0)
+    clip: float = Field(1.0, gt=0)
+
+
+class TaskMemory(Section):
+    """What a task remembers."""
+
+    support: int = Field(32, ge=1)
+    balanced: bool = True
+    pending: int = Field(16, ge=1)
+    ttl_s: float = Field(86_400.0, gt=0)
+
+
+class AdaptationPolicy(Section):
+    """When a task adapts."""
+
+    every: int = Field(16, ge=1)
+    recent: int = Field(16, ge=0)
+    refractory: int = Field(32, ge=0)
+
+
+class Drift(Section):
+    """The detector: `page_hinkley`, `periodic`, `never`, or `river.NAME` for any detector of river."""
+
+    detector: str = "page_hinkley"
+    options: dict[str, Any] = {}
+
+
+class Hedge(Section):
+    """The mixture of theta and the adapted model."""
+
+    share: float = Field(0.0, ge=0, lt=1)
+
+
+class Outer(Section):
+    """The outer loop. A round falls due every `every` events, and takes steps of `batch` episodes."""
+
+    rule: Literal["fomaml", "maml", "reptile", "pooled"] = "fomaml"
+    every: int = Field(4096, ge=1)
+    batch: int = Field(32, ge=1)
+    optimizer: str = "Adam"
+    lr: float = Field(1e-3, gt=0)
+    weight_decay: float = Field(0.0, ge=0)
+    clip: float = Field(10.0, ge=1, le=10)
+    warmup: int = Field(0, ge=0)
+    schedule: Literal["constant", "linear", "cosine"] = "constant"
+    steps: int = Field(0, ge=0)
+    support_rate: float = Field(1.0, ge=0, le=1)
+    """Share of episodes that keep their support set; the others train theta to be good unadapted."""
+
+
+class Run(Section):
+    """The process. Theta is adopted at offsets that are a multiple of `outer.every`."""
+
+    directory: Path = Path("reptide-state")
+    batch: int = Field(4096, ge=1)
+    seed: int = 0
+    device: str = "cpu"
+    """Where tensor calls run: "cpu", "cuda", "cuda:1"."""
+    max_gib: float = Field(64.0, gt=0)
+    durable: bool = True
+    """Whether every batch is on disk before the next begins; off, a power cut may cost the last seconds."""
+
+
+class Settings(Section):
+    """The whole tree."""
+
+    title: str = "Reptide"
+    input: Input
+    features: tuple[Feature, ...] = Field(min_length=1)
+    target: Target
+    model: Model = Model()
+    inner: Inner = Inner()
+    memory: TaskMemory = TaskMemory()
+    policy: AdaptationPolicy = AdaptationPolicy()
+    drift: Drift = Drift()
+    hedge: Hedge = Hedge()
+    outer: Outer = Outer()
+    run: Run = Run()
+
+
+def load_settings(path: Path, environment: Mapping[str, str], flags: Sequence[str] = ()) -> Settings:
+    """Read a TOML file, then the environment, then `section.key=value` flags.
+
+    Raises:
+        SettingsError: unreadable file, unknown key, or wrong value; names the path of each.
+    """
+    try:
+        tree: dict[str, Any] = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise SettingsError(f"cannot read settings from {path}: {error}") from error
+    for keys, value in (*_from_environment(environment), *_from_flags(flags)):
+        _set(tree, keys, value)
+    return _anchored(validated(tree, str(path)), path.parent)
+
+
+def validated(tree: Mapping[str, Any], where: str) -> Settings:
+    """Settings from a plain tree; every mistake is named by its path."""
+    try:
+        return Settings.model_validate(tree)
+    except ValidationError as error:
+        mistakes = "; ".join(
+            f"{'.'.join(str(part) for part in mistake['loc']) or 'settings'}: {_plain(mistake)}"
+            for mistake in error.errors()
+        )
+        raise SettingsError(f"{where}: {mistakes}") from None
+
+
+def _plain(mistake: Mapping[str, Any]) -> str:
+    if mistake["type"] == "extra_forbidden":
+        return "there is no such setting"
+    return str(mistake["msg"])
+
+
+def _from_environment(environment: Mapping[str, str]) -> Iterator[tuple[list[str], Any]]:
+    for name, text in sorted(environment.items()):
+        if name.startswith(PREFIX) and name not in OTHER_VARIABLES:
+            yield name.removeprefix(PREFIX).lower().split("__"), _value(text)
+
+
+def _from_flags(flags: Sequence[str]) -> Iterator[tuple[list[str], Any]]:
+    for flag in flags:
+        keys, equals, text = flag.partition("=")
+        if not equals:
+            raise SettingsError(f"--set {flag}: write it as section.key=value")
+        yield keys.strip().split("."), _value(text)
+
+
+def _value(text: str) -> Any:
+    """JSON where it is JSON, else the text itself."""
+    try:
+        return json.loads(text)
+    except ValueError:
+        return text
+
+
+def _set(tree: dict[str, Any], keys: Sequence[str], value: Any) -> None:
+    for key in keys[:-1]:
+        inner = tree.setdefault(key, {})
+        if not isinstance(inner, dict):
+            raise SettingsError(f"{'.'.join(keys)}: {key} is not a section")
+        tree = inner
+    tree[keys[-1]] = value
+
+
+def _anchored(settings: Settings, folder: Path) -> Settings:
+    """Relative paths, made relative to the settings file."""
+    source = settings.input.model_copy(update={"path": folder / settings.input.path})
+    run = settings.run.model_copy(update={"directory": folder / settings.run.directory})
+    return settings.model_copy(update={"input": source, "run": run})

@@ -1,0 +1,1 @@
+"""Where rows and versions of theta live."""

@@ -1,0 +1,125 @@
+"""Where rows and versions of theta live.
+
+Every write is conditional on what was read, so a client that retries, or a worker that lost its partition
+without knowing, cannot undo what another has done.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import Enum
+from hashlib import blake2b
+from typing import Any, Protocol
+from urllib.parse import quote
+
+from torch import Tensor
+
+from engine.table import Buffer, Layout, TaskTable
+
+LONGEST_KEY = 256
+
+
+class Swap(Enum):
+    """What became of one conditional write."""
+
+    OK = "ok"
+    """Written."""
+    ALREADY = "already"
+    """This very row is there already: the write is a retry."""
+    LOST = "lost"
+    """Another writer came first: reload the row and fold again what lies above its position."""
+
+
+class RecordStore(Protocol):
+    """Rows by task, and the adoption table of theta."""
+
+    def load(self, layout: Layout, tasks: Sequence[str]) -> TaskTable:
+        """The rows of tasks; a task never seen is the empty row.
+
+        Raises:
+            RowError: a row is damaged or of another layout.
+        """
+        ...
+
+    def swap(self, states: TaskTable) -> list[Swap]:
+        """Write each row if the stored one still has the revision that this one carries; raises the revision."""
+        ...
+
+    def adopt(self, partition: int, position: int, version: int) -> int:
+        """Record that events from `position` on are folded under `version`, unless a version is recorded there.
+
+        Returns the version recorded: the first to adopt at a position decides for all.
+        """
+        ...
+
+    def adoptions(self, partition: int) -> Mapping[int, int]:
+        """The adoption table of one partition: version by position."""
+        ...
+
+    def tasks(self) -> Iterator[str]:
+        """The key of every row (see `key_of`)."""
+        ...
+
+    def clear(self) -> None:
+        """Forget all rows; adoptions stay."""
+        ...
+
+    def close(self) -> None:
+        """Let go of files and connections."""
+        ...
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """One version of theta: what a worker needs to use it, and what a trainer needs to go on from it."""
+
+    version: int
+    fingerprint: str
+    """Of the task spec whose theta this is."""
+    params: Mapping[str, Tensor]
+    """Parameters and buffers."""
+    trainer: Mapping[str, Tensor]
+    """Tensors of the outer loop: optimizer state, running statistics."""
+    numbers: Mapping[str, Any] = field(default_factory=dict)
+    """Everything else of the outer loop, as JSON holds it: step count, consumed positions."""
+
+
+class MetaStore(Protocol):
+    """Versions of theta, each written once."""
+
+    def current(self) -> int:
+        """The newest version; 0 while there is none."""
+        ...
+
+    def load(self, version: int) -> Checkpoint:
+        """One version.
+
+        Raises:
+            CheckpointError: it is missing, damaged or cut short.
+        """
+        ...
+
+    def publish(self, checkpoint: Checkpoint) -> bool:
+        """Write a version if its predecessor is the newest; false if another trainer came first."""
+        ...
+
+
+def key_of(task: str) -> str:
+    """A task's key: its id percent-encoded, or the hash of a long one; never a separator, brace or newline."""
+    encoded = quote(task, safe="").replace("~", "%7E")  # a tilde marks a hash, which no id may pass for
+    if len(encoded) <= LONGEST_KEY:
+        return encoded
+    return "~" + blake2b(task.encode(), digest_size=32).hexdigest()
+
+
+def swapped(stored: Buffer | None, revision: int, written: Buffer) -> Swap:
+    """Decide a conditional write from the stored row, the revision that was read, and the row to write."""
+    if revision_of(stored) == revision:
+        return Swap.OK
+    return Swap.ALREADY if stored == written else Swap.LOST
+
+
+def revision_of(stored: Buffer | None) -> int:
+    """Revision of an encoded row; 0 for a task never written."""
+    return 0 if stored is None else int.from_bytes(stored[16:24], "little", signed=True)

@@ -1,0 +1,88 @@
+"""Rows and versions of theta in a dictionary: for tests, ours and users', with crashes on request.
+
+`before` is called with the name of each effect just before it happens; raising from it is a crash there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+
+from engine.table import Layout, TaskTable
+from streams.errors import CheckpointError
+from streams.stores.base import Checkpoint, Swap, key_of, swapped
+
+
+def _nothing(_: str) -> None:
+    """Let every effect happen."""
+
+
+class MemoryStore:
+    """A `RecordStore` that forgets everything when the process ends."""
+
+    def __init__(self, before: Callable[[str], None] = _nothing) -> None:
+        self.before = before
+        self.rows: dict[str, bytes] = {}
+        self._adoptions: dict[int, dict[int, int]] = {}
+
+    def load(self, layout: Layout, tasks: Sequence[str]) -> TaskTable:
+        """The rows of tasks; a task never seen is the empty row."""
+        self.before("load")
+        return TaskTable.decode(layout, tasks, [self.rows.get(key_of(task)) for task in tasks])
+
+    def swap(self, states: TaskTable) -> list[Swap]:
+        """Write each row if the stored one still has the revision that this one carries; raises the revision."""
+        read = states.rows["revision"].tolist()
+        result = []
+        for task, revision, row in zip(states.ids, read, states.encode(raise_revision=True), strict=True):
+            self.before("swap")
+            outcome = swapped(self.rows.get(key_of(task)), revision, row)
+            if outcome is Swap.OK:
+                self.rows[key_of(task)] = bytes(row)
+            result.append(outcome)
+        return result
+
+    def adopt(self, partition: int, position: int, version: int) -> int:
+        """Record that events from `position` on are folded under `version`, unless one is recorded there."""
+        self.before("adopt")
+        return self._adoptions.setdefault(partition, {}).setdefault(position, version)
+
+    def adoptions(self, partition: int) -> Mapping[int, int]:
+        """The adoption table of one partition: version by position."""
+        return dict(self._adoptions.get(partition, {}))
+
+    def tasks(self) -> Iterator[str]:
+        """The key of every row."""
+        return iter(sorted(self.rows))
+
+    def clear(self) -> None:
+        """Forget all rows; adoptions stay."""
+        self.rows.clear()
+
+    def close(self) -> None:
+        """Nothing to let go of."""
+
+
+class MemoryMeta:
+    """A `MetaStore` that forgets everything when the process ends."""
+
+    def __init__(self, before: Callable[[str], None] = _nothing) -> None:
+        self.before = before
+        self.versions: list[Checkpoint] = []
+
+    def current(self) -> int:
+        """The newest version; 0 while there is none."""
+        return len(self.versions)
+
+    def load(self, version: int) -> Checkpoint:
+        """One version."""
+        if not 1 <= version <= len(self.versions):
+            raise CheckpointError(f"there is no version {version} of theta")
+        return self.versions[version - 1]
+
+    def publish(self, checkpoint: Checkpoint) -> bool:
+        """Write a version if its predecessor is the newest."""
+        self.before("publish")
+        if checkpoint.version != len(self.versions) + 1:
+            return False
+        self.versions.append(checkpoint)
+        return True

@@ -1,0 +1,292 @@
+"""Records of a log to the engine's events. Bad input becomes a `Rejected` value, never an exception.
+
+    malformed      the record could not be parsed
+    too_large      the record or one of its ids is longer than the limit
+    missing_task   no task, or an empty one           bad_task   neither text nor a whole number
+    missing_id     no event id, or an empty one       bad_id     neither text nor a whole number
+    bad_time       not a number of seconds, an ISO 8601 text or a datetime
+    bad_feature    a field that the encoder cannot read; the detail names it
+    unknown_class  a label that is none of the classes
+    bad_label      no label, or not a number          out_of_range   a number outside the regression's range
+
+Fields that no encoder reads are ignored.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from hashlib import blake2b
+from math import isfinite, nan
+from typing import Any, NamedTuple, TypeVar
+
+import numpy as np
+
+from engine.spec import Classification, Regression, TaskSpec
+from engine.types import EventBatch, Kind
+from streams.logs.base import Polled, Record
+
+R = TypeVar("R")
+
+MAX_ID_BYTES = 65_536
+"""A task or event id longer than this is refused."""
+
+MAX_RECORD_BYTES = 1 << 20
+"""A record longer than this is refused unread."""
+
+FIRST_S = datetime.min.replace(tzinfo=UTC).timestamp()
+LAST_S = datetime.max.replace(tzinfo=UTC).timestamp()
+"""Event times lie in the years 1 to 9999; milliseconds since the epoch, the common mistake, do not."""
+
+# Built once: a union in a call costs as much as the check.
+REAL = int | float | np.integer | np.floating
+IDENTITY = str | int | np.integer
+FIELDS = (dict, Mapping)
+
+OBSERVATION, LABEL = int(Kind.OBSERVATION), int(Kind.LABEL)
+
+SHOWN_CHARACTERS = 40
+
+
+class Rejected(NamedTuple):
+    """A record that is no event."""
+
+    record: Record
+    reason: str
+    """A short code, the same for all records with the same fault: it is counted."""
+    detail: str
+    """What exactly is wrong, in one sentence."""
+
+
+class Decoded(NamedTuple):
+    """The events of a poll, ready for `Engine.fold`, and what had to be refused."""
+
+    tasks: tuple[str, ...]
+    """[U] the tasks of the batch, in order of first appearance."""
+    events: EventBatch
+    records: Sequence[Record]
+    """[N] the record of each event."""
+    rejected: Sequence[Rejected]
+
+
+class _Event(NamedTuple):
+    """A record whose task, id, time and label are sound."""
+
+    record: Record
+    task: str
+    id: int
+    time_s: float
+    y: float
+
+
+class _Refusal(Exception):
+    """Stays in this module: `_checked` turns it into `Rejected`."""
+
+    def __init__(self, reason: str, detail: str) -> None:
+        self.reason = reason
+        self.detail = detail
+
+
+def decode(polled: Polled, spec: TaskSpec) -> Decoded:
+    """Check and encode the records of one poll; every record comes back, as an event or as `Rejected`."""
+    label = _label_reader(spec.target)
+    checked = [_checked(record, label) for record in polled.records]
+    refused = [verdict for verdict in checked if isinstance(verdict, Rejected)]
+    sound = [verdict for verdict in checked if isinstance(verdict, _Event)]
+    carries = np.array([event.record.fields is not None for event in sound], dtype=bool)
+    encoded = spec.features.encode([e.record.fields for e in sound if e.record.fields is not None])
+    x = np.zeros((len(sound), spec.features.width), np.float32)
+    x[carries] = encoded.x
+    faulty = dict(
+        zip(np.flatnonzero(carries)[list(encoded.faults)].tolist(), encoded.faults.values(), strict=True)
+    )
+    refused += [Rejected(sound[i].record, "bad_feature", detail) for i, detail in faulty.items()]
+    kept = [i for i in range(len(sound)) if i not in faulty]
+    tasks, events = _batch([sound[i] for i in kept], x[kept], carries[kept], polled, spec.topics)
+    refused.sort(key=lambda rejected: rejected.record.offset)
+    return Decoded(tasks, events, [sound[i].record for i in kept], refused)
+
+
+def _batch(
+    events: Sequence[_Event], x: Any, has_x: Any, polled: Polled, topics: int
+) -> tuple[tuple[str, ...], EventBatch]:
+    """Sound events as arrays."""
+    rows: dict[str, int] = {}
+    batch = EventBatch(
+        row=np.array([rows.setdefault(event.task, len(rows)) for event in events], np.int64),
+        kind=np.array([event.record.kind for event in events], np.uint8),
+        id=np.array([event.id for event in events], np.uint64),
+        time_s=np.array([event.time_s for event in events], np.float64),
+        x=x,
+        has_x=has_x,
+        y=np.array([event.y for event in events], np.float32),
+        topic=np.full(len(events), polled.topic, np.int64),
+        offset=np.array([event.record.offset for event in events], np.int64),
+        # A poll is of one topic; the others have no events in the batch, so their entry is not read.
+        source=(polled.source,) * topics,
+    )
+    return tuple(rows), batch
+
+
+def _checked(record: Record, label: Callable[[Any], float]) -> _Event | Rejected:
+    """Everything that is checked record by record."""
+    try:
+        _check_parsed(record)
+        task = _identity(record.task, "task")
+        identity = _identity(record.id, "id")
+        time_s = _time(record.time)
+        y = label(record.label) if record.kind == LABEL else 0.0
+    except _Refusal as refusal:
+        return Rejected(record, refusal.reason, refusal.detail)
+    return _Event(record, task.decode(), event_hash(identity), time_s, y)
+
+
+def event_hash(identity: bytes) -> int:
+    """Hash an event id, given in UTF-8, to the engine's 64 bits."""
+    return int.from_bytes(blake2b(identity, digest_size=8).digest(), "little")
+
+
+def _check_parsed(record: Record) -> None:
+    if record.raw is not None and len(record.raw) > MAX_RECORD_BYTES:
+        raise _Refusal("too_large", f"longer than {MAX_RECORD_BYTES} bytes")
+    if record.fault is not None:
+        raise _Refusal("malformed", record.fault)
+    if record.kind == OBSERVATION and record.fields is None:
+        raise _Refusal("bad_feature", "an observation without fields")
+    if record.fields is not None and not isinstance(record.fields, FIELDS):
+        raise _Refusal("bad_feature", f"fields: expected a mapping, got {_shown(record.fields)}")
+
+
+def _identity(value: Any, name: str) -> bytes:
+    """Write a task's or an event's id, text or a whole number, in UTF-8."""
+    if value is None or (isinstance(value, str) and not value):
+        raise _Refusal(f"missing_{name}", f"no {name}")
+    if isinstance(value, bool) or not isinstance(value, IDENTITY):
+        raise _Refusal(f"bad_{name}", f"{name}: expected text or a whole number, got {_shown(value)}")
+    try:
+        text = str(value).encode()
+    except ValueError:  # a lone surrogate, or a number of more than 4300 digits
+        raise _Refusal(f"bad_{name}", f"{name} cannot be written in UTF-8") from None
+    if len(text) > MAX_ID_BYTES:
+        raise _Refusal("too_large", f"{name} of {len(text)} bytes, the limit is {MAX_ID_BYTES}")
+    return text
+
+
+def _time(value: Any) -> float:
+    time_s = epoch_seconds(value)
+    if not isfinite(time_s):
+        raise _Refusal("bad_time", f"time: expected epoch seconds or ISO 8601, got {_shown(value)}")
+    return time_s
+
+
+def epoch_seconds(value: Any) -> float:
+    """Event time as seconds since the epoch; NaN for what is no time of the years 1 to 9999.
+
+    Numbers, and text that is a number, are seconds already. A time without zone is UTC.
+
+    >>> epoch_seconds("1970-01-02"), epoch_seconds("1970-01-01T01:00+01:00"), epoch_seconds("12.5")
+    (86400.0, 0.0, 12.5)
+    """
+    time_s = _timestamp(value) if isinstance(value, datetime) else _number(value)
+    if time_s is None and isinstance(value, str):
+        time_s = _iso_seconds(value)
+    return time_s if time_s is not None and FIRST_S <= time_s <= LAST_S else nan
+
+
+def _iso_seconds(text: str) -> float | None:
+    try:
+        return _timestamp(datetime.fromisoformat(text))
+    except (ValueError, OverflowError):
+        return None
+
+
+def _timestamp(time: datetime) -> float:
+    return (time if time.tzinfo else time.replace(tzinfo=UTC)).timestamp()
+
+
+def _number(value: Any) -> float | None:
+    """Read a number, or text that is one; None for anything else. A bool is none."""
+    if type(value) is float:
+        return value
+    if isinstance(value, bool) or not isinstance(value, str | REAL):
+        return None
+    try:
+        # Python reads 1_000 as a number; no file means it.
+        return None if isinstance(value, str) and "_" in value else float(value)
+    except (ValueError, OverflowError):
+        return None
+
+
+def _label_reader(target: Classification | Regression) -> Callable[[Any], float]:
+    """Build what turns a raw label into the engine's `y`, or refuses it."""
+    return _class_reader(target.classes) if isinstance(target, Classification) else _value_reader(target)
+
+
+def _class_reader(classes: Sequence[str | int | float | bool]) -> Callable[[Any], float]:
+    """Labels to class indices: a class as it was declared, else one that means the same, if only one does."""
+    exact: dict[Any, float] = {name: float(i) for i, name in enumerate(classes)}
+    meanings = [_meaning(name) for name in classes]
+    alike: dict[Any, float] = {
+        meaning: float(i) for i, meaning in enumerate(meanings) if meanings.count(meaning) == 1
+    }
+
+    def read(label: Any) -> float:
+        if label is None:
+            raise _Refusal("bad_label", "a label event without a label")
+        if not isinstance(label, str | REAL | np.bool_):
+            raise _Refusal("bad_label", f"label: expected text or a number, got {_shown(label)}")
+        y = exact.get(label)
+        y = alike.get(_meaning(label)) if y is None else y
+        if y is None:
+            raise _Refusal("unknown_class", f"label {_shown(label)} is none of {list(classes)}"[:200])
+        return y
+
+    return read
+
+
+def _meaning(label: Any) -> Any:
+    """Give the same value for 1, 1.0, True, "1" and "true"; any other text stands for itself."""
+    if isinstance(label, str) and label.lower() in ("true", "false"):
+        return float(label.lower() == "true")
+    number = float(label) if isinstance(label, bool | np.bool_) else _number(label)
+    return label if number is None else number
+
+
+def _value_reader(target: Regression) -> Callable[[Any], float]:
+    def read(label: Any) -> float:
+        y = _number(label)
+        if y is None or not isfinite(y):
+            raise _Refusal("bad_label", f"label: expected a finite number, got {_shown(label)}")
+        if not target.low <= y <= target.high:
+            raise _Refusal("out_of_range", f"label {y:g} is outside {target.low:g} to {target.high:g}")
+        return y
+
+    return read
+
+
+def _shown(value: Any) -> str:
+    """Show a value in a message, cut short; the type alone where its text could be anything."""
+    if isinstance(value, str):
+        return repr(value[:SHOWN_CHARACTERS])
+    return repr(value) if isinstance(value, float | bool | None) else type(value).__name__
+
+
+@dataclass(frozen=True)
+class Tally:
+    """How often one reason was met, and its first case."""
+
+    count: int
+    origin: str
+    detail: str
+
+
+def tally(
+    so_far: Mapping[str, Tally], rejected: Iterable[tuple[R, str, str]], origin: Callable[[R], str]
+) -> dict[str, Tally]:
+    """Count what was refused, as (record, reason, detail), by reason: few entries, however many records."""
+    counted = dict(so_far)
+    for record, reason, detail in rejected:
+        known = counted.get(reason) or Tally(0, origin(record), detail)
+        counted[reason] = replace(known, count=known.count + 1)
+    return counted

@@ -1,0 +1,163 @@
+"""Settings to objects: the only place that names concrete classes."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from engine import drift
+from engine.drift import Detector
+from engine.drift_river import River
+from engine.features import Category, Column, Cyclic, Features, Numeric, Text
+from engine.fold import Engine
+from engine.learners.gradient import GradientLearner
+from engine.models.mlp import mlp
+from engine.outer.backprop import Backprop
+from engine.outer.base import OuterRule
+from engine.outer.pooled import Pooled
+from engine.outer.reptile import Reptile
+from engine.spec import Classification, InnerLoop, Memory, Policy, Regression, TaskSpec
+from engine.train import FitSettings
+from streams import settings as tree
+from streams.errors import SettingsError
+from streams.logs.file import FileLog, TableColumns
+from streams.logs.output import OutputFile
+from streams.outputs import TOPICS, Outputs
+from streams.settings import Settings
+from streams.stores.checkpoints import DirectoryMeta
+from streams.stores.lmdb import LmdbStore
+from streams.theta import ThetaCache
+from streams.trainer import Trainer
+from streams.worker import Worker
+
+ENCODERS: dict[str, Callable[..., Column]] = {
+    "numeric": Numeric,
+    "category": Category,
+    "cyclic": Cyclic,
+    "text": Text,
+}
+DETECTORS: dict[str, Callable[..., Detector]] = {
+    "page_hinkley": drift.PageHinkley,
+    "periodic": drift.Periodic,
+    "never": drift.Never,
+}
+RULES: dict[str, Callable[[], OuterRule]] = {
+    "fomaml": Backprop,
+    "maml": partial(Backprop, first_order=False),
+    "reptile": Reptile,
+    "pooled": Pooled,
+}
+
+
+@dataclass(frozen=True)
+class Embedded:
+    """The whole program in one process: log, store, worker and trainer over one state directory."""
+
+    engine: Engine
+    log: FileLog
+    store: LmdbStore
+    worker: Worker
+    trainer: Trainer
+    outputs: dict[str, OutputFile]
+
+    def close(self) -> None:
+        """Let go of every file."""
+        self.store.close()
+        for output in self.outputs.values():
+            output.close()
+
+
+def task_spec(settings: Settings) -> TaskSpec:
+    """The task spec that the settings describe."""
+    return TaskSpec(
+        features=Features(
+            tuple(ENCODERS[f.encoder](**f.model_dump(exclude={"encoder"})) for f in settings.features)
+        ),
+        target=target(settings.target),
+        network=network(settings.model),
+        adapts=settings.model.adapts,
+        inner=InnerLoop(**settings.inner.model_dump()),
+        memory=Memory(**settings.memory.model_dump()),
+        policy=Policy(**settings.policy.model_dump()),
+        detector=detector(settings.drift),
+        share=settings.hedge.share,
+    )
+
+
+def target(section: tree.Target) -> Classification | Regression:
+    """Classes, or a range."""
+    if section.classes is not None and section.low is None and section.high is None:
+        return Classification(section.classes)
+    if section.classes is None and section.low is not None and section.high is not None:
+        return Regression(section.low, section.high)
+    raise SettingsError("target: give either `classes`, or `low` and `high`")
+
+
+def network(section: tree.Model) -> Callable[[int, int], nn.Module]:
+    """The builder behind an import string `module:function`, or the MLP."""
+    if section.network is None:
+        return partial(mlp, hidden=section.hidden)
+    module, colon, name = section.network.partition(":")
+    try:
+        builder: Any = getattr(importlib.import_module(module), name)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise SettingsError(f"model.network: cannot import {section.network!r}: {error}") from error
+    if not colon or not callable(builder):
+        raise SettingsError(f"model.network: {section.network!r} must be `module:function`")
+    return builder  # type: ignore[no-any-return]
+
+
+def detector(section: tree.Drift) -> Detector:
+    """One of ours by name, or any of river's as `river.NAME`."""
+    family, _, name = section.detector.partition(".")
+    try:
+        if family == "river" and name:
+            return River(name, tuple(sorted(section.options.items())))
+        return DETECTORS[section.detector](**section.options)
+    except KeyError:
+        raise SettingsError(
+            f"drift.detector: no {section.detector!r}; there are {sorted(DETECTORS)} and river.NAME"
+        ) from None
+    except TypeError as error:
+        raise SettingsError(f"drift.options: {error}") from error
+
+
+def fit_settings(section: tree.Outer) -> FitSettings:
+    """The optimizer's part of the outer loop's settings."""
+    return FitSettings(**section.model_dump(exclude={"rule", "every", "batch", "support_rate"}))
+
+
+def input_log(settings: Settings, spec: TaskSpec, state: Path | None) -> FileLog:
+    """The input, replayed."""
+    columns = TableColumns(**settings.input.model_dump(exclude={"path"}))
+    return FileLog(settings.input.path, columns, spec.features, state)
+
+
+def embedded(settings: Settings) -> Embedded:
+    """Everything that `reptide run` needs, over its state directory."""
+    spec, directory = task_spec(settings), settings.run.directory
+    learner = GradientLearner(spec)
+    engine = Engine(spec, learner, settings.run.device)
+    log = input_log(settings, spec, directory)
+    store = LmdbStore(directory / "rows", settings.run.max_gib, settings.run.durable)
+    versions = DirectoryMeta(directory / "theta")
+    outputs = {topic: OutputFile(directory / "outputs" / f"{topic}.jsonl") for topic in TOPICS}
+    said = Outputs(outputs, spec, settings.outer.support_rate, settings.run.durable)
+    outer = settings.outer
+    worker = Worker(engine, log, store, ThetaCache(engine, versions), said, settings.run.batch, outer.every)
+    trainer = Trainer(
+        learner,
+        RULES[outer.rule](),
+        fit_settings(outer),
+        outputs["episodes"],
+        versions,
+        settings.run.seed,
+        outer.batch,
+    )
+    return Embedded(engine, log, store, worker, trainer, outputs)
