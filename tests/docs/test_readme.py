@@ -1,0 +1,78 @@
+"""The README's example is a program: its settings and its commands, exactly as they stand."""
+
+from __future__ import annotations
+
+import csv
+import random
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+def blocks(language: str) -> list[str]:
+    return re.findall(rf"```{language}\n(.*?)```", README, re.DOTALL)
+
+
+def write_visits(path: Path) -> None:
+    """Visits of a few users whose taste differs; a fifth of the labels never comes."""
+    rng = random.Random(5)
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow(["user", "visited", "amount", "country", "bought", "known"])
+        for visit in range(400):
+            user = rng.choice(["ann", "bob", "cem", "dana"])
+            amount = rng.uniform(1, 100)
+            bought = "yes" if (amount > 50) == (user in ("ann", "cem")) else "no"
+            known = "" if rng.random() < 0.2 else 60.0 * visit + rng.uniform(0, 600)
+            writer.writerow([user, 60.0 * visit, round(amount, 2), rng.choice(["NL", "TR"]), bought, known])
+
+
+def reptide(arguments: list[str], folder: Path) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "streams.cli", *arguments],
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+@pytest.fixture(scope="module")
+def shop(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("shop")
+    (folder / "shop.toml").write_text(blocks("toml")[0], encoding="utf-8")
+    write_visits(folder / "visits.csv")
+    return folder
+
+
+def test_the_example_runs_as_it_stands(shop: Path) -> None:
+    commands = [
+        line.split("#")[0].split() for line in blocks("sh")[1].splitlines() if line.startswith("reptide")
+    ]
+    assert [command[1] for command in commands] == ["check", "run", "inspect"]
+    for _, *arguments in commands:
+        done = reptide(arguments, shop)
+        assert done.returncode == 0, done.stderr
+    assert '"task": "ann"' in done.stdout
+
+
+def test_the_example_leaves_the_report_and_the_outputs_that_the_readme_names(shop: Path) -> None:
+    assert reptide(["run", "shop.toml"], shop).returncode == 0
+    assert "Which visit ends in a purchase?" in (shop / "reptide-state/report.html").read_text(
+        encoding="utf-8"
+    )
+    outputs = {path.stem for path in (shop / "reptide-state/outputs").iterdir()}
+    assert outputs == {"predictions", "scores", "drifts", "episodes", "dead-letter"}
+
+
+def test_every_file_that_the_documents_link_to_exists() -> None:
+    for document in (ROOT / "README.md", *(ROOT / "docs").glob("*.md")):
+        for target in re.findall(r"\]\(([^)#]+)[^)]*\)", document.read_text(encoding="utf-8")):
+            if "://" not in target:
+                assert (document.parent / target).exists(), f"{document.name} links to {target}"

@@ -1,0 +1,169 @@
+"""The command as a user meets it: what it prints, how it ends, and that it goes on where it stopped."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import pytest
+
+from streams.stores.checkpoints import DirectoryMeta
+
+SETTINGS = """
+title = "End to end"
+[input]
+path = "events.parquet"
+task = ["task"]
+time = "time"
+label = "label"
+label_time = "known"
+[target]
+classes = [0, 1]
+[model]
+hidden = [8]
+[inner]
+steps = 1
+[memory]
+support = 4
+pending = 4
+ttl_s = 1e6
+[policy]
+every = 4
+[outer]
+every = 128
+[run]
+directory = "state"
+batch = 64
+[[features]]
+encoder = "numeric"
+name = "a"
+[[features]]
+encoder = "numeric"
+name = "b"
+"""
+
+
+def reptide(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "streams.cli", *arguments],
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+@pytest.fixture()
+def folder(tmp_path: Path) -> Path:
+    rng = np.random.default_rng(3)
+    rows = 600
+    x = rng.normal(size=(rows, 2))
+    task = rng.integers(0, 9, rows)
+    pl.DataFrame(
+        {
+            "task": [f"t{u}" for u in task],
+            "time": np.arange(rows) * 10.0,
+            "known": np.arange(rows) * 10.0 + rng.uniform(1, 60, rows),
+            "label": (x[:, 0] * (1 - 2 * (task % 2)) > 0).astype(int),
+            "a": x[:, 0],
+            "b": x[:, 1],
+        }
+    ).write_parquet(tmp_path / "events.parquet")
+    (tmp_path / "settings.toml").write_text(SETTINGS, encoding="utf-8")
+    return tmp_path
+
+
+def outcomes(folder: Path, topic: str) -> list[dict[str, object]]:
+    path = folder / "state" / "outputs" / f"{topic}.jsonl"
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+
+
+def test_a_run_scores_every_label_and_writes_a_report(folder: Path) -> None:
+    done = reptide(folder, "run", "settings.toml")
+    assert done.returncode == 0, done.stderr
+    assert "600 labels scored" in done.stderr
+    assert len(outcomes(folder, "predictions")) == 600
+    assert sum(line["outcome"] == "scored" for line in outcomes(folder, "scores")) == 600
+    assert (folder / "state" / "report.html").exists()
+
+
+def test_a_second_run_folds_nothing_again(folder: Path) -> None:
+    assert reptide(folder, "run", "settings.toml").returncode == 0
+    before = outcomes(folder, "scores")
+    assert reptide(folder, "run", "settings.toml").returncode == 0
+    assert outcomes(folder, "scores") == before
+
+
+def test_an_interrupted_run_ends_cleanly_and_goes_on_where_it_was(folder: Path) -> None:
+    stopped = subprocess.Popen(
+        [sys.executable, "-m", "streams.cli", "run", "settings.toml"],
+        cwd=folder,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    written = folder / "state" / "outputs" / "scores.jsonl"
+    while stopped.poll() is None and not (written.exists() and written.stat().st_size):
+        pass
+    stopped.send_signal(signal.SIGINT)
+    _, said = stopped.communicate()
+    assert stopped.returncode in (0, 130)
+    assert "Traceback" not in said
+    assert reptide(folder, "run", "settings.toml").returncode == 0
+    scored = [line["id"] for line in outcomes(folder, "scores") if line["outcome"] == "scored"]
+    assert len(set(scored)) == 600
+
+
+def test_a_changed_input_is_refused_with_the_way_out(folder: Path) -> None:
+    assert reptide(folder, "run", "settings.toml").returncode == 0
+    table = pl.read_parquet(folder / "events.parquet")
+    table.with_columns(pl.col("a") + 1).write_parquet(folder / "events.parquet")
+    done = reptide(folder, "run", "settings.toml")
+    assert done.returncode == 1
+    assert "rebuild" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_rows_of_another_layout_are_refused_and_rebuilt(folder: Path) -> None:
+    assert reptide(folder, "run", "settings.toml").returncode == 0
+    larger = ("--set", "memory.pending=7")
+    refused = reptide(folder, "inspect", "t1", "settings.toml", *larger)
+    assert refused.returncode == 1
+    assert "reptide rebuild" in refused.stderr
+    assert reptide(folder, "rebuild", "settings.toml", *larger).returncode == 0
+    described = json.loads(reptide(folder, "inspect", "t1", "settings.toml", *larger).stdout)
+    assert described["outcomes"]["predicted"] == described["outcomes"]["scored"] > 0
+
+
+def test_a_theta_of_another_network_is_refused(folder: Path) -> None:
+    assert reptide(folder, "run", "settings.toml").returncode == 0
+    done = reptide(folder, "rebuild", "settings.toml", "--set", "model.hidden=[9]")
+    assert done.returncode == 1
+    assert "another" in done.stderr or "trained for" in done.stderr
+
+
+def test_meta_training_publishes_the_first_version(folder: Path) -> None:
+    done = reptide(folder, "meta-train", "settings.toml", "--passes", "2")
+    assert done.returncode == 0, done.stderr
+    assert "version 1 of theta" in done.stderr
+    counted = DirectoryMeta(folder / "state" / "theta").load(1).trainer["statistics.count"]
+    assert counted.max() <= 600, "an example is counted once, however many passes are made"
+    assert reptide(folder, "run", "settings.toml").returncode == 0
+    assert outcomes(folder, "predictions")[0]["version"] == 1
+
+
+def test_a_wrong_setting_is_one_sentence_that_names_its_path(folder: Path) -> None:
+    done = reptide(folder, "run", "settings.toml", "--set", "inner.stepz=3")
+    assert done.returncode == 1
+    assert "inner.stepz" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_show_config_prints_every_setting_in_force(folder: Path) -> None:
+    shown = json.loads(reptide(folder, "show-config", "settings.toml", "--set", "inner.lr=0.25").stdout)
+    assert shown["inner"] == {"steps": 1, "lr": 0.25, "clip": 1.0}
+    assert shown["outer"]["every"] == 128

@@ -1,0 +1,151 @@
+"""A small stream in a file, with its settings, for programs on real files and LMDB."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+
+from engine.types import Outcome
+from streams.outputs import TOPICS
+from streams.run import run
+from streams.settings import Settings, load_settings
+from streams.wiring import Embedded, embedded
+from tests.faults.model import NOT_PROMISED, Left, bits
+
+CONFIG = """
+[input]
+path = "events.csv"
+task = ["user"]
+time = "at"
+label = "bought"
+label_time = "known_at"
+
+[[features]]
+encoder = "numeric"
+name = "a"
+
+[[features]]
+encoder = "numeric"
+name = "b"
+
+[target]
+classes = ["x", "y"]
+
+[model]
+hidden = [8]
+
+[inner]
+steps = 1
+
+[memory]
+support = 4
+pending = 3
+ttl_s = 50.0
+
+[policy]
+every = 3
+recent = 2
+refractory = 3
+
+[drift.options]
+min_instances = 3
+delta = 0.0
+threshold = 0.15
+
+[outer]
+every = 64
+batch = 16
+lr = 0.05
+support_rate = 0.7
+
+[run]
+directory = "state"
+batch = 24
+max_gib = 0.1
+"""
+
+
+def shop(directory: Path, observations: int = 300, seed: int = 0) -> Settings:
+    """Write a table of observations with delayed labels, and settings beside it."""
+    rng = np.random.default_rng(seed)
+    at = np.sort(rng.integers(0, 4 * observations, observations))
+    columns: dict[str, Any] = {
+        "user": [f"user {n}/{{}}" for n in rng.integers(0, 8, observations)],
+        "at": at,
+        "a": rng.normal(size=observations).round(3),
+        "b": rng.normal(size=observations).round(3),
+        "bought": rng.choice(["x", "y", None], observations, p=[0.5, 0.4, 0.1]),
+        "known_at": at + rng.integers(0, 60, observations),
+    }
+    pl.DataFrame(columns, strict=False).write_csv(directory / "events.csv")
+    (directory / "shop.toml").write_text(CONFIG)
+    return settings_of(directory)
+
+
+def settings_of(directory: Path) -> Settings:
+    return load_settings(directory / "shop.toml", {})
+
+
+def run_to_the_end(settings: Settings) -> Left:
+    """Run the program in this process, as far as its log goes."""
+    program = embedded(settings)
+    try:
+        run(program, lambda progress: None)
+        return left(program)
+    finally:
+        program.close()
+
+
+def what_is_left(settings: Settings) -> Left:
+    """What lies in a state directory."""
+    program = embedded(settings)
+    try:
+        return left(program)
+    finally:
+        program.close()
+
+
+def left(program: Embedded) -> Left:
+    table = program.store.load(program.engine.layout, users(program))
+    names = [name for name in table.rows.dtype.names or () if name not in NOT_PROMISED]
+    versions = [program.trainer.store.load(v) for v in range(1, program.trainer.store.current() + 1)]
+    return Left(
+        {user: {n: row[n].tobytes() for n in names} for user, row in zip(table.ids, table.rows, strict=True)},
+        {topic: frozenset(program.outputs[topic].read(0, 10**6)[0]) for topic in TOPICS},
+        [
+            (bits(v.params), bits(v.trainer), {k: n for k, n in v.numbers.items() if k != "position"})
+            for v in versions
+        ],
+        dict(program.store.adoptions(0)),
+    )
+
+
+def users(program: Embedded) -> list[str]:
+    records = program.log
+    records.seek(0)
+    polled = records.poll(records.end())
+    return sorted({record.task for record in polled.records}) if polled else []
+
+
+def counts(settings: Settings) -> dict[str, tuple[int, int]]:
+    """Observations and labels that each row has counted."""
+    program = embedded(settings)
+    try:
+        table = program.store.load(program.engine.layout, users(program))
+        folded = table.rows["counts"]
+        labels = [Outcome.SCORED, Outcome.LATE, Outcome.ORPHAN]
+        return {
+            user: (int(folded[u, Outcome.PREDICTED]), int(folded[u, labels].sum()))
+            for u, user in enumerate(table.ids)
+        }
+    finally:
+        program.close()
+
+
+def counts_of_input(settings: Settings) -> dict[str, tuple[int, int]]:
+    """The same numbers by a group-by of the table."""
+    table = pl.read_csv(settings.input.path).group_by("user").agg(pl.len(), pl.col("bought").count())
+    return {user: (rows, labels) for user, rows, labels in table.rows()}

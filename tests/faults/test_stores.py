@@ -1,0 +1,204 @@
+"""What every `RecordStore` promises: conditional writes and adoptions, for any task id."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from hashlib import blake2b
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from engine.table import RowError, TaskTable
+from streams.errors import StoreError
+from streams.stores.base import RecordStore, Swap, key_of
+from streams.stores.lmdb import LmdbStore
+from streams.stores.memory import MemoryStore
+from tests.faults.model import engine
+
+LAYOUT = engine().layout
+LONG = "x" * 65_536
+HOSTILE = [
+    "a", " ", "\n", "a\nb", "a/b", "../../etc", "{a}", "{", "}", "%7Ba%7D", "%", "a|b", "\0", "a\0",
+    ".", "..", "None", "ünïcode", "日本", "🙂", "\u202e", "A", "~", LONG, LONG[1:], LONG[1:] + "y",
+    "🙂" * 16_000, "~" + blake2b(LONG.encode(), digest_size=32).hexdigest(),
+]  # fmt: skip
+
+
+@pytest.fixture(params=["memory", "lmdb"])
+def store(request: pytest.FixtureRequest, tmp_path: Path):
+    store: RecordStore = MemoryStore() if request.param == "memory" else LmdbStore(tmp_path / "rows", 0.1)
+    yield store
+    store.close()
+
+
+def marked(store: RecordStore, tasks: Sequence[str], mark: int) -> TaskTable:
+    """Rows as they are stored, changed."""
+    table = store.load(LAYOUT, tasks)
+    table.rows["seq"] = mark + np.arange(len(tasks))
+    return table
+
+
+def marks(store: RecordStore, tasks: Sequence[str]) -> list[int]:
+    return store.load(LAYOUT, tasks).rows["seq"].tolist()
+
+
+class TestEveryStore:
+    def test_a_task_never_seen_is_the_empty_row(self, store: RecordStore):
+        blank = TaskTable.empty(LAYOUT, ["a", "b"])
+        assert store.load(LAYOUT, ["a", "b"]).rows.tobytes() == blank.rows.tobytes()
+        assert list(store.tasks()) == []
+
+    def test_no_tasks_are_no_rows(self, store: RecordStore):
+        assert len(store.load(LAYOUT, [])) == 0
+        assert store.swap(TaskTable.empty(LAYOUT, [])) == []
+
+    def test_a_row_swapped_is_the_row_loaded_with_its_revision_raised(self, store: RecordStore):
+        table = marked(store, ["a"], 7)
+        assert store.swap(table) == [Swap.OK]
+        stored = store.load(LAYOUT, ["a"])
+        assert stored.rows["revision"].tolist() == [1]
+        assert stored.rows["seq"].tolist() == [7]
+
+    def test_a_swap_tried_again_is_recognised(self, store: RecordStore):
+        table = marked(store, ["a"], 7)
+        assert [store.swap(table), store.swap(table)] == [[Swap.OK], [Swap.ALREADY]]
+        assert store.load(LAYOUT, ["a"]).rows["revision"].tolist() == [1]
+
+    def test_the_second_of_two_writers_loses_and_changes_nothing(self, store: RecordStore):
+        first, second = marked(store, ["a"], 1), marked(store, ["a"], 2)
+        assert [store.swap(first), store.swap(second)] == [[Swap.OK], [Swap.LOST]]
+        assert marks(store, ["a"]) == [1]
+
+    def test_a_writer_that_comes_back_much_later_loses(self, store: RecordStore):
+        stale = marked(store, ["a"], 99)
+        for mark in (1, 2, 3):
+            store.swap(marked(store, ["a"], mark))
+        assert store.swap(stale) == [Swap.LOST]
+        assert marks(store, ["a"]) == [3]
+
+    def test_one_lost_row_does_not_hold_up_the_others_of_its_batch(self, store: RecordStore):
+        batch = marked(store, ["a", "b", "c"], 10)
+        store.swap(marked(store, ["b"], 1))
+        assert store.swap(batch) == [Swap.OK, Swap.LOST, Swap.OK]
+        assert marks(store, ["a", "b", "c"]) == [10, 1, 12]
+
+    def test_rows_come_in_the_order_asked_for_between_tasks_never_seen(self, store: RecordStore):
+        store.swap(marked(store, ["a", "b"], 1))
+        assert marks(store, ["x", "b", "y", "a"]) == [0, 2, 0, 1]
+
+    def test_the_first_to_adopt_at_a_position_decides_for_all(self, store: RecordStore):
+        assert [store.adopt(0, 64, 3), store.adopt(0, 64, 4), store.adopt(0, 64, 2)] == [3, 3, 3]
+        assert store.adopt(0, 0, 0) == 0
+        assert store.adopt(0, 0, 5) == 0
+
+    def test_partitions_adopt_apart(self, store: RecordStore):
+        store.adopt(0, 64, 3)
+        store.adopt(256, 64, 4)
+        store.adopt(256, 2**40, 5)
+        assert store.adoptions(0) == {64: 3}
+        assert store.adoptions(256) == {64: 4, 2**40: 5}
+        assert store.adoptions(1) == {}
+
+    def test_clearing_forgets_rows_and_keeps_adoptions(self, store: RecordStore):
+        store.swap(marked(store, ["a"], 1))
+        store.adopt(0, 64, 3)
+        store.clear()
+        assert list(store.tasks()) == []
+        assert store.load(LAYOUT, ["a"]).rows["revision"].tolist() == [0]
+        assert store.adoptions(0) == {64: 3}
+        assert store.swap(marked(store, ["a"], 2)) == [Swap.OK]
+
+    def test_hostile_task_ids_have_rows_of_their_own(self, store: RecordStore):
+        assert set(store.swap(marked(store, HOSTILE, 1))) == {Swap.OK}
+        assert marks(store, HOSTILE) == list(range(1, len(HOSTILE) + 1))
+        assert len(list(store.tasks())) == len(HOSTILE)
+
+    def test_the_keys_of_all_rows_are_listed(self, store: RecordStore):
+        store.swap(marked(store, HOSTILE, 1))
+        assert sorted(store.tasks()) == sorted(map(key_of, HOSTILE))
+
+    def test_a_row_of_another_layout_is_refused_by_its_task(self, store: RecordStore):
+        table = marked(store, ["ann"], 1)
+        table.rows["fingerprint"] ^= np.uint64(1)
+        store.swap(table)
+        with pytest.raises(RowError, match=r"'ann'.*reptide rebuild"):
+            store.load(LAYOUT, ["ann"])
+
+
+task_ids = st.text(min_size=1) | st.text("~%{}/\n 0aA", min_size=1)
+
+
+@given(task_ids, task_ids)
+def test_keys_of_different_tasks_differ(one, other):
+    assert (key_of(one) == key_of(other)) == (one == other)
+
+
+@given(st.text(min_size=1, max_size=400))
+def test_a_key_is_short_and_plain(task):
+    assert 0 < len(key_of(task)) <= 256
+    assert not set(key_of(task)) & set("{}/\n\0: ")
+
+
+class TestLmdbOverARestart:
+    def test_rows_and_adoptions_are_kept(self, tmp_path: Path):
+        store = LmdbStore(tmp_path, 0.1)
+        store.swap(marked(store, HOSTILE, 1))
+        store.adopt(0, 64, 3)
+        store.close()
+        again = LmdbStore(tmp_path, 0.1)
+        assert marks(again, HOSTILE) == list(range(1, len(HOSTILE) + 1))
+        assert again.adoptions(0) == {64: 3}
+        again.close()
+
+    def test_a_directory_that_is_no_store_is_refused_in_a_sentence(self, tmp_path: Path):
+        (tmp_path / "data.mdb").write_bytes(b"no store at all" * 1000)
+        with pytest.raises(StoreError, match="cannot open the store in"):
+            LmdbStore(tmp_path, 0.1)
+
+
+class TestLmdbWithoutRoom:
+    GIB = 120 * LAYOUT.bytes_per_task / 2**30
+
+    def filled(self, directory: Path) -> tuple[LmdbStore, int]:
+        """A store with no room for one more batch, and how many batches of ten it took."""
+        store = LmdbStore(directory, self.GIB)
+        for batch in range(1000):
+            try:
+                store.swap(marked(store, self.tasks(batch), batch))
+            except StoreError:
+                return store, batch
+        raise AssertionError("the store never filled")
+
+    def tasks(self, batch: int) -> list[str]:
+        return [f"{batch}-{n}" for n in range(10)]
+
+    def test_the_error_names_the_setting_to_raise(self, tmp_path: Path):
+        store, batches = self.filled(tmp_path)
+        with pytest.raises(StoreError, match=r"raise `run\.max_gib`"):
+            store.swap(marked(store, self.tasks(batches), 1))
+        store.close()
+
+    def test_the_batch_without_room_is_not_written_and_the_others_stay(self, tmp_path: Path):
+        store, batches = self.filled(tmp_path)
+        assert batches > 1
+        assert marks(store, self.tasks(batches)) == [0] * 10
+        assert marks(store, self.tasks(batches - 1)) == list(range(batches - 1, batches + 9))
+        store.close()
+
+    def test_with_more_room_it_goes_on(self, tmp_path: Path):
+        store, batches = self.filled(tmp_path)
+        store.close()
+        larger = LmdbStore(tmp_path, 2 * self.GIB)
+        assert set(larger.swap(marked(larger, self.tasks(batches), batches))) == {Swap.OK}
+        assert marks(larger, self.tasks(0)) == list(range(10))
+        larger.close()
+
+    def test_an_adoption_without_room_is_the_same_error(self, tmp_path: Path):
+        store = LmdbStore(tmp_path, self.GIB / 4)
+        with pytest.raises(StoreError, match=r"raise `run\.max_gib`"):
+            for position in range(10**6):
+                store.adopt(0, position, 1)
+        store.close()

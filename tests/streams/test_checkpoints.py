@@ -1,0 +1,236 @@
+"""A version of theta is read back as it was written, or refused; it is written once, and whole."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from engine.features import Features, Numeric
+from engine.spec import Classification, TaskSpec
+from engine.types import Meta
+from streams.errors import CheckpointError
+from streams.logs.memory import Crash
+from streams.stores import checkpoints
+from streams.stores.base import Checkpoint, MetaStore
+from streams.stores.checkpoints import DirectoryMeta
+from streams.stores.memory import MemoryMeta
+from streams.theta import ThetaCache
+from tests.faults.model import SPEC, bits, engine
+
+
+def checkpoint(version: int = 1, seed: int = 0, spec: TaskSpec = SPEC) -> Checkpoint:
+    params = engine().learner.init(seed)
+    trainer = {
+        "optimizer.Adam:1.0.weight:step": torch.tensor(3.0),
+        "statistics.count": torch.ones(2).double(),
+    }
+    return Checkpoint(
+        version, spec.theta_fingerprint(), params, trainer, {"position": 12, "through": 64, "step": 3}
+    )
+
+
+def same(one: Checkpoint, other: Checkpoint) -> bool:
+    tensors = bits(one.params) == bits(other.params) and bits(one.trainer) == bits(other.trainer)
+    rest = (one.version, one.fingerprint, one.numbers) == (other.version, other.fingerprint, other.numbers)
+    return tensors and rest
+
+
+@pytest.fixture(params=["memory", "directory"])
+def versions(request: pytest.FixtureRequest, tmp_path: Path) -> MetaStore:
+    return MemoryMeta() if request.param == "memory" else DirectoryMeta(tmp_path)
+
+
+class TestEveryMetaStore:
+    def test_there_is_no_version_at_first(self, versions: MetaStore):
+        assert versions.current() == 0
+        with pytest.raises(CheckpointError, match="version 1"):
+            versions.load(1)
+
+    def test_a_version_is_read_back_as_it_was_written(self, versions: MetaStore):
+        assert versions.publish(checkpoint())
+        assert versions.current() == 1
+        assert same(versions.load(1), checkpoint())
+
+    def test_only_the_next_version_is_published(self, versions: MetaStore):
+        assert not versions.publish(checkpoint(2))
+        assert versions.publish(checkpoint(1))
+        assert not versions.publish(checkpoint(1, seed=1))
+        assert not versions.publish(checkpoint(3))
+        assert same(versions.load(1), checkpoint(1))
+
+    def test_older_versions_stay(self, versions: MetaStore):
+        for version in range(1, 12):
+            assert versions.publish(checkpoint(version, seed=version))
+        assert versions.current() == 11
+        assert same(versions.load(9), checkpoint(9, seed=9))
+
+
+@pytest.mark.parametrize("moment", ["fsync", "link"])
+@pytest.mark.parametrize("seed", [0, 1], ids=["same content", "other content"])
+def test_of_two_trainers_at_once_the_first_to_finish_wins_and_its_version_stays(
+    moment, seed, tmp_path, monkeypatch
+):
+    first, second = DirectoryMeta(tmp_path), DirectoryMeta(tmp_path)
+    effect, won = getattr(os, moment), []
+
+    def other_comes_first(*arguments):
+        monkeypatch.setattr(checkpoints.os, moment, effect)
+        with monkeypatch.context() as another_process:
+            another_process.setattr(checkpoints.os, "getpid", lambda: 1)
+            won.append(second.publish(checkpoint(seed=seed)))
+        effect(*arguments)
+
+    monkeypatch.setattr(checkpoints.os, moment, other_comes_first)
+    won.append(first.publish(checkpoint()))
+    assert won == [True, False]
+    assert same(first.load(1), checkpoint(seed=seed))
+
+
+# Crashes
+
+
+@pytest.fixture
+def published(tmp_path: Path) -> DirectoryMeta:
+    versions = DirectoryMeta(tmp_path)
+    versions.publish(checkpoint(1))
+    return versions
+
+
+@pytest.mark.parametrize("nth", range(6))
+def test_a_crash_at_any_moment_of_publishing_leaves_the_previous_version_or_the_new_one(
+    published, nth, monkeypatch
+):
+    moments = iter(range(nth, -10, -1))
+
+    def dying(effect):
+        def call(*arguments):
+            if next(moments) == 0:
+                raise Crash(effect.__name__)
+            return effect(*arguments)
+
+        return call
+
+    with monkeypatch.context() as patched:
+        for name in ("fsync", "link"):
+            patched.setattr(checkpoints.os, name, dying(getattr(os, name)))
+        patched.setattr(Path, "rename", dying(Path.rename))
+        try:
+            done = published.publish(checkpoint(2, seed=2))
+        except Crash:
+            done = False
+    restarted = DirectoryMeta(published.directory)
+    assert done == (nth == 5)  # five effects: body synced and named, head synced, named and linked
+    assert restarted.current() == (2 if done else 1)
+    assert same(restarted.load(1), checkpoint(1))
+    assert restarted.publish(checkpoint(2, seed=2)) != done
+    assert same(restarted.load(2), checkpoint(2, seed=2))
+
+
+# Damage
+
+
+@pytest.fixture(scope="module")
+def intact(tmp_path_factory: pytest.TempPathFactory) -> DirectoryMeta:
+    versions = DirectoryMeta(tmp_path_factory.mktemp("theta"))
+    versions.publish(checkpoint())
+    return versions
+
+
+def usable(versions: DirectoryMeta) -> bool:
+    """Whether version 1 is loaded, and then it must be as it was; what is refused is refused by name."""
+    try:
+        loaded = versions.load(1)
+    except CheckpointError as error:
+        assert "version" in str(error)
+        assert "\n" not in str(error)
+        return False
+    assert same(loaded, checkpoint())
+    return True
+
+
+def with_content(path: Path, content: bytes | None) -> bytes:
+    """Replace a file's content; returns what it was."""
+    before = path.read_bytes()
+    path.unlink()
+    if content is not None:
+        path.write_bytes(content)
+    return before
+
+
+@given(st.integers(0, 10**6), st.integers(1, 255))
+def test_a_byte_changed_anywhere_in_the_tensors_is_refused(intact, place, change):
+    (path,) = intact.directory.glob("*.safetensors")
+    content = bytearray(path.read_bytes())
+    content[place % len(content)] ^= change
+    before = with_content(path, bytes(content))
+    assert not usable(intact)
+    with_content(path, before)
+
+
+@given(st.integers(0, 10**6), st.integers(1, 255))
+def test_a_byte_changed_anywhere_in_the_description_is_refused_unless_it_says_the_same(intact, place, change):
+    (path,) = intact.directory.glob("*.json")
+    content = bytearray(path.read_bytes())
+    content[place % len(content)] ^= change
+    before = with_content(path, bytes(content))
+    usable(intact)
+    with_content(path, before)
+
+
+@pytest.mark.parametrize("suffix", ["json", "safetensors"])
+@pytest.mark.parametrize("kept", [None, 0, 1, 8, 100, -1])
+def test_a_version_cut_short_or_missing_is_refused(intact, suffix, kept):
+    (path,) = intact.directory.glob(f"*.{suffix}")
+    before = path.read_bytes()
+    with_content(path, None if kept is None else before[:kept])
+    assert not usable(intact)
+    path.write_bytes(before)
+    assert usable(intact)
+
+
+# Use
+
+
+def test_a_version_of_another_task_spec_is_refused_in_one_sentence():
+    versions = MemoryMeta()
+    other = replace(SPEC, features=Features((Numeric("a"), Numeric("c"))))
+    versions.publish(checkpoint(spec=other))
+    sentence = r"^version 1 of theta was trained for task spec \w+, this one is \w+: .*$"
+    with pytest.raises(CheckpointError, match=sentence):
+        ThetaCache(engine(), versions).get(1)
+
+
+def test_classes_in_another_order_are_another_task_spec():
+    assert replace(SPEC, target=Classification(("y", "x"))).theta_fingerprint() != SPEC.theta_fingerprint()
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_a_version_that_is_not_finite_is_refused_by_the_name_of_the_tensor(value):
+    versions = MemoryMeta()
+    params = engine().learner.init(0)
+    name = list(params)[-1]
+    params[name] = torch.full_like(params[name], value)
+    versions.publish(replace(checkpoint(), params=params))
+    with pytest.raises(CheckpointError, match=name.replace(".", r"\.")):
+        ThetaCache(engine(), versions).get(1)
+
+
+def test_version_0_is_no_theta():
+    assert ThetaCache(engine(), MemoryMeta()).get(0).version == 0
+
+
+def test_going_back_and_forth_between_versions_gives_each_as_it_is():
+    versions = MemoryMeta()
+    for version in (1, 2):
+        versions.publish(checkpoint(version, seed=version))
+    theta = ThetaCache(engine(), versions)
+    for version in (1, 2, 1):
+        meta: Meta = theta.get(version)
+        assert meta.version == version
+        assert bits(meta.params) == bits(checkpoint(seed=version).params)

@@ -1,0 +1,123 @@
+"""Rows that were lost or damaged are made anew from the log, with the same bits; a rebuild may die, too."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import lmdb
+import pytest
+
+from engine.table import RowError
+from streams.logs.memory import Crash
+from streams.rebuild import rebuild
+from streams.run import steps
+from streams.settings import Settings
+from streams.stores.base import key_of
+from streams.stores.lmdb import LmdbStore
+from streams.wiring import embedded
+from tests.faults.model import Left
+from tests.faults.shop import run_to_the_end, settings_of, shop, what_is_left
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Left]:
+    directory = tmp_path_factory.mktemp("finished")
+    return directory, run_to_the_end(shop(directory, observations=120))
+
+
+@pytest.fixture
+def settings(finished: tuple[Path, Left], tmp_path: Path) -> Settings:
+    """A copy of a finished run, of which nothing is damaged yet."""
+    shutil.copytree(finished[0], tmp_path, dirs_exist_ok=True)
+    return settings_of(tmp_path)
+
+
+@pytest.fixture
+def whole(finished: tuple[Path, Left]) -> Left:
+    return finished[1]
+
+
+def rebuilt(settings: Settings) -> Left:
+    rebuild(settings, lambda position, progress: None)
+    return what_is_left(settings)
+
+
+def write_raw(settings: Settings, task: str, change: int | None) -> None:
+    """Damage one byte of a stored row, or delete the row."""
+    environment = lmdb.open(str(settings.run.directory / "rows"), max_dbs=2, map_size=10**8)
+    with environment.begin(db=environment.open_db(b"rows"), write=True) as transaction:
+        key = key_of(task).encode()
+        row = bytearray(transaction.get(key))
+        transaction.delete(key)
+        if change is not None:
+            row[change] ^= 1
+            transaction.put(key, bytes(row))
+    environment.close()
+
+
+def test_rebuilding_what_is_sound_changes_nothing(settings, whole):
+    assert rebuilt(settings).differs(whole) == []
+
+
+def test_a_deleted_row_comes_back_with_the_same_bits(settings, whole):
+    write_raw(settings, "user 3/{}", None)
+    assert what_is_left(settings).differs(whole) == ["rows"]
+    assert rebuilt(settings).differs(whole) == []
+
+
+@pytest.mark.parametrize("byte", [0, 8, 16, 24, 100, 700, -1])
+def test_a_damaged_row_is_refused_by_its_task_and_comes_back_with_the_same_bits(settings, whole, byte):
+    write_raw(settings, "user 3/{}", byte)
+    with pytest.raises(RowError, match=r"'user 3/\{\}'.*reptide rebuild"):
+        what_is_left(settings)
+    assert rebuilt(settings).differs(whole) == []
+
+
+def test_a_rebuild_writes_no_output_and_no_theta(settings):
+    kept = [*(settings.run.directory / "outputs").iterdir(), *(settings.run.directory / "theta").iterdir()]
+    before = {path: path.read_bytes() for path in kept}
+    rebuilt(settings)
+    assert {path: path.read_bytes() for path in kept} == before
+
+
+def test_a_rebuild_goes_no_further_than_the_run_had_come(tmp_path, whole):
+    settings = shop(tmp_path, observations=120)
+    stop_after(settings, batches=4)
+    stopped = what_is_left(settings)
+    assert rebuilt(settings).differs(stopped) == []
+    assert run_to_the_end(settings).differs(whole) == []
+
+
+def test_a_rebuild_before_the_first_run_leaves_every_output_to_it(tmp_path, whole):
+    settings = shop(tmp_path, observations=120)
+    rebuilt(settings)
+    assert run_to_the_end(settings).differs(whole) == []
+
+
+@pytest.mark.parametrize("finish", ["run", "rebuild and run"])
+@pytest.mark.parametrize(
+    ("effect", "nth"), [("clear", 0), ("load", 0), ("swap", 0), ("load", 3), ("swap", 3)]
+)
+def test_a_rebuild_that_dies_anywhere_loses_nothing(settings, whole, monkeypatch, effect, nth, finish):
+    countdown = iter(range(nth, -(10**6), -1))
+    real = getattr(LmdbStore, effect)
+
+    def dying(*arguments):
+        if next(countdown) == 0:
+            raise Crash(effect)
+        return real(*arguments)
+
+    with monkeypatch.context() as patched, pytest.raises(Crash):
+        patched.setattr(LmdbStore, effect, dying)
+        rebuilt(settings)
+    if finish == "rebuild and run":
+        rebuilt(settings)
+    assert run_to_the_end(settings).differs(whole) == []
+
+
+def stop_after(settings: Settings, batches: int) -> None:
+    program = embedded(settings)
+    for _, _ in zip(range(batches), steps(program), strict=False):
+        pass
+    program.close()

@@ -1,0 +1,369 @@
+"""The page of a run: whole, self-contained, escaped, and true to the figures it was given."""
+
+import json
+from functools import cache
+from html.parser import HTMLParser
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from engine.evaluate import DAY_S, Prequential, ScoredLabels, TaskScores
+from engine.spec import Classification, Regression
+from engine.types import Outcome
+from streams.errors import SettingsError
+from streams.report import render, write_report
+from streams.report.calendar_axis import MOST_TICKS, date, period, time_axis
+from streams.report.charts import linear_axis
+from streams.report.markup import Markup, element, join
+from streams.report.phrases import duration, percent, standing, verdict
+from streams.report.sections import OUTCOMES
+
+HOSTILE = "</td><script>alert('x')</script><img src=http://evil.example/a onerror=\"x\">"
+START_S = 1_356_998_400.0  # 1 January 2013
+BINARY = Classification(("on time", "late"))
+NAMES = ("theta", "adapted", "served", "baseline")
+
+
+def scored(target, n=900, days=30, noise=(1.2, 0.5, 0.4, 0.8), width_s=DAY_S, seed=2):
+    rng = np.random.default_rng(seed)
+    k, c = len(noise), target.outputs
+    time_s = START_S + np.sort(rng.random(n)) * days * width_s
+    seen = rng.integers(0, 50, n)
+    if isinstance(target, Regression):
+        y = rng.normal(0, 1, n).astype(np.float32)
+        prediction = (y[:, None] + rng.normal(0, 1, (n, k)) * noise).astype(np.float32)[:, :, None]
+        return ScoredLabels(y, prediction, (prediction[:, :, 0] - y[:, None]) ** 2.0, seen, time_s)
+    outputs = rng.normal(0, 1.5, (n, c))
+    y = (outputs + rng.gumbel(size=(n, c))).argmax(axis=1)
+    noisy = np.exp(outputs[:, None] + rng.normal(0, 1, (n, k, c)) * np.array(noise)[:, None])
+    p = noisy / noisy.sum(axis=-1, keepdims=True)
+    loss = -np.log(np.take_along_axis(p, y[:, None, None], axis=2)[:, :, 0])
+    return ScoredLabels(y.astype(np.float32), p.astype(np.float32), loss, seen, time_s)
+
+
+@cache
+def accumulated(target, tasks, bucket_s, options):
+    found = Prequential(target, NAMES, bucket_s)
+    found.add(scored(target, **dict(options)))
+    sums = np.arange(1.0, len(tasks) + 1)
+    labels = np.full(len(tasks), 10)
+    return found.report(TaskScores(list(tasks), labels, sums, sums[::-1].copy()))
+
+
+def evaluation(target=BINARY, tasks=("a", "b"), bucket_s=DAY_S, **options):
+    return accumulated(target, tasks, bucket_s, tuple(options.items())).as_dict()
+
+
+def full(task="user-1", **options):
+    alarm = {"task": task, "time_s": START_S, "labels": 40, "loss_before": 0.6, "loss_after": None}
+    return {
+        "title": "Delays",
+        "run": {
+            "source": "flights.csv",
+            "events": 2000,
+            "tasks": 2,
+            "seconds": 4.0,
+            "finished_s": START_S,
+            "command": "reptide run flights.csv",
+            "machine": "2 cores",
+        },
+        "evaluation": evaluation(tasks=(task, "other"), **options),
+        "period": {
+            "reported": [START_S + 10 * DAY_S, START_S + 30 * DAY_S],
+            "chosen_on": [START_S, START_S + 9 * DAY_S],
+        },
+        "predictors": {"baseline": "one model for all"},
+        "drift": {
+            "detector": "Page-Hinkley",
+            "alarms": 3,
+            "tasks": 1,
+            "bucket_s": DAY_S,
+            "buckets": [{"start_s": START_S, "alarms": 1}, {"start_s": START_S + 3 * DAY_S, "alarms": 2}],
+            "latest": [alarm],
+        },
+        "outcomes": {"PREDICTED": 1000, "SCORED": 900, "LATE": 0},
+        "rejected": [{"reason": "label is not a class", "count": 3, "first": "flights.csv:17"}],
+        "stages": [{"name": "adapt", "seconds": 1.0}],
+        "settings": "[model]\nhidden = [64]",
+        "versions": {"torch": "2.13.0"},
+    }
+
+
+def least(**options):
+    """Only what must be given."""
+    run = {"source": "memory", "events": 10, "tasks": 1, "seconds": 0.0}
+    return {"title": "Smallest", "run": run, "evaluation": evaluation(**options)}
+
+
+class Outline(HTMLParser):
+    """Checks that every element is closed in order; keeps titles, text and attributes."""
+
+    VOID = frozenset({"meta"})
+
+    def __init__(self, text):
+        super().__init__(convert_charrefs=True)
+        self.open, self.seen, self.text, self.attributes = [], [], [], []
+        self.feed(text)
+        self.close()
+        assert self.open == []
+
+    def handle_starttag(self, tag, attrs):
+        self.seen.append(tag)
+        self.attributes += [(tag, *pair) for pair in attrs]
+        if tag not in self.VOID:
+            self.open.append(tag)
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+    def handle_data(self, text):
+        self.text.append((self.open[-1] if self.open else "", text))
+
+    def within(self, tag):
+        return [text for parent, text in self.text if parent == tag]
+
+
+def quiet():
+    """Every section, but nothing happened in any of them."""
+    report = full()
+    report["evaluation"]["tasks"] |= {
+        "scored": 0,
+        "gaining": 0,
+        "losing": 0,
+        "quantiles": {},
+        "most": [],
+        "least": [],
+    }
+    report["drift"] |= {"alarms": 0, "tasks": 0, "buckets": [], "latest": []}
+    return report | {"outcomes": {}, "rejected": [], "stages": [], "versions": {}}
+
+
+EVERY_REPORT = [
+    full(),
+    quiet(),
+    least(),
+    least(target=Regression(-9, 9)),
+    least(target=Classification(("a", "b", "c"))),
+    least(n=0),
+    least(n=3, days=1),
+    least(days=3 / 24, bucket_s=900.0),
+    least(days=20_000),
+]
+
+
+@pytest.mark.parametrize("report", EVERY_REPORT)
+def test_every_page_is_well_formed_and_fetches_nothing(report):
+    text = render(report)
+    outline = Outline(text)
+    assert "://" not in text
+    assert "url(" not in text
+    assert "@import" not in text
+    assert not {"script", "link", "img", "iframe", "object"} & set(outline.seen)
+    assert not [a for a in outline.attributes if a[1] in {"src", "href", "srcset"} or a[1].startswith("on")]
+    assert "nan" not in text.replace("finance", "").lower().split()
+
+
+@pytest.mark.parametrize("report", EVERY_REPORT)
+def test_every_page_is_drawn_alike_from_its_json(report):
+    assert render(json.loads(json.dumps(report, allow_nan=False))) == render(report)
+
+
+def test_the_page_has_each_section():
+    assert Outline(render(full())).within("h2") == [
+        "Predictors compared",
+        "Lift over time",
+        "Learning and calibration",
+        "Tasks",
+        "Drift alarms",
+        "What became of the events",
+        "Throughput",
+        "Settings and versions",
+    ]
+
+
+def test_sections_that_were_not_given_are_left_out():
+    report = least(target=Regression(-9, 9))
+    report["evaluation"]["tasks"] = None
+    assert Outline(render(report)).within("h2") == [
+        "Predictors compared",
+        "Lift over time",
+        "Learning",
+    ]
+
+
+def test_a_quiet_run_says_so():
+    text = " ".join(Outline(render(quiet())).within("p"))
+    for said in (
+        "No alarm was raised.",
+        "No event was refused.",
+        "No task gains.",
+        "None of 2 tasks has a scored label",
+    ):
+        assert said in text
+
+
+def test_a_hostile_task_id_is_shown_as_text():
+    outline = Outline(render(full(task=HOSTILE)))
+    assert "script" not in outline.seen
+    assert HOSTILE in outline.within("span")
+
+
+def test_every_text_of_a_report_is_escaped():
+    report = full(task=HOSTILE)
+    report["title"] = report["settings"] = report["run"]["source"] = report["run"]["command"] = HOSTILE
+    report["run"]["machine"] = report["drift"]["detector"] = HOSTILE
+    report["outcomes"][HOSTILE] = 1
+    report["versions"] = report["predictors"] = {HOSTILE: HOSTILE}
+    report["rejected"] = [{"reason": HOSTILE, "count": 1, "first": HOSTILE}]
+    report["stages"] = [{"name": HOSTILE, "seconds": 1.0}]
+    report["evaluation"]["classes"] = [HOSTILE, HOSTILE]
+    scores = report["evaluation"]["predictors"]
+    scores[HOSTILE] = scores["baseline"]
+    scores["served"]["per_class"][0]["name"] = HOSTILE
+    outline = Outline(render(report))
+    assert not {"script", "img"} & set(outline.seen)
+
+
+def test_the_figures_of_the_evaluation_are_in_the_table():
+    report = full()
+    served = report["evaluation"]["predictors"]["served"]
+    cells = Outline(render(report)).within("td")
+    assert f"{served['log_loss']:.4f}" in cells
+    assert f"{served['auc']:.4f}" in cells
+    assert f"{100 * served['accuracy']:.1f}%" in cells
+
+
+def test_a_difference_within_its_interval_is_called_a_tie():
+    report = full(noise=(1.5, 0.5, 0.5, 0.5))
+    said = Outline(render(report)).within("small")
+    assert "tie" in said
+    assert "served is better" in said
+
+
+def difference(metric, low, high):
+    return {
+        "predictor": "theta",
+        "against": "served",
+        "metric": metric,
+        "value": 0.02,
+        "low": low,
+        "high": high,
+    }
+
+
+@pytest.mark.parametrize(
+    ("metric", "low", "high", "expected"),
+    [
+        ("log_loss", 0.01, 0.03, 1),
+        ("log_loss", -0.03, -0.01, -1),
+        ("log_loss", -0.01, 0.03, 0),
+        ("auc", 0.01, 0.03, -1),
+        ("auc", -0.03, -0.01, 1),
+        ("rmse", None, None, None),
+    ],
+)
+def test_losses_are_better_low_and_auc_high(metric, low, high, expected):
+    assert standing(difference(metric, low, high)) == expected
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "value", "said"),
+    [
+        (0.01, 0.03, 0.02, "Adaptation lowers log loss by 0.0200 nats a label"),
+        (-0.03, -0.01, -0.02, "Adaptation raises log loss by 0.0200 nats a label"),
+        (-0.01, 0.03, 0.02, "No lift shown: +0.0200 nats a label"),
+        (None, None, 0.02, "too few days for an interval"),
+        (None, None, None, "No label has been scored yet."),
+    ],
+)
+def test_the_verdict_says_what_the_interval_allows(low, high, value, said):
+    report = evaluation()
+    report["differences"] = [difference("log_loss", low, high) | {"value": value}]
+    assert said in verdict(report)
+
+
+@pytest.mark.parametrize(
+    ("chosen", "said"),
+    [
+        ([START_S, START_S + DAY_S], "none of those labels is counted here"),
+        ([START_S, START_S + 20 * DAY_S], "the figures are optimistic"),
+        (None, "No setting was chosen by labels of this stream"),
+    ],
+)
+def test_the_page_says_which_period_settings_were_chosen_on(chosen, said):
+    report = full()
+    report["period"]["chosen_on"] = chosen
+    text = " ".join(Outline(render(report)).within("p"))
+    assert "Reported on labels of 11 Jan to 31 Jan 2013." in text
+    assert said in text
+
+
+def test_a_page_that_cannot_be_written_names_the_path(tmp_path):
+    with pytest.raises(SettingsError, match=r"missing/report\.html"):
+        write_report(tmp_path / "missing" / "report.html", least())
+
+
+def test_the_page_is_written_as_utf_8(tmp_path):
+    report = least() | {"title": "Größe ≥ 3 · 東京"}
+    write_report(tmp_path / "report.html", report)
+    assert "Größe ≥ 3 · 東京" in (tmp_path / "report.html").read_text(encoding="utf-8")
+
+
+def test_every_outcome_of_the_engine_is_explained():
+    assert set(OUTCOMES) == {outcome.name for outcome in Outcome}
+
+
+@given(st.text(), st.text())
+def test_any_text_comes_back_out_of_an_element(text, attribute):
+    outline = Outline(element("p", text, title=attribute))
+    newlines = text.replace("\r\n", "\n").replace("\r", "\n")
+    assert "".join(outline.within("p")).replace("\r\n", "\n").replace("\r", "\n") == newlines
+    assert outline.attributes == [("p", "title", attribute)]
+
+
+def test_what_is_markup_already_is_not_escaped_again():
+    assert join((element("b", "<"), "<")) == Markup("<b>&lt;</b>&lt;")
+
+
+def test_an_axis_without_extent_gets_one():
+    assert [tick.text for tick in linear_axis(3.0, 3.0, "").ticks] == ["2.6", "2.8", "3", "3.2", "3.4"]
+
+
+@given(st.floats(-1e6, 1e6), st.floats(1e-3, 1e9))
+def test_ticks_lie_on_the_axis_and_are_few(low, width):
+    axis = linear_axis(low, low + width, "")
+    assert all(-1e-6 <= axis.share(tick.at) <= 1 + 1e-6 for tick in axis.ticks)
+    assert len(axis.ticks) <= 6
+
+
+@given(st.floats(-1e10, 1e11), st.floats(60, 1e11))
+def test_calendar_ticks_lie_on_the_axis_and_are_few(low, width):
+    axis = time_axis(low, low + width)
+    assert len(axis.ticks) <= MOST_TICKS
+    assert all(0 <= axis.share(tick.at) <= 1 for tick in axis.ticks)
+
+
+@pytest.mark.parametrize(
+    ("days", "texts"),
+    [
+        (0.25, ["1 Jan", "01:00", "02:00", "03:00", "04:00", "05:00", "06:00"][::3]),
+        (5, ["1 Jan", "2 Jan", "3 Jan", "4 Jan", "5 Jan", "6 Jan"]),
+        (365, ["Jan 2013", "Apr", "Jul", "Oct", "Jan 2014"]),
+        (3650, ["2014", "2016", "2018", "2020", "2022"]),
+    ],
+)
+def test_calendar_ticks_fall_on_round_times(days, texts):
+    assert [tick.text for tick in time_axis(START_S, START_S + days * DAY_S).ticks] == texts
+
+
+def test_dates_beyond_the_calendar_are_shown_as_its_last_day():
+    assert date(1e300) == "31 Dec 9999"
+    assert period(START_S, START_S) == "1 Jan 2013"
+    assert period(START_S - 1, START_S) == "31 Dec 2012 to 1 Jan 2013"
+
+
+def test_amounts_in_words():
+    assert [duration(s) for s in (0.312, 42, 200, 7500)] == ["0.31 s", "42 s", "3 min 20 s", "2 h 5 min"]
+    assert [percent(s) for s in (0.5, 0.0001, 0.0, None)] == ["50.0%", "<0.1%", "0.0%", "\N{EN DASH}"]

@@ -1,0 +1,272 @@
+"""Records become events or rejections: one of the two, for any record, without an exception."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta, timezone
+from hashlib import blake2b
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from engine.features import Category, Cyclic, Features, Numeric, Text
+from engine.spec import Classification, Regression, TaskSpec
+from engine.types import Kind, Source
+from streams.logs.base import Polled, Record
+from streams.wire import MAX_RECORD_BYTES, Decoded, Rejected, Tally, decode, epoch_seconds, tally
+
+SPEC = TaskSpec(Features((Numeric("amount"),)), Classification((0, 1)))
+REGRESSION = TaskSpec(SPEC.features, Regression(-1.0, 1.0))
+
+
+def observation(**changes) -> Record:
+    record = Record(0, Kind.OBSERVATION, "ann", "e1", 1.0, fields={"amount": 2.0})
+    return record._replace(**changes)
+
+
+def label(value: object, **changes) -> Record:
+    return Record(0, Kind.LABEL, "ann", "e1", 1.0, label=value)._replace(**changes)
+
+
+def decoded(*records: Record, spec: TaskSpec = SPEC, topic: int = 0) -> Decoded:
+    numbered = [record._replace(offset=7 + i) for i, record in enumerate(records)]
+    return decode(Polled(topic, Source(5, 3), numbered), spec)
+
+
+def reason(record: Record, spec: TaskSpec = SPEC) -> str:
+    (rejected,) = decoded(record, spec=spec).rejected
+    assert rejected.record == record._replace(offset=7)
+    return rejected.reason
+
+
+def ids(*values: object) -> list[int]:
+    return decoded(*(observation(id=value) for value in values)).events.id.tolist()
+
+
+# Events
+
+
+def test_a_batch_keeps_log_order_and_numbers_tasks_as_they_appear():
+    bad = observation(task="never seen", time="soon")
+    out = decoded(observation(task="b"), bad, label(1, task="a"), observation(task="b", fields={"amount": 4}))
+    assert out.tasks == ("b", "a")
+    assert out.events.row.tolist() == [0, 1, 0]
+    assert out.events.kind.tolist() == [0, 1, 0]
+    assert out.events.offset.tolist() == [7, 9, 10] == [record.offset for record in out.records]
+    assert out.events.has_x.tolist() == [True, False, True]
+    assert out.events.x.tolist() == [[2.0], [0.0], [4.0]]
+    assert [rejected.record.offset for rejected in out.rejected] == [8]
+
+
+def test_arrays_have_the_types_the_engine_declares():
+    for events in (decoded(observation(), label(1)).events, decoded().events):
+        types = ["i8", "u1", "u8", "f8", "f4", "?", "f4", "i8", "i8"]
+        fields = ["row", "kind", "id", "time_s", "x", "has_x", "y", "topic", "offset"]
+        assert [getattr(events, name).dtype for name in fields] == [np.dtype(t) for t in types]
+        assert events.x.shape == (len(events), 1)
+
+
+def test_the_source_stands_at_the_topic_of_the_poll():
+    two = TaskSpec(SPEC.features, SPEC.target, topics=2)
+    events = decoded(observation(), spec=two, topic=1).events
+    assert events.topic.tolist() == [1]
+    assert events.source[1] == Source(5, 3)
+
+
+def test_a_label_may_carry_features():
+    events = decoded(label(1, fields={"amount": 9.0})).events
+    assert (events.has_x.tolist(), events.x.tolist()) == ([True], [[9.0]])
+
+
+# Ids
+
+
+def test_an_id_is_the_same_as_text_and_as_a_number():
+    first, second = ids("12", 12)
+    assert first == second == int.from_bytes(blake2b(b"12", digest_size=8).digest(), "little")
+
+
+def test_different_ids_differ():
+    assert len(set(ids("1", "01", "1.0", " 1", "\uff11"))) == 5
+
+
+@pytest.mark.parametrize("task", ["a\nb", "{slot}", "\x00", "*", "../../etc", "é" * 32_768, 0, -5])
+def test_hostile_but_harmless_ids_are_accepted_as_they_are(task):
+    assert decoded(observation(task=task, id=task)).tasks == (str(task),)
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [
+        (None, "missing"),
+        ("", "missing"),
+        (1.5, "bad"),
+        (True, "bad"),
+        ([1], "bad"),
+        (np.arange(2), "bad"),
+        (b"ann", "bad"),
+        ("\ud800", "bad"),
+        pytest.param(10**5000, "bad", id="5000 digits"),
+    ],
+)
+def test_what_is_no_id_is_refused(value, expected):
+    assert reason(observation(task=value)) == f"{expected}_task"
+    assert reason(observation(id=value)) == f"{expected}_id"
+
+
+def test_ids_longer_than_the_limit_are_too_large():
+    assert reason(observation(task="x" * 65_537)) == "too_large"
+    assert reason(observation(id="é" * 32_769)) == "too_large"
+
+
+# Times
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [
+        (12, 12.0),
+        (12.5, 12.5),
+        (np.float32(12.5), 12.5),
+        ("12.5", 12.5),
+        ("1970-01-01T00:01:00Z", 60.0),
+        ("1970-01-01 00:01:00", 60.0),
+        ("1970-01-01T01:01:00+01:00", 60.0),
+        (datetime(1970, 1, 1, 0, 1), 60.0),
+        (datetime(1970, 1, 1, 1, 1, tzinfo=timezone(timedelta(hours=1))), 60.0),
+        (-1.0, -1.0),
+    ],
+)
+def test_times_are_seconds_since_the_epoch(value, expected):
+    assert epoch_seconds(value) == expected
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        None,
+        "",
+        "soon",
+        "1_000",
+        True,
+        [],
+        float("nan"),
+        float("inf"),
+        10**400,
+        1.7e12,
+        "0001-01-01T00:00+14:00",
+    ],
+)
+def test_what_is_no_time_is_refused(value):
+    assert reason(observation(time=value)) == "bad_time"
+
+
+# Labels
+
+
+@pytest.mark.parametrize("value", [1, 1.0, True, "1", "1.0", "true", "True", np.int64(1), np.bool_(True)])
+@pytest.mark.parametrize("classes", [(0, 1), ("0", "1"), (False, True), (0.0, 1.0)])
+def test_one_has_many_spellings(classes, value):
+    spec = TaskSpec(SPEC.features, Classification(classes))
+    assert decoded(label(value), spec=spec).events.y.tolist() == [1.0]
+
+
+def test_a_class_as_declared_goes_before_one_that_means_the_same():
+    spec = TaskSpec(SPEC.features, Classification(("1", "01", 1, "red")))
+    out = decoded(label("1"), label("01"), label(1), label("red"), spec=spec)
+    assert out.events.y.tolist() == [0.0, 1.0, 2.0, 3.0]
+    assert reason(label("1.0"), spec) == "unknown_class"
+
+
+@pytest.mark.parametrize("value", [2, "yes", "", float("nan"), 10**400, "x" * 10_000])
+def test_a_label_that_is_none_of_the_classes_is_refused(value):
+    assert reason(label(value)) == "unknown_class"
+
+
+@pytest.mark.parametrize("value", [None, [1], {}, b"1", np.arange(2)])
+def test_what_is_no_label_is_refused(value):
+    assert reason(label(value)) == reason(label(value), REGRESSION) == "bad_label"
+
+
+def test_a_regression_takes_numbers_within_its_range():
+    out = decoded(label(-1), label(0.5), label("0.25"), label(1), spec=REGRESSION)
+    assert out.events.y.tolist() == [-1.0, 0.5, 0.25, 1.0]
+    assert reason(label(1.01), REGRESSION) == "out_of_range"
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), "high", True])
+def test_a_regression_takes_finite_numbers_only(value):
+    assert reason(label(value), REGRESSION) == "bad_label"
+
+
+# Features and whole records
+
+
+@pytest.mark.parametrize("fields", [None, [("amount", 1.0)], "amount"])
+def test_an_observation_without_a_mapping_of_fields_is_refused(fields):
+    assert reason(observation(fields=fields)) == "bad_feature"
+
+
+def test_a_fault_of_the_log_is_malformed_and_keeps_its_words():
+    (rejected,) = decoded(observation(fault="not JSON")).rejected
+    assert rejected[1:] == ("malformed", "not JSON")
+
+
+def test_a_record_over_the_limit_is_too_large():
+    assert reason(observation(raw=b"x" * (MAX_RECORD_BYTES + 1), fault="longer")) == "too_large"
+    assert decoded(observation(raw=b"x" * MAX_RECORD_BYTES)).rejected == []
+
+
+SCALARS = (
+    st.none()
+    | st.booleans()
+    | st.integers(-(2**70), 2**70)
+    | st.floats(width=32)
+    | st.text(st.characters(), max_size=8)
+    | st.binary(max_size=4)
+    | st.datetimes()
+    | st.datetimes(timezones=st.just(UTC))
+    | st.sampled_from([0, 1, "0", "1", "\udfff", np.float32(2), np.int64(3)])
+)
+VALUES = st.recursive(
+    SCALARS, lambda inner: st.lists(inner, max_size=2) | st.dictionaries(st.text(), inner), max_leaves=3
+)
+FIELDS = (
+    st.none() | VALUES | st.fixed_dictionaries({}, optional=dict.fromkeys(["n", "o", "c", "p", "t"], VALUES))
+)
+RECORDS = st.builds(
+    Record,
+    offset=st.just(0),
+    kind=st.sampled_from(Kind),
+    task=VALUES,
+    id=VALUES,
+    time=VALUES,
+    label=VALUES,
+    fields=FIELDS,
+    fault=st.none() | st.just("broken"),
+)
+EVERY_COLUMN = Features(
+    (Numeric("n"), Numeric("o", optional=True), Category("c"), Cyclic("p", 24), Text("t"))
+)
+
+
+@given(records=st.lists(RECORDS, max_size=3))
+def test_any_record_becomes_an_event_or_a_rejection_and_never_an_exception(records):
+    for target in (Classification((0, 1)), Regression(-1, 1)):
+        out = decoded(*records, spec=TaskSpec(EVERY_COLUMN, target))
+        offsets = [r.offset for r in out.records] + [rejected.record.offset for rejected in out.rejected]
+        assert sorted(offsets) == list(range(7, 7 + len(records)))
+        assert np.isfinite(out.events.time_s).all()
+        assert all(len(rejected.detail) < 300 for rejected in out.rejected)
+
+
+# Counting
+
+
+def test_a_tally_counts_by_reason_and_keeps_the_first_case():
+    bad = [Rejected(observation(line=n), why, f"detail {n}") for n, why in enumerate(["a", "b", "a"], 1)]
+    once = tally({}, bad[:2], origin=lambda record: f"line {record.line}")
+    twice = tally(once, bad[2:], origin=lambda record: f"line {record.line}")
+    assert twice == {"a": Tally(2, "line 1", "detail 1"), "b": Tally(1, "line 2", "detail 2")}
+    assert once["a"].count == 1
