@@ -100,8 +100,8 @@ def _labels_by_offset(settings: Settings, table: pl.DataFrame) -> Float64:
     by_id = {name: (late, landed) for name, late, landed in table.iter_rows()}
     log = input_log(settings, task_spec(settings), None)
     labels = np.full((log.end(), 2), np.nan)
-    while (polled := log.poll(65_536)) is not None:
-        for record in polled.records:
+    while polled := log.poll(65_536):
+        for record in polled[0].records:
             if record.label is not None:
                 late, landed = by_id[record.id]
                 labels[record.offset] = late, landed.timestamp()

@@ -38,7 +38,6 @@ from engine.types import (
     Kind,
     Meta,
     Outcomes,
-    Source,
 )
 
 BLOCK, PREDICTED = 32, 128
@@ -143,20 +142,15 @@ class _Work:
     def _fresh(self) -> Bool:
         """Which events lie above their row's position; refuses events of another source, and claims the rows."""
         e, rows = self.events, self.rows
-        fresh = np.asarray(e.offset >= self.c.position[e.row, e.topic])
-        for topic, source in enumerate(e.source):
-            mine = np.unique(e.row[e.topic == topic])
-            known = self.c.position[mine, topic] > 0
-            moved = known & (
-                (rows["incarnation"][mine, topic] != source.incarnation)
-                | (rows["partition"][mine, topic] != source.partition)
-            )
-            if moved.any():
-                raise SourceMoved(_moved(self.states, rows, int(mine[moved][0]), topic, source))
-            claimed = np.unique(e.row[fresh & (e.topic == topic)])
-            rows["incarnation"][claimed, topic] = source.incarnation
-            rows["partition"][claimed, topic] = source.partition
-        return fresh
+        at = (e.row, e.topic)
+        unclaimed = self.c.position[at] == 0
+        for name in ("incarnation", "partition"):
+            given = getattr(e, name)
+            rows[name][e.row[unclaimed], e.topic[unclaimed]] = given[unclaimed]
+            moved = np.flatnonzero(rows[name][at] != given)
+            if len(moved):
+                raise SourceMoved(_moved(self.states, rows, e, int(moved[0])))
+        return np.asarray(e.offset >= self.c.position[at])
 
     def touched_and_stale(self) -> Int64:
         """Tasks with an event to fold whose fast parameters are of another theta."""
@@ -365,18 +359,16 @@ def _full(values: Float32) -> Float32:
     return block
 
 
-def _moved(states: TaskTable, rows: Any, u: int, topic: int, source: Source) -> str:
-    """Why events of another source are refused, and the way out."""
-    before = Source(int(rows["incarnation"][u, topic]), int(rows["partition"][u, topic]))
-    what = (
-        "partition"
-        if before.incarnation == source.incarnation
-        else "incarnation (topic created anew, or file changed)"
-    )
+def _moved(states: TaskTable, rows: Any, events: EventBatch, n: int) -> str:
+    """Why event `n` of another source is refused, and the way out."""
+    at = (events.row[n], events.topic[n])
+    incarnation, partition = int(events.incarnation[n]), int(events.partition[n])
+    same = int(rows["incarnation"][at]) == incarnation
+    what = "partition" if same else "incarnation (topic created anew, or file changed)"
     return (
-        f"task {states.ids[u]!r}: input topic {topic} was folded from partition {before.partition} of "
-        f"incarnation {before.incarnation:x}, these events come from partition {source.partition} of "
-        f"{source.incarnation:x}: another {what}; run `reptide rebuild` to make the rows anew from this log"
+        f"task {states.ids[at[0]]!r}: input topic {at[1]} was folded from partition {rows['partition'][at]} of "
+        f"incarnation {rows['incarnation'][at]:x}, these events come from partition {partition} of "
+        f"{incarnation:x}: another {what}; run `reptide rebuild` to make the rows anew from this log"
     )
 
 
@@ -386,5 +378,5 @@ def _no_events(spec: TaskSpec) -> EventBatch:
     return EventBatch(
         row=index, kind=np.zeros(0, np.uint8), id=np.zeros(0, np.uint64), time_s=np.zeros(0),
         x=np.zeros((0, spec.features.width), np.float32), has_x=np.zeros(0, np.bool_), y=np.zeros(0, np.float32),
-        topic=index, offset=index, source=(),
+        topic=index, offset=index, partition=index, incarnation=np.zeros(0, np.uint64),
     )  # fmt: skip

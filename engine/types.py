@@ -111,19 +111,14 @@ class EventBatch:
     topic: Int64
     """[N] index of the input topic."""
     offset: Int64
-    """[N] offset in the topic's partition; increasing within a topic and batch."""
-    source: tuple[Source, ...]
-    """[T] where each topic's events of this batch come from."""
+    """[N] offset in the topic's partition; increasing for the events of one task and topic."""
+    partition: Int64
+    """[N] of its input topic."""
+    incarnation: UInt64
+    """[N] of its input topic: another number where the topic was created anew."""
 
     def __len__(self) -> int:
         return len(self.row)
-
-
-class Source(NamedTuple):
-    """One partition of one incarnation of one input topic."""
-
-    incarnation: int
-    partition: int
 
 
 @dataclass(frozen=True)

@@ -4,6 +4,7 @@
     ├── SettingsError      a wrong or unknown setting; names its path
     ├── InputError         an input that cannot be read at all, or is not the one that rows were folded from
     ├── StoreError         a store that cannot be used
+    ├── Unavailable        a server that does not answer just now, or is full: ask again, nothing is lost
     └── CheckpointError    a version of theta that is damaged, cut short, or of another task spec
 
 `engine.types.EngineError` (and `engine.table.RowError` under it) is the engine's own; the command line
@@ -27,6 +28,10 @@ class InputError(ReptideError):
 
 class StoreError(ReptideError):
     """A store that cannot be used."""
+
+
+class Unavailable(ReptideError):
+    """A server that does not answer just now, or has no room: what was asked may be asked again as it was."""
 
 
 class CheckpointError(ReptideError):

@@ -13,7 +13,7 @@ from dataclasses import replace
 from engine.train import Round, start
 from streams.errors import ReptideError
 from streams.logs.output import OutputFile, Silence
-from streams.outputs import TOPICS
+from streams.outputs import TOPICS, DeadLetterLines
 from streams.run import Progress
 from streams.settings import Settings
 from streams.stores.memory import MemoryMeta, MemoryStore
@@ -36,7 +36,9 @@ def meta_train(settings: Settings, passes: int, show: Callable[[int, Progress], 
             )
         episodes = OutputFile(scratch / "episodes.jsonl")
         outputs = replace(
-            program.worker.outputs, logs={**dict.fromkeys(TOPICS, Silence()), "episodes": episodes}
+            program.worker.outputs,
+            logs={**dict.fromkeys(TOPICS, Silence()), "episodes": episodes},
+            dead_letters=DeadLetterLines(Silence(), program.log.origin),
         )
         worker = replace(
             program.worker,

@@ -6,10 +6,10 @@ is the same line, recognised by its task and id.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import orjson
@@ -29,8 +29,39 @@ NAMES = tuple(outcome.name.lower() for outcome in Outcome)
 PREDICTED, SCORED, DUPLICATE = int(Outcome.PREDICTED), int(Outcome.SCORED), int(Outcome.DUPLICATE)
 LABEL = int(Kind.LABEL)
 
+ALARM_FIELDS = ("task", "id", "partition", "offset", "time", "seen")
+
 DIGITS = 6
 """Probabilities and losses are written to this many decimals."""
+
+
+class DeadLetters(Protocol):
+    """Where events go that had to be refused: with their origin, the reason, and their bytes as they came."""
+
+    def append(self, rejected: Sequence[Rejected]) -> None:
+        """Add dead letters."""
+        ...
+
+    def sync(self) -> None:
+        """Keep what was appended over a crash of the machine."""
+        ...
+
+
+@dataclass(frozen=True)
+class DeadLetterLines:
+    """Dead letters as JSON lines."""
+
+    log: OutputLog
+    origin: Callable[[Record], str]
+
+    def append(self, rejected: Sequence[Rejected]) -> None:
+        """Add dead letters."""
+        if rejected:
+            self.log.append([_dead_letter(one, self.origin(one.record)) for one in rejected])
+
+    def sync(self) -> None:
+        """Keep what was appended over a crash of the machine."""
+        self.log.sync()
 
 
 @dataclass(frozen=True)
@@ -38,6 +69,7 @@ class Outputs:
     """The output topics of one worker."""
 
     logs: Mapping[str, OutputLog]
+    dead_letters: DeadLetters
     spec: TaskSpec
     support_rate: float
     """Share of episodes whose support set is kept; the others train theta to be good unadapted."""
@@ -47,26 +79,22 @@ class Outputs:
         self, events: EventBatch, records: Sequence[Record], tasks: Sequence[str], folded: Folded
     ) -> None:
         """Append the outcomes of one fold; `records` [N] and `tasks` [U] belong to its events and rows."""
-        lines = _outcome_lines(self.spec, events, records, tasks, folded)
-        lines["episodes"] = [
-            _episode_line(episode, tasks[episode.row], events, self.support_rate)
+        said = _outcome_lines(self.spec, events, records, tasks, folded)
+        said["episodes"] = [
+            (episode.row, _episode_line(episode, tasks[episode.row], events, self.support_rate))
             for episode in folded.episodes
         ]
-        for topic, content in lines.items():
-            if content:
-                self.logs[topic].append(content)
-
-    def reject(self, rejected: Sequence[Rejected], origins: Sequence[str]) -> None:
-        """Append dead letters: where each came from, why it was refused, and its bytes as they came."""
-        if rejected:
-            self.logs["dead-letter"].append(
-                [_dead_letter(*pair) for pair in zip(rejected, origins, strict=True)]
-            )
+        keys = [task.encode() for task in tasks]
+        for topic, lines in said.items():
+            if lines:
+                self.logs[topic].append([line for _, line in lines], [keys[row] for row, _ in lines])
 
     def sync(self) -> None:
         """Keep everything appended over a crash of the machine."""
-        for log in self.logs.values() if self.durable else ():
-            log.sync()
+        if self.durable:
+            for log in self.logs.values():
+                log.sync()
+            self.dead_letters.sync()
 
 
 def read_episode(line: bytes) -> tuple[str, int, Episode]:
@@ -95,16 +123,16 @@ def kept(task: str, labels: int, rate: float) -> bool:
 
 def _outcome_lines(
     spec: TaskSpec, events: EventBatch, records: Sequence[Record], tasks: Sequence[str], folded: Folded
-) -> dict[str, list[bytes]]:
-    """One line for each event that was folded now, in log order, and one for each alarm."""
-    lines: dict[str, list[bytes]] = {"predictions": [], "scores": [], "drifts": []}
+) -> dict[str, list[tuple[int, bytes]]]:
+    """One line for each event that was folded now, in log order, and one for each alarm; with its row."""
+    lines: dict[str, list[tuple[int, bytes]]] = {"predictions": [], "scores": [], "drifts": []}
     classes = spec.target.classes if isinstance(spec.target, Classification) else None
     for fact in map(_Fact._make, _columns(events, records, folded)):
         if fact.code == DUPLICATE:
             continue
         said = {
-            "task": tasks[fact.row], "id": fact.record.id, "offset": fact.offset, "time": fact.time,
-            "outcome": NAMES[fact.code],
+            "task": tasks[fact.row], "id": fact.record.id, "partition": fact.record.partition,
+            "offset": fact.offset, "time": fact.time, "outcome": NAMES[fact.code],
         }  # fmt: skip
         if fact.kind == LABEL:
             said["label"] = fact.y if classes is None else classes[int(fact.y)]
@@ -117,11 +145,9 @@ def _outcome_lines(
             said["loss"] = {"theta": theta, "adapted": adapted, "served": served}
         if fact.expired:
             said["expired"] = fact.expired
-        lines["scores" if fact.kind == LABEL else "predictions"].append(orjson.dumps(said))
+        lines["scores" if fact.kind == LABEL else "predictions"].append((fact.row, orjson.dumps(said)))
         if fact.alarm:
-            lines["drifts"].append(
-                orjson.dumps({key: said[key] for key in ("task", "id", "offset", "time", "seen")})
-            )
+            lines["drifts"].append((fact.row, orjson.dumps({key: said[key] for key in ALARM_FIELDS})))
     return lines
 
 
@@ -159,6 +185,7 @@ def _episode_line(episode: Episode, task: str, events: EventBatch, rate: float) 
     said = {
         "task": task,
         "labels": episode.labels,
+        "partition": int(events.partition[episode.event]),
         "offset": int(events.offset[episode.event]),
         "support": {
             "x": np.ascontiguousarray(episode.support_x[keep]),

@@ -58,7 +58,7 @@ def steps(program: Embedded) -> Iterator[Step]:
         position = program.log.position()
         if position % every == 0 and position > 0:
             program.trainer.round(position)
-        step = program.worker.step()
+        step = program.worker.step(every - position % every)
         if step is None:
             return
         yield step

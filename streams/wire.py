@@ -25,7 +25,7 @@ import numpy as np
 
 from engine.spec import Classification, Regression, TaskSpec
 from engine.types import EventBatch, Kind
-from streams.logs.base import Polled, Record
+from streams.logs.base import Place, Polled, Record
 
 R = TypeVar("R")
 
@@ -88,10 +88,10 @@ class _Refusal(Exception):
         self.detail = detail
 
 
-def decode(polled: Polled, spec: TaskSpec) -> Decoded:
-    """Check and encode the records of one poll; every record comes back, as an event or as `Rejected`."""
+def decode(polled: Sequence[Polled], spec: TaskSpec) -> Decoded:
+    """Check and encode the records of a poll; every record comes back, as an event or as `Rejected`."""
     label = _label_reader(spec.target)
-    checked = [_checked(record, label) for record in polled.records]
+    checked = [_checked(record, label) for part in polled for record in part.records]
     refused = [verdict for verdict in checked if isinstance(verdict, Rejected)]
     sound = [verdict for verdict in checked if isinstance(verdict, _Event)]
     carries = np.array([event.record.fields is not None for event in sound], dtype=bool)
@@ -103,16 +103,19 @@ def decode(polled: Polled, spec: TaskSpec) -> Decoded:
     )
     refused += [Rejected(sound[i].record, "bad_feature", detail) for i, detail in faulty.items()]
     kept = [i for i in range(len(sound)) if i not in faulty]
-    tasks, events = _batch([sound[i] for i in kept], x[kept], carries[kept], polled, spec.topics)
-    refused.sort(key=lambda rejected: rejected.record.offset)
+    incarnations = {(t, part.partition): i for part in polled for t, i in enumerate(part.incarnations)}
+    tasks, events = _batch([sound[i] for i in kept], x[kept], carries[kept], incarnations)
+    refused.sort(key=lambda rejected: (rejected.record.partition, rejected.record.offset))
     return Decoded(tasks, events, [sound[i].record for i in kept], refused)
 
 
 def _batch(
-    events: Sequence[_Event], x: Any, has_x: Any, polled: Polled, topics: int
+    events: Sequence[_Event], x: Any, has_x: Any, incarnations: Mapping[Place, int]
 ) -> tuple[tuple[str, ...], EventBatch]:
     """Sound events as arrays."""
     rows: dict[str, int] = {}
+    topic = [event.record.topic for event in events]
+    partition = [event.record.partition for event in events]
     batch = EventBatch(
         row=np.array([rows.setdefault(event.task, len(rows)) for event in events], np.int64),
         kind=np.array([event.record.kind for event in events], np.uint8),
@@ -121,10 +124,12 @@ def _batch(
         x=x,
         has_x=has_x,
         y=np.array([event.y for event in events], np.float32),
-        topic=np.full(len(events), polled.topic, np.int64),
+        topic=np.array(topic, np.int64),
         offset=np.array([event.record.offset for event in events], np.int64),
-        # A poll is of one topic; the others have no events in the batch, so their entry is not read.
-        source=(polled.source,) * topics,
+        partition=np.array(partition, np.int64),
+        incarnation=np.array(
+            [incarnations[place] for place in zip(topic, partition, strict=True)], np.uint64
+        ),
     )
     return tuple(rows), batch
 

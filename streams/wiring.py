@@ -28,7 +28,7 @@ from streams import settings as tree
 from streams.errors import SettingsError
 from streams.logs.file import FileLog, TableColumns
 from streams.logs.output import OutputFile
-from streams.outputs import TOPICS, Outputs
+from streams.outputs import TOPICS, DeadLetterLines, Outputs
 from streams.settings import Settings
 from streams.stores.checkpoints import DirectoryMeta
 from streams.stores.lmdb import LmdbStore
@@ -148,7 +148,8 @@ def embedded(settings: Settings) -> Embedded:
     store = LmdbStore(directory / "rows", settings.run.max_gib, settings.run.durable)
     versions = DirectoryMeta(directory / "theta")
     outputs = {topic: OutputFile(directory / "outputs" / f"{topic}.jsonl") for topic in TOPICS}
-    said = Outputs(outputs, spec, settings.outer.support_rate, settings.run.durable)
+    dead_letters = DeadLetterLines(outputs["dead-letter"], log.origin)
+    said = Outputs(outputs, dead_letters, spec, settings.outer.support_rate, settings.run.durable)
     outer = settings.outer
     worker = Worker(engine, log, store, ThetaCache(engine, versions), said, settings.run.batch, outer.every)
     trainer = Trainer(

@@ -1,7 +1,8 @@
 """The worker: poll, load, fold, produce, swap, commit. The order of effects is what makes a crash harmless.
 
-    1. poll a batch that ends before the next adoption point; what is malformed becomes a dead letter
-    2. adopt: the first worker to reach a point of the grid decides which theta its events are folded under
+    1. poll a batch; what is malformed becomes a dead letter
+    2. adopt: the first worker to reach a point of the grid decides which theta the events up to the next are
+       folded under; the batch is cut there
     3. load the rows; fold the events that lie above each row's position
     4. produce the outcomes
     5. swap the changed rows, each on the revision read; where another worker came first, reload and refold
@@ -13,18 +14,23 @@ then at or below its row's position, and nothing happens.
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import reduce
+from itertools import zip_longest
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from engine.fold import Engine, Folded
-from engine.types import EventBatch, Int64, Kind, Meta, Outcome
+from engine.types import EventBatch, Int64, Kind, Outcome
 from streams.logs.base import EventLog, Polled
 from streams.outputs import Outputs
 from streams.stores.base import RecordStore, Swap
 from streams.theta import ThetaCache
 from streams.wire import Decoded, decode
+
+SUMMED = ("events", "rejected", "observations", "scored", "alarms", "adaptations", "not_finite", "conflicts")
 
 
 class Step(NamedTuple):
@@ -39,6 +45,8 @@ class Step(NamedTuple):
     alarms: int
     adaptations: int
     not_finite: int
+    conflicts: int
+    """Rows that another worker wrote first; they were folded again."""
     version: int
     until_s: float
     """Latest event time of the batch."""
@@ -46,7 +54,7 @@ class Step(NamedTuple):
 
 @dataclass(frozen=True)
 class Worker:
-    """Folds one partition of a log into a store."""
+    """Folds the partitions of a log into a store."""
 
     engine: Engine
     log: EventLog
@@ -58,37 +66,53 @@ class Worker:
     grid: int = 4096
     """Theta is adopted where the offset is a multiple of this."""
 
-    def step(self, through: int | None = None) -> Step | None:
-        """Fold the next batch, up to offset `through` where given; None at the end of the log."""
-        position = self.log.position()
-        limit = min(self.batch, self.grid - position % self.grid)
-        polled = self.log.poll(limit if through is None else min(limit, through - position))
-        if polled is None:
-            return None
-        decoded = decode(polled, self.engine.spec)
-        meta = self.theta.get(self._adopted(polled))
-        self.outputs.reject(decoded.rejected, [self.log.origin(one.record) for one in decoded.rejected])
-        folded = self._fold(decoded, meta)
-        self.log.commit(self.log.position())
-        return _summary(decoded, folded, meta.version)
+    def step(self, at_most: int | None = None) -> Step | None:
+        """Fold the next batch, of `at_most` events where given; None where there are none (yet)."""
+        polled = self.log.poll(self.batch if at_most is None else min(self.batch, at_most))
+        return self.take(polled) if polled else None
 
-    def _adopted(self, polled: Polled) -> int:
-        """The version for this batch: adopted where its cell begins, by whoever came first."""
-        cell = polled.records[0].offset // self.grid * self.grid
-        return self.store.adopt(polled.source.partition, cell, self.theta.current())
+    def take(self, polled: Sequence[Polled]) -> Step:
+        """Fold what was polled; doing it again does nothing more.
 
-    def _fold(self, decoded: Decoded, meta: Meta) -> Folded:
+        Raises:
+            Unavailable: a server is away. Nothing is lost; what was polled may be taken again.
+
+        """
+        steps = [self._fold(decode(parts, self.engine.spec), version) for version, parts in self._cut(polled)]
+        self.log.commit({place: offset for part in polled for place, offset in part.after().items()})
+        return reduce(_added, steps)
+
+    def _cut(self, polled: Sequence[Polled]) -> Iterator[tuple[int, list[Polled]]]:
+        """What was polled, cut where theta is adopted; what is folded under one version stays together."""
+        pieces = [
+            [(self._adopted(piece), piece) for piece in cut_at_grid(part, self.grid)] for part in polled
+        ]
+        for side_by_side in zip_longest(*pieces):
+            by_version: dict[int, list[Polled]] = {}
+            for version, piece in filter(None, side_by_side):
+                by_version.setdefault(version, []).append(piece)
+            yield from by_version.items()
+
+    def _adopted(self, piece: Polled) -> int:
+        """The version of this cell of the grid: adopted where the cell begins, by whoever came first."""
+        cell = piece.position // self.grid * self.grid
+        return self.store.adopt(piece.partition, cell, self.theta.current())
+
+    def _fold(self, decoded: Decoded, version: int) -> Step:
         """Load, fold, produce and swap, again and again for tasks that another worker wrote meanwhile."""
-        first: Folded | None = None
+        self.outputs.dead_letters.append(decoded.rejected)
+        step: Step | None = None
         part = decoded
         while True:
-            folded = self.engine.fold(self.store.load(self.engine.layout, part.tasks), part.events, meta)
-            first = first or folded
+            states = self.store.load(self.engine.layout, part.tasks)
+            folded = self.engine.fold(states, part.events, self.theta.get(version))
+            step = step or _summary(decoded, folded, version)
             self.outputs.produce(part.events, part.records, part.tasks, folded)
             self.outputs.sync()
             lost = self._swap(part.events, folded)
             if not len(lost):
-                return first
+                return step
+            step = step._replace(conflicts=step.conflicts + len(lost))
             part = only(part, lost)
 
     def _swap(self, events: EventBatch, folded: Folded) -> Int64:
@@ -98,6 +122,17 @@ class Worker:
             return changed
         results = self.store.swap(folded.states.take(changed))
         return changed[[result is Swap.LOST for result in results]]
+
+
+def cut_at_grid(polled: Polled, grid: int) -> Iterator[Polled]:
+    """The records of one partition, cut where the first topic's offset passes a multiple of `grid`."""
+    position, start = polled.position, 0
+    for n, record in enumerate(polled.records):
+        if record.topic == 0 and record.offset // grid != position // grid:
+            if n > start:
+                yield polled._replace(position=position, records=polled.records[start:n])
+            position, start = record.offset, n
+    yield polled._replace(position=position, records=polled.records[start:])
 
 
 def only(decoded: Decoded, tasks: Int64) -> Decoded:
@@ -113,6 +148,14 @@ def only(decoded: Decoded, tasks: Int64) -> Decoded:
     return Decoded(tuple(decoded.tasks[u] for u in tasks), events, records, ())
 
 
+def _added(one: Step, other: Step) -> Step:
+    """Two parts of a batch as one."""
+    theta, adapted, served = (a + b for a, b in zip(one.loss_sums, other.loss_sums, strict=True))
+    summed = {name: getattr(one, name) + getattr(other, name) for name in SUMMED}
+    later = {name: max(getattr(one, name), getattr(other, name)) for name in ("version", "until_s")}
+    return one._replace(loss_sums=(theta, adapted, served), **summed, **later)
+
+
 def _summary(decoded: Decoded, folded: Folded, version: int) -> Step:
     out, events = folded.outcomes, decoded.events
     sums = np.nansum(out.loss, axis=0)
@@ -125,6 +168,7 @@ def _summary(decoded: Decoded, folded: Folded, version: int) -> Step:
         alarms=int(out.alarm.sum()),
         adaptations=folded.adaptations,
         not_finite=folded.not_finite,
+        conflicts=0,
         version=version,
         until_s=float(events.time_s.max(initial=0.0)),
     )

@@ -10,7 +10,7 @@ from engine.features import Category, Features, Text
 from engine.fold import BLOCK
 from engine.spec import Regression, TaskSpec
 from engine.support import SMALLEST_BUCKET
-from engine.types import Batch, EventBatch, Float32, Kind, Source
+from engine.types import Batch, EventBatch, Float32, Kind
 
 EXAMPLES = 5
 """Support examples of a checked task: fewer than the smallest bucket, so that there is padding."""
@@ -73,5 +73,6 @@ def event_stream(spec: TaskSpec, start: int, stop: int) -> EventBatch:
         y=labels_of(spec, EVENTS, seed=0)[index],
         topic=np.zeros(len(index), np.int64),
         offset=index,
-        source=(Source(1, 0),) * spec.topics,
+        partition=np.zeros(len(index), np.int64),
+        incarnation=np.ones(len(index), np.uint64),
     )

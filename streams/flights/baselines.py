@@ -61,8 +61,8 @@ def river_logistic(log: EventLog, numbers: Sequence[str], rate: float, l2: float
 
 
 def _records(log: EventLog) -> Iterator[Record]:
-    while (polled := log.poll(BATCH)) is not None:
-        yield from polled.records
+    while polled := log.poll(BATCH):
+        yield from polled[0].records
 
 
 def _features(record: Record, numbers: Sequence[str]) -> dict[str, Any]:

@@ -1,11 +1,18 @@
-"""Where events come from: an ordered, replayable log with committed positions. Kafka's words, unchanged."""
+"""Where events come from: ordered, partitioned logs with committed positions. Kafka's words, unchanged."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from math import nan
 from typing import Any, NamedTuple, Protocol
 
-from engine.types import Kind, Source
+from engine.types import Kind
+
+Place = tuple[int, int]
+"""One partition of one input topic: (index of the topic, number of the partition)."""
+
+Offsets = Mapping[Place, int]
+"""The next offset of each place."""
 
 
 class Record(NamedTuple):
@@ -27,23 +34,50 @@ class Record(NamedTuple):
     """The bytes as they came, where there are any."""
     fault: str | None = None
     """Why the record could not even be parsed."""
+    topic: int = 0
+    """Index of the input topic."""
+    partition: int = 0
+    key: bytes | None = None
+    """The message's key, where there is one."""
+    headers: Sequence[tuple[str, bytes]] = ()
+    """The message's headers."""
+    appended_s: float = nan
+    """When the log took it, wall clock; NaN where a log does not say."""
 
 
 class Polled(NamedTuple):
-    """The next records of one partition of one topic, in offset order."""
+    """The next records of one partition, in the order to fold them; with two input topics, of both."""
 
-    topic: int
-    """Index of the input topic."""
-    source: Source
+    partition: int
+    incarnations: tuple[int, ...]
+    """Of each input topic: another number where the topic was created anew."""
+    position: int
+    """The first topic's next offset before these records."""
     records: Sequence[Record]
+
+    def after(self) -> dict[Place, int]:
+        """The next offsets once these records are folded."""
+        return {(record.topic, record.partition): record.offset + 1 for record in self.records}
 
 
 class EventLog(Protocol):
-    """A partitioned log, read in order. Embedded logs have one topic and one partition."""
+    """A partitioned log, read in order within each partition."""
 
-    def poll(self, max_events: int, timeout_s: float = 0.0) -> Polled | None:
-        """At most that many next records, or None where there are none (yet)."""
+    def poll(self, max_events: int, timeout_s: float = 0.0) -> Sequence[Polled]:
+        """At most that many next records in all; nothing where there are none (yet)."""
         ...
+
+    def commit(self, offsets: Offsets) -> None:
+        """Everything below these offsets has taken effect and need not be read again."""
+        ...
+
+    def origin(self, record: Record) -> str:
+        """Where a record comes from, in words: file and line, or topic, partition and offset."""
+        ...
+
+
+class ReplayLog(EventLog, Protocol):
+    """A log of one topic and one partition that this process reads alone."""
 
     def position(self) -> int:
         """Offset of the next record to poll."""
@@ -57,14 +91,10 @@ class EventLog(Protocol):
         """Where a new reader starts: the offset after the last one committed."""
         ...
 
-    def commit(self, offset: int) -> None:
-        """Everything below this offset has taken effect and need not be read again."""
-        ...
-
     def end(self) -> int:
         """The offset after the last record, as far as known."""
         ...
 
-    def origin(self, record: Record) -> str:
-        """Where a record comes from, in words: file and line, or topic, partition and offset."""
-        ...
+
+ONLY: Place = (0, 0)
+"""The one place of a `ReplayLog`."""

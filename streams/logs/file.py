@@ -19,9 +19,9 @@ import numpy as np
 import orjson
 
 from engine.features import Features
-from engine.types import Int64, Kind, Source
+from engine.types import Int64, Kind
 from streams.errors import InputError
-from streams.logs.base import Polled, Record
+from streams.logs.base import ONLY, Offsets, Polled, Record
 from streams.logs.lines import open_csv, open_jsonl
 from streams.logs.parquet import ParquetTable
 from streams.logs.tables import Clock, Row, Table, TableColumns
@@ -54,25 +54,26 @@ class FileLog:
         clock = self._table.clock()
         self._rows = len(clock.times)
         self._order = _event_order(clock, labels_follow=columns.label_time is None)
-        self._source = Source(_incarnation(path, columns), 0)
+        self._incarnation = _incarnation(path, columns)
         self._commits = None if state is None else state / "position.json"
         self._committed = self._read_committed()
         self._position = self._committed
 
-    def poll(self, max_events: int, timeout_s: float = 0.0) -> Polled | None:  # noqa: ARG002 - a file never grows
-        """At most that many next records, or None at the end."""
-        events = self._order[self._position : self._position + max_events]
+    def poll(self, max_events: int, timeout_s: float = 0.0) -> list[Polled]:  # noqa: ARG002 - a file never grows
+        """At most that many next records; nothing at the end."""
+        position = self._position
+        events = self._order[position : position + max_events]
         if not len(events):
-            return None
+            return []
         kinds, rows = np.divmod(events, self._rows)
         records = [
             self._record(offset, KINDS[kind], row)
             for offset, (kind, row) in enumerate(
-                zip(kinds.tolist(), self._table.read(rows.tolist()), strict=True), self._position
+                zip(kinds.tolist(), self._table.read(rows.tolist()), strict=True), position
             )
         ]
         self._position += len(records)
-        return Polled(0, self._source, records)
+        return [Polled(0, (self._incarnation,), position, records)]
 
     def _record(self, offset: int, kind: Kind, row: Row) -> Record:
         values, c = row.values, self._columns
@@ -104,10 +105,11 @@ class FileLog:
         """Where a new reader starts: 0 where nothing was committed, or was of another file."""
         return self._committed
 
-    def commit(self, offset: int) -> None:
+    def commit(self, offsets: Offsets) -> None:
         """Everything below this offset has taken effect; kept over a crash."""
+        offset = offsets[ONLY]
         if self._commits is not None:
-            content = {"incarnation": self._source.incarnation, "offset": offset}
+            content = {"incarnation": self._incarnation, "offset": offset}
             _replace(self._commits, orjson.dumps(content))
         self._committed = offset
 
@@ -115,7 +117,7 @@ class FileLog:
         """Start anew where the position is lost: rows know what was folded into them."""
         try:
             content = orjson.loads(b"" if self._commits is None else self._commits.read_bytes())
-            same = content["incarnation"] == self._source.incarnation
+            same = content["incarnation"] == self._incarnation
             return int(content["offset"]) if same else 0
         except (FileNotFoundError, ValueError, KeyError, TypeError):
             return 0

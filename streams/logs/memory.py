@@ -8,12 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 
-from engine.types import Source
-from streams.logs.base import Polled, Record
+from streams.logs.base import ONLY, Offsets, Polled, Record
 
 Before = Callable[[str], None]
 
-MEMORY = Source(incarnation=1, partition=0)
+INCARNATION = 1
 
 
 class Crash(BaseException):
@@ -29,15 +28,13 @@ class MemoryLog:
 
     >>> from engine.types import Kind
     >>> log = MemoryLog([Record(0, Kind.OBSERVATION, "ann", "1", 0.0, fields={"amount": 2.5})])
-    >>> log.poll(10).records[0].task, log.poll(10)
-    ('ann', None)
+    >>> [polled] = log.poll(10)
+    >>> polled.records[0].task, log.poll(10)
+    ('ann', [])
     """
 
-    def __init__(
-        self, records: Iterable[Record] = (), source: Source = MEMORY, before: Before = no_crash
-    ) -> None:
+    def __init__(self, records: Iterable[Record] = (), before: Before = no_crash) -> None:
         self.records: list[Record] = []
-        self.source = source
         self.before = before
         self._position = 0
         self._committed = 0
@@ -48,12 +45,13 @@ class MemoryLog:
         for record in records:
             self.records.append(record._replace(offset=len(self.records)))
 
-    def poll(self, max_events: int, timeout_s: float = 0.0) -> Polled | None:  # noqa: ARG002 - nobody to wait for
-        """At most that many next records, or None at the end."""
+    def poll(self, max_events: int, timeout_s: float = 0.0) -> list[Polled]:  # noqa: ARG002 - nobody to wait for
+        """At most that many next records; nothing at the end."""
         self.before("poll")
+        position = self._position
         records = self.records[self._position : self._position + max_events]
         self._position += len(records)
-        return Polled(0, self.source, records) if records else None
+        return [Polled(0, (INCARNATION,), position, records)] if records else []
 
     def position(self) -> int:
         """Offset of the next record to poll."""
@@ -67,10 +65,10 @@ class MemoryLog:
         """Where a new reader starts."""
         return self._committed
 
-    def commit(self, offset: int) -> None:
+    def commit(self, offsets: Offsets) -> None:
         """Everything below this offset has taken effect."""
         self.before("commit")
-        self._committed = offset
+        self._committed = offsets[ONLY]
 
     def end(self) -> int:
         """Offset after the last record."""
@@ -88,7 +86,7 @@ class MemoryOutput:
         self.lines: list[bytes] = []
         self.before = before
 
-    def append(self, lines: Sequence[bytes]) -> None:
+    def append(self, lines: Sequence[bytes], keys: Sequence[bytes] = ()) -> None:  # noqa: ARG002 - one partition
         """Add lines."""
         self.before("append")
         self.lines += lines

@@ -15,8 +15,8 @@ BLOCK_BYTES = 65_536
 class OutputLog(Protocol):
     """Lines in order of appending. Positions are opaque but for 0, the start."""
 
-    def append(self, lines: Sequence[bytes]) -> None:
-        """Add lines; they hold no line break."""
+    def append(self, lines: Sequence[bytes], keys: Sequence[bytes] = ()) -> None:
+        """Add lines, which hold no line break; in a log of several partitions, lines of one key stay in order."""
         ...
 
     def sync(self) -> None:
@@ -42,7 +42,7 @@ class OutputFile:
         self._size = _whole_lines(path)
         self._file.truncate(self._size)
 
-    def append(self, lines: Sequence[bytes]) -> None:
+    def append(self, lines: Sequence[bytes], keys: Sequence[bytes] = ()) -> None:  # noqa: ARG002 - one partition
         """Add lines in one write; where it fails, as on a full disk, none of them."""
         content = b"".join(line + b"\n" for line in lines)
         try:
@@ -73,7 +73,7 @@ class OutputFile:
 class Silence:
     """An `OutputLog` that keeps nothing: for what is folded again, and was said before."""
 
-    def append(self, lines: Sequence[bytes]) -> None:
+    def append(self, lines: Sequence[bytes], keys: Sequence[bytes] = ()) -> None:
         """Keep nothing."""
 
     def sync(self) -> None:

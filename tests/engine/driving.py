@@ -19,7 +19,15 @@ from engine.fold import Engine, Folded
 from engine.models.mlp import mlp
 from engine.spec import Classification, InnerLoop, Memory, Policy, Regression, TaskSpec
 from engine.table import TaskTable
-from engine.types import EventBatch, Kind, Meta, Outcome, Outcomes, Source
+from engine.types import EventBatch, Kind, Meta, Outcome, Outcomes
+
+
+class Source(NamedTuple):
+    """Where the events of a topic come from."""
+
+    incarnation: int
+    partition: int
+
 
 ORIGIN = Source(incarnation=7, partition=0)
 
@@ -106,7 +114,8 @@ def batch_of(
         y=np.array([e.y for e in events], np.float32),
         topic=np.array([e.topic for e in events], np.int64),
         offset=np.arange(offset, offset + len(events)),
-        source=source,
+        partition=np.array([source[e.topic].partition for e in events], np.int64),
+        incarnation=np.array([source[e.topic].incarnation for e in events], np.uint64),
     )
 
 

@@ -22,12 +22,13 @@ from engine.learners.base import flatten
 from engine.models.mlp import mlp
 from engine.spec import InnerLoop, Memory, Policy, Regression
 from engine.support import bucket_of
-from engine.types import Batch, Meta, Outcome, Source
+from engine.types import Batch, Meta, Outcome
 from tests.engine.driving import (
     ORIGIN,
     SMALL,
     SPECS,
     Event,
+    Source,
     actions,
     batch_of,
     digest,

@@ -24,9 +24,9 @@ from engine.outer.backprop import Backprop
 from engine.spec import Classification, InnerLoop, Memory, Policy, TaskSpec
 from engine.train import FitSettings
 from engine.types import Kind
-from streams.logs.base import Record
+from streams.logs.base import ONLY, Offsets, Record
 from streams.logs.memory import Crash, MemoryLog, MemoryOutput, no_crash
-from streams.outputs import TOPICS, Outputs
+from streams.outputs import TOPICS, DeadLetterLines, Outputs
 from streams.run import steps
 from streams.stores.memory import MemoryMeta, MemoryStore
 from streams.theta import ThetaCache
@@ -91,7 +91,7 @@ class Left(NamedTuple):
 class _Lines(MemoryOutput):
     """An output that a crash can cut short between two lines, and that is read in a moment of its own."""
 
-    def append(self, lines: Sequence[bytes]) -> None:
+    def append(self, lines: Sequence[bytes], keys: Sequence[bytes] = ()) -> None:
         for line in lines:
             super().append([line])
 
@@ -111,9 +111,9 @@ class _Reader(MemoryLog):
     def committed(self) -> int:
         return self.world.committed
 
-    def commit(self, offset: int) -> None:
+    def commit(self, offsets: Offsets) -> None:
         self.before("commit")
-        self.world.committed = offset
+        self.world.committed = offsets[ONLY]
 
 
 class World:
@@ -134,7 +134,8 @@ class World:
         """A process that starts now."""
         log = _Reader(self)
         log.seek(max(0, self.committed - back))
-        outputs = Outputs(self.outputs, SPEC, support_rate=0.7)
+        dead_letters = DeadLetterLines(self.outputs["dead-letter"], log.origin)
+        outputs = Outputs(self.outputs, dead_letters, SPEC, support_rate=0.7)
         worker = Worker(engine(), log, self.store, ThetaCache(engine(), self.meta), outputs, batch, GRID)
         learner = GradientLearner(SPEC)
         trainer = Trainer(

@@ -126,8 +126,7 @@ def left(program: Embedded) -> Left:
 def users(program: Embedded) -> list[str]:
     records = program.log
     records.seek(0)
-    polled = records.poll(records.end())
-    return sorted({record.task for record in polled.records}) if polled else []
+    return sorted({record.task for polled in records.poll(records.end()) for record in polled.records})
 
 
 def counts(settings: Settings) -> dict[str, tuple[int, int]]:

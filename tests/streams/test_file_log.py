@@ -16,7 +16,7 @@ from engine.features import Category, Cyclic, Features, Numeric
 from engine.spec import Classification, TaskSpec
 from engine.types import Kind
 from streams.errors import InputError
-from streams.logs.base import EventLog, Record
+from streams.logs.base import ONLY, Record, ReplayLog
 from streams.logs.file import FileLog, TableColumns
 from streams.logs.memory import Crash, MemoryLog, MemoryOutput
 from streams.wire import decode
@@ -61,10 +61,10 @@ def lines(folder: Path, content: bytes, kind: str = "jsonl") -> Path:
     return path
 
 
-def everything(log: EventLog, at_once: int = 100) -> list[Record]:
+def everything(log: ReplayLog, at_once: int = 100) -> list[Record]:
     log.seek(0)
     records: list[Record] = []
-    while polled := log.poll(at_once):
+    for [polled] in iter(lambda: log.poll(at_once), []):
         records += polled.records
     return records
 
@@ -74,7 +74,7 @@ def names(records: list[Record]) -> list[tuple[object, Kind]]:
 
 
 @pytest.fixture(params=["csv", "jsonl", "parquet", "memory"])
-def log(request: pytest.FixtureRequest, tmp_path: Path) -> EventLog:
+def log(request: pytest.FixtureRequest, tmp_path: Path) -> ReplayLog:
     if request.param == "memory":
         file = FileLog(written(tmp_path, "jsonl"), COLUMNS, FEATURES)
         return MemoryLog(everything(file))
@@ -89,8 +89,8 @@ class TestEveryLog:
         assert [record.offset for record in everything(log)] == list(range(log.end()))
 
     def test_a_poll_returns_at_most_what_was_asked_for(self, log):
-        assert [len(log.poll(3).records) for _ in range(3)] == [3, 3, 2]
-        assert log.poll(3) is None
+        assert [len(log.poll(3)[0].records) for _ in range(3)] == [3, 3, 2]
+        assert log.poll(3) == []
 
     def test_the_result_does_not_depend_on_how_it_was_polled(self, log):
         assert everything(log, at_once=1) == everything(log, at_once=100)
@@ -102,16 +102,16 @@ class TestEveryLog:
     def test_seek_goes_back_and_forth(self, log):
         log.poll(5)
         log.seek(2)
-        assert [record.offset for record in log.poll(2).records] == [2, 3]
+        assert [record.offset for record in log.poll(2)[0].records] == [2, 3]
         log.seek(log.end())
-        assert log.poll(1) is None
+        assert log.poll(1) == []
 
     def test_nothing_is_committed_at_first_and_polling_commits_nothing(self, log):
         log.poll(4)
         assert log.committed() == 0
 
     def test_a_commit_is_read_back(self, log):
-        log.commit(4)
+        log.commit({ONLY: 4})
         assert log.committed() == 4
 
     def test_every_kind_of_log_gives_identical_decoded_events(self, log, tmp_path):
@@ -285,7 +285,7 @@ def test_any_bytes_in_a_line_never_raise_and_never_take_a_good_line_along(kind, 
     polled = FileLog(path, TableColumns(task=("card",), id="id", time="at"), spec.features).poll(1000)
     decoded = decode(polled, spec)
     assert {"first", "last"} <= {record.id for record in decoded.records}
-    assert len(decoded.records) + len(decoded.rejected) == len(polled.records)
+    assert len(decoded.records) + len(decoded.rejected) == len(polled[0].records)
 
 
 def refusal(path: Path, columns: TableColumns = COLUMNS) -> str:
@@ -335,7 +335,7 @@ def test_files_that_are_no_table_are_refused(tmp_path):
 def test_a_table_without_rows_is_a_log_without_events(tmp_path):
     for path in (lines(tmp_path, b""), written(tmp_path, "csv", TABLE.clear())):
         log = FileLog(path, COLUMNS, FEATURES)
-        assert (log.end(), log.poll(1)) == (0, None)
+        assert (log.end(), log.poll(1)) == (0, [])
 
 
 def test_seeking_beyond_the_end_is_refused(tmp_path):
@@ -351,20 +351,20 @@ def test_a_new_reader_starts_where_the_last_one_committed(tmp_path):
     path = written(tmp_path, "csv")
     log = FileLog(path, COLUMNS, FEATURES, tmp_path)
     log.poll(6)
-    log.commit(5)
-    assert [r.offset for r in FileLog(path, COLUMNS, FEATURES, tmp_path).poll(2).records] == [5, 6]
+    log.commit({ONLY: 5})
+    assert [r.offset for r in FileLog(path, COLUMNS, FEATURES, tmp_path).poll(2)[0].records] == [5, 6]
 
 
 @pytest.mark.parametrize("content", [b"", b'{"incarnation":', b"[]", b"{}", b'{"offset": 3}', b"\xff"])
 def test_a_torn_position_means_the_start(content, tmp_path):
     log = FileLog(written(tmp_path, "csv"), COLUMNS, FEATURES, tmp_path)
-    log.commit(5)
+    log.commit({ONLY: 5})
     (tmp_path / "position.json").write_bytes(content)
     assert FileLog(written(tmp_path, "csv"), COLUMNS, FEATURES, tmp_path).committed() == 0
 
 
 def incarnation(path: Path, columns: TableColumns = COLUMNS) -> int:
-    return FileLog(path, columns, FEATURES).poll(1).source.incarnation
+    return FileLog(path, columns, FEATURES).poll(1)[0].incarnations[0]
 
 
 def test_the_incarnation_stays_with_the_file(tmp_path):
@@ -378,7 +378,7 @@ def test_the_incarnation_stays_with_the_file(tmp_path):
 def test_a_changed_file_is_another_incarnation_and_starts_anew(tmp_path):
     path = written(tmp_path, "csv")
     first = incarnation(path)
-    FileLog(path, COLUMNS, FEATURES, tmp_path).commit(5)
+    FileLog(path, COLUMNS, FEATURES, tmp_path).commit({ONLY: 5})
     path.write_bytes(path.read_bytes().replace(b"1.5", b"1.6"))
     assert incarnation(path) != first
     assert FileLog(path, COLUMNS, FEATURES, tmp_path).committed() == 0
@@ -398,7 +398,12 @@ def test_a_crash_before_an_effect_leaves_it_undone():
 
     log = MemoryLog([Record(0, Kind.OBSERVATION, "ann", "1", 0.0, fields={})], before=die)
     output = MemoryOutput(before=die)
-    for effect in (lambda: log.poll(1), lambda: log.commit(1), lambda: output.append([b"x"]), output.sync):
+    for effect in (
+        lambda: log.poll(1),
+        lambda: log.commit({ONLY: 1}),
+        lambda: output.append([b"x"]),
+        output.sync,
+    ):
         with pytest.raises(Crash):
             effect()
     assert (log.position(), log.committed(), output.lines) == (0, 0, [])

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from engine.features import Category, Cyclic, Features, Numeric, Text
 from engine.spec import Classification, Regression, TaskSpec
-from engine.types import Kind, Source
+from engine.types import Kind
 from streams.logs.base import Polled, Record
 from streams.wire import MAX_RECORD_BYTES, Decoded, Rejected, Tally, decode, epoch_seconds, tally
 
@@ -30,13 +30,13 @@ def label(value: object, **changes) -> Record:
 
 
 def decoded(*records: Record, spec: TaskSpec = SPEC, topic: int = 0) -> Decoded:
-    numbered = [record._replace(offset=7 + i) for i, record in enumerate(records)]
-    return decode(Polled(topic, Source(5, 3), numbered), spec)
+    numbered = [record._replace(offset=7 + i, topic=topic, partition=3) for i, record in enumerate(records)]
+    return decode([Polled(3, (4, 5), 7, numbered)], spec)
 
 
 def reason(record: Record, spec: TaskSpec = SPEC) -> str:
     (rejected,) = decoded(record, spec=spec).rejected
-    assert rejected.record == record._replace(offset=7)
+    assert rejected.record == record._replace(offset=7, partition=3)
     return rejected.reason
 
 
@@ -61,17 +61,24 @@ def test_a_batch_keeps_log_order_and_numbers_tasks_as_they_appear():
 
 def test_arrays_have_the_types_the_engine_declares():
     for events in (decoded(observation(), label(1)).events, decoded().events):
-        types = ["i8", "u1", "u8", "f8", "f4", "?", "f4", "i8", "i8"]
+        types = ["i8", "u1", "u8", "f8", "f4", "?", "f4", "i8", "i8", "i8", "u8"]
         fields = ["row", "kind", "id", "time_s", "x", "has_x", "y", "topic", "offset"]
+        fields += ["partition", "incarnation"]
         assert [getattr(events, name).dtype for name in fields] == [np.dtype(t) for t in types]
         assert events.x.shape == (len(events), 1)
 
 
-def test_the_source_stands_at_the_topic_of_the_poll():
+def test_an_event_knows_the_partition_and_incarnation_of_its_topic():
     two = TaskSpec(SPEC.features, SPEC.target, topics=2)
     events = decoded(observation(), spec=two, topic=1).events
-    assert events.topic.tolist() == [1]
-    assert events.source[1] == Source(5, 3)
+    assert (events.topic.tolist(), events.partition.tolist(), events.incarnation.tolist()) == ([1], [3], [5])
+
+
+def test_partitions_polled_together_are_one_batch():
+    parts = [Polled(p, (10 + p,), 0, [observation()._replace(task=f"t{p}", partition=p)]) for p in (2, 0)]
+    events = decode(parts, SPEC).events
+    assert (events.partition.tolist(), events.incarnation.tolist()) == ([2, 0], [12, 10])
+    assert events.row.tolist() == [0, 1]
 
 
 def test_a_label_may_carry_features():
