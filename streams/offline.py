@@ -14,6 +14,7 @@ from engine.train import Round, start
 from streams.errors import ReptideError
 from streams.logs.output import OutputFile, Silence
 from streams.outputs import TOPICS, DeadLetterLines
+from streams.rounds import Rounds
 from streams.run import Progress
 from streams.settings import Settings
 from streams.stores.memory import MemoryMeta, MemoryStore
@@ -49,8 +50,8 @@ def meta_train(settings: Settings, passes: int, show: Callable[[int, Progress], 
         )
         while worker.step() is not None:
             pass
-        trainer = replace(program.trainer, episodes=episodes)
-        found, _ = trainer.episodes_from(0, 0)
+        trainer = program.trainer
+        found, _ = Rounds(trainer, episodes).episodes_from(0, 0)
         if not found:
             raise ReptideError(f"{settings.input.path}: no task has a label, so there is nothing to train on")
         state = trainer.counted(found, start(trainer.learner, settings.run.seed))

@@ -97,8 +97,18 @@ class Outputs:
             self.dead_letters.sync()
 
 
-def read_episode(line: bytes) -> tuple[str, int, Episode]:
-    """The task, the offset of the ending label, and the episode of an `episodes` line."""
+class FoundEpisode(NamedTuple):
+    """An episode as it lies in the `episodes` output."""
+
+    task: str
+    partition: int
+    offset: int
+    """Of the label that ended it."""
+    episode: Episode
+
+
+def read_episode(line: bytes) -> FoundEpisode:
+    """Read a line of the `episodes` output."""
     said = orjson.loads(line)
     support, query = said["support"], said["query"]
     width = len(query["x"][0])
@@ -112,7 +122,7 @@ def read_episode(line: bytes) -> tuple[str, int, Episode]:
         query_x=np.array(query["x"], np.float32),
         query_y=np.array(query["y"], np.float32),
     )
-    return said["task"], said["offset"], episode
+    return FoundEpisode(said["task"], said["partition"], said["offset"], episode)
 
 
 def kept(task: str, labels: int, rate: float) -> bool:

@@ -57,7 +57,7 @@ def steps(program: Embedded) -> Iterator[Step]:
     while True:
         position = program.log.position()
         if position % every == 0 and position > 0:
-            program.trainer.round(position)
+            program.rounds.run(position)
         step = program.worker.step(every - position % every)
         if step is None:
             return

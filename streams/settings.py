@@ -151,6 +151,8 @@ class Outer(Section):
     steps: int = Field(0, ge=0)
     support_rate: float = Field(1.0, ge=0, le=1)
     """Share of episodes that keep their support set; the others train theta to be good unadapted."""
+    held_out: float = Field(0.05, ge=0, lt=1)
+    """Share of tasks, chosen by a hash of their id, that judge each new version and are never trained on."""
 
 
 class Run(Section):

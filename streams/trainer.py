@@ -1,86 +1,93 @@
 """The trainer: episodes in, versions of theta out. It alone writes versions.
 
-Its checkpoint holds what it has consumed: the position in the episodes log, and the offset of the input
-up to which episodes were trained on. So an episode produced again after a crash is recognised, and a
-round that was published is never run twice.
+Tasks chosen by a hash of their id are held out: never trained on, they judge each candidate. A candidate
+that is refused is thrown away with its optimizer state; the version published then is theta as it was.
+
+A checkpoint holds what was consumed: so an episode produced again after a crash is recognised, and
+training that was published is never done twice.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from hashlib import blake2b
+from typing import Any, NamedTuple
 
 import torch
 
 from engine.episodes import sample, stack
+from engine.gate import Verdict, gate
 from engine.learners.gradient import GradientLearner
 from engine.outer.base import OuterRule
 from engine.train import FitSettings, Round, Statistics, TrainState, fit, start, with_statistics
-from engine.types import Episode, Episodes
-from streams.logs.output import OutputLog
-from streams.outputs import read_episode
+from engine.types import Episodes
+from streams.outputs import FoundEpisode
 from streams.stores.base import Checkpoint, MetaStore
 from streams.theta import checked
 
-LINES_AT_ONCE = 1024
 STATISTICS = ("count", "mean", "m2")
+
+
+class Advance(NamedTuple):
+    """What one version of theta was made from."""
+
+    version: int
+    episodes: int
+    rounds: list[Round]
+    verdict: Verdict
+    published: bool
+    """False where another trainer came first."""
 
 
 @dataclass(frozen=True)
 class Trainer:
-    """Runs a round of the outer loop whenever it is due, on the episodes that came since the last."""
+    """Trains theta on episodes, judges the result on held-out tasks, and publishes it."""
 
     learner: GradientLearner
     rule: OuterRule
     fit: FitSettings
-    episodes: OutputLog
     store: MetaStore
     seed: int = 0
     batch: int = 32
     """Episodes of one outer step."""
+    held_out: float = 0.0
+    """Share of tasks that are never trained on."""
 
-    def round(self, through: int) -> list[Round]:
-        """Train on every episode that ended below offset `through`, and publish; nothing if that was done."""
-        before = self._newest()
-        consumed = dict(before.numbers) if before else {"position": 0, "through": 0}
-        if consumed["through"] >= through:
-            return []
-        found, position = self.episodes_from(consumed["position"], consumed["through"], through)
-        if not found:
-            return []
-        state, rounds = self.take(found, self.counted(found, self._state(before)))
-        self.publish((before.version if before else 0) + 1, state, {"position": position, "through": through})
-        return rounds
+    def newest(self) -> Checkpoint | None:
+        """The version in force; None before the first.
 
-    def episodes_from(self, position: int, since: int, below: int | None = None) -> tuple[list[Episode], int]:
-        """Episodes from a position on that ended in a range of offsets, each once; and the position after.
+        Raises:
+            CheckpointError: it is damaged, or of another task spec.
 
-        A worker that died, or runs ahead, may have left episodes from beyond a round that is due: they are
-        not consumed. All that ended below an offset were appended before the first that did not.
         """
-        found: dict[tuple[str, int], Episode] = {}
-        while True:
-            lines, after = self.episodes.read(position, LINES_AT_ONCE)
-            if not lines:
-                return list(found.values()), position
-            for number, (task, offset, episode) in enumerate(map(read_episode, lines)):
-                if below is not None and offset >= below:
-                    return list(found.values()), self.episodes.read(position, number)[1]
-                if offset >= since:
-                    found.setdefault((task, episode.labels), episode)
-            position = after
+        version = self.store.current()
+        fingerprint = self.learner.spec.theta_fingerprint()
+        return checked(self.store.load(version), fingerprint) if version else None
 
-    def counted(self, found: list[Episode], state: TrainState) -> TrainState:
+    def advance(
+        self, before: Checkpoint | None, found: Sequence[FoundEpisode], consumed: Mapping[str, Any]
+    ) -> Advance:
+        """Make the next version from episodes; `consumed` says in its checkpoint how far they reached."""
+        judges = [one.episode for one in found if held_out(one.task, self.held_out)]
+        taught = [one for one in found if not held_out(one.task, self.held_out)]
+        state = self.state(before)
+        candidate, rounds = self.take(taught, self.counted(taught, state))
+        verdict = gate(self.learner, state.params, candidate.params, judges, self.batch)
+        version = (before.version if before else 0) + 1
+        published = self.publish(version, state if verdict.refused else candidate, consumed)
+        return Advance(version, len(found), rounds, verdict, published)
+
+    def counted(self, found: Sequence[FoundEpisode], state: TrainState) -> TrainState:
         """Count the new examples of episodes into the statistics; to be done once for each episode."""
-        seen = torch.cat([torch.from_numpy(episode.query_x) for episode in found])
-        return with_statistics(self.learner, state, seen)
+        seen = [torch.from_numpy(one.episode.query_x) for one in found]
+        return with_statistics(self.learner, state, torch.cat(seen)) if seen else state
 
-    def take(self, found: list[Episode], state: TrainState) -> tuple[TrainState, list[Round]]:
+    def take(self, found: Sequence[FoundEpisode], state: TrainState) -> tuple[TrainState, list[Round]]:
         """Train on every episode once."""
         return fit(self.learner, self.rule, self._batches(found, state.step), state, self.fit)
 
-    def publish(self, version: int, state: TrainState, consumed: dict[str, Any]) -> bool:
+    def publish(self, version: int, state: TrainState, consumed: Mapping[str, Any]) -> bool:
         """Write a version, unless another trainer has."""
         trainer = {f"optimizer.{name}": value for name, value in state.optimizer.items()}
         trainer |= {f"statistics.{name}": getattr(state.statistics, name) for name in STATISTICS}
@@ -88,17 +95,8 @@ class Trainer:
         checkpoint = Checkpoint(version, fingerprint, state.params, trainer, {**consumed, "step": state.step})
         return self.store.publish(checked(checkpoint, fingerprint))
 
-    def _newest(self) -> Checkpoint | None:
-        version = self.store.current()
-        fingerprint = self.learner.spec.theta_fingerprint()
-        return checked(self.store.load(version), fingerprint) if version else None
-
-    def _batches(self, found: list[Episode], step: int) -> Iterator[Episodes]:
-        """Every episode once, in an order drawn from the seed and the step."""
-        shuffled = sample(found, len(found), seed=self.seed, step=step)
-        return (stack(shuffled[i : i + self.batch], self.batch) for i in range(0, len(shuffled), self.batch))
-
-    def _state(self, before: Checkpoint | None) -> TrainState:
+    def state(self, before: Checkpoint | None) -> TrainState:
+        """What training goes on from."""
         if before is None:
             return start(self.learner, self.seed)
         statistics = Statistics(*(before.trainer[f"statistics.{name}"] for name in STATISTICS))
@@ -109,3 +107,14 @@ class Trainer:
         }
         params = {name: before.params[name] for name in self.learner.init(self.seed)}
         return TrainState(params, optimizer, before.numbers["step"], statistics)
+
+    def _batches(self, found: Sequence[FoundEpisode], step: int) -> Iterator[Episodes]:
+        """Every episode once, in an order drawn from the seed and the step."""
+        shuffled = [one.episode for one in sample(found, len(found), seed=self.seed, step=step)]
+        return (stack(shuffled[i : i + self.batch], self.batch) for i in range(0, len(shuffled), self.batch))
+
+
+def held_out(task: str, share: float) -> bool:
+    """Whether a task is in the share that judges and never teaches; the same for ever."""
+    digest = blake2b(task.encode(), digest_size=4, person=b"held out").digest()
+    return int.from_bytes(digest, "little") < share * 2**32

@@ -29,6 +29,7 @@ from streams.errors import SettingsError
 from streams.logs.file import FileLog, TableColumns
 from streams.logs.output import OutputFile
 from streams.outputs import TOPICS, DeadLetterLines, Outputs
+from streams.rounds import Rounds
 from streams.settings import Settings
 from streams.stores.checkpoints import DirectoryMeta
 from streams.stores.lmdb import LmdbStore
@@ -64,6 +65,7 @@ class Embedded:
     store: LmdbStore
     worker: Worker
     trainer: Trainer
+    rounds: Rounds
     outputs: dict[str, OutputFile]
 
     def close(self) -> None:
@@ -130,7 +132,7 @@ def detector(section: tree.Drift) -> Detector:
 
 def fit_settings(section: tree.Outer) -> FitSettings:
     """The optimizer's part of the outer loop's settings."""
-    return FitSettings(**section.model_dump(exclude={"rule", "every", "batch", "support_rate"}))
+    return FitSettings(**section.model_dump(exclude={"rule", "every", "batch", "support_rate", "held_out"}))
 
 
 def input_log(settings: Settings, spec: TaskSpec, state: Path | None) -> FileLog:
@@ -156,9 +158,9 @@ def embedded(settings: Settings) -> Embedded:
         learner,
         RULES[outer.rule](),
         fit_settings(outer),
-        outputs["episodes"],
         versions,
         settings.run.seed,
         outer.batch,
+        outer.held_out,
     )
-    return Embedded(engine, log, store, worker, trainer, outputs)
+    return Embedded(engine, log, store, worker, trainer, Rounds(trainer, outputs["episodes"]), outputs)

@@ -27,6 +27,7 @@ from engine.types import Kind
 from streams.logs.base import ONLY, Offsets, Record
 from streams.logs.memory import Crash, MemoryLog, MemoryOutput, no_crash
 from streams.outputs import TOPICS, DeadLetterLines, Outputs
+from streams.rounds import Rounds
 from streams.run import steps
 from streams.stores.memory import MemoryMeta, MemoryStore
 from streams.theta import ThetaCache
@@ -138,10 +139,9 @@ class World:
         outputs = Outputs(self.outputs, dead_letters, SPEC, support_rate=0.7)
         worker = Worker(engine(), log, self.store, ThetaCache(engine(), self.meta), outputs, batch, GRID)
         learner = GradientLearner(SPEC)
-        trainer = Trainer(
-            learner, Backprop(), FitSettings(lr=0.1), self.outputs["episodes"], self.meta, seed=1, batch=4
-        )
-        return Embedded(engine(), log, self.store, worker, trainer, self.outputs)  # type: ignore[arg-type]
+        trainer = Trainer(learner, Backprop(), FitSettings(lr=0.1), self.meta, seed=1, batch=4, held_out=0.5)
+        rounds = Rounds(trainer, self.outputs["episodes"])
+        return Embedded(engine(), log, self.store, worker, trainer, rounds, self.outputs)  # type: ignore[arg-type]
 
     def left(self) -> Left:
         layout = engine().layout

@@ -1,0 +1,91 @@
+"""A candidate passes unless held-out tasks are worse off by more than chance explains."""
+
+from __future__ import annotations
+
+from functools import partial
+
+import numpy as np
+import pytest
+import torch
+
+from engine.features import Features, Numeric
+from engine.gate import FEWEST, gate, losses_after_adaptation
+from engine.learners.gradient import GradientLearner
+from engine.models.mlp import mlp
+from engine.spec import Classification, InnerLoop, TaskSpec
+from engine.types import Batch, Episode, Params
+
+SPEC = TaskSpec(
+    Features((Numeric("a"), Numeric("b"))),
+    Classification((0, 1)),
+    network=partial(mlp, hidden=(8,)),
+    inner=InnerLoop(steps=1),
+)
+LEARNER = GradientLearner(SPEC)
+THETA = LEARNER.init(0)
+
+
+def episodes(count: int) -> list[Episode]:
+    rng = np.random.default_rng(3)
+
+    def drawn(n: int) -> tuple[np.ndarray, np.ndarray]:
+        x = rng.normal(size=(n, 2)).astype(np.float32)
+        return x, (x[:, 0] > 0).astype(np.float32)
+
+    made = []
+    for number in range(count):
+        (sx, sy), (qx, qy) = drawn(int(rng.integers(0, 9))), drawn(5)
+        weight = np.full(len(sy), 1 / max(len(sy), 1), np.float32)
+        made.append(Episode(-1, number, -1, sx, sy, weight, qx, qy))
+    return made
+
+
+def shifted(by: float) -> Params:
+    """Theta that favours one class, whatever it is shown."""
+    last = [name for name in THETA if name.endswith("bias")][-1]
+    return {**THETA, last: THETA[last] + torch.tensor([by, -by])}
+
+
+def test_the_loss_of_an_episode_is_that_of_its_query_set_after_adaptation():
+    [one] = episodes(1)
+    x, y = torch.from_numpy(one.support_x), torch.from_numpy(one.support_y)
+    fast = LEARNER.adapt(THETA, Batch(x[None], y[None], torch.from_numpy(one.support_weight)[None]))
+    outputs = LEARNER.predict(THETA, fast, torch.from_numpy(one.query_x)[None])[0]
+    by_hand = torch.nn.functional.cross_entropy(outputs, torch.from_numpy(one.query_y).long())
+    assert losses_after_adaptation(LEARNER, THETA, [one], 4)[0] == pytest.approx(float(by_hand), rel=1e-5)
+
+
+def test_the_loss_does_not_depend_on_the_block():
+    some = episodes(11)
+    np.testing.assert_allclose(
+        losses_after_adaptation(LEARNER, THETA, some, 4),
+        losses_after_adaptation(LEARNER, THETA, some, 16),
+        rtol=1e-5,
+    )
+
+
+def test_theta_against_itself_passes():
+    verdict = gate(LEARNER, THETA, THETA, episodes(20), 8)
+    assert not verdict.refused
+    assert verdict.loss_before == verdict.loss_after
+    assert verdict.episodes == 20
+
+
+def test_a_candidate_that_is_worse_is_refused_and_the_other_way_round_it_passes():
+    worse = shifted(4.0)
+    assert gate(LEARNER, THETA, worse, episodes(40), 8).refused
+    assert not gate(LEARNER, worse, THETA, episodes(40), 8).refused
+
+
+def test_a_few_episodes_refuse_nothing():
+    assert not gate(LEARNER, THETA, shifted(4.0), episodes(FEWEST - 1), 8).refused
+
+
+def test_a_candidate_that_is_not_finite_is_refused_without_any_episode():
+    broken = {**THETA, next(iter(LEARNER.learned)): torch.full_like(THETA[LEARNER.learned[0]], float("nan"))}
+    assert gate(LEARNER, THETA, broken, [], 8).refused
+
+
+def test_without_episodes_a_candidate_passes():
+    verdict = gate(LEARNER, THETA, shifted(4.0), [], 8)
+    assert (verdict.episodes, verdict.refused) == (0, False)
