@@ -12,6 +12,7 @@ summation by shape, so only a fixed shape makes a task's bits independent of its
 from __future__ import annotations
 
 from collections.abc import Iterator
+from time import perf_counter
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -58,6 +59,8 @@ class Folded(NamedTuple):
     """Tasks adapted, recomputations for a new theta included."""
     not_finite: int
     """Adaptations and predictions that were not finite and were not used."""
+    inner_loops: list[tuple[float, int]]
+    """Of each run of the inner loop over a block: wall seconds, and tasks."""
 
 
 class Prediction(NamedTuple):
@@ -138,6 +141,7 @@ class _Work:
         self.episodes: list[Episode] = []
         self.adaptations = 0
         self.not_finite = 0
+        self.inner_loops: list[tuple[float, int]] = []
 
     def _fresh(self) -> Bool:
         """Which events lie above their row's position; refuses events of another source, and claims the rows."""
@@ -289,8 +293,10 @@ class _Work:
             for part in _blocks(len(members), BLOCK):
                 padding = padded(support, members[part], BLOCK)
                 block = Batch(*(column.to(self.engine.device) for column in padding))
+                began = perf_counter()
                 fast = flatten(self.engine.learner.adapt(self.meta.params, block))
                 values[members[part]] = fast.cpu().numpy()[: len(part)]
+                self.inner_loops.append((perf_counter() - began, len(part)))
         return values
 
     def _keep(self, tasks: Int64, values: Float32) -> None:
@@ -321,7 +327,7 @@ class _Work:
         states = TaskTable(self.states.layout, self.states.ids, self.rows[:-1])
         outcomes = Outcomes(**self.out._asdict(), adapted=self.adapted)
         episodes = sorted(self.episodes, key=lambda episode: episode.event)
-        return Folded(states, outcomes, episodes, self.adaptations, self.not_finite)
+        return Folded(states, outcomes, episodes, self.adaptations, self.not_finite, self.inner_loops)
 
 
 def rules_of(spec: TaskSpec) -> scan.Rules:

@@ -49,6 +49,7 @@ class Results(NamedTuple):
     version: Any
     seen: Any
     waited_s: Any
+    weight: Any
     alarm: Any
     expired: Any
 
@@ -95,6 +96,7 @@ RESULTS_LAYOUT = arrays(
         ("int64", 1),
         ("int64", 1),
         ("float64", 1),
+        ("float64", 1),
         ("boolean", 1),
         ("int64", 1),
     ],
@@ -130,6 +132,7 @@ def blank_results(events: int, outputs: int) -> Results:
         version=np.zeros(events, np.int64),
         seen=np.zeros(events, np.int64),
         waited_s=np.full(events, np.nan),
+        weight=np.full(events, np.nan),
         alarm=np.zeros(events, np.bool_),
         expired=np.zeros(events, np.int64),
     )
@@ -245,6 +248,7 @@ def observe(c: Any, u: int, e: Any, n: int, r: Any, version: int, out: Any) -> N
     for k in range(r.outputs):
         p[2, k] = mixed(p, weight, k)
     out.code[n] = PREDICTED
+    out.weight[n] = weight
     out.version[n] = version
     out.seen[n] = c.seq[u]
     c.pending_id[u, lane] = e.id[n]

@@ -137,6 +137,8 @@ class Outcomes:
     """[N] how many labels the task had learned from when the prediction was made."""
     waited_s: Float64
     """[N] event time from prediction to label, for scored labels."""
+    weight: Float64
+    """[N] the adapted model's share in a prediction served now; NaN elsewhere."""
     alarm: Bool
     """[N] whether this label raised the drift alarm."""
     adapted: Bool
