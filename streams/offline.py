@@ -53,7 +53,7 @@ def meta_train(settings: Settings, passes: int, show: Callable[[int, Progress], 
         trainer = program.trainer
         found, _ = Rounds(trainer, episodes).episodes_from(0, 0)
         if not found:
-            raise ReptideError(f"{settings.input.path}: no task has a label, so there is nothing to train on")
+            raise ReptideError("no task of the input has a label, so there is nothing to train on")
         state = trainer.counted(found, start(trainer.learner, settings.run.seed))
         rounds: list[Round] = []
         for number in range(passes):

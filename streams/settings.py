@@ -10,14 +10,14 @@ import json
 import tomllib
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError
 
 from streams.errors import SettingsError
 
 PREFIX = "REPTIDE_"
-OTHER_VARIABLES = {"REPTIDE_DATA"}
+OTHER_VARIABLES = {"REPTIDE_DATA", "REPTIDE_TEST_KAFKA"}
 """Variables with the prefix that are no settings."""
 
 
@@ -25,6 +25,9 @@ class Section(BaseModel):
     """A part of the tree."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
+
+
+S = TypeVar("S", bound=Section)
 
 
 class Input(Section):
@@ -168,11 +171,66 @@ class Run(Section):
     """Whether every batch is on disk before the next begins; off, a power cut may cost the last seconds."""
 
 
+class Kafka(Section):
+    """Where `worker`, `trainer` and `produce` find their topics."""
+
+    bootstrap: tuple[str, ...] = Field(min_length=1)
+    """Brokers to begin with, as host:port."""
+    inputs: tuple[str, ...] = Field(("events",), min_length=1, max_length=2)
+    """One topic for observations and labels; or two, observations first, with as many partitions each."""
+    outputs: str | None = None
+    """What the names of output topics begin with; the name of the stream and a dot where it is not given."""
+    group: str | None = None
+    """Consumer group of the workers; stream and row fingerprint where it is not given."""
+    client: Literal["kafka-python", "confluent"] = "kafka-python"
+    dataschema: str | None = None
+    """An event whose `ce_dataschema` is another one is refused."""
+    expired: Literal["fail", "skip"] = "fail"
+    """What to do where the log no longer holds the next event: stop, or go on with the oldest it has."""
+    session_timeout_s: float = Field(45.0, ge=6)
+    security: dict[str, SecretStr] = {}
+    """TLS and SASL, in the words of the client library, such as sasl_plain_password."""
+
+
+class Redis(Section):
+    """Where rows and versions of theta live."""
+
+    url: SecretStr
+    """redis://user:password@host:port/0, or rediss:// for TLS."""
+    cluster: bool = False
+    ttl_s: float = Field(0.0, ge=0)
+    """A row not written for so long is dropped; 0 keeps rows for ever."""
+    timeout_s: float = Field(5.0, gt=0)
+    tasks: int = Field(0, ge=0)
+    """How many tasks to expect; with it, the memory they need is checked at the start."""
+
+
+class Service(Section):
+    """The long-running processes."""
+
+    durability_lag_s: float = Field(2.0, ge=0)
+    """How long after a write the store may still forget it: 2 under Redis' `appendfsync everysec`, 0 under
+    `always`. Offsets are committed, and versions of theta shown, only after it."""
+    budget_s: float = Field(0.25, gt=0, le=60)
+    """How long one batch should take; the size of batches follows."""
+    publish_every_s: float = Field(5.0, gt=0)
+    """The trainer publishes a version no more often."""
+    host: str = "127.0.0.1"
+    """Where /metrics, /healthz and /readyz are served."""
+    port: int | None = Field(None, ge=0, le=65_535)
+    """Nothing is served where it is not given; 0 takes a free port."""
+    ready_lag: int = Field(100_000, ge=0)
+    """A worker further behind is not ready."""
+
+
 class Settings(Section):
     """The whole tree."""
 
     title: str = "Reptide"
-    input: Input
+    stream: str = Field("reptide", pattern=r"^[A-Za-z0-9._-]{1,64}$")
+    """Names the stream in Redis keys, topics and the consumer group."""
+    input: Input | None = None
+    """The file that `run` replays and `produce` sends."""
     features: tuple[Feature, ...] = Field(min_length=1)
     target: Target
     model: Model = Model()
@@ -183,6 +241,9 @@ class Settings(Section):
     hedge: Hedge = Hedge()
     outer: Outer = Outer()
     run: Run = Run()
+    kafka: Kafka | None = None
+    redis: Redis | None = None
+    service: Service = Service()
 
 
 def load_settings(path: Path, environment: Mapping[str, str], flags: Sequence[str] = ()) -> Settings:
@@ -210,6 +271,18 @@ def validated(tree: Mapping[str, Any], where: str) -> Settings:
             for mistake in error.errors()
         )
         raise SettingsError(f"{where}: {mistakes}") from None
+
+
+def required(section: S | None, name: str) -> S:
+    """A section that a command cannot do without.
+
+    Raises:
+        SettingsError: it is not there.
+
+    """
+    if section is None:
+        raise SettingsError(f"{name}: this command needs the section [{name}]")
+    return section
 
 
 def _plain(mistake: Mapping[str, Any]) -> str:
@@ -251,6 +324,6 @@ def _set(tree: dict[str, Any], keys: Sequence[str], value: Any) -> None:
 
 def _anchored(settings: Settings, folder: Path) -> Settings:
     """Relative paths, made relative to the settings file."""
-    source = settings.input.model_copy(update={"path": folder / settings.input.path})
+    source = settings.input and settings.input.model_copy(update={"path": folder / settings.input.path})
     run = settings.run.model_copy(update={"directory": folder / settings.run.directory})
     return settings.model_copy(update={"input": source, "run": run})

@@ -14,7 +14,7 @@ from streams.logs.output import OutputFile, OutputLog
 from streams.report import write_report
 from streams.report.contents import Drift, Rejection, Run, RunReport
 from streams.run import Progress
-from streams.settings import Settings
+from streams.settings import Settings, required
 from streams.wire import Tally, tally
 from streams.wiring import Embedded
 
@@ -81,7 +81,7 @@ def summarise(settings: Settings, program: Embedded, totals: Progress) -> str:
     spec = program.engine.spec
     evaluation = evaluate(spec.target, scores_of(program.outputs["scores"], spec.target))
     run = Run(
-        source=str(settings.input.path),
+        source=str(required(settings.input, "input").path),
         events=totals.events,
         tasks=sum(1 for _ in program.store.tasks()),
         seconds=totals.seconds,

@@ -30,7 +30,7 @@ from streams.logs.file import FileLog, TableColumns
 from streams.logs.output import OutputFile
 from streams.outputs import TOPICS, DeadLetterLines, Outputs
 from streams.rounds import Rounds
-from streams.settings import Settings
+from streams.settings import Settings, required
 from streams.stores.checkpoints import DirectoryMeta
 from streams.stores.lmdb import LmdbStore
 from streams.theta import ThetaCache
@@ -137,8 +137,9 @@ def fit_settings(section: tree.Outer) -> FitSettings:
 
 def input_log(settings: Settings, spec: TaskSpec, state: Path | None) -> FileLog:
     """The input, replayed."""
-    columns = TableColumns(**settings.input.model_dump(exclude={"path"}))
-    return FileLog(settings.input.path, columns, spec.features, state)
+    section = required(settings.input, "input")
+    columns = TableColumns(**section.model_dump(exclude={"path"}))
+    return FileLog(section.path, columns, spec.features, state)
 
 
 def embedded(settings: Settings) -> Embedded:

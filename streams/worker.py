@@ -15,7 +15,7 @@ then at or below its row's position, and nothing happens.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import reduce
 from itertools import zip_longest
 from typing import Any, NamedTuple
@@ -23,12 +23,13 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from engine.fold import Engine, Folded
-from engine.types import EventBatch, Int64, Kind, Outcome
+from engine.types import EventBatch, Int64, Kind, Meta, Outcome
 from streams.logs.base import EventLog, Polled
 from streams.outputs import Outputs
 from streams.stores.base import RecordStore, Swap
+from streams.telemetry import Telemetry
 from streams.theta import ThetaCache
-from streams.wire import Decoded, decode
+from streams.wire import Decoded, Rejected, decode
 
 SUMMED = ("events", "rejected", "observations", "scored", "alarms", "adaptations", "not_finite", "conflicts")
 
@@ -65,6 +66,7 @@ class Worker:
     """At most this many events at once."""
     grid: int = 4096
     """Theta is adopted where the offset is a multiple of this."""
+    telemetry: Telemetry = field(default_factory=Telemetry)
 
     def step(self, at_most: int | None = None) -> Step | None:
         """Fold the next batch, of `at_most` events where given; None where there are none (yet)."""
@@ -96,32 +98,57 @@ class Worker:
     def _adopted(self, piece: Polled) -> int:
         """The version of this cell of the grid: adopted where the cell begins, by whoever came first."""
         cell = piece.position // self.grid * self.grid
-        return self.store.adopt(piece.partition, cell, self.theta.current())
+        with self.telemetry.store_seconds("adopt"):
+            return self.store.adopt(piece.partition, cell, self.theta.current())
 
     def _fold(self, decoded: Decoded, version: int) -> Step:
         """Load, fold, produce and swap, again and again for tasks that another worker wrote meanwhile."""
         self.outputs.dead_letters.append(decoded.rejected)
-        step: Step | None = None
-        part = decoded
+        meta, part, step = self.theta.get(version), self._remembered(decoded), None
         while True:
-            states = self.store.load(self.engine.layout, part.tasks)
-            folded = self.engine.fold(states, part.events, self.theta.get(version))
-            step = step or _summary(decoded, folded, version)
-            self.outputs.produce(part.events, part.records, part.tasks, folded)
-            self.outputs.sync()
+            folded = self._produced(part, meta)
             lost = self._swap(part.events, folded)
+            step = step or self._counted(part, folded, meta, decoded.rejected)
             if not len(lost):
                 return step
             step = step._replace(conflicts=step.conflicts + len(lost))
-            part = only(part, lost)
+            part = self._remembered(only(part, lost))
+
+    def _remembered(self, decoded: Decoded) -> Decoded:
+        """Leave out the events of tasks that were to be forgotten; they are not even dead letters."""
+        forgotten = self.store.forgotten(decoded.tasks)
+        if not forgotten:
+            return decoded
+        kept = [u for u, task in enumerate(decoded.tasks) if task not in forgotten]
+        self.telemetry.forgotten(int((~np.isin(decoded.events.row, kept)).sum()))
+        return only(decoded, np.array(kept, np.int64))
+
+    def _produced(self, part: Decoded, meta: Meta) -> Folded:
+        """Fold, and produce the outcomes."""
+        with self.telemetry.store_seconds("load"):
+            states = self.store.load(self.engine.layout, part.tasks)
+        folded = self.engine.fold(states, part.events, meta)
+        self.outputs.produce(part.events, part.records, part.tasks, folded)
+        self.outputs.sync()
+        return folded
 
     def _swap(self, events: EventBatch, folded: Folded) -> Int64:
         """Write the rows that changed; returns the tasks whose row another worker wrote first."""
         changed = np.unique(events.row[folded.outcomes.code != Outcome.DUPLICATE])
         if not len(changed):
             return changed
-        results = self.store.swap(folded.states.take(changed))
+        with self.telemetry.store_seconds("swap"):
+            results = self.store.swap(folded.states.take(changed))
+        self.telemetry.swapped(results)
         return changed[[result is Swap.LOST for result in results]]
+
+    def _counted(self, part: Decoded, folded: Folded, meta: Meta, rejected: Sequence[Rejected]) -> Step:
+        """Count a batch in the metrics and for the eye; what is folded again is not counted again."""
+        self.telemetry.rejected(one.reason for one in rejected)
+        self.telemetry.folded(folded.outcomes, folded.outcomes.weight, folded.not_finite)
+        for seconds, tasks in folded.inner_loops:
+            self.telemetry.adapted(seconds, tasks)
+        return _summary(part.events, folded, meta.version)._replace(rejected=len(rejected))
 
 
 def cut_at_grid(polled: Polled, grid: int) -> Iterator[Polled]:
@@ -156,12 +183,12 @@ def _added(one: Step, other: Step) -> Step:
     return one._replace(loss_sums=(theta, adapted, served), **summed, **later)
 
 
-def _summary(decoded: Decoded, folded: Folded, version: int) -> Step:
-    out, events = folded.outcomes, decoded.events
+def _summary(events: EventBatch, folded: Folded, version: int) -> Step:
+    out = folded.outcomes
     sums = np.nansum(out.loss, axis=0)
     return Step(
         events=len(events),
-        rejected=len(decoded.rejected),
+        rejected=0,
         observations=int((events.kind == Kind.OBSERVATION).sum()),
         scored=int((out.code == Outcome.SCORED).sum()),
         loss_sums=(float(sums[0]), float(sums[1]), float(sums[2])),

@@ -96,5 +96,25 @@ class ReplayLog(EventLog, Protocol):
         ...
 
 
+class GroupLog(EventLog, Protocol):
+    """A log whose partitions are shared among the members of a consumer group."""
+
+    def wait(self, timeout_s: float) -> None:
+        """Stay a member of the group for so long without reading on."""
+        ...
+
+    def assigned(self) -> set[int]:
+        """The partitions that are this member's."""
+        ...
+
+    def lag(self) -> Mapping[Place, int]:
+        """How many events of each place assigned were not polled yet, as far as known."""
+        ...
+
+    def close(self) -> None:
+        """Leave the group."""
+        ...
+
+
 ONLY: Place = (0, 0)
 """The one place of a `ReplayLog`."""

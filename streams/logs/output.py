@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from itertools import islice
 from pathlib import Path
 from typing import Protocol
 
@@ -16,7 +15,7 @@ class OutputLog(Protocol):
     """Lines in order of appending. Positions are opaque but for 0, the start."""
 
     def append(self, lines: Sequence[bytes], keys: Sequence[bytes] = ()) -> None:
-        """Add lines, which hold no line break; in a log of several partitions, lines of one key stay in order."""
+        """Add lines, not blank and without line breaks; of several partitions, lines of one key go to the same."""
         ...
 
     def sync(self) -> None:
@@ -59,10 +58,29 @@ class OutputFile:
 
     def read(self, position: int, max_lines: int) -> tuple[list[bytes], int]:
         """At most that many whole lines from a position, and the position after them."""
+        lines: list[bytes] = []
         with self._path.open("rb") as file:
             file.seek(position)
-            lines = [line[:-1] for line in islice(file, max_lines) if line.endswith(b"\n")]
-        return lines, position + sum(len(line) + 1 for line in lines)
+            while len(lines) < max_lines and (line := file.readline()).endswith(b"\n"):
+                position += len(line)
+                if not line.isspace():
+                    lines.append(line[:-1])
+        return lines, position
+
+    def erase(self, condemned: Callable[[bytes], bool]) -> int:
+        """Overwrite lines with blanks, which readers pass over, so that no position moves; returns how many."""
+        erased = position = 0
+        with self._path.open("r+b") as file:
+            for line in iter(file.readline, b""):
+                if not line.isspace() and condemned(line):
+                    file.seek(position)
+                    file.write(b" " * (len(line) - 1))
+                    file.seek(position + len(line))
+                    erased += 1
+                position += len(line)
+            file.flush()
+            os.fsync(file.fileno())
+        return erased
 
     def close(self) -> None:
         """Let go of the file."""

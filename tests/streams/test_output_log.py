@@ -30,10 +30,10 @@ class TestEveryOutput:
         assert output.read(0, 10)[0] == [b"one", b"two", b"three"]
 
     def test_reading_goes_on_where_it_stopped(self, output: OutputLog):
-        output.append([b"one", b"", b"three"])
+        output.append([b"one", b"two", b"three"])
         first, position = output.read(0, 2)
         rest, end = output.read(position, 2)
-        assert (first, rest) == ([b"one", b""], [b"three"])
+        assert (first, rest) == ([b"one", b"two"], [b"three"])
         assert output.read(end, 2) == ([], end)
 
     def test_appending_nothing_adds_nothing(self, output: OutputLog):

@@ -1,0 +1,59 @@
+"""What a process does while a server is away: it asks again, until it is answered or told to stop."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from threading import Event
+from types import FrameType
+from typing import TypeVar
+
+from streams.errors import Unavailable
+
+T = TypeVar("T")
+
+RETRY_S = 0.25
+
+
+class Stopped(Exception):
+    """The process was told to stop while a server was away; nothing is lost."""
+
+
+def patiently(
+    action: Callable[[], T],
+    stopping: Event,
+    wait: Callable[[float], object],
+    told: Callable[[Unavailable], None],
+) -> T:
+    """Do something until no server is away.
+
+    Raises:
+        Stopped: the process is to stop first.
+
+    """
+    while True:
+        try:
+            return action()
+        except Unavailable as error:
+            told(error)
+        if stopping.is_set():
+            raise Stopped
+        wait(RETRY_S)
+
+
+@contextmanager
+def stopping_on_signals() -> Iterator[Event]:
+    """An event that SIGTERM or SIGINT sets; a second one ends the process at once."""
+    stopping = Event()
+
+    def stop(number: int, _: FrameType | None) -> None:
+        stopping.set()
+        signal.signal(number, signal.SIG_DFL)
+
+    before = {number: signal.signal(number, stop) for number in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        yield stopping
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -1,0 +1,109 @@
+"""`reptide worker`: one member of the group that folds a stream, until it is told to stop.
+
+A server that is away stops nothing for good: the batch in hand is taken again, whole, while the log keeps the
+membership alive. Told to stop, the worker finishes its batch and leaves the group; what it has not
+committed by then its successor reads again and recognises.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from threading import Event
+from time import perf_counter, time
+
+import numpy as np
+
+from streams.errors import Unavailable
+from streams.health import Health
+from streams.logs.base import GroupLog, Polled
+from streams.roles.patience import Stopped, patiently
+from streams.run import Progress, settle_collector
+from streams.worker import Worker
+
+POLL_S = 0.1
+SMALLEST_BATCH = 32
+CONDITIONS = ("partitions", "servers", "lag")
+"""What a worker must have to be ready."""
+
+
+@dataclass
+class WorkerService:
+    """Runs a worker on its partitions."""
+
+    worker: Worker
+    log: GroupLog
+    topics: Sequence[str]
+    """Names of the input topics."""
+    health: Health
+    budget_s: float
+    """How long a batch should take."""
+    ready_lag: int
+    show: Callable[[Progress], None]
+    say: Callable[[str], None]
+    """Tells an operator, in a sentence."""
+    progress: Progress = field(default_factory=Progress)
+    away: str = ""
+    """Why the last attempt failed; empty while all servers answer."""
+
+    def run(self, stopping: Event) -> Progress:
+        """Fold until told to stop."""
+        settle_collector()
+        batch = self.worker.batch
+        try:
+            while not stopping.is_set():
+                polled = patiently(lambda: self.log.poll(batch, POLL_S), stopping, stopping.wait, self._away)  # noqa: B023
+                self._report()
+                if polled:
+                    took = self._take(polled, stopping)
+                    batch = self._sized(batch, took)
+        except Stopped:
+            self.say("stopped while a server was away; the batch in hand will be folded by a successor")
+        finally:
+            self.log.close()
+        return self.progress
+
+    def _take(self, polled: Sequence[Polled], stopping: Event) -> float:
+        """Fold one batch; returns how long that took, from the last attempt on."""
+        began = perf_counter()
+
+        def attempt() -> None:
+            nonlocal began
+            began = perf_counter()
+            self.progress.add(self.worker.take(polled))
+
+        patiently(attempt, stopping, self.log.wait, self._away)
+        took = perf_counter() - began
+        appended = np.array([record.appended_s for part in polled for record in part.records])
+        self.worker.telemetry.batch(took, len(appended), time() - appended)
+        self._back()
+        self.show(self.progress)
+        return took
+
+    def _sized(self, batch: int, took: float) -> int:
+        """The next batch, so that it takes about the budget."""
+        fitting = batch * min(2.0, max(0.5, self.budget_s / max(took, 1e-6)))
+        return int(min(self.worker.batch, max(SMALLEST_BATCH, fitting)))
+
+    def _report(self) -> None:
+        """Set what the metrics and the probes show."""
+        lag, assigned = self.log.lag(), self.log.assigned()
+        self.health.alive()
+        self.worker.telemetry.lag({(self.topics[topic], p): events for (topic, p), events in lag.items()})
+        self.health.say("partitions", bool(assigned), f"{len(assigned)} partitions assigned")
+        behind = sum(lag.values())
+        self.health.say("lag", behind <= self.ready_lag, f"{behind:,} events behind")
+
+    def _away(self, error: Unavailable) -> None:
+        """A server is away: say so once, and not be ready."""
+        self.health.alive()
+        self.health.say("servers", False, str(error))
+        if str(error) != self.away:
+            self.say(f"waiting: {error}")
+        self.away = str(error)
+
+    def _back(self) -> None:
+        if self.away:
+            self.say("going on")
+        self.away = ""
+        self.health.say("servers", True, "answer")

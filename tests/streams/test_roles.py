@@ -1,0 +1,272 @@
+"""The loops of worker and trainer: servers that go away, being told to stop, and episodes that come again."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from threading import Event
+from typing import Any, NamedTuple
+
+import pytest
+
+from engine.learners.gradient import GradientLearner
+from engine.outer.backprop import Backprop
+from engine.train import FitSettings
+from streams.errors import Unavailable
+from streams.health import Health
+from streams.logs.memory import MemoryLog
+from streams.outputs import read_episode
+from streams.roles import trainer as training
+from streams.roles import worker as working
+from streams.roles.trainer import TrainerService
+from streams.roles.worker import WorkerService
+from streams.stores.memory import MemoryMeta
+from streams.telemetry import Telemetry
+from streams.trainer import Trainer
+from tests.faults.model import SPEC, World, bits, stream
+
+
+class Group(MemoryLog):
+    """A log of one member, that tells it to stop at its end."""
+
+    def __init__(self, world: World, stopping: Event) -> None:
+        super().__init__(before=world.before)
+        self.records, self.stopping = world.records, stopping
+        self.waits = 0
+        self.closed = False
+
+    def poll(self, max_events: int, timeout_s: float = 0.0) -> Any:
+        polled = super().poll(max_events, timeout_s)
+        if not polled:
+            self.stopping.set()
+        return polled
+
+    def wait(self, timeout_s: float) -> None:
+        self.waits += 1
+
+    def assigned(self) -> set[int]:
+        return {0}
+
+    def lag(self) -> Mapping[tuple[int, int], int]:
+        return {(0, 0): self.end() - self.position()}
+
+    def close(self) -> None:
+        self.closed = True
+
+
+class Case:
+    """A worker's service over a world in memory."""
+
+    def __init__(self, hook: Callable[[str], None] = lambda effect: None) -> None:
+        self.stopping = Event()
+        self.world = World(stream(2, 60))
+        self.world.hook = hook
+        self.log = Group(self.world, self.stopping)
+        self.said: list[str] = []
+        self.health = Health(working.CONDITIONS, 60.0)
+        worker = replace(self.world.program(7).worker, log=self.log)
+        self.service = WorkerService(
+            worker, self.log, ["events"], self.health, 0.25, 10, lambda progress: None, self.said.append
+        )
+
+    def run(self) -> Case:
+        self.service.run(self.stopping)
+        return self
+
+
+def away(effect: str, times: int) -> Callable[[str], None]:
+    """A server that does not answer the first attempts at an effect."""
+    left = iter(range(times))
+
+    def hook(now: str) -> None:
+        if now == effect and next(left, None) is not None:
+            raise Unavailable(f"{effect}: no answer")
+
+    return hook
+
+
+@pytest.fixture(scope="module")
+def calm() -> Case:
+    return Case().run()
+
+
+@pytest.mark.parametrize("effect", ["adopt", "load", "append", "sync", "swap"])
+def test_a_server_that_is_away_for_a_while_changes_nothing_but_the_time_it_takes(effect, calm):
+    case = Case(away(effect, 3)).run()
+    assert case.world.left() == calm.world.left()
+    assert case.log.waits == 3
+    assert [said for said in case.said if said.startswith("waiting")] == [f"waiting: {effect}: no answer"]
+    assert case.said[-1] == "going on"
+
+
+def test_a_worker_whose_store_is_away_is_alive_and_not_ready():
+    seen: list[str] = []
+    case = Case(away("swap", 1))
+    case.log.wait = lambda timeout_s: seen.extend(case.health.unready())  # type: ignore[method-assign]
+    case.run()
+    assert "servers: swap: no answer" in seen
+    assert case.health.unready() == case.health.stuck() == []
+
+
+def test_told_to_stop_while_a_server_is_away_it_stops_and_commits_nothing_of_the_batch():
+    case = Case(away("swap", 10**6))
+    case.log.wait = lambda timeout_s: case.stopping.set()  # type: ignore[method-assign]
+    case.run()
+    assert case.log.closed
+    assert case.log.committed() == 0
+    assert case.world.store.rows == {}
+    assert "successor" in case.said[-1]
+
+
+def test_told_to_stop_it_finishes_its_batch_and_leaves_the_group():
+    case = Case()
+    case.service.show = lambda progress: case.stopping.set()
+    case.run()
+    assert case.log.closed
+    assert case.log.committed() == case.log.position() == 7
+
+
+def test_the_size_of_a_batch_follows_the_time_budget():
+    case = Case()
+    case.service.worker = replace(case.service.worker, batch=4096)
+    size = case.service._sized
+    assert size(1000, 0.5) == 500
+    assert size(1000, 0.2) == 1250
+    assert size(1000, 100.0) == 500
+    assert size(4096, 0.01) == 4096
+    assert size(40, 100.0) == working.SMALLEST_BATCH
+
+
+# Trainer
+
+
+class Said(NamedTuple):
+    partition: int
+    value: bytes | None
+
+
+class Episodes:
+    """The partitions of an episodes topic, as lists."""
+
+    def __init__(self, *partitions: list[bytes]) -> None:
+        self.partitions = partitions
+        self.closed = False
+
+    def read(self, positions: Mapping[int, int], max_messages: int) -> tuple[list[Said], dict[int, int]]:
+        after = {p: positions.get(p, 0) for p in range(len(self.partitions))}
+        read: list[Said] = []
+        for p, lines in enumerate(self.partitions):
+            taken = lines[after[p] :][: max_messages - len(read)]
+            after[p] += len(taken)
+            read += [Said(p, line) for line in taken]
+        return read, after
+
+    def close(self) -> None:
+        self.closed = True
+
+
+@pytest.fixture(scope="module")
+def lines() -> list[bytes]:
+    """The episodes that a worker leaves on a log of 60 events."""
+    world = World(stream(1, 60))
+    worker = world.program(20).worker
+    while worker.step() is not None:
+        pass
+    return world.outputs["episodes"].lines
+
+
+def service(episodes: Episodes, store: MemoryMeta) -> TrainerService:
+    trainer = Trainer(GradientLearner(SPEC), Backprop(), FitSettings(lr=0.1), store, seed=1, batch=4)
+    health = Health(training.CONDITIONS, 60.0)
+    return TrainerService(
+        trainer, episodes, Telemetry(), health, 0.01, lambda advance: None, lambda said: None
+    )
+
+
+def test_a_turn_trains_on_every_episode_once_and_says_where_it_got_to(lines):
+    store = MemoryMeta()
+    one = service(Episodes(lines), store)
+    advance = one.turn()
+    assert advance is not None
+    assert advance.episodes == len({read_episode(line)[:3] for line in lines})
+    assert store.load(1).numbers["positions"] == {"0": len(lines)}
+    assert one.turn() is None
+
+
+def test_a_trainer_that_died_goes_on_from_what_it_published(lines):
+    store, other = MemoryMeta(), MemoryMeta()
+    both = service(Episodes(lines), store)
+    first = Episodes(lines[:10])
+    service(first, store).turn()
+    service(Episodes(lines), store).turn()
+    whole = service(Episodes(lines[:10]), other)
+    whole.turn()
+    whole.episodes = Episodes(lines)
+    whole.turn()
+    assert [bits(v.params) for v in store.versions] == [bits(v.params) for v in other.versions]
+    assert both.turn() is None
+
+
+def test_episodes_that_come_again_are_recognised(lines):
+    once, twice = MemoryMeta(), MemoryMeta()
+    service(Episodes(lines), once).turn()
+    repeated = [*lines[:12], *lines[4:12], *lines[12:], *lines]
+    service(Episodes(repeated), twice).turn()
+    assert bits(once.load(1).params) == bits(twice.load(1).params)
+    assert service(Episodes([*repeated, *lines]), twice).turn() is None
+
+
+def test_each_partition_of_the_input_has_a_place_of_its_own(lines):
+    elsewhere = [line.replace(b'"partition":0', b'"partition":1') for line in lines]
+    advance = service(Episodes([*lines, *elsewhere]), MemoryMeta()).turn()
+    assert advance is not None
+    assert advance.episodes == 2 * len(lines)
+
+
+def test_what_another_trainer_published_first_is_gone_on_from(lines):
+    store = MemoryMeta()
+    one, other = service(Episodes(lines), store), service(Episodes(lines), store)
+
+    def other_comes_first(effect: str) -> None:
+        store.before = lambda effect: None
+        assert other.turn()
+
+    store.before = other_comes_first
+    advance = one.turn()
+    assert advance is not None
+    assert not advance.published
+    assert one.turn() is None
+    assert store.current() == 1
+
+
+@pytest.mark.parametrize(
+    "poison", [b"", b"no json", b"[]", b"{}", b"\xff", b'{"support":{"x":[[1,2,3]]},"query":{"x":[[1,2,3]]}}']
+)
+def test_a_message_that_is_no_episode_of_this_spec_is_passed_over_and_told(lines, poison):
+    once, with_poison = MemoryMeta(), MemoryMeta()
+    service(Episodes(lines), once).turn()
+    one = service(Episodes([poison, *lines[:5], poison, *lines[5:]]), with_poison)
+    said: list[str] = []
+    one.say = said.append
+    one.turn()
+    assert bits(once.load(1).params) == bits(with_poison.load(1).params)
+    assert said == ["an episode in partition 0 is not one of this task spec; passed over"] * 2
+
+
+def test_an_episode_of_another_width_is_passed_over(lines):
+    wider = lines[0].replace(b'"x":[[', b'"x":[[9.0,')
+    assert wider != lines[0]
+    assert service(Episodes([wider]), MemoryMeta()).turn() is None
+
+
+def test_a_store_that_is_away_is_asked_again(lines):
+    store = MemoryMeta(before=away("publish", 2))
+    one = service(Episodes(lines), store)
+    stopping = Event()
+    one.show = lambda advance: stopping.set()
+    said: list[str] = []
+    one.say = said.append
+    one.run(stopping)
+    assert store.current() == 1
+    assert said == ["waiting: publish: no answer"]
+    assert one.episodes.closed  # type: ignore[attr-defined]
