@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import json
-import os
 import sys
 from pathlib import Path
 from typing import Annotated
 
 import torch
 import typer
-from rich.console import Console
 
 from engine.checks import check_spec
 from engine.fold import Engine
@@ -18,12 +16,13 @@ from engine.types import EngineError
 from streams import wiring
 from streams.errors import ReptideError
 from streams.flights.demo import run_demo
+from streams.forget import forget_task
 from streams.inspect import describe_task
 from streams.offline import meta_train
+from streams.options import Config, Flags, console, settings_from
 from streams.progress import progress_bar
 from streams.rebuild import rebuild
 from streams.run import run as run_embedded
-from streams.settings import Settings, load_settings
 from streams.summary import summarise
 
 app = typer.Typer(
@@ -32,16 +31,11 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-console = Console(stderr=True)
-
-Config = Annotated[Path, typer.Argument(help="Settings file (TOML).", show_default=False)]
-Flags = Annotated[
-    list[str] | None, typer.Option("--set", help="Override a setting: section.key=value. May be repeated.")
-]
 
 
 def main() -> None:
     """Run the command line."""
+    app.add_typer(_deployed())
     torch.set_num_threads(1)  # one thread a worker: two on shared cores were measured to cost up to ten times
     try:
         app(standalone_mode=True)
@@ -64,7 +58,7 @@ def demo(
 @app.command()
 def run(config: Config, flag: Flags = None) -> None:
     """Stream the input of CONFIG to its end, going on where the last run stopped, and write a report."""
-    settings = _settings(config, flag)
+    settings = settings_from(config, flag)
     program = wiring.embedded(settings)
     try:
         with progress_bar(console, settings.title, program.log.end()) as show:
@@ -77,7 +71,7 @@ def run(config: Config, flag: Flags = None) -> None:
 @app.command()
 def check(config: Config, flag: Flags = None) -> None:
     """Check the settings, the input's columns and the model of CONFIG, and say what a task costs."""
-    settings = _settings(config, flag)
+    settings = settings_from(config, flag)
     spec = wiring.task_spec(settings)
     log = wiring.input_log(settings, spec, None)
     for promise in check_spec(spec):
@@ -93,13 +87,20 @@ def inspect(
     task: Annotated[str, typer.Argument(help="Task id.")], config: Config, flag: Flags = None
 ) -> None:
     """Show everything that is kept of one task."""
-    typer.echo(json.dumps(describe_task(_settings(config, flag), task), indent=2))
+    typer.echo(json.dumps(describe_task(settings_from(config, flag), task), indent=2))
+
+
+@app.command()
+def forget(task: Annotated[str, typer.Argument(help="Task id.")], config: Config, flag: Flags = None) -> None:
+    """Delete everything that is kept of one task, and never take it up again from the same log."""
+    settings = settings_from(config, flag)
+    console.print(forget_task(settings, task))
 
 
 @app.command("rebuild")
 def rebuild_rows(config: Config, flag: Flags = None) -> None:
     """Make all rows anew from the log, under the versions of theta that were adopted then."""
-    settings = _settings(config, flag)
+    settings = settings_from(config, flag)
     with progress_bar(
         console, "rebuilding", wiring.input_log(settings, wiring.task_spec(settings), None).end()
     ) as show:
@@ -114,7 +115,7 @@ def meta_train_offline(
     flag: Flags = None,
 ) -> None:
     """Train theta offline on the episodes of the input, and publish it as the first version for `run`."""
-    settings = _settings(config, flag)
+    settings = settings_from(config, flag)
     with progress_bar(console, "meta-training", passes) as show:
         outcome = meta_train(settings, passes, show)
     console.print(outcome)
@@ -123,11 +124,31 @@ def meta_train_offline(
 @app.command("show-config")
 def show_config(config: Config, flag: Flags = None) -> None:
     """Print every setting in force, defaults, environment and flags included."""
-    typer.echo(_settings(config, flag).model_dump_json(indent=2))
+    typer.echo(settings_from(config, flag).model_dump_json(indent=2))
 
 
-def _settings(config: Path, flag: list[str] | None) -> Settings:
-    return load_settings(config, os.environ, flag or ())
+def _deployed() -> typer.Typer:
+    """The commands of a deployment; without its client libraries, one that says what to install."""
+    try:
+        from streams.roles.commands import app as deployed
+    except ModuleNotFoundError as error:
+        if error.name not in ("kafka", "redis"):
+            raise
+        return _missing_extras()
+    return deployed
+
+
+def _missing_extras() -> typer.Typer:
+    """The names of the commands, so that nobody looks for them in vain."""
+    missing = typer.Typer()
+    free = {"allow_extra_args": True, "ignore_unknown_options": True}
+    for name in ("worker", "trainer", "produce", "tail", "topics", "redrive"):
+
+        @missing.command(name, context_settings=free, help="Needs: pip install 'reptide[kafka,redis]'")
+        def install() -> None:
+            raise ReptideError("this command needs Kafka and Redis: pip install 'reptide[kafka,redis]'")
+
+    return missing
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
-"""`reptide forget` in one process: a task's row, its pending observations, and every line that was said of it.
+"""`reptide forget`: a task's row, its pending observations, and every line on this machine that was said of it.
 
 What stays is a tombstone, a keyed hash of the id, so that replaying the log does not bring the task back.
-The input itself is the user's own, and is not touched.
+The input is the user's own, and is not touched; topics of a deployment forget by their retention.
 """
 
 from __future__ import annotations
@@ -9,7 +9,8 @@ from __future__ import annotations
 import orjson
 
 from streams.settings import Settings
-from streams.wiring import embedded
+from streams.state import opened
+from streams.wiring import output_files
 
 FOR_EVER_S = 100 * 365 * 86_400.0
 """A file can be replayed at any time."""
@@ -17,15 +18,20 @@ FOR_EVER_S = 100 * 365 * 86_400.0
 
 def forget_task(settings: Settings, task: str) -> str:
     """Forget a task; no file of the state directory holds its bytes afterwards. Returns what was done."""
-    program = embedded(settings)
-    try:
-        known = program.store.forget(task, FOR_EVER_S)
-        erased = sum(log.erase(lambda line: speaks_of(line, task)) for log in program.outputs.values())
-    finally:
-        program.close()
-    return (
-        f"{'its row is deleted' if known else 'there was no row'}, {erased:,} lines of the outputs are erased"
-    )
+    for_s = FOR_EVER_S if settings.redis is None else settings.redis.tombstone_s
+    with opened(settings) as state:
+        row = "its row is deleted" if state.store.forget(task, for_s) else "there was no row"
+    if settings.redis is not None:
+        return f"{row}; the topics still hold its events and outputs, as long as their retention says"
+    return f"{row}; {_erased(settings, task):,} lines of the outputs are erased"
+
+
+def _erased(settings: Settings, task: str) -> int:
+    logs = output_files(settings).values()
+    erased = sum(log.erase(lambda line: speaks_of(line, task)) for log in logs)
+    for log in logs:
+        log.close()
+    return erased
 
 
 def speaks_of(line: bytes, task: str) -> bool:

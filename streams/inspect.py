@@ -9,18 +9,14 @@ import numpy as np
 from engine.table import TaskTable
 from engine.types import Outcome
 from streams.settings import Settings
+from streams.state import opened
 from streams.stores.base import key_of
-from streams.wiring import embedded
 
 
 def describe_task(settings: Settings, task: str) -> dict[str, Any]:
     """Counts, losses, hedge, support set and pending observations of a task, as plain values."""
-    program = embedded(settings)
-    try:
-        table = program.store.load(program.engine.layout, [task])
-        return _described(table, task)
-    finally:
-        program.close()
+    with opened(settings) as state:
+        return _described(state.store.load(state.layout, [task]), task)
 
 
 def _described(table: TaskTable, task: str) -> dict[str, Any]:

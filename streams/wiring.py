@@ -142,15 +142,25 @@ def input_log(settings: Settings, spec: TaskSpec, state: Path | None) -> FileLog
     return FileLog(section.path, columns, spec.features, state)
 
 
+def lmdb_store(settings: Settings) -> LmdbStore:
+    """The rows of the state directory."""
+    return LmdbStore(settings.run.directory / "rows", settings.run.max_gib, settings.run.durable)
+
+
+def output_files(settings: Settings) -> dict[str, OutputFile]:
+    """The outputs of the state directory."""
+    return {topic: OutputFile(settings.run.directory / "outputs" / f"{topic}.jsonl") for topic in TOPICS}
+
+
 def embedded(settings: Settings) -> Embedded:
     """Everything that `reptide run` needs, over its state directory."""
     spec, directory = task_spec(settings), settings.run.directory
     learner = GradientLearner(spec)
     engine = Engine(spec, learner, settings.run.device)
     log = input_log(settings, spec, directory)
-    store = LmdbStore(directory / "rows", settings.run.max_gib, settings.run.durable)
+    store = lmdb_store(settings)
     versions = DirectoryMeta(directory / "theta")
-    outputs = {topic: OutputFile(directory / "outputs" / f"{topic}.jsonl") for topic in TOPICS}
+    outputs = output_files(settings)
     dead_letters = DeadLetterLines(outputs["dead-letter"], log.origin)
     said = Outputs(outputs, dead_letters, spec, settings.outer.support_rate, settings.run.durable)
     outer = settings.outer

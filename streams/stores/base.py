@@ -18,6 +18,10 @@ from torch import Tensor
 from engine.table import Buffer, Layout, TaskTable
 
 LONGEST_KEY = 256
+HEAD_BYTES = 24
+"""What every row begins with: layout, checksum and revision."""
+SECRET_BYTES = 32
+"""Length of a store's secret, and of the digests that are keyed with it."""
 
 
 class Swap(Enum):
@@ -62,7 +66,22 @@ class RecordStore(Protocol):
         ...
 
     def clear(self) -> None:
-        """Forget all rows; adoptions stay."""
+        """Drop all rows; adoptions and tombstones stay."""
+        ...
+
+    def forget(self, task: str, ttl_s: float) -> bool:
+        """Delete a task's row so that neither a batch in flight nor a replay brings it back.
+
+        What stays for `ttl_s` is a tombstone, a keyed hash of the id. Returns whether there was a row.
+        """
+        ...
+
+    def forgotten(self, tasks: Sequence[str]) -> set[str]:
+        """Those of tasks that have a live tombstone, whose events are not to be folded.
+
+        To be asked before every load, and so again where a swap was lost: `swap` may lose for such a task
+        as long as its tombstone lives.
+        """
         ...
 
     def close(self) -> None:
@@ -122,4 +141,9 @@ def swapped(stored: Buffer | None, revision: int, written: Buffer) -> Swap:
 
 def revision_of(stored: Buffer | None) -> int:
     """Revision of an encoded row; 0 for a task never written."""
-    return 0 if stored is None else int.from_bytes(stored[16:24], "little", signed=True)
+    return 0 if stored is None else int.from_bytes(stored[16:HEAD_BYTES], "little", signed=True)
+
+
+def digest_of(secret: bytes, task: str) -> bytes:
+    """What a tombstone keeps of an id: without the secret, no guess at the id can be checked."""
+    return blake2b(task.encode(), key=secret, digest_size=SECRET_BYTES).digest()

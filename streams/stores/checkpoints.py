@@ -6,20 +6,12 @@ is the compare-and-set, and a crash before it leaves nothing that a reader would
 
 from __future__ import annotations
 
-import json
 import os
-from collections.abc import Mapping
-from hashlib import blake2b
 from pathlib import Path
-from typing import Any
-
-from safetensors import SafetensorError
-from safetensors.torch import load, save
 
 from streams.errors import CheckpointError
 from streams.stores.base import Checkpoint
-
-PARAMS, TRAINER = "params.", "trainer."
+from streams.stores.sealed import seal_in, sealed, unsealed
 
 
 class DirectoryMeta:
@@ -39,17 +31,9 @@ class DirectoryMeta:
     def load(self, version: int) -> Checkpoint:
         """One version, its hash checked."""
         try:
-            described = json.loads(self._head(version).read_bytes())
-            seal = described.pop("blake2b")
-            tensors = load(_intact(self._body(version, seal), described, seal))
-            return Checkpoint(
-                version=described["version"],
-                fingerprint=described["fingerprint"],
-                params={k.removeprefix(PARAMS): v for k, v in tensors.items() if k.startswith(PARAMS)},
-                trainer={k.removeprefix(TRAINER): v for k, v in tensors.items() if k.startswith(TRAINER)},
-                numbers=described["numbers"],
-            )
-        except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
+            head = self._head(version).read_bytes()
+            return unsealed(head, self._body(version, seal_in(head)).read_bytes())
+        except (OSError, ValueError) as error:
             raise CheckpointError(
                 f"version {version} of theta in {self.directory} cannot be used ({error}); "
                 "restore its two files from a backup, or delete this version and every later one"
@@ -59,37 +43,16 @@ class DirectoryMeta:
         """Write a version if its predecessor is the newest."""
         if checkpoint.version != self.current() + 1:
             return False
-        tensors = {PARAMS + k: v.contiguous() for k, v in checkpoint.params.items()}
-        tensors |= {TRAINER + k: v.contiguous() for k, v in checkpoint.trainer.items()}
-        content = save(tensors)
-        described = {
-            "version": checkpoint.version,
-            "fingerprint": checkpoint.fingerprint,
-            "numbers": dict(checkpoint.numbers),
-        }
-        seal = _seal(content, described)
-        _write(self._body(checkpoint.version, seal), content)
-        head = json.dumps({**described, "blake2b": seal}, indent=1).encode()
+        head, content = sealed(checkpoint)
+        _write(self._body(checkpoint.version, seal_in(head)), content)
         return _link(self._head(checkpoint.version), head)
 
     def _head(self, version: int) -> Path:
         return self.directory / f"{version:08d}.json"
 
-    def _body(self, version: int, seal: object) -> Path:
+    def _body(self, version: int, seal: str) -> Path:
         """Named by its content, so that a trainer that loses the race overwrites nothing."""
-        return self.directory / f"{version:08d}-{seal!s:.16}.safetensors"
-
-
-def _intact(path: Path, described: Mapping[str, Any], seal: Any) -> bytes:
-    content = path.read_bytes()
-    if _seal(content, described) != seal:
-        raise ValueError(f"{path.name} or its description is damaged: their hash does not match")
-    return content
-
-
-def _seal(content: bytes, described: Mapping[str, Any]) -> str:
-    """Hash of the tensors and what is said about them."""
-    return blake2b(content + json.dumps(described, sort_keys=True).encode(), digest_size=16).hexdigest()
+        return self.directory / f"{version:08d}-{seal:.16}.safetensors"
 
 
 def _write(path: Path, content: bytes) -> Path:

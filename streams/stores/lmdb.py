@@ -1,42 +1,54 @@
 """Rows in LMDB: the store of a single machine, crash-safe and without a server.
 
 One transaction a batch, so either all rows of a batch are written or none; on disk before it returns.
+LMDB leaves what is deleted in free pages and in the slack of others, so a task is forgotten by writing the
+rows that stay to a new file, which then takes the place of the old one.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+import fcntl
+import os
+import shutil
+import struct
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from itertools import islice
 from pathlib import Path
+from secrets import token_bytes
 from typing import Any
 
 import lmdb
 
-from engine.table import Layout, TaskTable
+from engine.table import Buffer, Layout, TaskTable
 from streams.errors import StoreError
-from streams.stores.base import Swap, key_of, swapped
+from streams.stores.base import SECRET_BYTES, Swap, digest_of, key_of, swapped
 
 GIB = 2**30
+TABLES = (b"rows", b"adoptions", b"tombstones")
+SECRET = b"secret"
+AT_ONCE = 10_000
 
 
 class LmdbStore:
     """A `RecordStore` in a directory of its own; one process writes at a time, LMDB's lock sees to it."""
 
-    def __init__(self, directory: Path, max_gib: float = 64.0, durable: bool = True) -> None:
+    def __init__(
+        self,
+        directory: Path,
+        max_gib: float = 64.0,
+        durable: bool = True,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
         directory.mkdir(parents=True, exist_ok=True)
-        self.directory, self.max_gib = directory, max_gib
+        self.directory, self.max_gib, self._durable, self._clock = directory, max_gib, durable, clock
+        self._in_use = os.open(directory / "in-use", os.O_RDWR | os.O_CREAT)
+        fcntl.flock(self._in_use, fcntl.LOCK_SH)  # waits for a process that puts a new file in place
         try:
-            self._env = lmdb.open(
-                str(directory),
-                map_size=int(max_gib * GIB),
-                max_dbs=2,
-                sync=durable,
-                readahead=False,
-                meminit=False,
-            )
-            self._rows = self._env.open_db(b"rows")
-            self._adopted = self._env.open_db(b"adoptions")
+            self._open()
         except lmdb.Error as error:
+            os.close(self._in_use)
             raise StoreError(f"cannot open the store in {directory}: {error}") from error
 
     def load(self, layout: Layout, tasks: Sequence[str]) -> TaskTable:
@@ -50,8 +62,11 @@ class LmdbStore:
         read = states.rows["revision"].tolist()
         written = states.encode(raise_revision=True)
         with self._writing(self._rows) as transaction:
+            forgotten = self._forgotten(transaction, states.ids)
             return [
-                _swap_one(transaction, key_of(task).encode(), revision, row)
+                Swap.LOST
+                if task in forgotten
+                else _swap_one(transaction, key_of(task).encode(), revision, row)
                 for task, revision, row in zip(states.ids, read, written, strict=True)
             ]
 
@@ -78,13 +93,100 @@ class LmdbStore:
                 yield key.decode()
 
     def clear(self) -> None:
-        """Forget all rows; adoptions stay."""
+        """Drop all rows; adoptions and tombstones stay."""
         with self._writing(None) as transaction:
             transaction.drop(self._rows, delete=False)
+
+    def forget(self, task: str, ttl_s: float) -> bool:
+        """Delete a task's row, keep a tombstone for `ttl_s`, and leave no file that holds the row or the id.
+
+        Raises:
+            StoreError: another process has the store open; nothing was deleted.
+        """
+        with self._alone():
+            with self._writing(self._rows) as transaction:
+                self._bury(transaction, task, ttl_s)
+                there = bool(transaction.delete(key_of(task).encode()))
+            self._rewrite()
+        return there
+
+    def forgotten(self, tasks: Sequence[str]) -> set[str]:
+        """Those of tasks that have a live tombstone."""
+        with self._env.begin() as transaction:
+            return self._forgotten(transaction, tasks)
 
     def close(self) -> None:
         """Close the files."""
         self._env.close()
+        if self._in_use >= 0:
+            os.close(self._in_use)
+            self._in_use = -1
+
+    def _open(self) -> None:
+        self._env = _environment(self.directory, self.max_gib, self._durable)
+        self._rows, self._adopted, self._tombstones = (self._env.open_db(name) for name in TABLES)
+
+    def _forgotten(self, transaction: Any, tasks: Sequence[str]) -> set[str]:
+        secret = transaction.get(SECRET, db=self._tombstones)
+        if secret is None:
+            return set()
+        now = self._clock()
+        ends = ((task, transaction.get(digest_of(secret, task), db=self._tombstones)) for task in tasks)
+        return {task for task, end in ends if end is not None and _seconds(end) > now}
+
+    def _bury(self, transaction: Any, task: str, ttl_s: float) -> None:
+        """Write a tombstone, and remove those that have expired."""
+        now, table = self._clock(), self._tombstones
+        ends = [(bytes(name), _seconds(end)) for name, end in transaction.cursor(db=table) if name != SECRET]
+        for digest, end in ends:
+            if end <= now:
+                transaction.delete(digest, db=table)
+        transaction.put(SECRET, token_bytes(SECRET_BYTES), db=table, overwrite=False)
+        digest = digest_of(transaction.get(SECRET, db=table), task)
+        transaction.put(digest, struct.pack("<d", now + ttl_s), db=table)
+
+    @contextmanager
+    def _alone(self) -> Iterator[None]:
+        """While no other process has the store open: it would go on with the file that is replaced."""
+        try:
+            fcntl.flock(self._in_use, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            yield
+        except BlockingIOError as error:
+            raise StoreError(
+                f"another process has the store in {self.directory} open; stop it, and forget the task then"
+            ) from error
+        finally:
+            fcntl.flock(self._in_use, fcntl.LOCK_SH)
+
+    def _rewrite(self) -> None:
+        """Write all that there is to a new file, and put it in place of the old; a crash leaves one of the two.
+
+        Not LMDB's own compaction, which copies pages as they are, with what was deleted in their slack.
+        """
+        draft = self.directory / "rewritten"
+        shutil.rmtree(draft, ignore_errors=True)
+        draft.mkdir()
+        try:
+            self._write_all(draft)
+            (draft / "data.mdb").replace(self.directory / "data.mdb")
+            _sync(self.directory)
+            self._env.close()
+            self._open()
+        except (lmdb.Error, OSError) as error:
+            raise StoreError(
+                f"the row is deleted, but its bytes are still in {self.directory}, which cannot be written anew "
+                f"({error}); make room for a second copy of it, and forget the task again"
+            ) from error
+        finally:
+            shutil.rmtree(draft)
+
+    def _write_all(self, draft: Path) -> None:
+        with _environment(draft, self.max_gib, True) as env, self._env.begin(buffers=True) as transaction:
+            for name in TABLES:
+                items = iter(transaction.cursor(db=self._env.open_db(name, transaction)))
+                table = env.open_db(name)
+                while _append(env, table, items):
+                    pass
 
     @contextmanager
     def _writing(self, database: Any) -> Iterator[Any]:
@@ -105,3 +207,26 @@ def _swap_one(transaction: Any, key: bytes, revision: int, row: memoryview) -> S
     if outcome is Swap.OK:
         transaction.put(key, row)
     return outcome
+
+
+def _environment(directory: Path, max_gib: float, durable: bool) -> Any:
+    return lmdb.open(
+        str(directory), map_size=int(max_gib * GIB), max_dbs=len(TABLES), sync=durable, readahead=False
+    )
+
+
+def _append(env: Any, table: Any, items: Iterator[tuple[memoryview, memoryview]]) -> bool:
+    """Write the next items, in one transaction; false where there were none."""
+    with env.begin(db=table, write=True) as transaction:
+        return bool(transaction.cursor().putmulti(islice(items, AT_ONCE), append=True)[0])
+
+
+def _sync(directory: Path) -> None:
+    """Have the names in a directory on disk."""
+    handle = os.open(directory, os.O_RDONLY)
+    os.fsync(handle)
+    os.close(handle)
+
+
+def _seconds(packed: Buffer) -> float:
+    return float(struct.unpack("<d", packed)[0])

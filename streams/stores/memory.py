@@ -5,11 +5,13 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from secrets import token_bytes
 
 from engine.table import Layout, TaskTable
 from streams.errors import CheckpointError
-from streams.stores.base import Checkpoint, Swap, key_of, swapped
+from streams.stores.base import SECRET_BYTES, Checkpoint, Swap, digest_of, key_of, swapped
 
 
 def _nothing(_: str) -> None:
@@ -19,10 +21,14 @@ def _nothing(_: str) -> None:
 class MemoryStore:
     """A `RecordStore` that forgets everything when the process ends."""
 
-    def __init__(self, before: Callable[[str], None] = _nothing) -> None:
-        self.before = before
+    def __init__(
+        self, before: Callable[[str], None] = _nothing, clock: Callable[[], float] = time.time
+    ) -> None:
+        self.before, self._clock = before, clock
         self.rows: dict[str, bytes] = {}
         self._adoptions: dict[int, dict[int, int]] = {}
+        self._secret = token_bytes(SECRET_BYTES)
+        self._forgotten_until: dict[bytes, float] = {}
 
     def load(self, layout: Layout, tasks: Sequence[str]) -> TaskTable:
         """The rows of tasks; a task never seen is the empty row."""
@@ -36,6 +42,8 @@ class MemoryStore:
         for task, revision, row in zip(states.ids, read, states.encode(raise_revision=True), strict=True):
             self.before("swap")
             outcome = swapped(self.rows.get(key_of(task)), revision, row)
+            if self.forgotten([task]):
+                outcome = Swap.LOST
             if outcome is Swap.OK:
                 self.rows[key_of(task)] = bytes(row)
             result.append(outcome)
@@ -55,8 +63,24 @@ class MemoryStore:
         return iter(sorted(self.rows))
 
     def clear(self) -> None:
-        """Forget all rows; adoptions stay."""
+        """Drop all rows; adoptions and tombstones stay."""
         self.rows.clear()
+
+    def forget(self, task: str, ttl_s: float) -> bool:
+        """Delete a task's row and keep a tombstone for `ttl_s`."""
+        now = self._clock()
+        live = {digest: until for digest, until in self._forgotten_until.items() if until > now}
+        self._forgotten_until = live | {digest_of(self._secret, task): now + ttl_s}
+        return self.rows.pop(key_of(task), None) is not None
+
+    def forgotten(self, tasks: Sequence[str]) -> set[str]:
+        """Those of tasks that have a live tombstone."""
+        until, now = self._forgotten_until, self._clock()
+        return (
+            {task for task in tasks if until.get(digest_of(self._secret, task), 0.0) > now}
+            if until
+            else set()
+        )
 
     def close(self) -> None:
         """Nothing to let go of."""

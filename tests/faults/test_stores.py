@@ -1,7 +1,9 @@
-"""What every `RecordStore` promises: conditional writes and adoptions, for any task id."""
+"""What every `RecordStore` promises: conditional writes, adoptions and forgetting, for any task id."""
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections.abc import Sequence
 from hashlib import blake2b
 from pathlib import Path
@@ -13,10 +15,16 @@ from hypothesis import strategies as st
 
 from engine.table import RowError, TaskTable
 from streams.errors import StoreError
+from streams.stores import lmdb as lmdb_store
 from streams.stores.base import RecordStore, Swap, key_of
 from streams.stores.lmdb import LmdbStore
 from streams.stores.memory import MemoryStore
+from streams.stores.redis import RedisStore
+from streams.stores.redis_server import RedisServer
 from tests.faults.model import engine
+from tests.redis_servers import one_redis, redis_cluster
+
+__all__ = ["one_redis", "redis_cluster"]  # fixtures
 
 LAYOUT = engine().layout
 LONG = "x" * 65_536
@@ -27,11 +35,37 @@ HOSTILE = [
 ]  # fmt: skip
 
 
-@pytest.fixture(params=["memory", "lmdb"])
-def store(request: pytest.FixtureRequest, tmp_path: Path):
-    store: RecordStore = MemoryStore() if request.param == "memory" else LmdbStore(tmp_path / "rows", 0.1)
+class Clock:
+    """A wall clock that stands still until it is moved."""
+
+    def __init__(self) -> None:
+        self.now = 1_000_000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture(params=["memory", "lmdb", "redis", "redis cluster"])
+def store(request: pytest.FixtureRequest, tmp_path: Path, clock: Clock):
+    store = opened(request, tmp_path, clock)
     yield store
     store.close()
+
+
+def opened(request: pytest.FixtureRequest, tmp_path: Path, clock: Clock) -> RecordStore:
+    if request.param == "memory":
+        return MemoryStore(clock=clock)
+    if request.param == "lmdb":
+        return LmdbStore(tmp_path / "rows", 0.1, clock=clock)
+    cluster = request.param == "redis cluster"
+    url = request.getfixturevalue("redis_cluster" if cluster else "one_redis").url
+    server = RedisServer(url, cluster)
+    return RedisStore(server, f"{tmp_path} {{a}}", LAYOUT.fingerprint, ttl_s=3600, clock=clock)
 
 
 def marked(store: RecordStore, tasks: Sequence[str], mark: int) -> TaskTable:
@@ -127,6 +161,49 @@ class TestEveryStore:
         with pytest.raises(RowError, match=r"'ann'.*reptide rebuild"):
             store.load(LAYOUT, ["ann"])
 
+    def test_a_task_forgotten_has_no_row(self, store: RecordStore):
+        store.swap(marked(store, HOSTILE, 1))
+        assert store.forget("a\nb", 60)
+        assert store.load(LAYOUT, ["a\nb"]).rows["revision"].tolist() == [0]
+        assert sorted(store.tasks()) == sorted(key_of(task) for task in HOSTILE if task != "a\nb")
+
+    def test_forgetting_a_task_never_seen_says_so(self, store: RecordStore):
+        assert not store.forget("a", 60)
+        assert store.forgotten(["a"]) == {"a"}
+
+    def test_only_what_was_forgotten_is(self, store: RecordStore):
+        assert store.forgotten(HOSTILE) == set()
+        for task in ("a", LONG, "~"):
+            store.forget(task, 60)
+        assert store.forgotten(HOSTILE) == {"a", LONG, "~"}
+        assert store.forgotten([]) == set()
+
+    @pytest.mark.parametrize("writes", [0, 1, 3])
+    def test_a_batch_in_flight_does_not_bring_a_forgotten_row_back(self, store: RecordStore, writes: int):
+        for mark in range(writes):
+            store.swap(marked(store, ["a"], mark))
+        in_flight = marked(store, ["a", "b"], 10)
+        store.forget("a", 60)
+        assert store.swap(in_flight) == [Swap.LOST, Swap.OK]
+        assert marks(store, ["a", "b"]) == [0, 11]
+        assert list(store.tasks()) == ["b"]
+
+    def test_a_tombstone_lives_as_long_as_was_said(self, store: RecordStore, clock: Clock):
+        store.forget("a", 60)
+        clock.now += 30
+        store.forget("b", 60)
+        clock.now += 29.9
+        assert store.forgotten(["a", "b", "c"]) == {"a", "b"}
+        clock.now += 0.2
+        assert store.forgotten(["a", "b", "c"]) == {"b"}
+        store.forget("c", 1)
+        assert store.forgotten(["a", "b", "c"]) == {"b", "c"}
+
+    def test_clearing_keeps_tombstones(self, store: RecordStore):
+        store.forget("a", 60)
+        store.clear()
+        assert store.forgotten(["a", "b"]) == {"a"}
+
 
 task_ids = st.text(min_size=1) | st.text("~%{}/\n 0aA", min_size=1)
 
@@ -157,6 +234,100 @@ class TestLmdbOverARestart:
         (tmp_path / "data.mdb").write_bytes(b"no store at all" * 1000)
         with pytest.raises(StoreError, match="cannot open the store in"):
             LmdbStore(tmp_path, 0.1)
+
+
+class TestLmdbForgets:
+    """No file may hold what was forgotten: neither free pages, nor the slack of pages in use."""
+
+    TASKS = tuple(f"person-{n:03d}@example.org" for n in range(300))
+
+    @pytest.fixture
+    def filled(self, tmp_path: Path):
+        store = LmdbStore(tmp_path, 0.1)
+        for round in range(3):  # each leaves the row before in a free page
+            store.swap(self.rows(store, round))
+        store.adopt(0, 64, 3)
+        yield store
+        store.close()
+
+    def rows(self, store: LmdbStore, round: int) -> TaskTable:
+        """Rows that hold the same recognisable bytes of their task each time they are written."""
+        table = marked(store, self.TASKS, round)
+        table.rows["support_id"][:, 0] = [self.mark(task) for task in self.TASKS]
+        return table
+
+    def mark(self, task: str) -> int:
+        return int.from_bytes(blake2b(task.encode(), digest_size=8).digest(), "little")
+
+    def traces(self, directory: Path, task: str) -> list[str]:
+        """What still tells of a task, and where."""
+        kept = {path.name: path.read_bytes() for path in directory.rglob("*") if path.is_file()}
+        looked_for = {"id": key_of(task).encode(), "row": self.mark(task).to_bytes(8, "little")}
+        return [
+            f"{what} in {name}"
+            for name, content in kept.items()
+            for what, b in looked_for.items()
+            if b in content
+        ]
+
+    def test_before_it_forgets_the_bytes_are_there(self, filled: LmdbStore, tmp_path: Path):
+        assert self.traces(tmp_path, self.TASKS[7]) == ["id in data.mdb", "row in data.mdb"]
+
+    @pytest.mark.parametrize("nth", [0, 7, 150, 298, 299])
+    def test_no_file_holds_the_row_or_the_id(self, filled: LmdbStore, tmp_path: Path, nth: int):
+        filled.forget(self.TASKS[nth], 60)
+        assert self.traces(tmp_path, self.TASKS[nth]) == []
+        assert filled.forgotten(self.TASKS) == {self.TASKS[nth]}
+
+    def test_all_else_stays_and_the_store_goes_on(self, filled: LmdbStore, tmp_path: Path):
+        before = filled.load(LAYOUT, self.TASKS[1:]).rows.tobytes()
+        filled.forget(self.TASKS[0], 60)
+        filled.forget(self.TASKS[0], 60)
+        assert filled.load(LAYOUT, self.TASKS[1:]).rows.tobytes() == before
+        assert filled.adoptions(0) == {64: 3}
+        assert set(filled.swap(marked(filled, self.TASKS[1:], 9))) == {Swap.OK}
+        filled.close()
+        again = LmdbStore(tmp_path, 0.1)
+        assert marks(again, self.TASKS[1:]) == list(range(9, 308))
+        assert again.forgotten(self.TASKS) == {self.TASKS[0]}
+        again.close()
+
+    @pytest.mark.parametrize("effect", ["replace", "mkdir"])
+    def test_after_a_crash_it_is_as_it_was_and_forgetting_again_completes_it(
+        self, filled: LmdbStore, tmp_path: Path, effect: str, monkeypatch: pytest.MonkeyPatch
+    ):
+        class Crash(Exception):
+            pass
+
+        def dying(*_: object, **__: object) -> None:
+            raise Crash
+
+        with monkeypatch.context() as patched:
+            patched.setattr(Path, effect, dying)
+            patched.setattr(lmdb_store.shutil, "rmtree", lambda *_, **__: None)
+            with pytest.raises(Crash):
+                filled.forget(self.TASKS[7], 60)
+        filled.close()
+        again = LmdbStore(tmp_path, 0.1)
+        assert len(list(again.tasks())) == 299
+        again.forget(self.TASKS[7], 60)
+        assert self.traces(tmp_path, self.TASKS[7]) == []
+        again.close()
+
+    def test_while_another_process_has_the_store_open_nothing_is_deleted(
+        self, filled: LmdbStore, tmp_path: Path
+    ):
+        code = f"from streams.stores.lmdb import *; LmdbStore(Path({str(tmp_path)!r}), 0.1); print(); input()"
+        command = [sys.executable, "-W", "ignore", "-c", code]
+        with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as other:
+            assert other.stdout
+            other.stdout.readline()
+            with pytest.raises(StoreError, match=r"another process has the store in .* open; stop it"):
+                filled.forget(self.TASKS[7], 60)
+            other.communicate(b"\n")
+        assert marks(filled, [self.TASKS[7]]) == [9]
+        assert filled.forgotten(self.TASKS) == set()
+        assert filled.forget(self.TASKS[7], 60)
 
 
 class TestLmdbWithoutRoom:

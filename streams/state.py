@@ -1,0 +1,37 @@
+"""The rows of a stream wherever they live, for the commands that look at one task."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import NamedTuple
+
+from engine.fold import Engine
+from engine.table import Layout
+from streams.settings import Settings
+from streams.stores.base import RecordStore
+from streams.wiring import lmdb_store, task_spec
+
+
+class State(NamedTuple):
+    """A store, and how its rows are laid out."""
+
+    store: RecordStore
+    layout: Layout
+
+
+@contextmanager
+def opened(settings: Settings) -> Iterator[State]:
+    """The store of a deployment where `[redis]` is set, else that of the state directory."""
+    if settings.redis is None:
+        store: RecordStore = lmdb_store(settings)
+        layout = Engine(task_spec(settings)).layout
+    else:
+        from streams.deployment import Deployment
+
+        deployment = Deployment(settings)
+        store, layout = deployment.store, deployment.engine.layout
+    try:
+        yield State(store, layout)
+    finally:
+        store.close()

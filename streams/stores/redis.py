@@ -1,0 +1,169 @@
+"""Rows in Redis: the store that any number of workers share, on one server or on Redis Cluster.
+
+    reptide:STREAM:LAYOUT:t:TASK         a row
+    reptide:STREAM:LAYOUT:a:PARTITION    a hash: version of theta by position
+    reptide:STREAM:forgotten             a hash: tombstones, the secret of their digests, and their edition
+
+No name holds a brace, so no task picks its slot; and no operation needs two keys, so any shard serves it.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from itertools import islice
+from secrets import token_bytes
+from typing import NamedTuple
+
+from engine.table import Layout, TaskTable
+from streams.stores.base import HEAD_BYTES, SECRET_BYTES, Swap, digest_of, key_of
+from streams.stores.redis_server import RedisServer
+
+SWAP = """
+local head = redis.call('GETRANGE', KEYS[1], 0, 23)
+local revision = string.sub(head, 17)
+if head == '' then revision = '\\0\\0\\0\\0\\0\\0\\0\\0' end
+if revision == ARGV[1] then
+    if ARGV[3] == '0' then
+        redis.call('SET', KEYS[1], ARGV[2])
+    else
+        redis.call('SET', KEYS[1], ARGV[2], 'EX', ARGV[3])
+    end
+    return 'ok'
+end
+if redis.call('GET', KEYS[1]) == ARGV[2] then return 'already' end
+return 'lost'
+"""
+"""`streams.stores.base.swapped` for one key: (revision read, row, seconds to live or 0) -> Swap."""
+
+FORGOTTEN = b"forgotten"
+"""In the place of a row just deleted: it has no revision, so whoever read the row before loses the swap."""
+FORGOTTEN_S = 60
+SECRET, EDITION = b"secret", b"edition"
+AT_ONCE = 1000
+
+
+class Tombstones(NamedTuple):
+    """What a client keeps of the tombstones, until their edition is another."""
+
+    edition: bytes | None
+    """Drawn anew with each change: a count could come to the same value twice, where Redis forgets a second."""
+    secret: bytes
+    until_s: Mapping[bytes, float]
+    """By digest."""
+
+
+class RedisStore:
+    """A `RecordStore` in Redis; rows not written for `ttl_s` seconds are dropped by the server, 0: never."""
+
+    def __init__(
+        self,
+        server: RedisServer,
+        stream: str,
+        layout_fingerprint: int,
+        ttl_s: int = 0,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self.server, self.ttl_s, self._clock = server, ttl_s, clock
+        self._stream = f"reptide:{key_of(stream)}"
+        self._rows = f"{self._stream}:{layout_fingerprint:016x}:t:"
+        self._adopted = f"{self._stream}:{layout_fingerprint:016x}:a:"
+        self._tombstones = f"{self._stream}:forgotten"
+        self._known = Tombstones(None, b"", {})
+
+    def load(self, layout: Layout, tasks: Sequence[str]) -> TaskTable:
+        """The rows of tasks; a task never seen is the empty row."""
+        stored = self.server.ask(*(("GET", self._rows + key_of(task)) for task in tasks))
+        return TaskTable.decode(layout, tasks, [None if row == FORGOTTEN else row for row in stored])
+
+    def swap(self, states: TaskTable) -> list[Swap]:
+        """Write each row if the stored one still has the revision that this one carries; raises the revision.
+
+        A reply that got lost is no harm: the client asks again, and is told `ALREADY`.
+        """
+        read = states.rows["revision"].astype("<i8").tobytes()
+        written = states.encode(raise_revision=True)
+        replies = self.server.ask(
+            *(
+                ("EVAL", SWAP, 1, self._rows + key_of(task), read[8 * u : 8 * u + 8], written[u], self.ttl_s)
+                for u, task in enumerate(states.ids)
+            )
+        )
+        return [Swap(reply.decode()) for reply in replies]
+
+    def adopt(self, partition: int, position: int, version: int) -> int:
+        """Record that events from `position` on are folded under `version`, unless one is recorded there."""
+        table = f"{self._adopted}{partition}"
+        return int(self.server.ask(("HSETNX", table, position, version), ("HGET", table, position))[1])
+
+    def adoptions(self, partition: int) -> Mapping[int, int]:
+        """The adoption table of one partition: version by position."""
+        (table,) = self.server.ask(("HGETALL", f"{self._adopted}{partition}"))
+        return {int(position): int(version) for position, version in table.items()}
+
+    def tasks(self) -> Iterator[str]:
+        """The key of every row."""
+        for keys in self._pages(f"{self._rows}*"):
+            sizes = self.server.ask(*(("STRLEN", key) for key in keys))
+            yield from (
+                key.removeprefix(self._rows)
+                for key, size in zip(keys, sizes, strict=True)
+                if size >= HEAD_BYTES
+            )
+
+    def clear(self) -> None:
+        """Forget all rows of this layout; adoptions and tombstones stay."""
+        for keys in self._pages(f"{self._rows}*"):
+            self.server.ask(*(("UNLINK", key) for key in keys))
+
+    def forget(self, task: str, ttl_s: float) -> bool:
+        """Delete a task's rows, of every layout (all keys are looked through), and keep a tombstone for `ttl_s`.
+
+        Redis' own files lose the bytes when they are next rewritten: the append-only file is asked to be now,
+        a snapshot is by the next `BGSAVE`.
+        """
+        self._bury(task, ttl_s)
+        keys = {self._rows + key_of(task), *self.server.keys(f"{self._stream}:*:t:{key_of(task)}")}
+        sizes = self.server.ask(*(("STRLEN", key) for key in keys))
+        self.server.ask(*(("SET", key, FORGOTTEN, "EX", FORGOTTEN_S) for key in keys))
+        if any(told.get("aof_enabled") for told in self.server.each_if_allowed("INFO", "persistence")):
+            self.server.each_if_allowed("BGREWRITEAOF")
+        return any(size >= HEAD_BYTES for size in sizes)
+
+    def forgotten(self, tasks: Sequence[str]) -> set[str]:
+        """Those of tasks that have a live tombstone; one small read while no task is forgotten."""
+        (edition,) = self.server.ask(("HGET", self._tombstones, EDITION))
+        if edition != self._known.edition:
+            self._known = self._read_tombstones()
+        until, now = self._known.until_s, self._clock()
+        if all(end <= now for end in until.values()):
+            return set()
+        return {task for task in tasks if until.get(digest_of(self._known.secret, task), 0.0) > now}
+
+    def ping(self) -> None:
+        """Raise `Unavailable` unless every node answers."""
+        self.server.each("PING")
+
+    def close(self) -> None:
+        """Close the connections."""
+        self.server.close()
+
+    def _bury(self, task: str, ttl_s: float) -> None:
+        """Write a tombstone, and remove those that have expired."""
+        self.server.ask(("HSETNX", self._tombstones, SECRET, token_bytes(SECRET_BYTES)))
+        known, now = self._read_tombstones(), self._clock()
+        self.server.ask(
+            *(("HDEL", self._tombstones, digest) for digest, end in known.until_s.items() if end <= now),
+            ("HSET", self._tombstones, digest_of(known.secret, task), repr(now + ttl_s)),
+            ("HSET", self._tombstones, EDITION, token_bytes(8)),
+        )
+
+    def _read_tombstones(self) -> Tombstones:
+        (fields,) = self.server.ask(("HGETALL", self._tombstones))
+        edition, secret = fields.pop(EDITION, None), fields.pop(SECRET, b"")
+        return Tombstones(edition, secret, {digest: float(end) for digest, end in fields.items()})
+
+    def _pages(self, pattern: str) -> Iterator[list[str]]:
+        keys = self.server.keys(pattern)
+        while page := list(islice(keys, AT_ONCE)):
+            yield page

@@ -1,0 +1,111 @@
+"""Versions of theta in Redis, each written once, and a pointer to the newest.
+
+    reptide:STREAM:THETA:theta:v:N        one version: its seal, description and tensors
+    reptide:STREAM:THETA:theta:current    N
+
+Redis may forget its last second (`appendfsync everysec`). Were a version seen and then forgotten, another
+could take its number, and rows would mix the two. So a version is written first, seen to be still there
+a durability lag later, and pointed at only then; and whoever finds a version written completes it.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+from streams.errors import CheckpointError
+from streams.stores.base import Checkpoint, key_of
+from streams.stores.redis_server import RedisServer
+from streams.stores.sealed import seal_in, sealed, unsealed
+
+MOVE = """
+local at = redis.call('GET', KEYS[1]) or '0'
+if at == ARGV[1] then
+    redis.call('SET', KEYS[1], ARGV[2])
+    at = ARGV[2]
+end
+return at
+"""
+"""Compare-and-set of the pointer: (from, to) -> where it points now."""
+SEAL_CHARACTERS = 32
+
+
+class RedisMeta:
+    """A `MetaStore` in Redis, for the task specs of one theta fingerprint."""
+
+    def __init__(
+        self,
+        server: RedisServer,
+        stream: str,
+        theta_fingerprint: str,
+        durability_lag_s: float = 2.0,
+        sleep: Callable[[float], None] = time.sleep,
+    ) -> None:
+        self.server, self.durability_lag_s, self._sleep = server, durability_lag_s, sleep
+        self._prefix = f"reptide:{key_of(stream)}:{theta_fingerprint}:theta:"
+        self._pointer = f"{self._prefix}current"
+
+    def current(self) -> int:
+        """The newest version; 0 while there is none."""
+        (version,) = self.server.ask(("GET", self._pointer))
+        return int(version or 0)
+
+    def load(self, version: int) -> Checkpoint:
+        """One version, its seal checked."""
+        (content,) = self.server.ask(("GET", self._version(version)))
+        try:
+            if content is None:
+                raise ValueError("it is missing")
+            seal, head, tensors = _apart(content)
+            if seal != seal_in(head).encode():
+                raise ValueError("its seal is damaged")
+            return unsealed(head, tensors)
+        except ValueError as error:
+            raise CheckpointError(
+                f"version {version} of theta in Redis at {self.server.address}, {self._version(version)}, cannot "
+                f"be used ({error}); restore this key from a backup of Redis, or start a new stream"
+            ) from error
+
+    def publish(self, checkpoint: Checkpoint) -> bool:
+        """Write a version if its predecessor is the newest; false if another trainer wrote it, or is ahead.
+
+        Takes the durability lag.
+        """
+        if checkpoint.version != self.current() + 1:
+            return False
+        head, tensors = sealed(checkpoint)
+        seal = seal_in(head).encode()
+        content = b"%b %d\n%b%b" % (seal, len(head), head, tensors)
+        stored = self._write(checkpoint.version, content)
+        while (kept := self._written_before(checkpoint.version, content)) != stored:
+            stored = kept
+        return self._move(checkpoint.version) and stored == seal
+
+    def prune(self, oldest: int) -> None:
+        """Delete the versions below one. A version that an adoption table names is needed to fold again."""
+        below = range(1, min(oldest, self.current()))
+        self.server.ask(*(("UNLINK", self._version(version)) for version in below))
+
+    def _written_before(self, version: int, content: bytes) -> bytes:
+        self._sleep(self.durability_lag_s)
+        return self._write(version, content)
+
+    def _write(self, version: int, content: bytes) -> bytes:
+        """Write a version unless there is one; returns the seal of what is there."""
+        key = self._version(version)
+        replies = self.server.ask(("SET", key, content, "NX"), ("GETRANGE", key, 0, SEAL_CHARACTERS - 1))
+        return bytes(replies[1])
+
+    def _move(self, version: int) -> bool:
+        (at,) = self.server.ask(("EVAL", MOVE, 1, self._pointer, version - 1, version))
+        return int(at) == version
+
+    def _version(self, version: int) -> str:
+        return f"{self._prefix}v:{version}"
+
+
+def _apart(content: bytes) -> tuple[bytes, bytes, bytes]:
+    """Seal, description and tensors."""
+    first, _, rest = content.partition(b"\n")
+    seal, _, length = first.partition(b" ")
+    return seal, rest[: int(length)], rest[int(length) :]

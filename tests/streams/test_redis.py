@@ -1,0 +1,783 @@
+"""What Redis adds to the promises of every store: servers that die, fill up, forget, refuse, and lose replies."""
+
+from __future__ import annotations
+
+import socketserver
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from pathlib import Path
+from threading import Thread
+from time import process_time
+from typing import Any
+from uuid import uuid4
+
+import numpy as np
+import pytest
+import redis
+from redis.connection import AbstractConnection
+
+from engine.features import Features, Numeric
+from engine.table import RowError, TaskTable
+from streams.errors import CheckpointError, ReptideError, StoreError, Unavailable
+from streams.stores.base import RecordStore, Swap, key_of
+from streams.stores.redis import RedisStore
+from streams.stores.redis_capacity import Capacity, bytes_of_a_row, capacity, warnings
+from streams.stores.redis_meta import RedisMeta
+from streams.stores.redis_server import RedisServer
+from streams.theta import ThetaCache
+from tests.faults.model import SPEC, engine
+from tests.redis_servers import Cluster, Server, one_redis, own_redis, poll, redis_cluster
+from tests.streams.test_checkpoints import TestEveryMetaStore, checkpoint, same
+
+__all__ = ["TestEveryMetaStore", "one_redis", "own_redis", "redis_cluster"]  # fixtures, and a contract
+
+LAYOUT = engine().layout
+THETA = SPEC.theta_fingerprint()
+PASSWORD = "hunter2-sesame"  # noqa: S105
+Start = Callable[..., Server]
+Open = Callable[..., RedisStore]
+
+
+@pytest.fixture
+def stream() -> str:
+    return uuid4().hex
+
+
+@pytest.fixture
+def connected() -> Iterator[Open]:
+    """Opens stores, and closes them."""
+    opened: list[RedisStore] = []
+
+    def connect(url: str, stream: str = "s", layout: int = LAYOUT.fingerprint, **options: Any) -> RedisStore:
+        server = RedisServer(url, **{k: options.pop(k) for k in ("cluster", "timeout_s") if k in options})
+        opened.append(RedisStore(server, stream, layout, **options))
+        return opened[-1]
+
+    yield connect
+    for store in opened:
+        store.close()
+
+
+def marked(store: RecordStore, tasks: list[str], mark: int) -> TaskTable:
+    """Rows as they are stored, changed."""
+    table = store.load(LAYOUT, tasks)
+    table.rows["seq"] = mark
+    return table
+
+
+def marks(store: RecordStore, tasks: list[str]) -> list[int]:
+    return store.load(LAYOUT, tasks).rows["seq"].tolist()
+
+
+def row_key(stream: str, task: str, layout: int = LAYOUT.fingerprint) -> str:
+    return f"reptide:{stream}:{layout:016x}:t:{key_of(task)}"
+
+
+# Replies that get lost, and writers that race
+
+
+class LostReply:
+    """Has a client read a reply and then lose it, and its connection with it."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.countdown = -1
+        read = AbstractConnection.read_response
+
+        def losing(connection: Any, *arguments: Any, **options: Any) -> Any:
+            reply = read(connection, *arguments, **options)
+            self.countdown -= 1
+            if self.countdown == 0:
+                connection.disconnect()
+                raise redis.ConnectionError("the reply is lost")
+            return reply
+
+        monkeypatch.setattr(AbstractConnection, "read_response", losing)
+
+
+@pytest.fixture
+def lost_reply(monkeypatch: pytest.MonkeyPatch) -> LostReply:
+    return LostReply(monkeypatch)
+
+
+@pytest.mark.parametrize("kind", ["one_redis", "redis_cluster"])
+class TestAReplyThatIsLost:
+    @pytest.fixture
+    def store(self, kind: str, request: pytest.FixtureRequest, connected: Open, stream: str) -> RedisStore:
+        return connected(request.getfixturevalue(kind).url, stream, cluster=kind == "redis_cluster")
+
+    def test_a_swap_is_asked_again_and_recognised(self, store: RedisStore, lost_reply: LostReply):
+        table = marked(store, ["a"], 7)
+        lost_reply.countdown = 1
+        assert store.swap(table) == [Swap.ALREADY]
+        assert lost_reply.countdown < 0
+        assert store.load(LAYOUT, ["a"]).rows["revision"].tolist() == [1]
+        assert marks(store, ["a"]) == [7]
+
+    @pytest.mark.parametrize("nth", [1, 5, 10])
+    def test_no_row_of_a_batch_is_taken_for_lost(self, store: RedisStore, lost_reply: LostReply, nth: int):
+        tasks = [f"t{n}" for n in range(10)]
+        table = marked(store, tasks, 7)
+        lost_reply.countdown = nth
+        assert set(store.swap(table)) <= {Swap.OK, Swap.ALREADY}
+        assert lost_reply.countdown < 0
+        assert store.load(LAYOUT, tasks).rows["revision"].tolist() == [1] * 10
+        assert marks(store, tasks) == [7] * 10
+
+    def test_an_adoption_is_asked_again_and_stays(self, store: RedisStore, lost_reply: LostReply):
+        store.ping()
+        lost_reply.countdown = 1
+        assert store.adopt(0, 64, 3) == 3
+        assert store.adoptions(0) == {64: 3}
+
+
+def test_of_writers_that_race_none_undoes_another(one_redis: Server, connected: Open, stream: str):
+    stores = [connected(one_redis.url, stream) for _ in range(2)]
+    with ThreadPoolExecutor(2) as threads:
+        for _ in range(50):
+            tables = [store.load(LAYOUT, ["a"]) for store in stores]
+            for who, table in enumerate(tables):
+                table.rows["seq"] += 1
+                table.rows["epoch"] = who
+            outcomes = list(threads.map(RedisStore.swap, stores, tables))
+            assert sorted(outcomes, key=str) == [[Swap.LOST], [Swap.OK]]
+            assert stores[0].load(LAYOUT, ["a"]).rows["epoch"] == outcomes.index([Swap.OK])
+    assert marks(stores[0], ["a"]) == [50]
+
+
+# The cluster
+
+
+class TestACluster:
+    def test_rows_are_spread_over_its_nodes(self, redis_cluster: Cluster, connected: Open, stream: str):
+        store = connected(redis_cluster.url, stream, cluster=True)
+        tasks = [f"{{same}} {n}" for n in range(60)]
+        store.swap(marked(store, tasks, 1))
+        pattern = f"reptide:{stream}:*"
+        assert all(
+            node.ask("SCAN", "0", "MATCH", pattern, "COUNT", "100000")[1] for node in redis_cluster.nodes
+        )
+        assert sorted(store.tasks()) == sorted(map(key_of, tasks))
+
+    def test_a_slot_that_moved_is_followed(self, redis_cluster: Cluster, connected: Open, stream: str):
+        store = connected(redis_cluster.url, stream, cluster=True)
+        first, second, _ = redis_cluster.nodes
+        task = next(t for t in map(str, range(10_000)) if self.free_slot(first, row_key(stream, t)))
+        slot = str(first.ask("CLUSTER", "KEYSLOT", row_key(stream, task)))
+        store.swap(marked(store, ["warm"], 1))
+        target = second.ask("CLUSTER", "MYID")
+        for node in (second, first):
+            node.ask("CLUSTER", "SETSLOT", slot, "NODE", target)
+        assert store.swap(marked(store, [task, "warm"], 7)) == [Swap.OK, Swap.OK]
+        assert marks(store, [task, "warm"]) == [7, 7]
+
+    def free_slot(self, node: Server, key: str) -> bool:
+        """Whether a key falls in a slot of this node (of the first third) that is empty."""
+        slot = node.ask("CLUSTER", "KEYSLOT", key)
+        return slot < 5000 and node.ask("CLUSTER", "COUNTKEYSINSLOT", str(slot)) == 0
+
+    def test_taken_for_a_single_server_it_is_refused_by_the_setting(
+        self, redis_cluster: Cluster, connected: Open, stream: str
+    ):
+        store = connected(redis_cluster.url, stream)
+        with pytest.raises(StoreError, match="is a node of a cluster; set `cluster` to true"):
+            store.load(LAYOUT, [str(n) for n in range(100)])
+
+    def test_a_single_server_taken_for_one_is_refused_by_the_setting(
+        self, one_redis: Server, connected: Open, stream: str
+    ):
+        with pytest.raises(StoreError, match="is no node of a cluster; set `cluster` to false"):
+            connected(one_redis.url, stream, cluster=True).load(LAYOUT, ["a"])
+
+    def test_a_cluster_that_is_not_there_is_unavailable(self, own_redis: Start, connected: Open):
+        server = own_redis()
+        server.kill()
+        with pytest.raises(Unavailable, match=str(server.port)):
+            connected(server.url, cluster=True).load(LAYOUT, ["a"])
+
+    def test_without_one_of_its_nodes_it_is_unavailable_until_that_is_back(
+        self, tmp_path: Path, connected: Open, request: pytest.FixtureRequest
+    ):
+        cluster = Cluster(tmp_path)
+        request.addfinalizer(cluster.kill)
+        store = connected(cluster.url, cluster=True)
+        tasks = [str(n) for n in range(30)]
+        table = marked(store, tasks, 7)
+        cluster.nodes[2].kill()
+        with pytest.raises(Unavailable):
+            store.swap(table)
+        cluster.nodes[2].start()
+        poll(lambda: all(map(cluster.whole, cluster.nodes)), "the cluster")
+        assert set(store.swap(table)) <= {Swap.OK, Swap.ALREADY}
+        assert marks(store, tasks) == [7] * 30
+
+
+# Servers that die
+
+
+class TestAServerThatDies:
+    def test_killed_it_comes_back_with_what_it_acknowledged(self, own_redis: Start, connected: Open):
+        server = own_redis("--appendonly", "yes", "--appendfsync", "always")
+        store = connected(server.url, timeout_s=0.5)
+        store.swap(marked(store, ["a"], 7))
+        store.adopt(0, 64, 3)
+        store.forget("b", 1e9)  # its rewrite outlives the server, and keeps the connection open in silence
+        server.kill()
+        server.start()
+        assert marks(store, ["a"]) == [7]
+        assert store.adoptions(0) == {64: 3}
+        assert store.forgotten(["a", "b"]) == {"b"}
+        assert store.swap(marked(store, ["a"], 8)) == [Swap.OK]
+
+    def test_while_it_is_gone_every_call_says_so_and_then_goes_on(self, own_redis: Start, connected: Open):
+        server = own_redis()
+        store = connected(server.url)
+        table = marked(store, ["a"], 7)
+        server.kill()
+        calls: list[Callable[[], object]] = [
+            lambda: store.load(LAYOUT, ["a"]), lambda: store.swap(table), lambda: store.adopt(0, 0, 0),
+            lambda: store.adoptions(0), lambda: list(store.tasks()), store.clear, store.ping,
+            lambda: store.forget("a", 1), lambda: store.forgotten(["a"]),
+        ]  # fmt: skip
+        for call in calls:
+            with pytest.raises(
+                Unavailable, match=f"127.0.0.1:{server.port} does not answer .*Connection refused"
+            ):
+                call()
+        server.start()
+        store.ping()
+        assert store.swap(table) == [Swap.OK]
+
+    def test_one_that_hangs_is_unavailable_after_the_timeout(self, own_redis: Start, connected: Open):
+        server = own_redis()
+        store = connected(server.url, timeout_s=0.1)
+        store.ping()
+        server.process.send_signal(19)
+        with pytest.raises(Unavailable, match=r"does not answer .*[Tt]imeout"):
+            store.load(LAYOUT, ["a"])
+        server.process.send_signal(18)
+        poll(server.answers, "the server to go on")
+        assert marks(store, ["a"]) == [0]
+
+
+class TestAServerThatIsFull:
+    @pytest.fixture
+    def server(self, own_redis: Start) -> Server:
+        return own_redis("--maxmemory-policy", "noeviction")
+
+    def test_nothing_is_written_and_with_more_memory_it_goes_on(self, server: Server, connected: Open):
+        store = connected(server.url)
+        tasks = ["a", "b", "c"]
+        store.swap(marked(store, tasks, 1))
+        table = marked(store, tasks, 2)
+        server.ask("CONFIG", "SET", "maxmemory", "1")
+        with pytest.raises(Unavailable, match=r"is full: .* `CONFIG SET maxmemory`"):
+            store.swap(table)
+        assert marks(store, tasks) == [1, 1, 1]
+        server.ask("CONFIG", "SET", "maxmemory", "0")
+        assert store.swap(table) == [Swap.OK] * 3
+
+    def test_no_version_of_theta_is_seen_before_it_has_room(self, server: Server):
+        connection = RedisServer(server.url)
+        versions = RedisMeta(connection, "s", THETA, sleep=lambda _: None)
+        server.ask("CONFIG", "SET", "maxmemory", "1")
+        with pytest.raises(Unavailable, match="is full"):
+            versions.publish(checkpoint())
+        assert versions.current() == 0
+        server.ask("CONFIG", "SET", "maxmemory", "0")
+        assert versions.publish(checkpoint())
+        connection.close()
+
+
+def test_a_replica_takes_no_writes_and_says_so(own_redis: Start, connected: Open):
+    server = own_redis()
+    store = connected(server.url)
+    table = marked(store, ["a"], 7)
+    server.ask("REPLICAOF", "127.0.0.1", "1")
+    with pytest.raises(Unavailable, match="is a replica, which takes no writes"):
+        store.swap(table)
+    server.ask("REPLICAOF", "NO", "ONE")
+    assert store.swap(table) == [Swap.OK]
+
+
+@pytest.fixture
+def answering() -> Iterator[Callable[[bytes], str]]:
+    """Starts servers with one answer to everything; gives their URL."""
+    running: list[socketserver.TCPServer] = []
+
+    def start(answer: bytes) -> str:
+        class Answer(socketserver.BaseRequestHandler):
+            def handle(self) -> None:
+                while self.request.recv(65_536):
+                    self.request.sendall(answer + b"\r\n")
+
+        running.append(socketserver.ThreadingTCPServer(("127.0.0.1", 0), Answer))
+        Thread(target=running[-1].serve_forever, args=[0.01]).start()
+        return f"redis://127.0.0.1:{running[-1].server_address[1]}/0"
+
+    yield start
+    for server in running:
+        server.shutdown()
+        server.server_close()
+
+
+@pytest.mark.parametrize(
+    "answer, kind, words",
+    [
+        (b"-LOADING Redis is loading the dataset in memory", Unavailable, "is still loading its data"),
+        (b"-MISCONF Redis is configured to save RDB snapshots", Unavailable, "cannot save to its own disk"),
+        (b"-NOREPLICAS Not enough good replicas to write.", Unavailable, "too few replicas"),
+        (b"-CLUSTERDOWN The cluster is down", Unavailable, "misses a part of its cluster"),
+        (b"-MASTERDOWN Link with MASTER is down", Unavailable, "misses a part of its cluster"),
+        (b"-TRYAGAIN Multiple keys request during rehashing of slot", Unavailable, "is moving slots"),
+        (b"-BUSY Redis is busy running a script.", Unavailable, "is busy with a script"),
+        (b"-NOPERM this user has no permissions", StoreError, "does not let us in"),
+        (b"-ERR unknown command 'GET'", StoreError, "refuses a command"),
+        (b"HTTP/1.1 400 Bad Request", ReptideError, "Redis at 127.0.0.1"),
+    ],
+)
+def test_what_a_server_says_becomes_a_sentence(
+    answer: bytes, kind: type[ReptideError], words: str, answering: Callable[[bytes], str], connected: Open
+):
+    with pytest.raises(kind, match=words) as raised:
+        connected(answering(answer)).load(LAYOUT, ["a"])
+    assert "\n" not in str(raised.value)
+
+
+# Passwords
+
+
+class TestPasswords:
+    def refused(self, store: RedisStore, kind: type[ReptideError]) -> str:
+        with pytest.raises(kind) as raised:
+            store.load(LAYOUT, ["a"])
+        assert PASSWORD not in str(raised.value)
+        return str(raised.value)
+
+    def test_with_the_right_one_it_works(self, own_redis: Start, connected: Open):
+        server = own_redis("--requirepass", PASSWORD)
+        store = connected(server.url.replace("//", f"//:{PASSWORD}@"))
+        assert marks(store, ["a"]) == [0]
+
+    @pytest.mark.parametrize("user", ["", f":{PASSWORD}x@", f"ann:{PASSWORD}@"])
+    @pytest.mark.parametrize("cluster", [False, True])
+    def test_without_or_with_a_wrong_one_the_sentence_says_so(
+        self, user: str, cluster: bool, own_redis: Start, connected: Open
+    ):
+        server = own_redis("--requirepass", PASSWORD)
+        store = connected(server.url.replace("//", f"//{user}"), cluster=cluster)
+        assert "check user and password" in self.refused(store, StoreError)
+
+    def test_a_server_that_is_gone_is_named_without_it(self, own_redis: Start, connected: Open):
+        server = own_redis()
+        server.kill()
+        for cluster in (False, True):
+            store = connected(server.url.replace("//", f"//ann:{PASSWORD}@"), cluster=cluster)
+            assert f"127.0.0.1:{server.port}" in self.refused(store, Unavailable)
+
+    @pytest.mark.parametrize(
+        "url",
+        [
+            "",
+            "localhost",
+            "http://x",
+            f"redis://:{PASSWORD}/1@h:1",
+            f"redis://h:{PASSWORD}",
+            "redis://h?bogus=1",
+        ],
+    )
+    def test_what_is_no_url_is_refused_without_quoting_it(self, url: str):
+        with pytest.raises(StoreError, match="the URL of Redis cannot be read") as raised:
+            RedisServer(url)
+        assert PASSWORD not in str(raised.value)
+
+
+# Rows
+
+
+class TestRows:
+    def test_a_row_of_another_layout_under_our_key_is_refused(
+        self, one_redis: Server, connected: Open, stream: str
+    ):
+        store = connected(one_redis.url, stream)
+        other = TaskTable.empty(replace(LAYOUT, fingerprint=LAYOUT.fingerprint ^ 1), ["ann"])
+        one_redis.ask("SET", row_key(stream, "ann"), bytes(other.encode()[0]))
+        with pytest.raises(RowError, match=r"'ann'.*reptide rebuild"):
+            store.load(LAYOUT, ["ann"])
+
+    def test_layouts_and_streams_have_rows_of_their_own(
+        self, one_redis: Server, connected: Open, stream: str
+    ):
+        store = connected(one_redis.url, stream)
+        store.swap(marked(store, ["a"], 7))
+        others = [
+            connected(one_redis.url, stream, LAYOUT.fingerprint ^ 1),
+            connected(one_redis.url, stream + "x"),
+        ]
+        for other in others:
+            assert marks(other, ["a"]) == [0]
+            assert list(other.tasks()) == []
+            other.clear()
+        assert marks(store, ["a"]) == [7]
+
+    def test_a_row_lives_as_long_as_was_said_from_its_last_write(
+        self, one_redis: Server, connected: Open, stream: str
+    ):
+        store = connected(one_redis.url, stream, ttl_s=100)
+        key = row_key(stream, "a")
+        store.swap(marked(store, ["a"], 1))
+        one_redis.ask("EXPIRE", key, "5")
+        store.swap(marked(store, ["a"], 2))
+        assert 90 < one_redis.ask("TTL", key) <= 100
+
+    def test_without_a_time_to_live_it_stays(self, one_redis: Server, connected: Open, stream: str):
+        store = connected(one_redis.url, stream)
+        store.swap(marked(store, ["a"], 1))
+        assert one_redis.ask("TTL", row_key(stream, "a")) == -1
+
+    def test_a_row_that_expired_under_a_writer_is_lost_not_overwritten(
+        self, one_redis: Server, connected: Open, stream: str
+    ):
+        store = connected(one_redis.url, stream)
+        store.swap(marked(store, ["a"], 1))
+        table = marked(store, ["a"], 2)
+        one_redis.ask("DEL", row_key(stream, "a"))
+        assert store.swap(table) == [Swap.LOST]
+
+
+# Forgetting
+
+
+class TestForgetting:
+    def test_the_rows_of_all_layouts_go(self, one_redis: Server, connected: Open, stream: str):
+        store = connected(one_redis.url, stream)
+        old = row_key(stream, "a", layout=1)
+        one_redis.ask("SET", old, b"x" * 100)
+        assert store.forget("a", 60)
+        assert one_redis.ask("GET", old) == b"forgotten"
+
+    def test_what_stays_does_not_tell_the_id(self, one_redis: Server, connected: Open, stream: str):
+        store = connected(one_redis.url, stream)
+        store.swap(marked(store, ["ann@example.org"], 1))
+        store.forget("ann@example.org", 60)
+        key = row_key(stream, "ann@example.org")
+        assert one_redis.ask("GET", key) == b"forgotten"
+        assert 0 < one_redis.ask("TTL", key) <= 60
+        assert b"ann" not in b"".join(one_redis.ask("HGETALL", f"reptide:{stream}:forgotten"))
+
+    def test_other_workers_see_it_at_their_next_batch(self, one_redis: Server, connected: Open, stream: str):
+        store, other = (connected(one_redis.url, stream) for _ in range(2))
+        assert other.forgotten(["a"]) == set()
+        store.forget("a", 60)
+        assert other.forgotten(["a"]) == {"a"}
+        store.forget("b", 60)
+        assert other.forgotten(["a", "b"]) == {"a", "b"}
+
+    def test_while_nothing_changes_asking_is_one_command(
+        self, one_redis: Server, connected: Open, stream: str, monkeypatch: pytest.MonkeyPatch
+    ):
+        store = connected(one_redis.url, stream)
+        store.forget("a", 60)
+        store.forgotten(["a"])
+        asked: list[object] = []
+        ask = store.server.ask
+        monkeypatch.setattr(store.server, "ask", lambda *commands: asked.extend(commands) or ask(*commands))
+        assert store.forgotten(["a", *map(str, range(1000))]) == {"a"}
+        assert len(asked) == 1
+
+    def test_the_append_only_file_loses_the_bytes(self, own_redis: Start, connected: Open, stream: str):
+        server = own_redis("--appendonly", "yes")
+        store = connected(server.url, stream)
+        store.swap(marked(store, ["ann@example.org", "bob"], 1))
+        needle = key_of("ann@example.org").encode()
+        server.ask("CONFIG", "SET", "appendfsync", "always")
+
+        def kept() -> bool:
+            return any(needle in path.read_bytes() for path in server.directory.rglob("*") if path.is_file())
+
+        assert kept()
+        store.forget("ann@example.org", 60)
+        server.ask("DEL", row_key(stream, "ann@example.org"))  # the placeholder's minute is over
+        poll(lambda: not self.rewriting(server), "the rewrite")
+        server.ask("BGREWRITEAOF")
+        poll(lambda: not kept(), "the bytes to go")
+        assert marks(store, ["bob"]) == [1]
+
+    def rewriting(self, server: Server) -> bool:
+        return bool(server.ask("INFO")["aof_rewrite_in_progress"])
+
+    def test_where_a_rewrite_is_forbidden_the_row_is_forgotten_all_the_same(
+        self, own_redis: Start, connected: Open
+    ):
+        server = own_redis("--appendonly", "yes")
+        server.ask("ACL", "SETUSER", "ann", "on", f">{PASSWORD}", "~*", "+@all", "-bgrewriteaof")
+        store = connected(server.url.replace("//", f"//ann:{PASSWORD}@"))
+        store.swap(marked(store, ["a"], 1))
+        assert store.forget("a", 60)
+        assert marks(store, ["a"]) == [0]
+
+
+# Versions of theta
+
+
+class Lag:
+    """Stands for the durability lag: something happens while a trainer waits."""
+
+    def __init__(self) -> None:
+        self.happenings: list[Callable[[], object]] = []
+        self.waited_s: list[float] = []
+
+    def __call__(self, seconds: float) -> None:
+        self.waited_s.append(seconds)
+        if self.happenings:
+            self.happenings.pop(0)()
+
+
+@pytest.fixture
+def lag() -> Lag:
+    return Lag()
+
+
+@pytest.fixture(params=["one_redis", "redis_cluster"])
+def versions(request: pytest.FixtureRequest, stream: str, lag: Lag) -> Iterator[RedisMeta]:
+    server = RedisServer(request.getfixturevalue(request.param).url, request.param == "redis_cluster")
+    yield RedisMeta(server, stream, THETA, sleep=lag)
+    server.close()
+
+
+class TestVersionsOfTheta:
+    def test_a_version_is_not_seen_before_the_durability_lag(self, versions: RedisMeta, lag: Lag):
+        seen: list[int] = []
+        lag.happenings = [lambda: seen.append(versions.current())]
+        assert versions.publish(checkpoint())
+        assert (seen, lag.waited_s) == ([0], [2.0])
+        assert versions.current() == 1
+
+    def test_a_version_seen_never_changes_where_the_pointer_is_forgotten(self, versions: RedisMeta):
+        versions.publish(checkpoint())
+        self.ask(versions, "DEL", "current")
+        assert not versions.publish(checkpoint(seed=1))
+        assert versions.current() == 1
+        assert same(versions.load(1), checkpoint())
+
+    def test_what_a_trainer_left_before_it_died_is_completed_by_the_next(self, versions: RedisMeta, lag: Lag):
+        def dies() -> None:
+            raise InterruptedError
+
+        lag.happenings = [dies]
+        with pytest.raises(InterruptedError):
+            versions.publish(checkpoint())
+        assert versions.current() == 0
+        assert not versions.publish(checkpoint(seed=1))
+        assert versions.current() == 1
+        assert same(versions.load(1), checkpoint())
+        assert versions.publish(checkpoint(2))
+
+    def test_a_version_forgotten_during_the_lag_is_there_when_it_is_seen(self, versions: RedisMeta, lag: Lag):
+        lag.happenings = [lambda: self.ask(versions, "DEL", "v:1")]
+        assert versions.publish(checkpoint())
+        assert same(versions.load(1), checkpoint())
+
+    def test_another_trainers_version_written_in_its_place_waits_its_own_lag(
+        self, versions: RedisMeta, lag: Lag
+    ):
+        seen: list[int] = []
+
+        def forgotten_and_written_by_another() -> None:
+            content = self.ask(other, "GET", "v:1")
+            self.ask(versions, "SET", "v:1", content)
+
+        other = RedisMeta(versions.server, f"{versions._prefix}other", THETA, sleep=lambda _: None)
+        other.publish(checkpoint(seed=1))
+        lag.happenings = [forgotten_and_written_by_another, lambda: seen.append(versions.current())]
+        assert not versions.publish(checkpoint())
+        assert seen == [0]
+        assert versions.current() == 1
+        assert same(versions.load(1), checkpoint(seed=1))
+
+    def test_of_two_trainers_at_once_the_first_to_write_wins(self, versions: RedisMeta, lag: Lag):
+        second: list[bool] = []
+        lag.happenings = [lambda: second.append(versions.publish(checkpoint(seed=1)))]
+        assert versions.publish(checkpoint())
+        assert second == [False]
+        assert same(versions.load(1), checkpoint())
+
+    def test_a_slow_trainer_does_not_move_the_pointer_back(self, versions: RedisMeta, lag: Lag):
+        lag.happenings = [lambda: (versions.publish(checkpoint()), versions.publish(checkpoint(2)))]
+        assert not versions.publish(checkpoint())
+        assert versions.current() == 2
+
+    def test_a_reply_that_is_lost_changes_nothing(self, versions: RedisMeta, lost_reply: LostReply):
+        versions.current()
+        lost_reply.countdown = 2  # of the write: the pointer is read before
+        assert versions.publish(checkpoint())
+        assert lost_reply.countdown < 0
+        assert versions.publish(checkpoint(2))
+
+    @pytest.mark.parametrize("place", [0, 20, 33, 34, 40, 300, -1, -100])
+    def test_damage_is_refused_by_the_name_of_the_key(self, versions: RedisMeta, place: int):
+        versions.publish(checkpoint())
+        content = bytearray(self.ask(versions, "GET", "v:1"))
+        content[place] ^= 1
+        self.ask(versions, "SET", "v:1", bytes(content))
+        self.refused(
+            versions, r"version 1 of theta in Redis at 127\.0\.0\.1:\d+, reptide:.*:theta:v:1, cannot"
+        )
+
+    @pytest.mark.parametrize("kept", [0, 1, 33, 60, 500, -1])
+    def test_a_version_cut_short_is_refused(self, versions: RedisMeta, kept: int):
+        versions.publish(checkpoint())
+        self.ask(versions, "SET", "v:1", self.ask(versions, "GET", "v:1")[:kept])
+        self.refused(versions, "version 1 of theta")
+
+    def test_pruning_deletes_old_versions_and_never_the_newest(self, versions: RedisMeta):
+        for version in range(1, 6):
+            versions.publish(checkpoint(version))
+        versions.prune(3)
+        assert self.kept(versions) == [3, 4, 5]
+        versions.prune(100)
+        assert self.kept(versions) == [5]
+        assert versions.publish(checkpoint(6))
+
+    def test_task_specs_of_another_theta_have_versions_of_their_own(self, versions: RedisMeta, stream: str):
+        versions.publish(checkpoint())
+        assert RedisMeta(versions.server, stream, "another").current() == 0
+
+    def test_a_theta_of_another_architecture_is_refused_in_a_sentence(self, versions: RedisMeta):
+        other = replace(SPEC, features=Features((Numeric("a"), Numeric("c"))))
+        versions.publish(checkpoint(spec=other))
+        with pytest.raises(
+            CheckpointError, match=r"version 1 of theta was trained for task spec \w+, this one"
+        ):
+            ThetaCache(engine(), versions).get(1)
+
+    def ask(self, versions: RedisMeta, command: str, name: str, *arguments: bytes) -> Any:
+        return versions.server.ask((command, versions._prefix + name, *arguments))[0]
+
+    def kept(self, versions: RedisMeta) -> list[int]:
+        return [version for version in range(1, 10) if self.ask(versions, "EXISTS", f"v:{version}")]
+
+    def refused(self, versions: RedisMeta, sentence: str) -> None:
+        with pytest.raises(CheckpointError, match=sentence):
+            versions.load(1)
+
+
+# Capacity
+
+ROOMY = Capacity(
+    "h:1",
+    5000,
+    False,
+    used_bytes=0,
+    max_bytes=10**9,
+    policy="noeviction",
+    appendonly=True,
+    appendfsync="everysec",
+)
+
+
+class TestCapacity:
+    @pytest.mark.parametrize("ttl_s", [0, 1000])
+    @pytest.mark.parametrize("size", [LAYOUT.bytes_per_task, 1000, 4096, 9000])
+    def test_the_estimate_of_a_row_is_what_redis_takes(self, own_redis: Start, size: int, ttl_s: int):
+        server = own_redis()
+        name = "reptide:my-stream:0123456789abcdef:t:" + "x" * 21
+        with redis.Redis(port=server.port) as client, client.pipeline(transaction=False) as pipeline:
+            before, allocator = client.info()["used_memory"], client.info()["mem_allocator"]
+            for n in range(8192):
+                pipeline.set(f"{name}{n:06d}", b"x" * size, ex=ttl_s or None)
+            pipeline.execute()
+            taken = (client.info()["used_memory"] - before) / 8192
+        assert bytes_of_a_row(size, bool(ttl_s), allocator) == pytest.approx(taken, rel=0.05)
+
+    def test_jemalloc_rounds_a_row_up_to_the_next_of_its_sizes(self):
+        key_and_tables = 80 + 16 + 32 + 16
+        assert bytes_of_a_row(4096 - 6, False, "jemalloc-5.2.1") == key_and_tables + 4096
+        assert bytes_of_a_row(4097 - 6, False, "jemalloc-5.2.1") == key_and_tables + 5120
+
+    def test_it_is_what_the_server_says(self, own_redis: Start):
+        server = own_redis("--maxmemory", "100mb", "--appendonly", "yes", "--appendfsync", "always")
+        connection = RedisServer(server.url)
+        found = capacity(connection, 4096, 0)
+        connection.close()
+        assert (found.max_bytes, found.policy) == (100 * 2**20, "noeviction")
+        assert (found.appendonly, found.appendfsync) == (True, "always")
+        assert found.rows == 100 * 2**20 // found.row_bytes
+        assert warnings(found, 1000) == []
+
+    def test_a_cluster_has_the_room_of_all_its_nodes(self, redis_cluster: Cluster):
+        connection = RedisServer(redis_cluster.url, cluster=True)
+        for node in redis_cluster.nodes:
+            node.ask("CONFIG", "SET", "maxmemory", "100mb")
+        found = capacity(connection, 4096, 0)
+        for node in redis_cluster.nodes:
+            node.ask("CONFIG", "SET", "maxmemory", "0")
+        connection.close()
+        assert found.max_bytes == 300 * 2**20
+        assert found.appendonly is False
+
+    def test_where_it_may_not_be_asked_it_says_that_it_does_not_know(self, own_redis: Start):
+        server = own_redis("--appendonly", "yes")
+        for user, commands in (("ann", ["-info", "-config"]), ("bob", ["-config"])):
+            server.ask("ACL", "SETUSER", user, "on", f">{PASSWORD}", "~*", "+@all", *commands)
+        said = {}
+        for user in ("ann", "bob"):
+            connection = RedisServer(server.url.replace("//", f"//{user}:{PASSWORD}@"))
+            said[user] = warnings(capacity(connection, 4096, 0), 10)
+            connection.close()
+        assert "INFO is forbidden" in said["ann"][0]
+        assert "`appendfsync unknown`" in said["bob"][1]
+
+    @pytest.mark.parametrize(
+        "policy, expires, refused",
+        [
+            ("allkeys-lru", False, True),
+            ("allkeys-lfu", True, True),
+            ("volatile-ttl", True, True),
+            ("volatile-lru", False, False),
+            ("noeviction", True, False),
+        ],
+    )
+    def test_a_policy_that_evicts_rows_is_refused_with_the_command(
+        self, policy: str, expires: bool, refused: bool
+    ):
+        found = replace(ROOMY, policy=policy, expires=expires)
+        if not refused:
+            assert warnings(found, 10) == []
+            return
+        with pytest.raises(StoreError, match=f"{policy}.*`CONFIG SET maxmemory-policy noeviction`"):
+            warnings(found, 10)
+
+    def test_without_a_limit_nothing_is_evicted(self):
+        (said,) = warnings(replace(ROOMY, policy="allkeys-lru", max_bytes=0), 10)
+        assert "has no memory limit; set `maxmemory`" in said
+
+    def test_more_tasks_than_fit_are_said_in_numbers(self):
+        assert warnings(ROOMY, 200_000) == []
+        (said,) = warnings(ROOMY, 200_001)
+        assert said.startswith(
+            "200,001 tasks of 5,000 bytes need 954 MiB, and Redis at h:1 has 954: 200,000 fit"
+        )
+
+    def test_without_an_append_only_file_it_says_what_is_lost(self):
+        (said,) = warnings(replace(ROOMY, appendonly=False), 10)
+        assert "what was learned is lost; set `appendonly yes`" in said
+
+
+def test_a_batch_of_1000_rows_of_4_kb_takes_little_of_the_client(
+    one_redis: Server, connected: Open, stream: str
+):
+    """A bar far above what it takes, 5 to 10 ms, so that only another order of magnitude fails."""
+    wide = replace(
+        LAYOUT, dtype=np.dtype([*LAYOUT.dtype.descr, ("rest", "u1", (4096 - LAYOUT.bytes_per_task,))])
+    )
+    store = connected(one_redis.url, stream)
+    tasks = [f"t{n}" for n in range(1000)]
+    took = []
+    for _ in range(3):
+        start = process_time()
+        table = store.load(wide, tasks)
+        loaded = process_time()
+        store.swap(table)
+        took.append((loaded - start, process_time() - loaded))
+    assert max(min(side) for side in zip(*took, strict=True)) < 0.1
