@@ -78,8 +78,11 @@ class Engine:
     promised on processors of one kind, not across devices.
     """
 
-    def __init__(self, spec: TaskSpec, learner: Learner | None = None, device: str = "cpu") -> None:
-        self.spec, self.device = spec, device
+    def __init__(
+        self, spec: TaskSpec, learner: Learner | None = None, device: str = "cpu", follows: bool = False
+    ) -> None:
+        """`follows` a task to another partition instead of refusing it: only where each event is read once."""
+        self.spec, self.device, self.follows = spec, device, follows
         self.learner: Learner = learner or GradientLearner(spec)
         self.layout: Layout = layout_of(spec, fast_size(self.learner))
         self.rules = rules_of(spec)
@@ -147,6 +150,9 @@ class _Work:
         """Which events lie above their row's position; refuses events of another source, and claims the rows."""
         e, rows = self.events, self.rows
         at = (e.row, e.topic)
+        if self.engine.follows:
+            known = (rows["incarnation"][at] == e.incarnation) & (rows["partition"][at] == e.partition)
+            self.c.position[e.row[~known], e.topic[~known]] = 0
         unclaimed = self.c.position[at] == 0
         for name in ("incarnation", "partition"):
             given = getattr(e, name)

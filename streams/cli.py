@@ -23,6 +23,7 @@ from streams.options import Config, Flags, console, settings_from
 from streams.progress import progress_bar
 from streams.rebuild import rebuild
 from streams.run import run as run_embedded
+from streams.settings import Settings
 from streams.summary import summarise
 
 app = typer.Typer(
@@ -101,6 +102,9 @@ def forget(task: Annotated[str, typer.Argument(help="Task id.")], config: Config
 def rebuild_rows(config: Config, flag: Flags = None) -> None:
     """Make all rows anew from the log, under the versions of theta that were adopted then."""
     settings = settings_from(config, flag)
+    if settings.kafka is not None:
+        console.print(f"{_rebuild_deployed(settings):,} rows made anew")
+        return
     with progress_bar(
         console, "rebuilding", wiring.input_log(settings, wiring.task_spec(settings), None).end()
     ) as show:
@@ -125,6 +129,16 @@ def meta_train_offline(
 def show_config(config: Config, flag: Flags = None) -> None:
     """Print every setting in force, defaults, environment and flags included."""
     typer.echo(settings_from(config, flag).model_dump_json(indent=2))
+
+
+def _rebuild_deployed(settings: Settings) -> int:
+    from streams.deployment import Deployment
+    from streams.refold import rebuild_deployment
+
+    with console.status("rebuilding") as status:
+        return rebuild_deployment(
+            Deployment(settings), lambda events: status.update(f"rebuilding: {events:,} events")
+        )
 
 
 def _deployed() -> typer.Typer:

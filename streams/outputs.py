@@ -18,10 +18,11 @@ from engine.fold import Folded
 from engine.spec import Classification, TaskSpec
 from engine.types import Episode, EventBatch, Kind, Outcome
 from streams.logs.base import Record
-from streams.logs.output import OutputLog
+from streams.logs.output import OutputWriter
 from streams.wire import Rejected
 
-TOPICS = ("predictions", "scores", "drifts", "episodes", "dead-letter")
+DEAD_LETTER = "dead-letter"
+TOPICS = ("predictions", "scores", "drifts", "episodes", DEAD_LETTER)
 PREDICTORS = ("theta", "adapted", "served")
 NAMES = tuple(outcome.name.lower() for outcome in Outcome)
 
@@ -51,7 +52,7 @@ class DeadLetters(Protocol):
 class DeadLetterLines:
     """Dead letters as JSON lines."""
 
-    log: OutputLog
+    log: OutputWriter
     origin: Callable[[Record], str]
 
     def append(self, rejected: Sequence[Rejected]) -> None:
@@ -68,7 +69,7 @@ class DeadLetterLines:
 class Outputs:
     """The output topics of one worker."""
 
-    logs: Mapping[str, OutputLog]
+    logs: Mapping[str, OutputWriter]
     dead_letters: DeadLetters
     spec: TaskSpec
     support_rate: float

@@ -201,6 +201,8 @@ class Redis(Section):
     ttl_s: float = Field(0.0, ge=0)
     """A row not written for so long is dropped; 0 keeps rows for ever."""
     timeout_s: float = Field(5.0, gt=0)
+    tombstone_s: float = Field(400 * 86_400.0, gt=0)
+    """How long a task that was forgotten is not taken up again: longer than the log keeps its events."""
     tasks: int = Field(0, ge=0)
     """How many tasks to expect; with it, the memory they need is checked at the start."""
 

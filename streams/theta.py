@@ -10,14 +10,18 @@ from streams.errors import CheckpointError
 from streams.stores.base import Checkpoint, MetaStore
 
 
+KEPT = 8
+"""Partitions adopt apart, so a worker may need several versions in turn."""
+
+
 class ThetaCache:
-    """The version in use, and loading of another one."""
+    """The versions in use, and loading of another one."""
 
     def __init__(self, engine: Engine, store: MetaStore) -> None:
         self.engine, self.store = engine, store
         self._fingerprint = engine.spec.theta_fingerprint()
-        self._blank = engine.learner.init(0)
-        self._meta = Meta(0, self._blank)
+        self._names = tuple(engine.learner.init(0))
+        self._loaded: dict[int, Meta] = {0: Meta(0, engine.learner.init(0))}
 
     def current(self) -> int:
         """The newest version published."""
@@ -29,10 +33,14 @@ class ThetaCache:
         Raises:
             CheckpointError: it is damaged, not finite, or of another task spec.
         """
-        if self._meta.version != version:
+        if version not in self._loaded:
             params = checked(self.store.load(version), self._fingerprint).params
-            self._meta = Meta(version, {name: params[name].to(self.engine.device) for name in self._blank})
-        return self._meta
+            self._loaded[version] = Meta(
+                version, {name: params[name].to(self.engine.device) for name in self._names}
+            )
+            while len(self._loaded) > KEPT + 1:
+                del self._loaded[min(self._loaded.keys() - {0, version})]
+        return self._loaded[version]
 
 
 def checked(checkpoint: Checkpoint, fingerprint: str) -> Checkpoint:

@@ -11,8 +11,8 @@ from typing import Protocol
 BLOCK_BYTES = 65_536
 
 
-class OutputLog(Protocol):
-    """Lines in order of appending. Positions are opaque but for 0, the start."""
+class OutputWriter(Protocol):
+    """Takes lines in order."""
 
     def append(self, lines: Sequence[bytes], keys: Sequence[bytes] = ()) -> None:
         """Add lines, not blank and without line breaks; of several partitions, lines of one key go to the same."""
@@ -21,6 +21,10 @@ class OutputLog(Protocol):
     def sync(self) -> None:
         """Keep what was appended over a crash of the machine."""
         ...
+
+
+class OutputLog(OutputWriter, Protocol):
+    """Lines in order of appending. Positions are opaque but for 0, the start."""
 
     def read(self, position: int, max_lines: int) -> tuple[list[bytes], int]:
         """At most that many whole lines from a position, and the position after them."""

@@ -14,7 +14,7 @@ import orjson
 
 from engine.types import Kind
 from streams.logs.base import Record, ReplayLog
-from streams.logs.output import OutputLog
+from streams.logs.output import OutputWriter
 
 AT_ONCE = 2048
 SLICE_S = 0.05
@@ -30,7 +30,7 @@ class Message(NamedTuple):
 
 def produce(
     log: ReplayLog,
-    topics: Sequence[OutputLog],
+    topics: Sequence[OutputWriter],
     fields: Collection[str],
     rate: float,
     stopping: Event,

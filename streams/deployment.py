@@ -1,0 +1,194 @@
+"""Settings to the objects of a deployment on Kafka and Redis: what `wiring` is for one process."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import cached_property
+
+from engine.fold import Engine
+from engine.learners.gradient import GradientLearner
+from engine.spec import TaskSpec
+from streams import settings as tree
+from streams.health import Health
+from streams.logs.envelope import Envelope
+from streams.logs.group import Connection, GroupClient
+from streams.logs.kafka import KafkaLog
+from streams.logs.kafka_consumer import KafkaGroup
+from streams.logs.kafka_outputs import KafkaOutputs, Producer
+from streams.logs.kafka_producer import KafkaPythonProducer
+from streams.logs.kafka_reader import KafkaTopicReader
+from streams.outputs import TOPICS, Outputs
+from streams.roles import trainer as training
+from streams.roles import worker as working
+from streams.roles.trainer import TrainerService
+from streams.roles.worker import WorkerService
+from streams.run import Progress
+from streams.settings import Settings, required
+from streams.stores.redis import RedisStore
+from streams.stores.redis_meta import RedisMeta
+from streams.stores.redis_server import RedisServer
+from streams.telemetry import Telemetry
+from streams.theta import ThetaCache
+from streams.trainer import Advance, Trainer
+from streams.wiring import RULES, fit_settings, task_spec
+from streams.worker import Worker
+
+STUCK_S = 60.0
+"""A loop that made no progress for so long is not healthy."""
+
+
+@dataclass(frozen=True)
+class Deployment:
+    """The parts that the roles of one stream are made of; each is made when it is first asked for."""
+
+    settings: Settings
+
+    @cached_property
+    def kafka(self) -> tree.Kafka:
+        """The section, which must be there."""
+        return required(self.settings.kafka, "kafka")
+
+    @cached_property
+    def redis(self) -> tree.Redis:
+        """The section, which must be there."""
+        return required(self.settings.redis, "redis")
+
+    @cached_property
+    def spec(self) -> TaskSpec:
+        """The task spec."""
+        return replace(task_spec(self.settings), topics=len(self.kafka.inputs))
+
+    @cached_property
+    def engine(self) -> Engine:
+        """The engine of a worker."""
+        return Engine(self.spec, GradientLearner(self.spec), self.settings.run.device)
+
+    @cached_property
+    def connection(self) -> Connection:
+        """Where the brokers are."""
+        security = {name: value.get_secret_value() for name, value in self.kafka.security.items()}
+        return Connection(",".join(self.kafka.bootstrap), security)
+
+    @cached_property
+    def server(self) -> RedisServer:
+        """The connection to Redis."""
+        return RedisServer(self.redis.url.get_secret_value(), self.redis.cluster, self.redis.timeout_s)
+
+    @cached_property
+    def store(self) -> RedisStore:
+        """The rows."""
+        return RedisStore(
+            self.server, self.settings.stream, self.engine.layout.fingerprint, int(self.redis.ttl_s)
+        )
+
+    @cached_property
+    def versions(self) -> RedisMeta:
+        """The versions of theta."""
+        return RedisMeta(
+            self.server,
+            self.settings.stream,
+            self.spec.theta_fingerprint(),
+            self.settings.service.durability_lag_s,
+        )
+
+    @property
+    def group(self) -> str:
+        """The consumer group of the workers."""
+        return self.kafka.group or f"{self.settings.stream}-{self.engine.layout.fingerprint:016x}"
+
+    def topic(self, output: str) -> str:
+        """The name of an output's topic."""
+        prefix = f"{self.settings.stream}." if self.kafka.outputs is None else self.kafka.outputs
+        return f"{prefix}{output}"
+
+    @property
+    def envelope(self) -> Envelope:
+        """How messages of the input are taken apart."""
+        return Envelope(len(self.kafka.inputs), self.kafka.dataschema)
+
+    def log(self) -> KafkaLog:
+        """Join the group."""
+        return KafkaLog(
+            self._member(), self.kafka.inputs, self.settings.service.durability_lag_s, self.kafka.expired
+        )
+
+    def producer(self, *topics: str) -> KafkaOutputs:
+        """A producer for some topics."""
+        return KafkaOutputs(lambda: self._producer(topics))
+
+    def outputs(self, producer: KafkaOutputs, log: KafkaLog) -> Outputs:
+        """What a worker says."""
+        names = {output: self.topic(output) for output in TOPICS}
+        letters = producer.dead_letters(names.pop("dead-letter"), log.origin)
+        topics = {output: producer.topic(name) for output, name in names.items()}
+        return Outputs(topics, letters, self.spec, self.settings.outer.support_rate)
+
+    def reader(self, output: str) -> KafkaTopicReader:
+        """Reads an output's topic."""
+        return KafkaTopicReader(self.connection, self.topic(output))
+
+    def worker(
+        self,
+        log: KafkaLog,
+        producer: KafkaOutputs,
+        show: Callable[[Progress], None],
+        say: Callable[[str], None],
+    ) -> WorkerService:
+        """The loop of `reptide worker`."""
+        service, run = self.settings.service, self.settings.run
+        telemetry = Telemetry()
+        telemetry.row_bytes(self.engine.layout.bytes_per_task)
+        worker = Worker(
+            self.engine,
+            log,
+            self.store,
+            ThetaCache(self.engine, self.versions),
+            self.outputs(producer, log),
+            run.batch,
+            self.settings.outer.every,
+            telemetry,
+        )
+        health = Health(working.CONDITIONS, STUCK_S)
+        return WorkerService(
+            worker, log, self.kafka.inputs, health, service.budget_s, service.ready_lag, show, say
+        )
+
+    def trainer(self, show: Callable[[Advance], None], say: Callable[[str], None]) -> TrainerService:
+        """The loop of `reptide trainer`."""
+        outer = self.settings.outer
+        trainer = Trainer(
+            GradientLearner(self.spec),
+            RULES[outer.rule](),
+            fit_settings(outer),
+            self.versions,
+            self.settings.run.seed,
+            outer.batch,
+            outer.held_out,
+        )
+        health = Health(training.CONDITIONS, STUCK_S)
+        return TrainerService(
+            trainer,
+            self.reader("episodes"),
+            Telemetry(),
+            health,
+            self.settings.service.publish_every_s,
+            show,
+            say,
+        )
+
+    def _member(self) -> GroupClient:
+        timeout_s = self.kafka.session_timeout_s
+        arguments = (self.connection, self.group, self.kafka.inputs, self.envelope, timeout_s, timeout_s / 15)
+        if self.kafka.client == "confluent":
+            from streams.logs.confluent import ConfluentGroup
+
+            return ConfluentGroup(*arguments)
+        return KafkaGroup(*arguments)
+
+    def _producer(self, topics: tuple[str, ...]) -> Producer:
+        if self.kafka.client == "confluent":
+            from streams.logs.confluent import ConfluentProducer
+
+            return ConfluentProducer(self.connection, topics)
+        return KafkaPythonProducer(self.connection, topics)

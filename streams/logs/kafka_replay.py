@@ -1,0 +1,171 @@
+"""The input topics read again from their start, without a group: what `rebuild` folds.
+
+Partitions are merged by the time at which the log took each record, in steps of a few seconds. So a task
+whose events moved to another partition, because partitions were added, is read in about the order in which
+it was written, and observations on a topic of their own come before their labels.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
+from math import isnan
+
+from kafka import KafkaConsumer, OffsetAndMetadata, TopicPartition, errors
+
+from streams.errors import InputError
+from streams.logs.base import Offsets, Place, Polled, Record
+from streams.logs.envelope import Envelope
+from streams.logs.group import Connection
+from streams.logs.kafka import LEAST_WAIT_S
+from streams.logs.kafka_client import common, in_our_words, require, topic_incarnations
+from streams.logs.kafka_consumer import _let_resumed_go_on
+
+ANSWER_MS = 5_000
+STEP_S = 5.0
+"""Records of two partitions that are closer in time than this may come in either order."""
+KEPT = 4096
+"""At most about so many records of a partition wait for those of others."""
+
+
+class KafkaReplay:
+    """An `EventLog` of everything below `through`; commits nothing.
+
+    Raises:
+        InputError: there is no such topic, or it does not begin at its first record any more.
+
+    """
+
+    def __init__(
+        self, connection: Connection, topics: Sequence[str], envelope: Envelope, through: Offsets
+    ) -> None:
+        self._topics, self._envelope, self._connection = tuple(topics), envelope, connection
+        self.through = {place: end for place, end in through.items() if end > 0}
+        self._incarnations = topic_incarnations(connection, self._topics)
+        with self._our_words():
+            self._consumer = KafkaConsumer(
+                auto_offset_reset="none", metrics_enabled=False, **common(connection)
+            )
+            self._places = {TopicPartition(topics[place[0]], place[1]): place for place in self.through}
+            self._consumer.assign(list(self._places))
+            self._rewind()
+        self._waiting: dict[Place, deque[Record]] = {place: deque() for place in self.through}
+        self.position: dict[Place, int] = dict.fromkeys(self.through, 0)
+
+    def poll(self, max_events: int, timeout_s: float = 0.0) -> list[Polled]:
+        """The next records of every partition, none much later than the next of another; nothing at the end."""
+        while any(not self._waiting[place] for place in self._unread()):
+            self._fetch(max(timeout_s, LEAST_WAIT_S))
+        horizon = min((_time(self._waiting[place][0]) for place in self._unread()), default=0.0) + STEP_S
+        taken: dict[int, list[Record]] = {}
+        before = dict(self.position)
+        for place in sorted(self._unread()):
+            for record in self._take(place, horizon, max_events):
+                taken.setdefault(place[1], []).append(record)
+        return [
+            Polled(partition, self._incarnations, before.get((0, partition), 0), records)
+            for partition, records in taken.items()
+        ]
+
+    def commit(self, offsets: Offsets) -> None:
+        """Nothing to commit: the group goes on where it was."""
+
+    def origin(self, record: Record) -> str:
+        """Topic, partition and offset of a record."""
+        return f"{self._topics[record.topic]} partition {record.partition} offset {record.offset}"
+
+    def close(self) -> None:
+        """Let go of the connections."""
+        self._consumer.close()
+
+    def _unread(self) -> list[Place]:
+        return [place for place, end in self.through.items() if self.position[place] < end]
+
+    def _take(self, place: Place, horizon: float, at_most: int) -> Iterator[Record]:
+        waiting = self._waiting[place]
+        for _ in range(at_most):
+            if not waiting or _time(waiting[0]) > horizon or self.position[place] >= self.through[place]:
+                return
+            record = waiting.popleft()
+            self.position[place] = record.offset + 1
+            yield record
+
+    def _fetch(self, timeout_s: float) -> None:
+        full = [tp for tp, place in self._places.items() if len(self._waiting[place]) >= KEPT]
+        with self._our_words():
+            _let_resumed_go_on(self._consumer)
+            self._consumer.pause(*full)
+            fetched = self._consumer.poll(timeout_ms=round(timeout_s * 1000), max_records=KEPT)
+            self._consumer.resume(*full)
+        for partition, messages in fetched.items():
+            place = self._places[partition]
+            self._waiting[place] += [
+                self._envelope.open(place, m.offset, m.key, m.value, m.headers, m.timestamp) for m in messages
+            ]
+            self._pass_over_gap(place, partition)
+
+    def _pass_over_gap(self, place: Place, partition: TopicPartition) -> None:
+        """Offsets that hold no record, as a transaction's marker, may lie before the end."""
+        if not self._waiting[place] and self._consumer.position(partition) >= self.through[place]:
+            self.position[place] = self.through[place]
+
+    def _rewind(self) -> None:
+        starts = self._consumer.beginning_offsets(list(self._places), timeout_ms=ANSWER_MS)
+        for partition, start in starts.items():
+            if start > 0:
+                raise InputError(
+                    f"topic {partition.topic} partition {partition.partition} begins at offset {start}: what came "
+                    "before is gone by its retention, and rows cannot be made anew; restore Redis from a backup"
+                )
+            self._consumer.seek(partition, start)
+
+    def _our_words(self) -> AbstractContextManager[None]:
+        return in_our_words(self._connection.servers, ", ".join(self._topics))
+
+
+def _time(record: Record) -> float:
+    return 0.0 if isnan(record.appended_s) else record.appended_s
+
+
+class GroupOffsets:
+    """The committed offsets of a group, seen and set from outside while it has no members."""
+
+    def __init__(self, connection: Connection, group: str, topics: Sequence[str]) -> None:
+        self._connection, self._group, self._topics = connection, group, tuple(topics)
+        require(connection, self._topics)
+
+    def read(self) -> dict[Place, int]:
+        """The next offset of each place; 0 where nothing was committed."""
+        with in_our_words(self._connection.servers, f"group {self._group}"), self._consumer() as consumer:
+            return {
+                (number, p): consumer.committed(TopicPartition(topic, p), timeout_ms=ANSWER_MS) or 0
+                for number, topic in enumerate(self._topics)
+                for p in sorted(consumer.partitions_for_topic(topic) or ())
+            }
+
+    def write(self, offsets: Mapping[Place, int]) -> None:
+        """Set the offsets.
+
+        Raises:
+            InputError: the group has members.
+
+        """
+        with in_our_words(self._connection.servers, f"group {self._group}"), self._consumer() as consumer:
+            wanted = {
+                TopicPartition(self._topics[t], p): OffsetAndMetadata(at, "", -1)
+                for (t, p), at in offsets.items()
+            }
+            consumer.assign(list(wanted))
+            try:
+                consumer.commit(wanted, timeout_ms=ANSWER_MS)
+            except (errors.CommitFailedError, errors.UnknownMemberIdError, errors.IllegalGenerationError):
+                raise InputError(
+                    f"group {self._group} has members; stop all workers, and wait out the session timeout of "
+                    "any that died"
+                ) from None
+
+    def _consumer(self) -> KafkaConsumer:
+        return KafkaConsumer(
+            group_id=self._group, enable_auto_commit=False, metrics_enabled=False, **common(self._connection)
+        )

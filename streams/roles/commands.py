@@ -1,0 +1,207 @@
+"""The commands of a deployment: worker, trainer, produce, tail, topics create|check, redrive."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from time import monotonic
+from typing import Annotated, TypeVar
+
+import typer
+
+from streams.deployment import Deployment
+from streams.errors import ReptideError
+from streams.health import Health, HealthServer
+from streams.logs.kafka_topics import Topics
+from streams.logs.kafka_topics import check as check_topics
+from streams.logs.kafka_topics import create as create_topics
+from streams.options import Config, Flags, console, settings_from
+from streams.outputs import DEAD_LETTER, TOPICS
+from streams.progress import progress_bar, said_of
+from streams.roles.patience import stopping_on_signals
+from streams.roles.produce import produce as produce_log
+from streams.roles.redrive import redrive as redrive_letters
+from streams.roles.tail import tail as tail_topic
+from streams.run import Progress
+from streams.stores.redis_capacity import capacity, warnings
+from streams.telemetry import Telemetry
+from streams.trainer import Advance
+from streams.wiring import input_log
+
+app = typer.Typer()
+topics = typer.Typer(help="The topics of a stream.", no_args_is_help=True)
+app.add_typer(topics, name="topics")
+
+TOLD_EVERY_S = 10.0
+
+S = TypeVar("S")
+
+
+@app.command()
+def worker(config: Config, flag: Flags = None) -> None:
+    """Fold the partitions of the stream that are this member's, until told to stop (SIGTERM)."""
+    deployment = Deployment(settings_from(config, flag))
+    _check_room(deployment)
+    with stopping_on_signals() as stopping:
+        producer = deployment.producer(*map(deployment.topic, TOPICS))
+        service = deployment.worker(deployment.log(), producer, _now_and_then(said_of), _say)
+        try:
+            with _served(deployment, service.health, service.worker.telemetry):
+                _say(f"worker of group {deployment.group}")
+                totals = service.run(stopping)
+        finally:
+            producer.close()
+            deployment.store.close()
+    _say(f"stopped after {totals.events:,} events")
+
+
+@app.command()
+def trainer(config: Config, flag: Flags = None) -> None:
+    """Train theta on the episodes of all workers and publish its versions, until told to stop (SIGTERM)."""
+    deployment = Deployment(settings_from(config, flag))
+    with stopping_on_signals() as stopping:
+        service = deployment.trainer(_now_and_then(_advanced), _say)
+        with _served(deployment, service.health, service.telemetry):
+            service.run(stopping)
+    deployment.store.close()
+
+
+@app.command()
+def produce(
+    config: Config,
+    rate: Annotated[float, typer.Option(min=0, help="Events a second; 0: as fast as it goes.")] = 0.0,
+    flag: Flags = None,
+) -> None:
+    """Send the rows of the input file to Kafka, as observations and delayed labels."""
+    settings = settings_from(config, flag)
+    deployment = Deployment(settings)
+    log = input_log(settings, deployment.spec, None)
+    names = deployment.kafka.inputs
+    producer = deployment.producer(*names)
+    with (
+        stopping_on_signals() as stopping,
+        progress_bar(console, f"to {' and '.join(names)}", log.end()) as show,
+    ):
+        outputs = [producer.topic(name) for name in names]
+        fields = deployment.spec.features.names
+        sent = produce_log(log, outputs, fields, rate, stopping, lambda n: show(n, Progress(events=n)))
+    producer.close()
+    _say(f"{sent:,} events sent")
+
+
+@app.command()
+def tail(
+    output: Annotated[str, typer.Argument(help=f"One of {', '.join(TOPICS)}.", show_default=False)],
+    config: Config,
+    whole: Annotated[
+        bool, typer.Option("--whole", help="From the start to the end, instead of what comes.")
+    ] = False,
+    flag: Flags = None,
+) -> None:
+    """Print an output as it comes, one JSON object a line."""
+    if output not in TOPICS:
+        raise ReptideError(f"there is no output {output!r}; there are {', '.join(TOPICS)}")
+    deployment = Deployment(settings_from(config, flag))
+    with stopping_on_signals() as stopping:
+        for line in tail_topic(deployment.reader(output), output == DEAD_LETTER, whole, stopping):
+            typer.echo(line)
+
+
+@app.command()
+def redrive(
+    letters: Annotated[
+        Path, typer.Argument(help="Dead letters as `tail dead-letter` prints them; - reads them.")
+    ],
+    config: Config,
+    flag: Flags = None,
+) -> None:
+    """Send dead letters, repaired, back to the topics that they came from."""
+    deployment = Deployment(settings_from(config, flag))
+    producer = deployment.producer(*deployment.kafka.inputs)
+    content = sys.stdin.buffer.read() if str(letters) == "-" else letters.read_bytes()
+    sent = redrive_letters(content.splitlines(), deployment.kafka.inputs, producer)
+    producer.close()
+    _say(f"{sent:,} events sent")
+
+
+@topics.command("create")
+def create(
+    config: Config,
+    partitions: Annotated[
+        int, typer.Option(min=1, help="Of every topic; it bounds the number of workers.")
+    ] = 12,
+    replication: Annotated[int, typer.Option(min=1, help="Copies of each partition.")] = 1,
+    flag: Flags = None,
+) -> None:
+    """Create the topics that are not there yet."""
+    deployment = Deployment(settings_from(config, flag))
+    for name in create_topics(deployment.connection, _topics(deployment), partitions, replication):
+        console.print(f"created {name}")
+
+
+@topics.command("check")
+def check(config: Config, flag: Flags = None) -> None:
+    """See whether the topics are as the stream needs them; exit status 1 where they are not."""
+    settings = settings_from(config, flag)
+    deployment = Deployment(settings)
+    lives = settings.memory.ttl_s, deployment.redis.tombstone_s
+    findings = check_topics(deployment.connection, _topics(deployment), *lives)
+    for finding in findings:
+        console.print(f"{finding.severity}: {finding.sentence}", highlight=False)
+    if any(finding.severity == "error" for finding in findings):
+        raise typer.Exit(1)
+    console.print("the topics are as they should be")
+
+
+def _topics(deployment: Deployment) -> Topics:
+    outputs = tuple(deployment.topic(name) for name in TOPICS if name != DEAD_LETTER)
+    return Topics(deployment.kafka.inputs, outputs, deployment.topic(DEAD_LETTER))
+
+
+def _check_room(deployment: Deployment) -> None:
+    """Refuse a Redis that would drop rows; warn of one that might."""
+    row_bytes = deployment.engine.layout.bytes_per_task
+    ttl_s = int(deployment.redis.ttl_s)
+    for warning in warnings(capacity(deployment.server, row_bytes, ttl_s), deployment.redis.tasks):
+        _say(f"warning: {warning}")
+
+
+@contextmanager
+def _served(deployment: Deployment, health: Health, telemetry: Telemetry) -> Iterator[None]:
+    """Serve metrics and probes while something runs, where a port is set."""
+    service = deployment.settings.service
+    if service.port is None:
+        yield
+        return
+    with HealthServer(health, telemetry.exposition, service.port, service.host) as server:
+        _say(f"metrics on http://{service.host}:{server.port}/metrics")
+        yield
+
+
+def _say(sentence: str) -> None:
+    console.print(sentence, highlight=False, soft_wrap=True)
+
+
+def _now_and_then(words: Callable[[S], str]) -> Callable[[S], None]:
+    """Say how it goes, at most every few seconds."""
+    told = monotonic()
+
+    def show(state: S) -> None:
+        nonlocal told
+        if monotonic() - told >= TOLD_EVERY_S:
+            told = monotonic()
+            _say(words(state))
+
+    return show
+
+
+def _advanced(advance: Advance) -> str:
+    verdict = advance.verdict
+    judged = (
+        f"; held-out loss {verdict.loss_before:.4f} -> {verdict.loss_after:.4f}" if verdict.episodes else ""
+    )
+    return (
+        f"theta {advance.version} from {advance.episodes:,} episodes{judged}{', refused' * verdict.refused}"
+    )

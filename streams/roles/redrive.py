@@ -1,0 +1,52 @@
+"""`reptide redrive`: dead letters, repaired by whoever found out what was wrong with them, sent back."""
+
+from __future__ import annotations
+
+from base64 import b64decode
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import orjson
+
+from streams.errors import InputError
+from streams.logs.kafka_outputs import KafkaOutputs, Sent
+
+
+def redrive(lines: Iterable[bytes], inputs: Sequence[str], producer: KafkaOutputs) -> int:
+    """Send letters, one JSON object a line as `reptide tail dead-letter` prints them; returns how many.
+
+    Nothing is sent unless every line can be read.
+
+    Raises:
+        InputError: a line is no dead letter; names it.
+
+    """
+    letters = [_read(line, number, inputs) for number, line in enumerate(lines, 1) if line.strip()]
+    for topic in inputs:
+        producer.send(topic, [message for to, message in letters if to == topic])
+    producer.sync()
+    return len(letters)
+
+
+def _read(line: bytes, number: int, inputs: Sequence[str]) -> tuple[str, Sent]:
+    try:
+        said: dict[str, Any] = orjson.loads(line)
+        topic = said["origin"].split()[0]
+        headers = [(name, text.encode()) for name, text in said["headers"]]
+        message = Sent(_bytes(said, "key"), _bytes(said, "value"), headers)
+    except (ValueError, KeyError, TypeError, AttributeError, IndexError) as error:
+        raise InputError(
+            f"line {number} is no dead letter as `reptide tail dead-letter` prints it ({error})"
+        ) from None
+    if topic not in inputs:
+        raise InputError(
+            f"line {number} came from {topic}, which is no input of this stream ({', '.join(inputs)})"
+        )
+    return topic, message
+
+
+def _bytes(said: dict[str, Any], name: str) -> bytes | None:
+    if f"{name}_base64" in said:
+        return b64decode(said[f"{name}_base64"])
+    text: str | None = said[name]
+    return None if text is None else text.encode()
