@@ -6,10 +6,16 @@ BIN := .venv/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 export OMP_NUM_THREADS := 1
 
-.PHONY: demo test check format bench clean
+.PHONY: demo demo-kafka test check format bench clean
 
 demo: .venv
 	$(BIN)/reptide demo --out demo
+
+demo-kafka: .venv demo/baselines.npz
+	$(BIN)/reptide demo-kafka --out demo-kafka --embedded demo
+
+demo/baselines.npz:
+	$(MAKE) demo
 
 test: .venv
 	$(BIN)/python -m pytest
@@ -37,4 +43,4 @@ bench: .venv
 	touch .venv
 
 clean:
-	rm -rf .venv demo dist
+	rm -rf .venv demo demo-kafka dist

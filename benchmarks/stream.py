@@ -117,8 +117,8 @@ def _unpadded(x: Tensor, y: Tensor, weight: Tensor) -> Iterator[tuple[Tensor, Te
     return zip(*(part[: _distinct(x)] for part in (x, y, weight)), strict=True)
 
 
-def make_stream(path: Path, traffic: str, events: int) -> None:
-    """Write a table of about that many events, half observations and half labels."""
+def traffic_of(traffic: str, events: int) -> tuple[Any, Any, Any]:
+    """The task [R], features [R, F] and label [R] of half as many observations as events."""
     rng = np.random.default_rng(7)
     rows = events // 2
     share = 1 / np.arange(1, TASKS + 1) if traffic == "zipf" else np.ones(TASKS)
@@ -126,11 +126,22 @@ def make_stream(path: Path, traffic: str, events: int) -> None:
     x = rng.normal(size=(rows, FEATURES)).astype(np.float32)
     taste = rng.normal(size=(TASKS, FEATURES)) / 2
     y = (np.einsum("nf,nf->n", x, taste[task]) + x[:, 0] + rng.normal(size=rows) > 0).astype(np.int64)
-    time = np.arange(rows, dtype=np.float64)
-    known = np.where(rng.random(rows) < 0.5, time, _later(task, time))
+    return task, x, y
+
+
+def when_known(task: Any) -> Any:
+    """When each label comes [R]: at once, or LATER observations of its task later; NaN where there are too few."""
+    time = np.arange(len(task), dtype=np.float64)
+    return np.where(np.random.default_rng(8).random(len(task)) < 0.5, time, _later(task, time))
+
+
+def make_stream(path: Path, traffic: str, events: int) -> None:
+    """Write a table of about that many events, half observations and half labels."""
+    task, x, y = traffic_of(traffic, events)
     columns = {f"f{i}": x[:, i] for i in range(FEATURES)}
+    time = np.arange(len(task), dtype=np.float64)
     table = pl.DataFrame(
-        {"task": [f"user-{u}" for u in task], "time": time, "known": known, "label": y, **columns}
+        {"task": [f"user-{u}" for u in task], "time": time, "known": when_known(task), "label": y, **columns}
     )
     table.with_columns(known=pl.col("known").fill_nan(None)).write_parquet(path)
 

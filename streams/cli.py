@@ -141,6 +141,19 @@ def _rebuild_deployed(settings: Settings) -> int:
         )
 
 
+def demo_kafka(
+    out: Annotated[Path, typer.Option(help="Folder for the figures and what the processes say.")] = Path(
+        "demo-kafka"
+    ),
+    embedded: Annotated[Path, typer.Option(help="Folder that `reptide demo` wrote.")] = Path("demo"),
+    rate: Annotated[float, typer.Option(min=0, help="Events a second; 0: as fast as it goes.")] = 3000.0,
+) -> None:
+    """Stream the flights through Kafka and Redis, two workers and a trainer, and compare with `reptide demo`."""
+    from streams.flights.demo_kafka import run_demo_kafka
+
+    run_demo_kafka(out, embedded, rate, console)
+
+
 def _deployed() -> typer.Typer:
     """The commands of a deployment; without its client libraries, one that says what to install."""
     try:
@@ -149,6 +162,7 @@ def _deployed() -> typer.Typer:
         if error.name not in ("kafka", "redis"):
             raise
         return _missing_extras()
+    deployed.command("demo-kafka")(demo_kafka)
     return deployed
 
 
@@ -156,7 +170,7 @@ def _missing_extras() -> typer.Typer:
     """The names of the commands, so that nobody looks for them in vain."""
     missing = typer.Typer()
     free = {"allow_extra_args": True, "ignore_unknown_options": True}
-    for name in ("worker", "trainer", "produce", "tail", "topics", "redrive"):
+    for name in ("worker", "trainer", "produce", "tail", "topics", "redrive", "demo-kafka"):
 
         @missing.command(name, context_settings=free, help="Needs: pip install 'reptide[kafka,redis]'")
         def install() -> None:

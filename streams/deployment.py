@@ -190,5 +190,5 @@ class Deployment:
         if self.kafka.client == "confluent":
             from streams.logs.confluent import ConfluentProducer
 
-            return ConfluentProducer(self.connection, topics)
-        return KafkaPythonProducer(self.connection, topics)
+            return ConfluentProducer(self.connection, topics, self.kafka.delivery_timeout_s)
+        return KafkaPythonProducer(self.connection, topics, self.kafka.delivery_timeout_s)

@@ -1,14 +1,15 @@
 """Evaluation of a run from what it said: the `scores` and `drifts` it produced, each line counted once.
 
-Lines may come twice after a crash. They carry the offset of the label that caused them, and offsets only
-rise, so a repeat is a line at or below the last offset read.
+Lines may come twice after a crash. They carry the place of the event that caused them, and offsets only
+rise in one partition, so a repeat is a line at or below the last offset read of its partition.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -38,15 +39,16 @@ class Scores:
 
 def lines_once(log: OutputLog) -> Iterator[list[dict[str, Any]]]:
     """The lines of an output in batches, without repeats."""
-    position, last = 0, -1
+    position, last = 0, dict[int, int]()
     while True:
         raw, position = log.read(position, LINES_AT_ONCE)
         if not raw:
             return
         fresh = []
         for line in map(orjson.loads, raw):
-            if line["offset"] > last:
-                last = line["offset"]
+            partition = line.get("partition", 0)
+            if line["offset"] > last.get(partition, -1):
+                last[partition] = line["offset"]
                 fresh.append(line)
         yield fresh
 
@@ -98,6 +100,25 @@ def extra_of(names: tuple[str, ...], which: tuple[int, ...], scores: Iterator[Sc
         np.concatenate([part.labels.prediction[:, chosen] for part in parts]),
         np.concatenate([part.labels.loss[:, chosen] for part in parts]),
     )
+
+
+def write_extras(path: Path, extras: Sequence[Extra]) -> None:
+    """Keep predictors in a file."""
+    arrays = {f"{n}.{name}": value for n, extra in enumerate(extras) for name, value in vars(extra).items()}
+    np.savez(path, **arrays)
+
+
+def read_extras(path: Path) -> tuple[Extra, ...]:
+    """The predictors that `write_extras` kept."""
+    with np.load(path) as arrays:
+        extras = [
+            Extra(
+                tuple(arrays[key].tolist()),
+                *(arrays[f"{n}.{name}"] for name in ("offset", "prediction", "loss")),
+            )
+            for n, key in enumerate(key for key in arrays.files if key.endswith(".names"))
+        ]
+    return tuple(extras)
 
 
 def binary_extra(name: str, offset: Int64, probability: Float64, y: Float32) -> Extra:

@@ -188,6 +188,8 @@ class Kafka(Section):
     expired: Literal["fail", "skip"] = "fail"
     """What to do where the log no longer holds the next event: stop, or go on with the oldest it has."""
     session_timeout_s: float = Field(45.0, ge=6)
+    delivery_timeout_s: float = Field(120.0, gt=0)
+    """How long outputs may wait for their acknowledgement, before their batch is folded and sent again."""
     security: dict[str, SecretStr] = {}
     """TLS and SASL, in the words of the client library, such as sasl_plain_password."""
 

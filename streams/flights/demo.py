@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 import multiprocessing
 import shutil
+from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
 from datetime import UTC, datetime
 from pathlib import Path
@@ -24,7 +25,7 @@ from rich.table import Table
 
 from engine.report import ReportDict
 from engine.types import Float32, Int64
-from streams.evaluation import Extra, binary_extra, evaluate, extra_of, scores_of
+from streams.evaluation import Extra, binary_extra, evaluate, extra_of, scores_of, write_extras
 from streams.flights.baselines import Predicted, river_logistic, running_base_rate
 from streams.flights.table import write_flights
 from streams.host import described_machine
@@ -59,6 +60,8 @@ DESCRIPTIONS = {
     "river_logistic": "river's logistic regression with a running scaler, on the same features",
 }
 REPORTED = ("served", "theta", "pooled", "pooled_finetuned", "base_rate", "river_logistic")
+BASELINES = "baselines.npz"
+"""What every baseline predicted, kept for `reptide demo-kafka`."""
 
 
 def run_demo(out: Path, console: Console) -> None:
@@ -75,6 +78,7 @@ def run_demo(out: Path, console: Console) -> None:
             totals = run(program, lambda progress: show(program.log.position(), progress))
         with console.status("waiting for the baselines"):
             extras, seconds = baselines.result()
+    write_extras(out / BASELINES, extras)
     target = program.engine.spec.target
     evaluation = evaluate(target, scores_of(program.outputs["scores"], target, REPORTED_FROM_S), extras)
     write_report(out / "report.html", _page(settings, program, totals, evaluation, seconds))
@@ -151,14 +155,14 @@ def _page(
     return page
 
 
-def figures(evaluation: ReportDict, totals: Progress) -> dict[str, Any]:
+def figures(evaluation: ReportDict, totals: Progress, predictors: Sequence[str] = REPORTED) -> dict[str, Any]:
     """What `demo.json` holds."""
     said: dict[str, Any] = {
         name: {
             "auc": evaluation["predictors"][name]["auc"],
             "log_loss": evaluation["predictors"][name]["log_loss"],
         }
-        for name in REPORTED
+        for name in predictors
     }
     return said | {
         "differences_to_served": evaluation["differences"],
@@ -170,12 +174,12 @@ def figures(evaluation: ReportDict, totals: Progress) -> dict[str, Any]:
     }
 
 
-def comparison(evaluation: ReportDict) -> Table:
+def comparison(evaluation: ReportDict, predictors: Sequence[str] = REPORTED) -> Table:
     """Every predictor beside what was served; an interval that spans zero is a tie."""
     table = Table(title=f"{evaluation['labels']:,} labels, April to December", title_justify="left")
     for column in ("", "log loss", "AUC", "log loss - served (95%)", "AUC - served (95%)"):
         table.add_column(column, justify="right" if column else "left")
-    for name in REPORTED:
+    for name in predictors:
         scores = evaluation["predictors"][name]
         gaps = [_gap(evaluation, name, metric) for metric in ("log_loss", "auc")]
         table.add_row(name, f"{scores['log_loss']:.4f}", f"{scores['auc']:.4f}", *gaps)

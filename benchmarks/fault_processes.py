@@ -1,0 +1,156 @@
+"""Real processes for the fault benchmark: the command `reptide`, forked from a server that has imported it.
+
+A process may be told to send itself a signal just before its next effect of one kind: where a batch is half
+done is when death hurts. What is patched is only that moment; the effects are the real ones.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from multiprocessing.sharedctypes import RawArray
+from pathlib import Path
+from time import monotonic, sleep
+from typing import Any
+
+from streams import cli
+from streams.logs.kafka import KafkaLog
+from streams.logs.kafka_outputs import KafkaOutputs
+from streams.stores.redis import RedisStore
+
+EFFECTS: dict[str, tuple[Any, str]] = {
+    "adopt": (RedisStore, "adopt"),
+    "load": (RedisStore, "load"),
+    "produce": (KafkaOutputs, "send"),
+    "sync": (KafkaOutputs, "sync"),
+    "swap": (RedisStore, "swap"),
+    "commit": (KafkaLog, "commit"),
+}
+NAMES = tuple(EFFECTS)
+
+FORKED = multiprocessing.get_context("forkserver")
+FORKED.set_forkserver_preload(["benchmarks.fault_processes", "streams.roles.commands", "engine.scan"])
+
+PATIENCE_S = 6.0
+"""A process without partitions comes to no effect: it gets the signal from outside after so long."""
+PAUSE_S = 0.02
+EXIT_S = 20.0
+NOTHING = -1
+
+
+def live(arguments: Sequence[str], output: Path, wish: Any) -> None:
+    """Be the command, until the wished moment."""
+    written = os.open(output, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+    os.dup2(written, sys.stdout.fileno())
+    os.dup2(written, sys.stderr.fileno())
+    for number, (owner, name) in enumerate(EFFECTS.values()):
+        setattr(owner, name, _heeding(getattr(owner, name), number, wish))
+    sys.argv = ["reptide", *arguments]
+    cli.main()
+
+
+def _heeding(effect: Callable[..., Any], number: int, wish: Any) -> Callable[..., Any]:
+    def call(*arguments: Any, **options: Any) -> Any:
+        if wish[0] == number:
+            wish[0] = NOTHING
+            os.kill(os.getpid(), wish[1])
+        result = effect(*arguments, **options)
+        wish[2] += 1
+        return result
+
+    return call
+
+
+class Process:
+    """One running command; what it says is in the file `output`."""
+
+    def __init__(self, arguments: Sequence[str], output: Path) -> None:
+        self.output = output
+        self._wish = RawArray("i", [NOTHING, 0, 0])
+        self._process = FORKED.Process(target=live, args=(arguments, output, self._wish))
+        self._process.start()
+
+    @property
+    def status(self) -> int | None:
+        """The exit status; negative for a signal, None while it runs."""
+        return self._process.exitcode
+
+    def signal(self, number: int) -> None:
+        """Send a signal."""
+        os.kill(self._process.pid or 0, number)
+
+    def signal_before(self, effect: str, number: int) -> bool:
+        """Have it end or stop itself before its next such effect; false where it came to none, and was signalled."""
+        self._wish[1] = number
+        self._wish[0] = NAMES.index(effect)
+        deadline = monotonic() + PATIENCE_S
+        while self._wish[0] != NOTHING and self.status is None and monotonic() < deadline:
+            sleep(PAUSE_S)
+        came = self._wish[0] == NOTHING
+        self._wish[0] = NOTHING
+        if not came:
+            self.signal(number)
+        return came
+
+    def wait_for_an_effect(self) -> None:
+        """Wait until it has come to one more effect.
+
+        Raises:
+            TimeoutError: it has not.
+
+        """
+        before, deadline = self._wish[2], monotonic() + EXIT_S
+        while self._wish[2] == before:
+            if monotonic() > deadline:
+                raise TimeoutError(f"a worker that goes on does nothing: {self.output.read_text()}")
+            sleep(PAUSE_S)
+
+    def must_end(self, status: int) -> None:
+        """Wait for its end.
+
+        Raises:
+            RuntimeError: it has another exit status, or did not end in time.
+
+        """
+        self._process.join(EXIT_S)
+        if self.status != status:
+            raise RuntimeError(f"it ended with {self.status}, not {status}: {self.output.read_text()}")
+
+    def kill(self) -> None:
+        """End it, whatever it does."""
+        self._process.kill()
+        self._process.join()
+
+
+@dataclass
+class Crew:
+    """The workers that are to be alive, and those that died without having been told to."""
+
+    config: Path
+    directory: Path
+    members: list[Process] = field(default_factory=list)
+    started: int = 0
+
+    def start(self) -> Process:
+        """Start one more worker."""
+        self.started += 1
+        worker = Process(["worker", str(self.config)], self.directory / f"worker-{self.started}.log")
+        self.members.append(worker)
+        return worker
+
+    def leave(self, worker: Process, status: int) -> None:
+        """Take leave of a worker that is to end with this exit status."""
+        worker.must_end(status)
+        self.members.remove(worker)
+
+    def dead(self) -> list[Process]:
+        """Members that ended by themselves."""
+        return [worker for worker in self.members if worker.status is not None]
+
+    def kill(self) -> None:
+        """End all of them, whatever they do."""
+        for worker in self.members:
+            worker.kill()

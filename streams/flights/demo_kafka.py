@@ -1,0 +1,266 @@
+"""`reptide demo-kafka`: the flights once more, through a broker and Redis, with two workers and a trainer.
+
+The answer has to be the embedded demonstration's. The trainer now runs beside the workers, so they adopt each
+version of theta a little later, and two things are looked at. What was served is compared with what the
+embedded run served, label by label. And the topics are folded again under the adoptions that Redis has recorded,
+which must give every row of Redis, bit for bit.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing, contextmanager
+from pathlib import Path
+from threading import Event
+from time import monotonic, perf_counter, sleep
+from typing import Any
+
+import orjson
+from rich.console import Console
+from rich.progress import Progress as Bar
+from rich.progress import TextColumn
+
+from engine.report import ReportDict
+from engine.table import TaskTable
+from engine.types import Kind, Outcome
+from streams.deployment import Deployment
+from streams.errors import InputError, ReptideError
+from streams.evaluation import evaluate, extra_of, read_extras, scores_of
+from streams.flights import demo
+from streams.flights.folded_again import differing_rows
+from streams.flights.processes import Role, processes
+from streams.logs.base import ReplayLog
+from streams.logs.kafka_topics import Topics, create
+from streams.logs.output import OutputFile
+from streams.outputs import DEAD_LETTER, TOPICS
+from streams.progress import said_of
+from streams.roles.produce import produce
+from streams.run import Progress
+from streams.servers import redis_server, tansu
+from streams.settings import load_settings
+from streams.wiring import input_log
+
+ROLES = {"worker-1": "worker", "worker-2": "worker", "trainer": "trainer"}
+PARTITIONS = 2
+"""One for each worker; of the three airports one worker has two, however many partitions there are."""
+
+DEPLOYMENT = """
+[kafka]
+bootstrap = ["{broker}"]
+session_timeout_s = 6
+
+[redis]
+url = "redis://{redis}/0"
+
+[service]
+durability_lag_s = 0
+publish_every_s = 0.05
+"""
+"""What the settings of the embedded demonstration lack."""
+REDIS = ("--appendonly", "yes", "--appendfsync", "always")
+"""It writes through before it answers, so nothing has to wait for a durability lag."""
+
+REPORTED = (*demo.REPORTED, "embedded")
+BOUND = 0.002
+"""How far log loss and AUC may be from the embedded run's."""
+LOOK_S = 0.5
+PATIENCE_S = 60.0
+"""Where nothing at all happens for so long, something is wrong."""
+AT_ONCE = 4096
+
+Show = Callable[[int, Progress], None]
+
+
+def run_demo_kafka(out: Path, embedded: Path, rate: float, console: Console) -> None:
+    """Stream the flights that `reptide demo` left in `embedded` through a deployment, and write `demo.json`."""
+    if not (embedded / demo.BASELINES).exists():
+        raise InputError(f"{embedded / demo.BASELINES} is missing: run `reptide demo --out {embedded}` first")
+    for folder in ("broker", "redis", "outputs"):
+        shutil.rmtree(out / folder, ignore_errors=True)
+    with (
+        _ended_by_sigterm(),
+        tansu(out / "broker") as broker,
+        redis_server(out / "redis", *REDIS) as redis,
+    ):
+        config = _written(out, broker.address, redis.address)
+        deployment = Deployment(load_settings(config, os.environ))
+        create(deployment.connection, _topics(deployment), PARTITIONS, replication=1)
+        with processes(ROLES, config) as running:
+            totals = _stream(deployment, _flights(deployment, embedded), rate, running, console)
+        with console.status("reading the scores"):
+            write_scores(deployment, _flights(deployment, embedded), out)
+        with console.status("folding the topics again under the adoptions that Redis recorded"):
+            rows = rows_of(deployment)
+            differing = differing_rows(config, rows)
+        deployment.store.close()
+    evaluation = _evaluated(deployment, out, embedded)
+    checked = {"embedded_gap": _gaps(evaluation), "rows": len(rows), "rows_differing": len(differing)}
+    said = demo.figures(evaluation, totals, REPORTED) | checked
+    (out / "demo.json").write_text(json.dumps(said, indent=1) + "\n")
+    console.print(demo.comparison(evaluation, REPORTED))
+    console.print(_verdict(_gaps(evaluation), differing, len(rows)), highlight=False)
+    console.print(f"figures: {out / 'demo.json'}")
+
+
+def _written(out: Path, broker: str, redis: str) -> Path:
+    """The settings file of the deployment."""
+    config = out / demo.SETTINGS.name
+    sections = DEPLOYMENT.format(broker=broker, redis=redis)
+    config.write_text(f'stream = "flights"\n{demo.SETTINGS.read_text()}{sections}')
+    return config
+
+
+def _topics(deployment: Deployment) -> Topics:
+    outputs = tuple(deployment.topic(name) for name in TOPICS if name != DEAD_LETTER)
+    return Topics(deployment.kafka.inputs, outputs, deployment.topic(DEAD_LETTER))
+
+
+def _flights(deployment: Deployment, embedded: Path) -> ReplayLog:
+    return input_log(demo.flight_settings(embedded, "ours"), deployment.spec, None)
+
+
+def _stream(
+    deployment: Deployment, log: ReplayLog, rate: float, running: Sequence[Role], console: Console
+) -> Progress:
+    """Send every event, and wait until the rows have counted them all."""
+    names, total = deployment.kafka.inputs, log.end()
+    producer, stopping, sent = deployment.producer(*names), Event(), [0]
+    topics = [producer.topic(name) for name in names]
+    fields = deployment.spec.features.names
+    with _bars(console, total) as show, ThreadPoolExecutor(1) as beside:
+        sending = beside.submit(produce, log, topics, fields, rate, stopping, sent.append)
+        try:
+            for totals in _looks(deployment, total):
+                show(sent[-1], totals)
+                for one in running:
+                    one.check()
+                if sending.done():
+                    sending.result()
+        finally:
+            stopping.set()
+            producer.close()
+    return totals
+
+
+def _looks(deployment: Deployment, total: int) -> Iterator[Progress]:
+    """What the rows have counted, again and again until it is all of the events."""
+    totals, moved = Progress(), monotonic()
+    while totals.events < total:
+        sleep(LOOK_S)
+        before, totals = totals, folded(rows_of(deployment), totals.started)
+        yield totals
+        moved = monotonic() if totals.events > before.events else moved
+        if monotonic() - moved > PATIENCE_S:
+            raise ReptideError(
+                f"{totals.events:,} of {total:,} events were folded, and no more for {PATIENCE_S:.0f} s: "
+                "what the broker and the roles say lies beside the settings"
+            )
+
+
+@contextmanager
+def _bars(console: Console, total: int) -> Iterator[Show]:
+    """Two lines, of what was sent and of what was folded."""
+    line = TextColumn("{task.description:6} {task.completed:>9,.0f} {task.fields[said]}")
+    with Bar(line, console=console) as bar:
+        sent, fold = (bar.add_task(name, total=total, said=f"of {total:,}") for name in ("sent", "folded"))
+
+        def show(events: int, totals: Progress) -> None:
+            bar.update(sent, completed=events)
+            bar.update(fold, completed=totals.events, said=said_of(totals))
+
+        yield show
+
+
+def rows_of(deployment: Deployment) -> TaskTable:
+    """Every row; the codes of airports are their own keys."""
+    return deployment.store.load(deployment.engine.layout, sorted(deployment.store.tasks()))
+
+
+def folded(table: TaskTable, started: float) -> Progress:
+    """What the rows have counted since they were empty."""
+    counts = table.rows["counts"].sum(axis=0)
+    return Progress(
+        events=int(counts.sum() - counts[Outcome.EXPIRED]),
+        scored=int(counts[Outcome.SCORED]),
+        alarms=int(table.rows["epoch"].sum()),
+        version=int(table.rows["fast_version"].max(initial=0)),
+        until_s=float(table.rows["clock_s"].max(initial=0.0)),
+        loss_sums=table.rows["score_sums"].sum(axis=0).tolist(),
+        started=started,
+        seconds=perf_counter() - started,
+    )
+
+
+def write_scores(deployment: Deployment, flights: ReplayLog, out: Path) -> None:
+    """Copy the topic `scores` to a file, each label at the place that it has in the file of flights."""
+    place = dict(_label_places(flights))
+    lines: dict[int, bytes] = {}
+    positions, moved = dict[int, int](), monotonic()
+    with closing(deployment.reader("scores")) as reader:
+        while len(lines) < len(place):
+            messages, positions = reader.read(positions, AT_ONCE, LOOK_S)
+            for line in (orjson.loads(message.value or b"") for message in messages):
+                line["offset"], line["partition"] = place[line["id"]], 0
+                lines.setdefault(line["offset"], orjson.dumps(line))
+            moved = monotonic() if messages else moved
+            if monotonic() - moved > PATIENCE_S:
+                raise ReptideError(f"the topic of scores holds {len(lines):,} of {len(place):,} labels")
+    with _scores(out) as scores:
+        scores.append([lines[offset] for offset in sorted(lines)])
+
+
+def _scores(folder: Path) -> closing[OutputFile]:
+    """The scores of a run."""
+    return closing(OutputFile(folder / "outputs" / "scores.jsonl"))
+
+
+def _label_places(flights: ReplayLog) -> Iterator[tuple[Any, int]]:
+    while polled := flights.poll(AT_ONCE):
+        yield from ((r.id, r.offset) for part in polled for r in part.records if r.kind == Kind.LABEL)
+
+
+def _evaluated(deployment: Deployment, out: Path, embedded: Path) -> ReportDict:
+    """One report over what was served here, what the embedded run served, and its baselines."""
+    target, since_s = deployment.spec.target, demo.REPORTED_FROM_S
+    with _scores(out) as ours, _scores(embedded / "ours") as theirs:
+        served = extra_of(("embedded",), (2,), scores_of(theirs, target, since_s))
+        extras = (served, *read_extras(embedded / demo.BASELINES))
+        return evaluate(target, scores_of(ours, target, since_s), extras)
+
+
+def _gaps(evaluation: ReportDict) -> dict[str, float]:
+    """What was served here minus what the embedded run served."""
+    here, there = evaluation["predictors"]["served"], evaluation["predictors"]["embedded"]
+    return {
+        "auc": (here["auc"] or 0.0) - (there["auc"] or 0.0),
+        "log_loss": (here["log_loss"] or 0.0) - (there["log_loss"] or 0.0),
+    }
+
+
+def _verdict(gaps: dict[str, float], differing: Sequence[str], rows: int) -> str:
+    close = all(abs(gap) <= BOUND for gap in gaps.values())
+    same = (
+        f"{', '.join(differing)} of {rows} rows differ"
+        if differing
+        else f"all {rows} rows are the same, bit for bit"
+    )
+    return (
+        f"served - embedded: log loss {gaps['log_loss']:+.4f}, AUC {gaps['auc']:+.4f} "
+        f"({'within' if close else 'NOT within'} {BOUND})\n"
+        f"folded again under the recorded adoptions: {same}"
+    )
+
+
+@contextmanager
+def _ended_by_sigterm() -> Iterator[None]:
+    """SIGTERM ends this process as Ctrl-C does, and so whatever it has started."""
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)

@@ -1,0 +1,136 @@
+"""A Kafka message as a `Record`: CloudEvents' Kafka binding in binary mode, or plain JSON without headers.
+
+    header ce_id           the id of an observation; of a label where its body has none
+    header ce_time         event time, where the body has none
+    header ce_dataschema   must be the schema configured, where both are there
+    key                    the task, where the body has none
+
+The body is a JSON object. With a member "label", even null, it is a label and its "id" is that of its
+observation; without one it is an observation. With two input topics the topic decides, not the member. What
+else it holds is ignored; whether the values make sense is checked by `streams.wire`.
+
+CloudEvents 1.0.2, Kafka Protocol Binding, section 3.2.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from math import nan
+from typing import Any
+
+import orjson
+
+from engine.types import Kind
+from streams.logs.base import Record
+from streams.wire import MAX_RECORD_BYTES
+
+Headers = Sequence[tuple[str, bytes]]
+
+NULL_VALUE = "the message has no value (a tombstone); topics of events must not be compacted"
+"""The fault of a message whose value is null: its raw bytes are empty, which an empty value's are too."""
+
+OBSERVATION, LABEL = Kind.OBSERVATION, Kind.LABEL
+
+
+@dataclass(frozen=True)
+class Envelope:
+    """How the messages of one stream are taken apart."""
+
+    topics: int = 1
+    """1: observations and labels on one topic; 2: observations on the first, labels on the second."""
+    dataschema: str | None = None
+    """The only `ce_dataschema` accepted; None accepts any."""
+
+    def open(
+        self,
+        place: tuple[int, int],
+        offset: int,
+        key: bytes | None,
+        value: bytes | None,
+        headers: Headers | None,
+        timestamp_ms: int,
+    ) -> Record:
+        """Take one message apart; what cannot be is a record with a fault. A timestamp below 0 is none."""
+        appended_s = timestamp_ms / 1000 if timestamp_ms >= 0 else nan
+        try:
+            kind, task, identity, time, label, fields = self._opened(place[0], key, value, headers)
+            fault = None
+        except ValueError as error:
+            kind, task, identity, time, label, fields = Kind(place[0]), None, None, None, None, None
+            fault = str(error)
+        # Positional and by the shortest way: with names, building the tuple costs as much as parsing it.
+        return Record._make((
+            offset, kind, task, identity, time, label, fields, 0, value or b"", fault,
+            place[0], place[1], key, headers or (), appended_s,
+        ))  # fmt: skip
+
+    def _opened(
+        self, topic: int, key: bytes | None, value: bytes | None, headers: Headers | None
+    ) -> tuple[Kind, Any, Any, Any, Any, Any]:
+        """The kind, task, id, time, label and features of a message.
+
+        Raises:
+            ValueError: the message cannot be read; says why.
+
+        """
+        body = _body(value)
+        said = self._said(headers) if headers else {}
+        get = body.get
+        task = get("task")
+        if task is None and key is not None:
+            task = _text(key, "the key")
+        time = get("time")
+        if time is None:
+            time = said.get("ce_time")
+        identity = get("id")
+        if (topic == 1) if self.topics == 2 else "label" in body:
+            return (
+                LABEL,
+                task,
+                said.get("ce_id") if identity is None else identity,
+                time,
+                get("label"),
+                get("features"),
+            )
+        return OBSERVATION, task, said.get("ce_id", identity), time, None, get("features")
+
+    def _said(self, headers: Headers) -> Mapping[str, str]:
+        """The attributes of a CloudEvent that are used."""
+        said = {
+            name: _text(value, f"header {name}")
+            for name, value in headers
+            if name in ("ce_id", "ce_time", "ce_dataschema") and value is not None
+        }
+        schema = said.get("ce_dataschema", self.dataschema)
+        if self.dataschema is not None and schema != self.dataschema:
+            raise ValueError(
+                f"ce_dataschema is {schema!r}, the schema configured is {self.dataschema!r}"[:500]
+            )
+        return said
+
+
+def value_of(record: Record) -> bytes | None:
+    """The value of a message as it came, which may be null."""
+    return None if record.fault == NULL_VALUE else record.raw
+
+
+def _body(value: bytes | None) -> Mapping[str, Any]:
+    if value is None:
+        raise ValueError(NULL_VALUE)
+    if len(value) > MAX_RECORD_BYTES:
+        raise ValueError(f"longer than {MAX_RECORD_BYTES} bytes")
+    try:
+        body = orjson.loads(value)
+    except orjson.JSONDecodeError as error:
+        raise ValueError(f"not JSON: {error}") from None
+    if not isinstance(body, dict):
+        raise ValueError(f"expected a JSON object, got {type(body).__name__}")
+    return body
+
+
+def _text(value: bytes, name: str) -> str:
+    try:
+        return value.decode()
+    except UnicodeDecodeError:
+        raise ValueError(f"{name} is not UTF-8") from None

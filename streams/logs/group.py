@@ -1,0 +1,114 @@
+"""What the log asks of a Kafka client library: to be one member of a consumer group, and no more."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+from hashlib import blake2b
+from typing import NamedTuple, Protocol
+
+from streams.errors import SettingsError
+from streams.logs.base import Offsets, Place, Record
+
+SECURITY = frozenset({
+    "security_protocol", "ssl_cafile", "ssl_certfile", "ssl_keyfile", "ssl_password", "ssl_check_hostname",
+    "ssl_ciphers", "ssl_crlfile", "sasl_mechanism", "sasl_plain_username", "sasl_plain_password",
+    "sasl_kerberos_name", "sasl_kerberos_service_name", "sasl_kerberos_domain_name",
+})  # fmt: skip
+"""Settings of TLS and SASL, under the names that kafka-python gives them."""
+
+
+@dataclass(frozen=True)
+class Connection:
+    """Where the brokers are and how to get in. What `security` holds is never shown."""
+
+    servers: str
+    """host:port, several separated by commas."""
+    security: Mapping[str, str | bool] = field(default_factory=dict, repr=False)
+
+    def __post_init__(self) -> None:
+        unknown = sorted(set(self.security) - SECURITY)
+        if unknown:
+            raise SettingsError(
+                f"kafka security: unknown {', '.join(unknown)}; known are {', '.join(sorted(SECURITY))}"
+            )
+
+
+class OffsetOutOfRange(Exception):
+    """Stays between a `GroupClient` and `KafkaLog`: the log does not hold the offset to read next."""
+
+    def __init__(self, place: Place, offset: int) -> None:
+        self.place = place
+        self.offset = offset
+
+
+class Fetched(NamedTuple):
+    """What one call to the client brought."""
+
+    revoked: Collection[Place]
+    """Taken away since the last call, also where they were given back at once."""
+    records: Mapping[Place, Sequence[Record]]
+
+
+class GroupClient(Protocol):
+    """A member of a consumer group, as a client library provides it.
+
+    A partition without a commit starts at its earliest record. Every method may raise `Unavailable`.
+    """
+
+    def fetch(self, max_records: int, timeout_s: float) -> Fetched:
+        """At most that many next records, with heartbeats and rebalances; `OffsetOutOfRange` where there is none."""
+        ...
+
+    def assigned(self) -> frozenset[Place]:
+        """What this member reads."""
+        ...
+
+    def partitions(self) -> Sequence[int]:
+        """Number of partitions of each input topic."""
+        ...
+
+    def incarnations(self) -> tuple[int, ...]:
+        """Of each input topic, a number of 63 bits; asks the broker."""
+        ...
+
+    def position(self, place: Place) -> int | None:
+        """The offset to fetch next, where it is known."""
+        ...
+
+    def highwater(self, place: Place) -> int | None:
+        """The end of the log as the last fetch told it."""
+        ...
+
+    def start(self, place: Place) -> int:
+        """The first offset of the log; asks the broker."""
+        ...
+
+    def end(self, places: Collection[Place]) -> Mapping[Place, int]:
+        """The end of the log now, or of the records before its last batch; asks the broker."""
+        ...
+
+    def seek(self, place: Place, offset: int) -> None:
+        """Fetch from here on."""
+        ...
+
+    def pause(self, places: Collection[Place]) -> None:
+        """Fetch nothing of these places, as far as they are assigned."""
+        ...
+
+    def resume(self, places: Collection[Place]) -> None:
+        """Fetch again from where it was paused."""
+        ...
+
+    def commit(self, offsets: Offsets) -> None:
+        """Keep the offsets with the group; nothing where the group has moved on without this member."""
+        ...
+
+    def close(self) -> None:
+        """Leave the group."""
+        ...
+
+
+def incarnation(topic: str, topic_id: bytes | None) -> int:
+    """63 bits from a topic's id. Of a broker without ids, from its name: a topic created anew then looks the same."""
+    return int.from_bytes(blake2b(topic_id or topic.encode(), digest_size=8).digest(), "little") >> 1

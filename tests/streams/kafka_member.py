@@ -1,0 +1,24 @@
+"""A member of a consumer group in a process of its own, which the test kills: prints what it reads, and commits it."""
+
+from __future__ import annotations
+
+import sys
+
+from streams.logs.envelope import Envelope
+from streams.logs.group import Connection
+from streams.logs.kafka import KafkaLog
+from tests.kafka_brokers import group_of
+
+
+def main(servers: str, library: str, topic: str) -> None:
+    client = group_of(library)(Connection(servers), f"of {topic}", [topic], Envelope(), 6.0, 1.0)
+    log = KafkaLog(client, [topic], durability_lag_s=0.0)
+    while True:
+        for part in log.poll(100, 0.1):
+            for record in part.records:
+                print(part.partition, record.offset, flush=True)
+            log.commit(part.after())
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

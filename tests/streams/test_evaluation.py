@@ -1,0 +1,36 @@
+"""What a run is judged by: every line counted once, and baselines that come back from their file as they were."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import orjson
+
+from streams.evaluation import Extra, lines_once, read_extras, write_extras
+from streams.logs.output import OutputFile
+
+
+def test_a_line_is_a_repeat_only_in_its_own_partition(tmp_path: Path) -> None:
+    log = OutputFile(tmp_path / "scores.jsonl")
+    said = [(0, 5), (1, 3), (0, 6), (0, 5), (0, 6), (1, 3), (1, 4), (0, 7)]
+    log.append([orjson.dumps({"partition": partition, "offset": offset}) for partition, offset in said])
+    lines = [(line["partition"], line["offset"]) for batch in lines_once(log) for line in batch]
+    log.close()
+    assert lines == [(0, 5), (1, 3), (0, 6), (1, 4), (0, 7)]
+
+
+def test_baselines_come_back_as_they_were(tmp_path: Path) -> None:
+    def extra(names: tuple[str, ...], labels: int) -> Extra:
+        rng = np.random.default_rng(labels)
+        prediction = rng.random((labels, len(names), 2), np.float32)
+        return Extra(names, np.arange(labels), prediction, rng.random((labels, len(names))))
+
+    written = (extra(("pooled", "pooled_finetuned"), 7), extra(("river",), 5))
+    write_extras(tmp_path / "extras.npz", written)
+    read = read_extras(tmp_path / "extras.npz")
+    assert [one.names for one in read] == [one.names for one in written]
+    for one, other in zip(read, written, strict=True):
+        assert one.offset.tolist() == other.offset.tolist()
+        assert (one.prediction == other.prediction).all()
+        assert (one.loss == other.loss).all()

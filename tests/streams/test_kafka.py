@@ -1,0 +1,530 @@
+"""Kafka as the log and for the outputs, on brokers that are really there; both client libraries."""
+
+from __future__ import annotations
+
+import gc
+import os
+import subprocess
+import sys
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
+
+import orjson
+import pytest
+
+from engine.features import Features, Numeric
+from engine.spec import Classification, TaskSpec
+from streams.errors import InputError, ReptideError, SettingsError, Unavailable
+from streams.logs.base import Record
+from streams.logs.envelope import NULL_VALUE, Envelope
+from streams.logs.group import Connection
+from streams.logs.kafka import KafkaLog
+from streams.logs.kafka_outputs import KafkaOutputs
+from streams.wire import Rejected, decode
+from tests.kafka_brokers import Broker, append, group_of, noida, producer_of, tansu, topic_of
+
+__all__ = ["noida", "tansu"]
+
+PATIENCE_S = 30.0
+SESSION = (6.0, 1.0)
+"""Session timeout and heartbeat: the least that brokers accept."""
+
+SECRET = "hunter2-and-more"  # noqa: S105
+
+
+@pytest.fixture(params=["kafka-python", "confluent"])
+def library(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+@pytest.fixture
+def joined(library: str) -> Iterator[Callable[..., KafkaLog]]:
+    """Joins groups, and leaves them at the end."""
+    logs: list[KafkaLog] = []
+
+    def join(broker: Broker, topics: Sequence[str], **settings) -> KafkaLog:
+        envelope = Envelope(topics=len(topics))
+        client = group_of(library)(Connection(broker.servers), f"of {topics[0]}", topics, envelope, *SESSION)
+        logs.append(KafkaLog(client, topics, **settings))
+        return logs[-1]
+
+    yield join
+    for log in logs:
+        log.close()
+
+
+@pytest.fixture
+def produced(library: str) -> Iterator[Callable[..., KafkaOutputs]]:
+    """Makes producers, and lets go of them at the end."""
+    made: list[KafkaOutputs] = []
+
+    def produce(broker: Broker, *topics: str, timeout_s: float = 10.0) -> KafkaOutputs:
+        connection = Connection(broker.servers)
+        made.append(KafkaOutputs(lambda: producer_of(library)(connection, topics, timeout_s)))
+        return made[-1]
+
+    yield produce
+    for outputs in made:
+        outputs.close()
+
+
+def observation(task: str, identity: object) -> tuple[bytes, bytes]:
+    event = {"task": task, "id": identity, "time": 100.0, "features": {"a": 1.0}}
+    return task.encode(errors="replace"), orjson.dumps(event)
+
+
+def label(task: str, identity: object) -> tuple[bytes, bytes]:
+    return task.encode(), orjson.dumps({"task": task, "id": identity, "time": 200.0, "label": 1})
+
+
+def many(count: int, first: int = 0) -> list[tuple[bytes, bytes]]:
+    return [observation(f"task{n % 17}", f"e{n}") for n in range(first, first + count)]
+
+
+def poll_until(
+    logs: Sequence[KafkaLog], done: Callable[[], bool], into: list[Record], commit: bool = True
+) -> None:
+    """Poll the members in turn until something is so."""
+    deadline = time.monotonic() + PATIENCE_S
+    while not done():
+        assert time.monotonic() < deadline
+        for log in logs:
+            for part in log.poll(50, 0.05):
+                into += part.records
+                if commit:
+                    log.commit(part.after())
+
+
+def poll(log: KafkaLog, count: int) -> list[Record]:
+    """Poll until so many records came."""
+    records: list[Record] = []
+    poll_until([log], lambda: len(records) >= count, records, commit=False)
+    assert len(records) == count
+    return records
+
+
+def messages(broker: Broker, topic: str, count: int) -> list:
+    """All messages of a topic, as kafka-python gives them."""
+    from streams.logs.kafka_reader import KafkaTopicReader
+
+    reader, found, positions = KafkaTopicReader(Connection(broker.servers), topic), [], {}
+    deadline = time.monotonic() + PATIENCE_S
+    while len(found) < count and time.monotonic() < deadline:
+        some, positions = reader.read(positions, 1000, 0.2)
+        found += some
+    reader.close()
+    assert len(found) == count
+    return found
+
+
+class TestMembers:
+    def test_two_share_the_partitions_and_each_record_comes_once(self, tansu: Broker, joined):
+        topic = topic_of(tansu, 4)
+        logs = [joined(tansu, [topic]) for _ in range(2)]
+        before: list[Record] = []
+        poll_until(logs, lambda: sorted(len(log.assigned()) for log in logs) == [2, 2], before)
+        append(tansu, topic, many(200))
+        records: list[Record] = []
+        poll_until(logs, lambda: len(records) >= 200, records)
+        assert Counter(record.id for record in records) == Counter(f"e{n}" for n in range(200))
+        assert set.union(*(log.assigned() for log in logs)) == {0, 1, 2, 3}
+
+    def test_where_one_is_killed_the_other_goes_on_from_its_commits(
+        self, tansu: Broker, joined, library: str
+    ):
+        topic = topic_of(tansu, 2, many(100))
+        dying = subprocess.Popen(
+            [sys.executable, "-m", "tests.streams.kafka_member", tansu.servers, library, topic],
+            stdout=subprocess.PIPE, text=True, cwd=Path(__file__).parents[2],
+        )  # fmt: skip
+        assert dying.stdout is not None
+        seen = {tuple(map(int, dying.stdout.readline().split())) for _ in range(100)}
+        append(tansu, topic, many(1, first=100))
+        seen.add(tuple(map(int, dying.stdout.readline().split())))
+        dying.kill()
+        dying.wait()
+        dying.stdout.close()
+        append(tansu, topic, many(100, first=101))
+        records: list[Record] = []
+        survivor = joined(tansu, [topic])
+        poll_until(
+            [survivor],
+            lambda: len({r.id for r in records} & {f"e{n}" for n in range(101, 201)}) == 100,
+            records,
+        )
+        read = [(record.partition, record.offset) for record in records]
+        assert len(read) == len(set(read))
+        assert len(seen | set(read)) == 201
+
+    def test_one_that_leaves_hands_its_partitions_over(self, noida: Broker, joined):
+        topic = topic_of(noida, 2, many(40))
+        clock = Clock()
+        first = joined(noida, [topic], clock=clock)
+        records: list[Record] = []
+        poll_until([first], lambda: len(records) == 40, records)
+        clock.now += 60.0
+        first.close()
+        append(noida, topic, many(10, first=40))
+        assert {record.id for record in poll(joined(noida, [topic]), 10)} == {f"e{n}" for n in range(40, 50)}
+
+    @pytest.mark.parametrize("library", ["kafka-python"])
+    def test_waiting_keeps_the_membership_and_every_record_in_its_order(self, tansu: Broker, joined):
+        topic = topic_of(tansu, 2, many(60))
+        log = joined(tansu, [topic])
+        records: list[Record] = []
+        poll_until([log], lambda: len(records) >= 10, records, commit=False)
+        patient_until = time.monotonic() + 1.5 * SESSION[0]
+        while time.monotonic() < patient_until:
+            log.wait(0.5)
+        assert log.assigned() == {0, 1}
+        append(tansu, topic, many(10, first=60))
+        poll_until([log], lambda: len(records) >= 70, records, commit=False)
+        for partition in (0, 1):
+            offsets = [record.offset for record in records if record.partition == partition]
+            assert offsets == list(range(len(offsets)))
+
+    def test_a_partition_paused_half_read_is_read_on(self, noida: Broker, joined):
+        topic = topic_of(noida, 3, many(300))
+        log = joined(noida, [topic])
+        records: list[Record] = []
+        while len(records) < 300:
+            before = len(records)
+            poll_until([log], lambda: len(records) > before, records, commit=False)  # noqa: B023
+            log.wait(0.02)
+        assert Counter(record.id for record in records) == Counter(f"e{n}" for n in range(300))
+
+    @pytest.mark.parametrize("library", ["kafka-python"])
+    def test_the_incarnation_changes_with_the_topic(self, tansu: Broker, joined, library: str):
+        found = []
+        for name in ("", "again"):
+            topic = topic_of(tansu, 1, name=name)
+            client = group_of(library)(Connection(tansu.servers), "g", [topic], Envelope(), *SESSION)
+            found += [client.incarnations(), client.incarnations()]
+            client.close()
+            delete(tansu, topic)
+        topic_of(tansu, 1, name="again")
+        client = group_of(library)(Connection(tansu.servers), "g", ["again"], Envelope(), *SESSION)
+        found.append(client.incarnations())
+        client.close()
+        delete(tansu, "again")
+        assert found[0] == found[1]
+        assert found[2] == found[3]
+        assert len(set(found)) == 3
+
+
+class TestTwoTopics:
+    def topics(self, broker: Broker, partitions: int = 2, of_labels: int | None = None) -> list[str]:
+        observations = topic_of(broker, partitions)
+        return [observations, topic_of(broker, of_labels or partitions, name=f"{observations}-labels")]
+
+    @pytest.mark.parametrize("broker", ["noida", "tansu"])
+    def test_labels_written_first_come_after_the_observations_there_were(
+        self, broker: str, joined, request: pytest.FixtureRequest
+    ):
+        server = request.getfixturevalue(broker)
+        observations, labels = self.topics(server)
+        append(server, labels, [label(f"task{n % 17}", f"e{n}") for n in range(100)])
+        append(server, observations, many(100))
+        log = joined(server, [observations, labels])
+        seen: set[object] = set()
+        records: list[Record] = []
+        poll_until([log], lambda: len(records) >= 200, records, commit=False)
+        for record in records:
+            assert record.topic == 0 or record.id in seen
+            seen.add(record.id)
+        assert Counter(record.topic for record in records) == {0: 100, 1: 100}
+
+    def test_partition_counts_that_differ_are_refused(self, noida: Broker, joined):
+        topics = self.topics(noida, 2, of_labels=3)
+        with pytest.raises(InputError, match=rf"{topics[0]} and {topics[1]} have 2 and 3 partitions"):
+            poll(joined(noida, topics), 1)
+
+
+class TestBadInput:
+    def test_a_poison_message_at_the_head_lets_the_partition_move_on(self, noida: Broker, joined):
+        hostile = [(b"k", b"\xff\xfe"), (b"k", None), (b"", b""), (b"\xff", b"[" * 5000), (b"k", b"null")]
+        topic = topic_of(noida, 1, [*hostile, *many(3)])
+        records = poll(joined(noida, [topic]), 8)
+        assert [record.fault is None for record in records] == [False] * 5 + [True] * 3
+        assert [record.raw for record in records[:5]] == [value or b"" for _, value in hostile]
+        assert [record.key for record in records[:5]] == [key for key, _ in hostile]
+
+    def test_hostile_ids_come_as_they_are(self, noida: Broker, joined):
+        ids = ["", "\n", "{a}", "x" * 65_536, "\0", "🙂", "%", "../../etc"]
+        topic = topic_of(noida, 1, [observation(name or "-", name) for name in ids])
+        records = poll(joined(noida, [topic]), len(ids))
+        assert [(record.id, record.task) for record in records] == [(name, name or "-") for name in ids]
+
+    def test_cloud_events_and_plain_json_lie_side_by_side(self, noida: Broker, joined):
+        topic = topic_of(noida, 1, [observation("ann", "e1")])
+        append(noida, topic, [observation("ann", "e2")], [("ce_id", b"c2"), ("ce_type", b"shop")])
+        records = poll(joined(noida, [topic]), 2)
+        assert [record.id for record in records] == ["e1", "c2"]
+        assert list(records[1].headers) == [("ce_id", b"c2"), ("ce_type", b"shop")]
+        assert abs(records[0].appended_s - time.time()) < 60
+
+    def test_a_header_whose_name_is_not_utf_8_lets_the_partition_move_on(
+        self, noida: Broker, joined, library: str
+    ):
+        if library == "confluent":
+            pytest.skip("confluent-kafka 2.16 ends the process when it reads such a header")
+        topic = topic_of(noida, 1, many(2))
+        append(noida, topic, many(1, first=2), [(NotUtf8("name"), b"value")])
+        append(noida, topic, many(2, first=3))
+        records = poll(joined(noida, [topic]), 5)
+        assert [record.offset for record in records] == [0, 1, 2, 3, 4]
+        assert [record.id for record in records if record.fault is None][-1] == "e4"
+
+    def test_a_topic_that_does_not_exist_is_named(self, noida: Broker, joined, produced):
+        with pytest.raises(InputError, match=r"no topic nowhere.*topics create"):
+            joined(noida, ["nowhere"])
+        with pytest.raises(InputError, match=r"no topic nowhere.*topics create"):
+            produced(noida, "nowhere")
+
+
+class TestExpiredOffsets:
+    """Only noida tells that an offset is out of range; it has no retention to expire them, so they are deleted."""
+
+    def topic(self, broker: Broker, joined) -> str:
+        topic = topic_of(broker, 1, many(10))
+        clock = Clock()
+        log = joined(broker, [topic], clock=clock)
+        records: list[Record] = []
+        poll_until([log], lambda: len(records) >= 3, records)
+        log.commit({(0, 0): 3})
+        clock.now += 60.0
+        log.close()
+        expire(broker, topic, 6)
+        return topic
+
+    def test_stop_the_worker(self, noida: Broker, joined):
+        topic = self.topic(noida, joined)
+        with pytest.raises(InputError, match=rf"{topic} partition 0: offset 3 .* starts at 6: 3 are lost"):
+            poll(joined(noida, [topic]), 1)
+
+    def test_are_skipped_loudly(self, noida: Broker, joined):
+        log = joined(noida, [self.topic(noida, joined)], expired="skip")
+        with pytest.warns(RuntimeWarning, match="3 are lost"):
+            records = poll(log, 4)
+        assert [record.offset for record in records] == [6, 7, 8, 9]
+        assert log.skipped == {(0, 0): 3}
+
+
+class TestOutputs:
+    def test_lines_of_a_key_lie_in_one_partition_in_order(self, noida: Broker, produced):
+        topic = topic_of(noida, 4)
+        outputs = produced(noida, topic)
+        keys = [f"task{n % 5}".encode() for n in range(200)]
+        outputs.topic(topic).append([str(n).encode() for n in range(200)], keys)
+        outputs.topic(topic).sync()
+        found = messages(noida, topic, 200)
+        for key in set(keys):
+            mine = sorted((m.partition, m.offset, int(m.value)) for m in found if m.key == key)
+            assert len({partition for partition, _, _ in mine}) == 1
+            assert [n for _, _, n in mine] == [n for n in range(200) if keys[n] == key]
+
+    def test_both_libraries_put_a_key_into_the_same_partition_as_kafka_itself(self, noida: Broker, produced):
+        topic = topic_of(noida, 7)
+        keys = [b"", b"a", b"ab", b"abc", b"abcd", "ü🙂".encode(), b"\xff\0\xfe", b"x" * 1000]
+        outputs = produced(noida, topic)
+        outputs.topic(topic).append(keys, keys)
+        outputs.sync()
+        append(noida, topic, zip(keys, keys, strict=True))
+        places: dict[bytes, set[int]] = {}
+        for message in messages(noida, topic, 2 * len(keys)):
+            places.setdefault(message.key, set()).add(message.partition)
+        assert all(len(partitions) == 1 for partitions in places.values())
+
+    def test_a_dead_letter_is_the_message_as_it_came_and_why(self, noida: Broker, produced):
+        topic = topic_of(noida, 1)
+        outputs = produced(noida, topic)
+        came = Record(
+            5, 0, None, None, None, raw=b"\xff\0", key=b"\xfe", headers=[("a", b"\xfd"), ("a", b"")]
+        )
+        null = came._replace(raw=b"", fault=NULL_VALUE)
+        letters = outputs.dead_letters(topic, lambda record: f"offset {record.offset}")
+        letters.append(
+            [Rejected(came, "malformed", "not JSON \ud800"), Rejected(null, "malformed", NULL_VALUE)]
+        )
+        letters.sync()
+        first, second = messages(noida, topic, 2)
+        assert (first.key, first.value, second.value) == (b"\xfe", b"\xff\0", None)
+        assert list(first.headers) == [
+            ("a", b"\xfd"), ("a", b""), ("reptide_reason", b"malformed"), ("reptide_detail", b"not JSON \\ud800"),
+            ("reptide_origin", b"offset 5"),
+        ]  # fmt: skip
+
+    def test_everything_refused_by_a_fold_reaches_the_dead_letters_byte_for_byte(
+        self, noida: Broker, joined, produced
+    ):
+        sent = [(b"k", b"{"), (b"\xff", b"{}"), (b"k", None), (b"", b"\0" * 100), (b"k", b'{"task": "a"}')]
+        topic, letters = topic_of(noida, 1, sent), topic_of(noida, 1)
+        log, outputs = joined(noida, [topic]), produced(noida, letters)
+        polled = []
+        deadline = time.monotonic() + PATIENCE_S
+        while sum(len(part.records) for part in polled) < 5 and time.monotonic() < deadline:
+            polled += log.poll(10, 0.2)
+        spec = TaskSpec(Features((Numeric("a"),)), Classification((0, 1)))
+        outputs.dead_letters(letters, log.origin).append(decode(polled, spec).rejected)
+        outputs.sync()
+        assert sorted(map(repr, ((m.key, m.value) for m in messages(noida, letters, 5)))) == sorted(
+            map(repr, sent)
+        )
+
+    def test_a_message_beyond_the_topics_limit_names_the_setting(self, noida: Broker, produced):
+        topic = topic_of(noida, 1)
+        outputs = produced(noida, topic)
+        with pytest.raises(ReptideError, match=r"max\.message\.bytes"):
+            outputs.topic(topic).append([os.urandom(5 << 20)], [b"k"])
+            outputs.sync()
+
+    def test_a_stalled_broker_is_unavailable_and_then_works_again(self, noida: Broker, produced):
+        topic = topic_of(noida, 1)
+        outputs = produced(noida, topic, timeout_s=1.0)
+        outputs.topic(topic).append([b"before"], [b"k"])
+        outputs.sync()
+        with noida.stalled(), pytest.raises(Unavailable, match="does not answer"):
+            outputs.topic(topic).append([b"lost"], [b"k"])
+            outputs.sync()
+        outputs.topic(topic).append([b"again"], [b"k"])
+        outputs.sync()
+        reader_saw = {message.value for message in messages_at_least(noida, topic, {b"before", b"again"})}
+        assert {b"before", b"again"} <= reader_saw
+
+    def test_a_reader_goes_on_from_the_positions_it_is_given(self, noida: Broker):
+        from streams.logs.kafka_reader import KafkaTopicReader
+
+        topic = topic_of(noida, 2, many(50))
+        reader = KafkaTopicReader(Connection(noida.servers), topic)
+        first, positions = read(reader, {}, 50)
+        assert positions == reader.end()
+        some = {partition: end // 2 for partition, end in positions.items()}
+        rest, _ = read(reader, some, sum(positions.values()) - sum(some.values()))
+        assert sorted(rest) == sorted(m for m in first if m.offset >= some[m.partition])
+        reader.close()
+
+
+class TestBrokerAway:
+    @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+    def test_trying_again_and_again_leaves_nothing_open(self, library: str, monkeypatch: pytest.MonkeyPatch):
+        monkeypatch.setattr("streams.logs.kafka_client.BOOTSTRAP_MS", 200)
+        monkeypatch.setattr("streams.logs.confluent.ANSWER_S", 0.2)
+        attempts = [
+            lambda: group_of(library)(Connection("127.0.0.1:1"), "g", ["t"], Envelope(), *SESSION),
+            lambda: producer_of(library)(Connection("127.0.0.1:1"), ["t"]),
+        ]
+        threads = threading.active_count()
+        for attempt in attempts * 2:
+            with pytest.raises(Unavailable, match=r"127\.0\.0\.1:1 does not answer for"):
+                attempt()
+        eventually(lambda: threading.active_count() <= threads)
+        gc.collect()  # kafka-python leaves the socket of a refused connection to it
+
+    def test_a_stall_is_waited_out_by_a_member(self, noida: Broker, joined):
+        topic = topic_of(noida, 1, many(5))
+        clock = Clock()
+        log = joined(noida, [topic], durability_lag_s=0.0, clock=clock)
+        records: list[Record] = []
+        poll_until([log], lambda: len(records) == 5, records)
+        with noida.stalled():
+            clock.now += 60.0
+            log.commit({(0, 0): 5})
+            assert log.poll(10, 0.5) == []
+        append(noida, topic, many(5, first=5))
+        poll_until([log], lambda: len(records) == 10, records)
+        assert [record.offset for record in records] == list(range(10))
+
+
+class TestSecrets:
+    @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+    def test_no_message_holds_one(self, library: str, monkeypatch: pytest.MonkeyPatch):
+        monkeypatch.setattr("streams.logs.kafka_client.BOOTSTRAP_MS", 200)
+        monkeypatch.setattr("streams.logs.confluent.ANSWER_S", 0.2)
+        security = {"sasl_plain_password": SECRET, "ssl_password": SECRET, "ssl_cafile": f"/{SECRET}"}
+        settings = [
+            {},
+            {"security_protocol": "SASL_SSL"},
+            {"security_protocol": SECRET},
+            {"sasl_mechanism": SECRET},
+        ]
+        for more in settings:
+            connection = Connection("127.0.0.1:1", security | more)
+            assert SECRET not in repr(connection)
+            for connect in (
+                lambda: group_of(library)(connection, "g", ["t"], Envelope()),  # noqa: B023
+                lambda: producer_of(library)(connection, ["t"]),  # noqa: B023
+            ):
+                with pytest.raises(ReptideError) as caught:
+                    connect()
+                assert SECRET not in str(caught.value)
+                assert caught.value.__suppress_context__ or caught.value.__context__ is None
+        gc.collect()
+
+    def test_an_unknown_setting_is_named_without_its_value(self):
+        with pytest.raises(SettingsError, match="sasl_pasword") as caught:
+            Connection("h:1", {"sasl_pasword": SECRET})
+        assert SECRET not in str(caught.value)
+
+
+class Clock:
+    now = 100.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+class NotUtf8(str):
+    """The name of a header, as a program in another language may write it."""
+
+    def encode(self, *_: object) -> bytes:
+        return b"\xff\xfe"
+
+
+def eventually(so: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + PATIENCE_S
+    while not so():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+def delete(broker: Broker, topic: str) -> None:
+    from kafka import KafkaAdminClient
+
+    admin = KafkaAdminClient(bootstrap_servers=broker.servers)
+    admin.delete_topics([topic])
+    admin.close()
+
+
+def expire(broker: Broker, topic: str, below: int) -> None:
+    """Cut the log's beginning off, as retention would."""
+    from kafka import KafkaAdminClient, TopicPartition
+
+    admin = KafkaAdminClient(bootstrap_servers=broker.servers)
+    admin.delete_records({TopicPartition(topic, 0): below})
+    admin.close()
+
+
+def read(reader, positions: dict[int, int], count: int) -> tuple[list, dict[int, int]]:
+    found: list = []
+    deadline = time.monotonic() + PATIENCE_S
+    while len(found) < count and time.monotonic() < deadline:
+        some, positions = reader.read(positions, 20, 0.2)
+        found += some
+    assert len(found) == count
+    return found, positions
+
+
+def messages_at_least(broker: Broker, topic: str, values: Iterable[bytes]) -> list:
+    """Messages of a topic until all of these are among them: what timed out may have arrived all the same."""
+    from streams.logs.kafka_reader import KafkaTopicReader
+
+    reader, found, positions = KafkaTopicReader(Connection(broker.servers), topic), [], {}
+    deadline = time.monotonic() + PATIENCE_S
+    while not set(values) <= {m.value for m in found} and time.monotonic() < deadline:
+        some, positions = reader.read(positions, 1000, 0.2)
+        found += some
+    reader.close()
+    return found

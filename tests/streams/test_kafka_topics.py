@@ -1,0 +1,84 @@
+"""What `reptide topics` creates and finds."""
+
+from __future__ import annotations
+
+import zlib
+
+import pytest
+
+from streams.logs.group import Connection
+from streams.logs.kafka_producer import key_hash
+from streams.logs.kafka_topics import Sampled, Topics, check, create, partitioning
+from tests.kafka_brokers import Broker, append, noida, topic_of
+
+__all__ = ["noida"]
+
+DAY_S = 86_400.0
+COUNTS = {"in": 7}
+KEYS = [f"task{n}".encode() for n in range(20)]
+
+
+def topics(name: str, inputs: int = 1) -> Topics:
+    return Topics(tuple(f"{name}-in{n}" for n in range(inputs)), (f"{name}-out",), f"{name}-dead")
+
+
+class TestCreate:
+    def test_again_creates_nothing_more_and_all_is_well(self, noida: Broker):
+        connection, ours = Connection(noida.servers), topics("well")
+        assert sorted(create(connection, ours, 3, 1)) == sorted(ours.all())
+        assert create(connection, ours, 5, 1) == []
+        assert check(connection, ours, DAY_S, 30 * DAY_S) == []
+
+
+class TestCheck:
+    def test_a_missing_topic_is_found(self, noida: Broker):
+        found = check(Connection(noida.servers), topics("nobody"), DAY_S, 30 * DAY_S)
+        assert [f.severity for f in found] == ["error"] * 3
+        assert "nobody-in0" in found[0].sentence
+
+    def test_inputs_that_do_not_pair_are_found_with_their_counts(self, noida: Broker):
+        ours = topics("odd", inputs=2)
+        topic_of(noida, 2, name=ours.inputs[0])
+        create(Connection(noida.servers), ours, 3, 1)
+        [found] = check(Connection(noida.servers), ours, DAY_S, 30 * DAY_S)
+        assert "odd-in0 has 2 and odd-in1 has 3 partitions" in found.sentence
+
+    @pytest.mark.parametrize(
+        ("pending_s", "tombstone_s", "expected"),
+        [(30 * DAY_S, 60 * DAY_S, "late labels"), (DAY_S, DAY_S, "bring them back")],
+    )
+    def test_retention_is_held_against_both_lives(self, noida: Broker, pending_s, tombstone_s, expected):
+        ours = topics("kept")
+        create(Connection(noida.servers), ours, 1, 1)
+        [found] = check(Connection(noida.servers), ours, pending_s, tombstone_s)
+        assert expected in found.sentence
+
+    def test_messages_without_a_key_are_found_in_the_log(self, noida: Broker):
+        ours = topics("keyless")
+        create(Connection(noida.servers), ours, 1, 1)
+        append(noida, ours.inputs[0], [(None, b"{}"), (b"k", b"{}")])
+        [found] = check(Connection(noida.servers), ours, DAY_S, 30 * DAY_S)
+        assert found.sentence.startswith("1 of 2 recent messages have no key")
+
+
+class TestPartitioning:
+    def found(self, hashed) -> list:
+        return list(partitioning([Sampled("in", hashed(key) % 7, key) for key in KEYS], COUNTS))
+
+    def test_murmur2_is_well(self):
+        assert self.found(key_hash) == []
+
+    def test_crc32_is_recognised_and_the_setting_named(self):
+        [found] = self.found(zlib.crc32)
+        assert found.severity == "warning"
+        assert "CRC32" in found.sentence
+        assert "partitioner=murmur2_random" in found.sentence
+
+    def test_any_other_partitioner_is_told_too(self):
+        [found] = self.found(len)
+        assert "otherwise" in found.sentence
+
+    def test_a_key_in_two_partitions_is_an_error(self):
+        [found] = partitioning([Sampled("in", 1, b"ann"), Sampled("in", 2, b"ann")], COUNTS)
+        assert found.severity == "error"
+        assert "b'ann' in [1, 2]" in found.sentence
