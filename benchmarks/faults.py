@@ -107,7 +107,7 @@ class Plan:
     kills: int = 24
     zombies: int = 3
     redis_restarts: int = 2
-    redis_power_cuts: int = 0
+    redis_power_cuts: int = 2
     stalls_s: tuple[float, ...] = (5.0, 20.0)
     """The longer of them is longer than the delivery timeout of the workers."""
     joins: int = 1

@@ -151,7 +151,15 @@ class Deployment:
         )
         health = Health(working.CONDITIONS, STUCK_S)
         return WorkerService(
-            worker, log, self.kafka.inputs, health, service.budget_s, service.ready_lag, show, say
+            worker,
+            log,
+            self.kafka.inputs,
+            health,
+            service.budget_s,
+            service.ready_lag,
+            show,
+            say,
+            self.store.ping,
         )
 
     def trainer(self, show: Callable[[Advance], None], say: Callable[[str], None]) -> TrainerService:

@@ -5,6 +5,7 @@
     ├── InputError         an input that cannot be read at all, or is not the one that rows were folded from
     ├── StoreError         a store that cannot be used
     ├── Unavailable        a server that does not answer just now, or is full: ask again, nothing is lost
+    │   └── Forgot         a store that was restarted, and may have forgotten what it was told lately
     └── CheckpointError    a version of theta that is damaged, cut short, or of another task spec
 
 `engine.types.EngineError` (and `engine.table.RowError` under it) is the engine's own; the command line
@@ -32,6 +33,10 @@ class StoreError(ReptideError):
 
 class Unavailable(ReptideError):
     """A server that does not answer just now, or has no room: what was asked may be asked again as it was."""
+
+
+class Forgot(Unavailable):
+    """A store was restarted, or another server took its place: what it was told lately may be gone."""
 
 
 class CheckpointError(ReptideError):

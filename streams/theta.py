@@ -9,7 +9,6 @@ from engine.types import Meta
 from streams.errors import CheckpointError
 from streams.stores.base import Checkpoint, MetaStore
 
-
 KEPT = 8
 """Partitions adopt apart, so a worker may need several versions in turn."""
 

@@ -1,5 +1,6 @@
 """What every test shares: one thread, which equal bits are promised on, and the same examples every run."""
 
+import streams  # noqa: F401, I001 - first: sets what equal bits need of the environment
 import torch
 from hypothesis import HealthCheck, settings
 

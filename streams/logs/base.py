@@ -103,6 +103,10 @@ class GroupLog(EventLog, Protocol):
         """Stay a member of the group for so long without reading on."""
         ...
 
+    def rewind(self) -> None:
+        """Hand out again whatever was not committed: the store may have forgotten what took effect since."""
+        ...
+
     def assigned(self) -> set[int]:
         """The partitions that are this member's."""
         ...

@@ -20,9 +20,7 @@ from typing import Literal
 
 from streams.errors import InputError, Unavailable
 from streams.logs.base import Offsets, Place, Polled, Record
-from streams.logs.group import Connection, GroupClient, OffsetOutOfRange
-
-__all__ = ["Connection", "GroupClient", "KafkaLog"]
+from streams.logs.group import GroupClient, OffsetOutOfRange
 
 LEAST_WAIT_S = 0.01
 """A client that is polled for less than this never joins its group."""
@@ -106,6 +104,7 @@ class KafkaLog:
         self._paused: set[Place] = set()
         self._folded: deque[tuple[float, Offsets]] = deque()
         self._due: dict[Place, int] = {}
+        self._safe: dict[Place, int] = {}  # where to go back to: committed, or the first that was handed out
         self._committed_s = clock()
 
     def poll(self, max_events: int, timeout_s: float = 0.0) -> list[Polled]:
@@ -120,8 +119,10 @@ class KafkaLog:
         return polled
 
     def wait(self, timeout_s: float) -> None:
-        """Stay a member of the group without reading on; nothing is lost by it."""
-        self._commit_due()
+        """Stay a member of the group without reading on; nothing is lost by it.
+
+        Nor is anything committed: the store may be away, and come back without its last second.
+        """
         self._client.pause(self._assigned)
         try:
             self._fetch(1, timeout_s)
@@ -132,6 +133,15 @@ class KafkaLog:
         """Everything below these offsets has taken effect; the group hears of it a durability lag later."""
         self._folded.append((self._clock(), offsets))
         self._commit_due()
+
+    def rewind(self) -> None:
+        """Hand out again whatever was not committed: the store may have forgotten what took effect since."""
+        self._folded.clear()
+        self._due.clear()
+        self._shelves.clear()
+        for place, offset in self._safe.items():
+            if place in self._assigned:
+                self._client.seek(place, offset)
 
     def lag(self) -> dict[Place, int]:
         """How many records of each place were not handed out yet, where that is known."""
@@ -173,8 +183,9 @@ class KafkaLog:
         if gone:
             self._folded = deque((at, _without(offsets, gone)) for at, offsets in self._folded)
             self._due = dict(_without(self._due, gone))
-        for _, partition in gone:
-            self._shelves.pop(partition, None)
+        for place in gone:
+            self._shelves.pop(place[1], None)
+            self._safe.pop(place, None)
         self._known = self._known and not gone and assigned == self._assigned
         self._assigned = assigned
 
@@ -218,6 +229,8 @@ class KafkaLog:
                 if not shelf.held[0].labels:
                     shelf.held.popleft()
             room -= len(records)
+            for record in records:
+                self._safe.setdefault((record.topic, partition), record.offset)
             if records:
                 yield Polled(partition, self._incarnations, position or 0, records)
 
@@ -259,6 +272,7 @@ class KafkaLog:
                 self._client.commit(self._due)
             except Unavailable:
                 return
+            self._safe.update(self._due)
             self._due.clear()
 
     def _skip(self, place: Place, offset: int) -> None:

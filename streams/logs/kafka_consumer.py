@@ -16,9 +16,6 @@ from streams.logs.base import Offsets, Place, Record
 from streams.logs.envelope import Envelope
 from streams.logs.group import Connection, Fetched, OffsetOutOfRange
 from streams.logs.kafka_client import ANSWER_MS, describe, in_our_words, made, require, topic_incarnations
-from streams.logs.kafka_reader import KafkaTopicReader, Message
-
-__all__ = ["KafkaGroup", "KafkaTopicReader", "Message"]
 
 UNREADABLE = (
     "kafka-python cannot read the message: its frame, or a header's name, is no UTF-8; its bytes are lost"

@@ -14,7 +14,7 @@ from time import perf_counter, time
 
 import numpy as np
 
-from streams.errors import Unavailable
+from streams.errors import Forgot, Unavailable
 from streams.health import Health
 from streams.logs.base import GroupLog, Polled
 from streams.roles.patience import Stopped, patiently
@@ -42,6 +42,8 @@ class WorkerService:
     show: Callable[[Progress], None]
     say: Callable[[str], None]
     """Tells an operator, in a sentence."""
+    ping: Callable[[], object]
+    """Raises `Unavailable` unless the store answers."""
     progress: Progress = field(default_factory=Progress)
     away: str = ""
     """Why the last attempt failed; empty while all servers answer."""
@@ -52,6 +54,8 @@ class WorkerService:
         batch = self.worker.batch
         try:
             while not stopping.is_set():
+                # Polling commits, so the store is asked first whether it is what it was.
+                patiently(self._meet_store, stopping, self.log.wait, self._away)
                 polled = patiently(lambda: self.log.poll(batch, POLL_S), stopping, stopping.wait, self._away)  # noqa: B023
                 self._report()
                 if polled:
@@ -60,8 +64,26 @@ class WorkerService:
         except Stopped:
             self.say("stopped while a server was away; the batch in hand will be folded by a successor")
         finally:
-            self.log.close()
+            self._leave()
         return self.progress
+
+    def _leave(self) -> None:
+        """Leave the group, which commits; nothing that the store may have forgotten."""
+        try:
+            self.ping()
+        except Unavailable:
+            self.log.rewind()
+        self.log.close()
+
+    def _meet_store(self) -> None:
+        try:
+            self.ping()
+        except Forgot as error:
+            self._again(error)
+
+    def _again(self, error: Forgot) -> None:
+        self.say(f"{error}; what was not committed is folded again")
+        self.log.rewind()
 
     def _take(self, polled: Sequence[Polled], stopping: Event) -> float:
         """Fold one batch; returns how long that took, from the last attempt on."""
@@ -70,7 +92,10 @@ class WorkerService:
         def attempt() -> None:
             nonlocal began
             began = perf_counter()
-            self.progress.add(self.worker.take(polled))
+            try:
+                self.progress.add(self.worker.take(polled))
+            except Forgot as error:
+                self._again(error)
 
         patiently(attempt, stopping, self.log.wait, self._away)
         took = perf_counter() - began

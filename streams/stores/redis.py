@@ -41,6 +41,7 @@ FORGOTTEN = b"forgotten"
 FORGOTTEN_S = 60
 SECRET, EDITION = b"secret", b"edition"
 AT_ONCE = 1000
+TOLD = 10_000
 
 
 class Tombstones(NamedTuple):
@@ -70,6 +71,8 @@ class RedisStore:
         self._adopted = f"{self._stream}:{layout_fingerprint:016x}:a:"
         self._tombstones = f"{self._stream}:forgotten"
         self._known = Tombstones(None, b"", {})
+        self._told: dict[tuple[int, int], int] = {}
+        """Adoptions, the latest last: a Redis that forgot one is told again."""
 
     def load(self, layout: Layout, tasks: Sequence[str]) -> TaskTable:
         """The rows of tasks; a task never seen is the empty row."""
@@ -93,8 +96,14 @@ class RedisStore:
 
     def adopt(self, partition: int, position: int, version: int) -> int:
         """Record that events from `position` on are folded under `version`, unless one is recorded there."""
-        table = f"{self._adopted}{partition}"
-        return int(self.server.ask(("HSETNX", table, position, version), ("HGET", table, position))[1])
+        table, cell = f"{self._adopted}{partition}", (partition, position)
+        version = self._told.get(cell, version)
+        self._told[cell] = int(
+            self.server.ask(("HSETNX", table, position, version), ("HGET", table, position))[1]
+        )
+        while len(self._told) > TOLD:
+            del self._told[next(iter(self._told))]
+        return self._told[cell]
 
     def adoptions(self, partition: int) -> Mapping[int, int]:
         """The adoption table of one partition: version by position."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 from redis import Redis, RedisCluster
@@ -28,7 +28,7 @@ from redis.exceptions import (
 )
 from redis.retry import Retry
 
-from streams.errors import ReptideError, StoreError, Unavailable
+from streams.errors import Forgot, ReptideError, StoreError, Unavailable
 
 RETRIES = 1
 """A connection that the server closed while it was idle is noticed only when it is used."""
@@ -55,12 +55,17 @@ PASSING = {
 """States that end without a change to the program, by what the client calls them or the server says."""
 
 
+class _AnotherRun(RedisError):
+    """Stays in this module. No ConnectionError, which the client would try again."""
+
+
 class RedisServer:
     """A server or, with `cluster`, the cluster that it is a node of. Connects when it is first asked."""
 
     def __init__(self, url: str, cluster: bool = False, timeout_s: float = 5.0) -> None:
         self.cluster, self.timeout_s, self._url = cluster, timeout_s, url
         self._client: Any = None
+        self._runs: dict[str, str] = {}  # by address, of every node met
         try:
             pool = ConnectionPool.from_url(url)
             pool.make_connection()  # not opened: refuses an option that there is not
@@ -144,10 +149,29 @@ class RedisServer:
                 socket_timeout=self.timeout_s,
                 socket_connect_timeout=self.timeout_s,
                 retry=Retry(NoBackoff(), RETRIES),
+                redis_connect_func=self._meet,
             )
         return self._client
 
+    def _meet(self, connection: Any) -> None:
+        """Open a connection; refuse it once where the server is not the process that it was.
+
+        A server that ends closes its connections, so nothing is ever asked of a restarted one before this.
+        Where INFO is forbidden, that cannot be seen.
+        """
+        if not self.cluster:
+            connection.on_connect()
+        connection.send_command("INFO", "server")
+        with suppress(ResponseError):
+            run = re.findall(r"run_id:(\w+)", str(connection.read_response()))[0]
+            node = f"{connection.host}:{connection.port}" if self.cluster else self.address
+            before, self._runs[node] = self._runs.get(node, run), run
+            if run != before:
+                raise _AnotherRun
+
     def _sentence(self, error: BaseException) -> ReptideError:
+        if isinstance(error, _AnotherRun):
+            return Forgot(f"Redis at {self.address} was restarted and may have forgotten its last seconds")
         told = f"{type(error).__name__}: {error}"
         if isinstance(error, NOT_ALLOWED):
             return StoreError(

@@ -15,10 +15,11 @@ import torch
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from engine import fold
 from engine.drift import Never, Periodic
 from engine.drift_river import River
 from engine.fold import BLOCK, Engine, SourceMoved
-from engine.learners.base import flatten
+from engine.learners.base import flatten, unflatten
 from engine.models.mlp import mlp
 from engine.spec import InnerLoop, Memory, Policy, Regression
 from engine.support import bucket_of
@@ -671,3 +672,23 @@ def test_predict_takes_more_tasks_than_a_block():
     whole = driven.engine.predict(driven.table, x, theta("balanced", 1))
     some = driven.engine.predict(driven.table.take(np.array([3, 66])), x[[3, 66]], theta("balanced", 1))
     assert whole.served[[3, 66]].tobytes() == some.served.tobytes()
+
+
+# Equal bits
+
+
+@pytest.mark.parametrize("hidden", [(9,), (8,), (13, 7), (32,)])
+def test_the_place_in_a_block_changes_no_bit(hidden):
+    """The same event, and the same support set, in every place of a block: aligned differently in memory."""
+    spec = replace(SMALL, network=partial(mlp, hidden=hidden), adapts="all")
+    engine = Engine(spec)
+    meta, rng = engine.learner.init(0), np.random.default_rng(0)
+    for size in (4, 16, 64):
+        x = torch.from_numpy(rng.normal(size=(1, size, 2)).astype(np.float32)).repeat(BLOCK, 1, 1)
+        y = torch.from_numpy(rng.integers(0, 2, (1, size)).astype(np.float32)).repeat(BLOCK, 1)
+        fast = flatten(engine.learner.adapt(meta, Batch(x, y, torch.full((BLOCK, size), 1 / size)))).numpy()
+        assert {row.tobytes() for row in fast} == {fast[0].tobytes()}
+        many = torch.from_numpy(np.repeat(fast[:1], fold.PREDICTED, 0))
+        shown = x[:1, :1].repeat(fold.PREDICTED, 1, 1)
+        outputs = engine.predict_adapted(meta, unflatten(engine.learner.fast_shapes, many), shown).numpy()
+        assert {row.tobytes() for row in outputs} == {outputs[0].tobytes()}

@@ -1,4 +1,4 @@
-"""A member of a consumer group in a process of its own, which the test kills: prints what it reads, and commits it."""
+"""A member of a group in a process of its own, which the test kills: it prints what it reads, and commits it."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def main(servers: str, library: str, topic: str) -> None:
     while True:
         for part in log.poll(100, 0.1):
             for record in part.records:
-                print(part.partition, record.offset, flush=True)
+                print(part.partition, record.offset, flush=True)  # noqa: T201
             log.commit(part.after())
 
 

@@ -188,6 +188,14 @@ class TestCommits:
         log.poll(1)
         assert group.committed[1:] == [{(0, 0): 5}]
 
+    def test_while_the_store_is_away_nothing_is_committed(self):
+        clock = Clock()
+        group, log = self.folded(clock)
+        log.commit({(0, 0): 1})
+        clock.now += 10
+        log.wait(0.1)
+        assert group.committed == []
+
     def test_are_at_most_one_a_second(self):
         clock = Clock()
         group, log = self.folded(clock, durability_lag_s=0.0)
@@ -227,6 +235,32 @@ class TestCommits:
         clock.now += 1
         log.poll(1)
         assert group.committed == [{(0, 0): 1}]
+
+
+class TestRewinding:
+    def test_hands_out_again_what_was_not_committed(self):
+        clock = Clock()
+        group = ScriptedGroup()
+        group.append((0, 0), 9)
+        log = kafka_log(group, clock=clock)
+        log.poll(4)
+        log.commit({(0, 0): 4})
+        clock.now += 3
+        log.poll(2)
+        assert group.committed == [{(0, 0): 4}]
+        log.commit({(0, 0): 6})
+        log.rewind()
+        clock.now += 10
+        assert seen(log.poll(9)) == [(0, 0, offset) for offset in range(4, 9)]
+        assert group.committed == [{(0, 0): 4}]
+
+    def test_goes_back_to_the_first_record_handed_out_where_nothing_was_committed(self):
+        group = ScriptedGroup()
+        group.append((0, 0), 3)
+        log = kafka_log(group)
+        log.poll(2)
+        log.rewind()
+        assert seen(log.poll(9)) == [(0, 0, 0), (0, 0, 1), (0, 0, 2)]
 
 
 class TestRebalance:

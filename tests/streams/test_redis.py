@@ -19,7 +19,7 @@ from redis.connection import AbstractConnection
 
 from engine.features import Features, Numeric
 from engine.table import RowError, TaskTable
-from streams.errors import CheckpointError, ReptideError, StoreError, Unavailable
+from streams.errors import CheckpointError, Forgot, ReptideError, StoreError, Unavailable
 from streams.stores.base import RecordStore, Swap, key_of
 from streams.stores.redis import RedisStore
 from streams.stores.redis_capacity import Capacity, bytes_of_a_row, capacity, warnings
@@ -208,6 +208,8 @@ class TestACluster:
             store.swap(table)
         cluster.nodes[2].start()
         poll(lambda: all(map(cluster.whole, cluster.nodes)), "the cluster")
+        with pytest.raises(Forgot):
+            store.swap(table)
         assert set(store.swap(table)) <= {Swap.OK, Swap.ALREADY}
         assert marks(store, tasks) == [7] * 30
 
@@ -224,6 +226,8 @@ class TestAServerThatDies:
         store.forget("b", 1e9)  # its rewrite outlives the server, and keeps the connection open in silence
         server.kill()
         server.start()
+        with pytest.raises(Forgot):
+            store.ping()
         assert marks(store, ["a"]) == [7]
         assert store.adoptions(0) == {64: 3}
         assert store.forgotten(["a", "b"]) == {"b"}
@@ -245,8 +249,35 @@ class TestAServerThatDies:
             ):
                 call()
         server.start()
-        store.ping()
+        with pytest.raises(Forgot):
+            store.ping()
         assert store.swap(table) == [Swap.OK]
+
+    def test_one_that_was_restarted_says_once_that_it_may_have_forgotten(
+        self, own_redis: Start, connected: Open
+    ):
+        server = own_redis()
+        store = connected(server.url)
+        table = marked(store, ["a"], 7)
+        server.kill()
+        server.start()
+        with pytest.raises(Forgot, match=f"127.0.0.1:{server.port} was restarted"):
+            store.swap(table)
+        assert store.swap(table) == [Swap.OK]
+        server.kill()
+        with pytest.raises(Unavailable, match="does not answer"):
+            store.ping()
+        server.start()
+        with pytest.raises(Forgot):
+            store.ping()
+
+    def test_an_adoption_that_it_forgot_is_told_again(self, own_redis: Start, connected: Open):
+        server = own_redis()
+        store = connected(server.url)
+        assert store.adopt(0, 64, 3) == 3
+        server.ask("FLUSHALL")
+        assert store.adopt(0, 64, 4) == 3
+        assert store.adoptions(0) == {64: 3}
 
     def test_one_that_hangs_is_unavailable_after_the_timeout(self, own_redis: Start, connected: Open):
         server = own_redis()

@@ -12,7 +12,7 @@ import pytest
 from engine.learners.gradient import GradientLearner
 from engine.outer.backprop import Backprop
 from engine.train import FitSettings
-from streams.errors import Unavailable
+from streams.errors import Forgot, Unavailable
 from streams.health import Health
 from streams.logs.memory import MemoryLog
 from streams.outputs import read_episode
@@ -44,6 +44,9 @@ class Group(MemoryLog):
     def wait(self, timeout_s: float) -> None:
         self.waits += 1
 
+    def rewind(self) -> None:
+        self.seek(self.committed())
+
     def assigned(self) -> set[int]:
         return {0}
 
@@ -57,7 +60,9 @@ class Group(MemoryLog):
 class Case:
     """A worker's service over a world in memory."""
 
-    def __init__(self, hook: Callable[[str], None] = lambda effect: None) -> None:
+    def __init__(
+        self, hook: Callable[[str], None] = lambda effect: None, ping: Callable[[], None] = lambda: None
+    ) -> None:
         self.stopping = Event()
         self.world = World(stream(2, 60))
         self.world.hook = hook
@@ -66,7 +71,7 @@ class Case:
         self.health = Health(working.CONDITIONS, 60.0)
         worker = replace(self.world.program(7).worker, log=self.log)
         self.service = WorkerService(
-            worker, self.log, ["events"], self.health, 0.25, 10, lambda progress: None, self.said.append
+            worker, self.log, ["events"], self.health, 0.25, 10, lambda progress: None, self.said.append, ping
         )
 
     def run(self) -> Case:
@@ -135,6 +140,51 @@ def test_the_size_of_a_batch_follows_the_time_budget():
     assert size(1000, 100.0) == 500
     assert size(4096, 0.01) == 4096
     assert size(40, 100.0) == working.SMALLEST_BATCH
+
+
+class Rolled(Group):
+    """A log whose commits trail by some batches, as they do behind a store that may forget."""
+
+    BATCHES = 3
+
+    def __init__(self, world: World, stopping: Event) -> None:
+        super().__init__(world, stopping)
+        self.trail: list[Mapping[tuple[int, int], int]] = []
+
+    def commit(self, offsets: Mapping[tuple[int, int], int]) -> None:
+        self.trail.append(offsets)
+        if len(self.trail) > self.BATCHES:
+            super().commit(self.trail.pop(0))
+
+    def rewind(self) -> None:
+        self.trail.clear()
+        super().rewind()
+
+
+@pytest.mark.parametrize("at", ["ping", "load"])
+def test_what_a_store_forgot_is_folded_again(at, calm):
+    """The store goes back by two batches; the worker lives on."""
+    before: list[dict[str, bytes]] = []
+
+    def forget(effect: str) -> None:
+        if effect == at:
+            before.append(dict(case.world.store.rows))
+            if len(before) == 6:
+                case.world.store.rows = before[3]
+                raise Forgot("the store was restarted")
+
+    case = Case(
+        forget if at == "load" else lambda effect: None, lambda: forget("ping") if at == "ping" else None
+    )
+    case.log = Rolled(case.world, case.stopping)
+    case.service.log = case.log
+    case.service.worker = replace(case.service.worker, log=case.log)
+    case.run()
+    assert len(before) > 6
+    left = case.world.left()
+    assert left.rows == calm.world.left().rows
+    assert left.lines == calm.world.left().lines
+    assert case.said == ["the store was restarted; what was not committed is folded again"]
 
 
 # Trainer
