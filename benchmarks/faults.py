@@ -117,7 +117,17 @@ class Plan:
     """Mean time from one fault to the next."""
 
 
-QUICK = Plan(kills=3, zombies=1, redis_restarts=1, stalls_s=(2.0,), joins=0, leaves=0, rate=200.0, gap_s=0.5)
+QUICK = Plan(
+    kills=3,
+    zombies=1,
+    redis_restarts=1,
+    redis_power_cuts=1,
+    stalls_s=(2.0,),
+    joins=0,
+    leaves=0,
+    rate=200.0,
+    gap_s=0.5,
+)
 
 
 def survive(directory: Path, plan: Plan, seed: int) -> dict[str, float]:
