@@ -170,7 +170,7 @@ def _missing_extras() -> typer.Typer:
     """The names of the commands, so that nobody looks for them in vain."""
     missing = typer.Typer()
     free = {"allow_extra_args": True, "ignore_unknown_options": True}
-    for name in ("worker", "trainer", "produce", "tail", "topics", "redrive", "demo-kafka"):
+    for name in ("worker", "trainer", "restore", "produce", "tail", "topics", "redrive", "demo-kafka"):
 
         @missing.command(name, context_settings=free, help="Needs: pip install 'reptide[kafka,redis]'")
         def install() -> None:

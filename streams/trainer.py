@@ -10,7 +10,7 @@ training that was published is never done twice.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from hashlib import blake2b
 from typing import Any, NamedTuple
 
@@ -22,6 +22,7 @@ from engine.learners.gradient import GradientLearner
 from engine.outer.base import OuterRule
 from engine.train import FitSettings, Round, Statistics, TrainState, fit, start, with_statistics
 from engine.types import Episodes
+from streams.errors import StoreError
 from streams.outputs import FoundEpisode
 from streams.stores.base import Checkpoint, MetaStore
 from streams.theta import checked
@@ -112,6 +113,21 @@ class Trainer:
         """Every episode once, in an order drawn from the seed and the step."""
         shuffled = [one.episode for one in sample(found, len(found), seed=self.seed, step=step)]
         return (stack(shuffled[i : i + self.batch], self.batch) for i in range(0, len(shuffled), self.batch))
+
+
+def restore(store: MetaStore, version: int) -> int:
+    """Publish an earlier version as the newest, to be adopted and gone on from; returns its number.
+
+    Raises:
+        CheckpointError: there is no such version.
+        StoreError: a trainer published meanwhile.
+
+    """
+    newest, earlier = store.load(store.current()), store.load(version)
+    numbers = {**newest.numbers, "step": earlier.numbers["step"]}
+    if not store.publish(replace(earlier, version=newest.version + 1, numbers=numbers)):
+        raise StoreError("a trainer published a version meanwhile; stop it, and do this again")
+    return newest.version + 1
 
 
 def held_out(task: str, share: float) -> bool:

@@ -1,4 +1,4 @@
-"""The commands of a deployment: worker, trainer, produce, tail, topics create|check, redrive."""
+"""The commands of a deployment: worker, trainer, restore, produce, tail, topics create|check, redrive."""
 
 from __future__ import annotations
 
@@ -28,6 +28,7 @@ from streams.run import Progress
 from streams.stores.redis_capacity import capacity, warnings
 from streams.telemetry import Telemetry
 from streams.trainer import Advance
+from streams.trainer import restore as restore_version
 from streams.wiring import input_log
 
 app = typer.Typer()
@@ -65,6 +66,18 @@ def trainer(config: Config, flag: Flags = None) -> None:
         service = deployment.trainer(_now_and_then(_advanced), _say)
         with _served(deployment, service.health, service.telemetry):
             service.run(stopping)
+    deployment.store.close()
+
+
+@app.command()
+def restore(
+    version: Annotated[int, typer.Argument(min=1, help="An earlier version of theta.", show_default=False)],
+    config: Config,
+    flag: Flags = None,
+) -> None:
+    """Publish an earlier version of theta as the newest: the way back from one that harms."""
+    deployment = Deployment(settings_from(config, flag))
+    _say(f"theta {version} is now version {restore_version(deployment.versions, version)}")
     deployment.store.close()
 
 

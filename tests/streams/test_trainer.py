@@ -12,14 +12,14 @@ from engine.features import Features, Numeric
 from engine.learners.gradient import GradientLearner
 from engine.outer.backprop import Backprop
 from engine.train import FitSettings, start
-from streams.errors import CheckpointError
+from streams.errors import CheckpointError, StoreError
 from streams.logs.memory import MemoryOutput, no_crash
 from streams.outputs import kept, read_episode
 from streams.rounds import Rounds
 from streams.stores.base import Checkpoint, MetaStore
 from streams.stores.checkpoints import DirectoryMeta
 from streams.stores.memory import MemoryMeta
-from streams.trainer import Trainer, held_out
+from streams.trainer import Trainer, held_out, restore
 from tests.faults.model import SPEC, World, bits, stream
 
 ENDS = (20, 40, 60)
@@ -241,3 +241,33 @@ def test_a_candidate_that_held_out_tasks_are_worse_off_with_is_refused_and_its_e
     after = store.load(2)
     assert (bits(after.params), bits(after.trainer)) == (bits(before.params), bits(before.trainer))
     assert after.numbers == {"position": 7, "through": 60, "step": before.numbers["step"]}
+
+
+# The way back
+
+
+def test_an_earlier_version_restored_is_the_newest_and_training_goes_on_from_it(lines):
+    store = MemoryMeta()
+    for end in ENDS[:2]:
+        rounds(lines, store).run(end)
+    assert restore(store, 1) == 3
+    first, second, third = versions(store)
+    assert (bits(third.params), bits(third.trainer)) == (bits(first.params), bits(first.trainer))
+    assert third.numbers == {**second.numbers, "step": first.numbers["step"]}
+    assert rounds(lines, store).run(ENDS[1]) is None
+    assert rounds(lines, store).run(ENDS[2]).published
+
+
+def test_restoring_what_there_is_not_or_against_a_trainer_is_refused(lines):
+    store = MemoryMeta()
+    rounds(lines, store).run(ENDS[0])
+    with pytest.raises(CheckpointError):
+        restore(store, 7)
+
+    def trainer_comes_first(effect: str) -> None:
+        store.before = no_crash
+        rounds(lines, store).run(ENDS[1])
+
+    store.before = trainer_comes_first
+    with pytest.raises(StoreError, match="stop it"):
+        restore(store, 1)
