@@ -72,7 +72,7 @@ class Cluster:
                 "bootstrap": [self.broker.address],
                 "inputs": [topic or f"{name}-events"],
                 "client": client,
-                "session_timeout_s": 30,
+                "session_timeout_s": 6,
             },
             "redis": {"url": f"redis://{self.redis.address}/0"},
             "service": {"durability_lag_s": 0.0},
@@ -251,7 +251,7 @@ def _send_at_rate(settings: str, traffic: str, events: int) -> None:
 
 
 def live(traffic: str, events: int) -> dict[str, float]:
-    """Events that another process produces meanwhile."""
+    """Events that another process produces meanwhile; it takes longer to begin than the worker to join."""
     with cluster() as servers:
         deployment = servers.deployment("live")
         total = sum(1 for _ in messages(traffic, events))
@@ -367,7 +367,7 @@ def main() -> None:
         for traffic in TRAFFIC:
             found[f"{client}.{traffic}"] = backlog(client, traffic, 400_000 // divisor)
     for traffic in TRAFFIC:
-        found[f"live.{traffic}"] = live(traffic, 240_000 // divisor)
+        found[f"live.{traffic}"] = live(traffic, 400_000 // divisor)
     memory, scaled = flat(1_000_000 // divisor), two_workers(200_000 // divisor)
     columns = ["events_per_s", "age_p50_s", "age_p99_s", "worker_us", "log_us", "store_us", "engine_us",
                "outputs_us", "broker_us", "redis_us", "lift"]  # fmt: skip
