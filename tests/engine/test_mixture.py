@@ -55,11 +55,8 @@ class Hedge:
             np.zeros((1, self.spec.features.width), np.float32), np.ones(1, np.bool_),
             np.array([y], np.float32), np.zeros(1, np.int64), np.array([self.offset]),
         )  # fmt: skip
-        results = scan.Results(
-            np.zeros(1, np.uint8), predictions.astype(np.float32).reshape(1, 3, outputs),
-            np.full((1, 3), np.nan), np.zeros(1, np.int64), np.zeros(1, np.int64), np.zeros(1),
-            np.zeros(1, np.bool_), np.zeros(1, np.int64),
-        )  # fmt: skip
+        results = scan.blank_results(1, outputs)
+        results.prediction[0] = predictions.astype(np.float32)
         cursor, reason, last = np.zeros((3, 2), np.int64)
         end, order, active = np.array([1, 0]), np.zeros(1, np.int64), np.zeros(1, np.int64)
         columns, rules = self.table.columns(), rules_of(self.spec)

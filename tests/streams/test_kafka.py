@@ -28,7 +28,7 @@ from tests.kafka_brokers import Broker, append, group_of, noida, producer_of, ta
 
 __all__ = ["noida", "tansu"]
 
-PATIENCE_S = 30.0
+PATIENCE_S = 60.0
 SESSION = (6.0, 1.0)
 """Session timeout and heartbeat: the least that brokers accept."""
 

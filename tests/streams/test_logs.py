@@ -22,7 +22,7 @@ from tests.kafka_brokers import Broker, group_of, noida, topic_of
 
 __all__ = ["noida"]
 
-PATIENCE_S = 15.0
+PATIENCE_S = 60.0
 
 
 class Stored(Protocol):

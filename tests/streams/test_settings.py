@@ -162,7 +162,7 @@ def test_every_mistake_is_named_at_once(config):
 def test_a_section_that_is_missing_is_named(tmp_path):
     config = tmp_path / "empty.toml"
     config.write_text("")
-    assert all(f"{section}: Field required" in refusal(config) for section in ("input", "features", "target"))
+    assert all(f"{section}: Field required" in refusal(config) for section in ("features", "target"))
 
 
 def test_the_file_is_named(config):
