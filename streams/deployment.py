@@ -11,6 +11,7 @@ from engine.learners.gradient import GradientLearner
 from engine.spec import TaskSpec
 from streams import settings as tree
 from streams.health import Health
+from streams.logs.base import EventLog
 from streams.logs.envelope import Envelope
 from streams.logs.group import Connection, GroupClient
 from streams.logs.kafka import KafkaLog
@@ -117,7 +118,7 @@ class Deployment:
         """A producer for some topics."""
         return KafkaOutputs(lambda: self._producer(topics))
 
-    def outputs(self, producer: KafkaOutputs, log: KafkaLog) -> Outputs:
+    def outputs(self, producer: KafkaOutputs, log: EventLog) -> Outputs:
         """What a worker says."""
         names = {output: self.topic(output) for output in TOPICS}
         letters = producer.dead_letters(names.pop("dead-letter"), log.origin)

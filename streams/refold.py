@@ -6,11 +6,13 @@ for bit. (With two input topics that holds only as far as labels and observation
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from time import sleep
 
 from engine.fold import Engine
 from streams.deployment import Deployment
-from streams.logs.base import Offsets
+from streams.logs.base import Offsets, Polled
 from streams.logs.kafka_replay import GroupOffsets, KafkaReplay
 from streams.logs.output import Silence
 from streams.outputs import TOPICS, DeadLetterLines, Outputs
@@ -31,26 +33,7 @@ def refold(
     A task may move from one partition to another, as it does where partitions were added: each event is
     read once, so nothing is taken for a repeat.
     """
-    replay = KafkaReplay(deployment.connection, deployment.kafka.inputs, deployment.envelope, through)
-    engine = Engine(deployment.spec, deployment.engine.learner, deployment.settings.run.device, follows=True)
-    worker = Worker(
-        engine,
-        replay,
-        store,
-        ThetaCache(engine, deployment.versions),
-        outputs,
-        deployment.settings.run.batch,
-        deployment.settings.outer.every,
-    )
-    events = 0
-    try:
-        while polled := replay.poll(worker.batch):
-            for part in polled:  # one at a time: a batch must not hold a task in two partitions
-                events += worker.take([part]).events
-            show(events)
-    finally:
-        replay.close()
-    return events
+    return _folded(deployment, _replay(deployment, through), store, lambda _: outputs, show)
 
 
 def silent(deployment: Deployment) -> Outputs:
@@ -60,19 +43,74 @@ def silent(deployment: Deployment) -> Outputs:
 
 
 def rebuild_deployment(deployment: Deployment, show: Callable[[int], None]) -> int:
-    """Make all rows anew, as far as the group has committed; returns their number. No worker may run.
+    """Make all rows anew, from all that the topics hold; returns their number. No worker may run.
+
+    It goes beyond what the group has committed, and says what workers would have said of that: a task that
+    moved to another partition is in order only if all that was sent before, wherever it lies, is folded first.
 
     Raises:
         InputError: a worker runs, or the topics no longer hold all events.
 
     """
+    store = deployment.store
     group = GroupOffsets(deployment.connection, deployment.group, deployment.kafka.inputs)
-    through = group.read()
-    KafkaReplay(deployment.connection, deployment.kafka.inputs, deployment.envelope, through).close()
-    group.write(
-        dict.fromkeys(through, 0)
-    )  # first: a crash from here on leaves no offset above what the rows hold
-    deployment.store.clear()
-    refold(deployment, through, deployment.store, silent(deployment), show)
-    group.write(through)
-    return sum(1 for _ in deployment.store.tasks())
+    committed, end = group.read(), group.end()
+    replay = _replay(deployment, end)
+    producer = deployment.producer(*map(deployment.topic, TOPICS))
+    try:
+        # first: a crash from here on leaves no offset above what the rows hold
+        group.write(dict.fromkeys(committed, 0))
+        store.clear()
+        said, new = silent(deployment), deployment.outputs(producer, replay)
+        _folded(
+            deployment,
+            replay,
+            store,
+            lambda polled: new if _beyond(polled, committed) else said,
+            show,
+        )
+        sleep(deployment.settings.service.durability_lag_s)
+        store.ping()  # raises where it was restarted, and may have forgotten its last rows
+        group.write(end)
+        return sum(1 for _ in store.tasks())
+    finally:
+        replay.close()
+        producer.close()
+        store.close()
+
+
+def _replay(deployment: Deployment, through: Offsets) -> KafkaReplay:
+    return KafkaReplay(deployment.connection, deployment.kafka.inputs, deployment.envelope, through)
+
+
+def _folded(
+    deployment: Deployment,
+    replay: KafkaReplay,
+    store: RecordStore,
+    outputs: Callable[[Sequence[Polled]], Outputs],
+    show: Callable[[int], None],
+) -> int:
+    """Fold a log to its end, saying of each batch what `outputs` of it take."""
+    engine = Engine(deployment.spec, deployment.engine.learner, deployment.settings.run.device, follows=True)
+    worker = Worker(
+        engine,
+        replay,
+        store,
+        ThetaCache(engine, deployment.versions),
+        silent(deployment),
+        deployment.settings.run.batch,
+        deployment.settings.outer.every,
+    )
+    events = 0
+    try:
+        while polled := replay.poll(worker.batch):
+            events += replace(worker, outputs=outputs(polled)).take(polled).events
+            show(events)
+    finally:
+        replay.close()
+    return events
+
+
+def _beyond(polled: Sequence[Polled], committed: Offsets) -> bool:
+    """Whether any of these events may never have been spoken of; the others' outputs are only repeated."""
+    return any(offset > committed[place] for part in polled for place, offset in part.after().items())

@@ -1,14 +1,14 @@
 """The input topics read again from their start, without a group: what `rebuild` folds.
 
-Partitions are merged by the time at which the log took each record, in steps of a few seconds. So a task
-whose events moved to another partition, because partitions were added, is read in about the order in which
-it was written, and observations on a topic of their own come before their labels.
+Partitions are merged by the time at which the log took each record. So a task whose events moved to another
+partition, because partitions were added, is read in the order in which it was written, and observations on a
+topic of their own come before their labels.
 """
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from math import isnan
 
@@ -23,8 +23,8 @@ from streams.logs.kafka_client import common, in_our_words, require, topic_incar
 from streams.logs.kafka_consumer import _let_resumed_go_on
 
 ANSWER_MS = 5_000
-STEP_S = 5.0
-"""Records of two partitions that are closer in time than this may come in either order."""
+SKEW_S = 5.0
+"""By so much the clocks of who sends observations and who sends their labels may differ."""
 KEPT = 4096
 """At most about so many records of a partition wait for those of others."""
 
@@ -54,15 +54,21 @@ class KafkaReplay:
         self.position: dict[Place, int] = dict.fromkeys(self.through, 0)
 
     def poll(self, max_events: int, timeout_s: float = 0.0) -> list[Polled]:
-        """The next records of every partition, none much later than the next of another; nothing at the end."""
-        while any(not self._waiting[place] for place in self._unread()):
-            self._fetch(max(timeout_s, LEAST_WAIT_S))
-        horizon = min((_time(self._waiting[place][0]) for place in self._unread()), default=0.0) + STEP_S
-        taken: dict[int, list[Record]] = {}
-        before = dict(self.position)
-        for place in sorted(self._unread()):
-            for record in self._take(place, horizon, max_events):
-                taken.setdefault(place[1], []).append(record)
+        """The next records of all partitions, no task of them in two; nothing at the end."""
+        before, taken = dict(self.position), dict[int, list[Record]]()
+        homes: dict[str, int] = {}
+        for _ in range(max_events):
+            while any(not self._waiting[place] for place in self._unread()):
+                self._fetch(max(timeout_s, LEAST_WAIT_S))
+            place = min(self._unread(), key=self._due, default=None)
+            if place is None:
+                break
+            record = self._waiting[place][0]
+            if record.fault is None and homes.setdefault(str(record.task), place[1]) != place[1]:
+                break
+            self._waiting[place].popleft()
+            self.position[place] = record.offset + 1
+            taken.setdefault(place[1], []).append(record)
         return [
             Polled(partition, self._incarnations, before.get((0, partition), 0), records)
             for partition, records in taken.items()
@@ -82,14 +88,10 @@ class KafkaReplay:
     def _unread(self) -> list[Place]:
         return [place for place, end in self.through.items() if self.position[place] < end]
 
-    def _take(self, place: Place, horizon: float, at_most: int) -> Iterator[Record]:
-        waiting = self._waiting[place]
-        for _ in range(at_most):
-            if not waiting or _time(waiting[0]) > horizon or self.position[place] >= self.through[place]:
-                return
-            record = waiting.popleft()
-            self.position[place] = record.offset + 1
-            yield record
+    def _due(self, place: Place) -> tuple[float, Place]:
+        """When the next record of a place has its turn."""
+        appended_s = self._waiting[place][0].appended_s
+        return (0.0 if isnan(appended_s) else appended_s) + SKEW_S * place[0], place
 
     def _fetch(self, timeout_s: float) -> None:
         full = [tp for tp, place in self._places.items() if len(self._waiting[place]) >= KEPT]
@@ -124,10 +126,6 @@ class KafkaReplay:
         return in_our_words(self._connection.servers, ", ".join(self._topics))
 
 
-def _time(record: Record) -> float:
-    return 0.0 if isnan(record.appended_s) else record.appended_s
-
-
 class GroupOffsets:
     """The committed offsets of a group, seen and set from outside while it has no members."""
 
@@ -143,6 +141,14 @@ class GroupOffsets:
                 for number, topic in enumerate(self._topics)
                 for p in sorted(consumer.partitions_for_topic(topic) or ())
             }
+
+    def end(self) -> dict[Place, int]:
+        """The end of each place now, and no less than what was committed."""
+        committed = self.read()
+        with in_our_words(self._connection.servers, f"group {self._group}"), self._consumer() as consumer:
+            places = {TopicPartition(self._topics[t], p): (t, p) for t, p in committed}
+            ends = consumer.end_offsets(list(places), timeout_ms=ANSWER_MS)
+        return {place: max(ends[partition], committed[place]) for partition, place in places.items()}
 
     def write(self, offsets: Mapping[Place, int]) -> None:
         """Set the offsets.

@@ -12,7 +12,7 @@ from typing import Annotated, TypeVar
 import typer
 
 from streams.deployment import Deployment
-from streams.errors import ReptideError
+from streams.errors import InputError, ReptideError
 from streams.health import Health, HealthServer
 from streams.logs.kafka_topics import Topics
 from streams.logs.kafka_topics import check as check_topics
@@ -132,10 +132,12 @@ def redrive(
 ) -> None:
     """Send dead letters, repaired, back to the topics that they came from."""
     deployment = Deployment(settings_from(config, flag))
-    producer = deployment.producer(*deployment.kafka.inputs)
-    content = sys.stdin.buffer.read() if str(letters) == "-" else letters.read_bytes()
-    sent = redrive_letters(content.splitlines(), deployment.kafka.inputs, producer)
-    producer.close()
+    lines, names = _lines(letters), deployment.kafka.inputs
+    producer = deployment.producer(*names)
+    try:
+        sent = redrive_letters(lines, names, producer)
+    finally:
+        producer.close()
     _say(f"{sent:,} events sent")
 
 
@@ -171,6 +173,14 @@ def check(config: Config, flag: Flags = None) -> None:
 def _topics(deployment: Deployment) -> Topics:
     outputs = tuple(deployment.topic(name) for name in TOPICS if name != DEAD_LETTER)
     return Topics(deployment.kafka.inputs, outputs, deployment.topic(DEAD_LETTER))
+
+
+def _lines(letters: Path) -> list[bytes]:
+    try:
+        content = sys.stdin.buffer.read() if str(letters) == "-" else letters.read_bytes()
+    except OSError as error:
+        raise InputError(f"{letters} cannot be read: {error.strerror}") from None
+    return content.splitlines()
 
 
 def _check_room(deployment: Deployment) -> None:

@@ -1,0 +1,390 @@
+"""The commands around a deployment, on a real broker and Redis: what goes in comes out, and nothing else changes."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import count
+from pathlib import Path
+from threading import Event
+from typing import Any
+
+import orjson
+import polars as pl
+import pytest
+import typer
+from kafka import KafkaAdminClient
+from typer.testing import CliRunner, Result
+
+from engine.types import EngineError, Kind, Outcome
+from streams import cli
+from streams.deployment import Deployment
+from streams.errors import InputError, SettingsError
+from streams.logs.kafka_replay import GroupOffsets, KafkaReplay
+from streams.roles import commands
+from streams.roles.trainer import TrainerService
+from streams.servers import Server, noida, redis_server
+from streams.settings import Settings, load_settings
+from tests.faults.shop import CONFIG, shop
+
+pytest.importorskip("noida_db")
+
+DEADLINE_S = 30.0
+NUMBERS = count()
+SECTIONS = """
+[kafka]
+bootstrap = ["{broker}"]
+inputs = ["{name}.events"]
+session_timeout_s = 6
+
+[redis]
+url = "redis://{redis}/0"
+
+[service]
+durability_lag_s = 0
+publish_every_s = 0.01
+"""
+
+REPTIDE = typer.Typer()
+REPTIDE.add_typer(cli.app)
+REPTIDE.add_typer(commands.app)
+
+
+@dataclass(frozen=True)
+class Stream:
+    """One stream of its own, with a table of observations in four portions."""
+
+    directory: Path
+
+    @property
+    def settings(self) -> Settings:
+        return load_settings(self.config, {})
+
+    @property
+    def config(self) -> Path:
+        return self.directory / "shop.toml"
+
+    @property
+    def deployment(self) -> Deployment:
+        return Deployment(self.settings)
+
+    def portion(self, number: int) -> Path:
+        return self.directory / f"{number}.csv"
+
+    def command(self, *arguments: str | Path) -> Result:
+        """Run a command that succeeds."""
+        result = self.attempt(*arguments)
+        assert result.exit_code == 0, (result.output, result.exception)
+        return result
+
+    def attempt(self, *arguments: str | Path) -> Result:
+        """Run a command, with its settings last."""
+        return CliRunner().invoke(REPTIDE, [*map(str, arguments), str(self.config)])
+
+    def send(self, *portions: int) -> None:
+        for number in portions:
+            self.command("produce", "--set", f"input.path={self.portion(number)}")
+
+    def lines(self, output: str) -> list[dict[str, Any]]:
+        """A whole output."""
+        return [orjson.loads(line) for line in self.command("tail", output, "--whole").stdout.splitlines()]
+
+    def offsets(self) -> GroupOffsets:
+        deployment = self.deployment
+        return GroupOffsets(deployment.connection, deployment.group, deployment.kafka.inputs)
+
+    def table(self, *portions: int) -> pl.DataFrame:
+        return pl.concat(_read(self.portion(number)) for number in portions)
+
+    def expected(self, *portions: int) -> dict[str, tuple[int, int]]:
+        """Observations and labels of each user, by a group-by."""
+        found = self.table(*portions).group_by("user").agg(pl.len(), pl.col("bought").count())
+        return {user: (rows, labels) for user, rows, labels in found.rows()}
+
+    def counts(self) -> dict[str, tuple[int, int]]:
+        """The same, as the rows have counted them."""
+        labels = [Outcome.SCORED, Outcome.LATE, Outcome.ORPHAN]
+        return {
+            user: (int(row["counts"][Outcome.PREDICTED]), int(row["counts"][labels].sum()))
+            for user, row in self.rows().items()
+            if row["revision"]
+        }
+
+    def rows(self) -> dict[str, Any]:
+        deployment = self.deployment
+        users = sorted(set(self.table(0, 1, 2, 3)["user"]))
+        table = deployment.store.load(deployment.engine.layout, users)
+        deployment.store.close()
+        return dict(zip(users, table.rows, strict=True))
+
+    def bits(self) -> dict[str, dict[str, bytes]]:
+        """Every row, but for what counts its writes."""
+        return {
+            user: {n: row[n].tobytes() for n in row.dtype.names if n not in ("revision", "checksum")}
+            for user, row in self.rows().items()
+        }
+
+
+def _read(path: Path) -> pl.DataFrame:
+    return pl.read_csv(path, schema_overrides={"n": pl.String, "at": pl.Float64}, ignore_errors=True)
+
+
+class AtTheEnd(Event):
+    """Stops a worker that has nothing left to fold."""
+
+    def __init__(self, service: Any, places: int) -> None:
+        super().__init__()
+        self.log, self.places, self.deadline = service.log, places, time.monotonic() + DEADLINE_S
+
+    def is_set(self) -> bool:
+        assert time.monotonic() < self.deadline, "it did not come to the end in time"
+        lag = self.log.lag()
+        return len(lag) == self.places and not any(lag.values())
+
+
+class Published(Event):
+    """Stops a trainer that has published a version."""
+
+    def __init__(self, deployment: Deployment) -> None:
+        super().__init__()
+        self.versions, self.deadline = deployment.versions, time.monotonic() + DEADLINE_S
+
+    def is_set(self) -> bool:
+        assert time.monotonic() < self.deadline, "no version was published in time"
+        return self.versions.current() > 0
+
+
+def fold(stream: Stream) -> None:
+    """Run a worker until it has folded everything."""
+    deployment = stream.deployment
+    places = len(stream.offsets().read())
+    producer = deployment.producer(*map(deployment.topic, commands.TOPICS))
+    service = deployment.worker(deployment.log(), producer, lambda _: None, lambda _: None)
+    try:
+        service.run(AtTheEnd(service, places))
+    finally:
+        producer.close()
+        deployment.store.close()
+
+
+def train(stream: Stream) -> None:
+    """Run a trainer until it has published a version."""
+    deployment = stream.deployment
+    service: TrainerService = deployment.trainer(lambda _: None, lambda _: None)
+    service.run(Published(deployment))
+    deployment.store.close()
+
+
+@pytest.fixture(scope="module")
+def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Server, Server]]:
+    directory = tmp_path_factory.mktemp("servers")
+    with noida(directory / "broker") as broker, redis_server(directory / "redis") as redis:
+        yield broker, redis
+
+
+@pytest.fixture
+def stream(servers: tuple[Server, Server], tmp_path: Path) -> Stream:
+    """Topics of three partitions, and nothing sent yet."""
+    broker, redis = servers
+    shop(tmp_path, 400)
+    table = pl.read_csv(tmp_path / "events.csv").with_row_index("n")
+    for number in range(4):
+        table[100 * number : 100 * (number + 1)].write_csv(tmp_path / f"{number}.csv")
+    name = f"shop{next(NUMBERS)}"
+    sections = SECTIONS.format(name=name, broker=broker.address, redis=redis.address)
+    config = CONFIG.replace('time = "at"', 'time = "at"\nid = "n"')
+    (tmp_path / "shop.toml").write_text(f'stream = "{name}"\n{config}{sections}')
+    stream = Stream(tmp_path)
+    stream.command("topics", "create", "--partitions", "3")
+    return stream
+
+
+def test_rows_count_what_was_sent_and_every_label_has_its_score(stream):
+    expected = stream.expected(0)
+    with stream.portion(0).open("a") as table:
+        table.write("9000,user 0/{},soon,0.1,0.2,,\n")
+    stream.send(0)
+    fold(stream)
+    assert stream.counts() == expected
+    scores = Counter(score["task"] for score in stream.lines("scores"))
+    assert scores == {user: labels for user, (_, labels) in expected.items()}
+    described = orjson.loads(stream.command("inspect", "user 1/{}").stdout)
+    assert described["known"]
+    assert described["outcomes"]["predicted"] == expected["user 1/{}"][0]
+    (letter,) = stream.lines("dead-letter")
+    assert orjson.loads(letter["value"])["time"] == "soon"
+    assert letter["reason"]
+
+
+def test_a_dead_letter_repaired_and_sent_back_is_folded(stream):
+    expected = stream.expected(0)
+    content = stream.portion(0).read_text().replace("user 1/{},", "user 1/{},soon ")
+    stream.portion(0).write_text(content)
+    stream.send(0)
+    fold(stream)
+    assert stream.counts()["user 1/{}"][0] == 0, "its labels came, its observations were refused"
+    letters = stream.command("tail", "dead-letter", "--whole").stdout
+    repaired = stream.directory / "repaired.jsonl"
+    repaired.write_text(letters.replace("soon ", ""))
+    stream.command("redrive", repaired)
+    fold(stream)
+    assert stream.counts() == expected
+
+
+@pytest.mark.parametrize(
+    ("spoiled", "said"),
+    [
+        (b"no letter", "line 2 is no dead letter"),
+        (
+            b'{"origin":"other partition 0 offset 1","headers":[],"key":"k","value":"v"}',
+            "line 2 came from other",
+        ),
+    ],
+)
+def test_of_letters_that_cannot_all_be_read_none_is_sent(stream, spoiled, said):
+    topic = stream.settings.kafka.inputs[0]
+    letter = {"origin": f"{topic} partition 0 offset 0", "headers": [], "key": "k", "value": "v"}
+    letters = stream.directory / "letters.jsonl"
+    letters.write_bytes(orjson.dumps(letter) + b"\n" + spoiled)
+    refused = stream.attempt("redrive", letters)
+    assert isinstance(refused.exception, InputError)
+    assert str(refused.exception).startswith(said)
+    assert set(stream.offsets().end().values()) == {0}
+
+
+def test_letters_that_are_not_there_are_refused_in_a_sentence(stream):
+    refused = stream.attempt("redrive", stream.directory / "none.jsonl")
+    assert isinstance(refused.exception, InputError)
+    assert "none.jsonl cannot be read: No such file" in str(refused.exception)
+
+
+def test_rebuilt_rows_are_what_they_were_and_so_are_the_offsets(stream):
+    stream.send(0)
+    fold(stream)
+    train(stream)
+    stream.send(1)
+    fold(stream)
+    rows, offsets, said = stream.bits(), stream.offsets().read(), stream.lines("scores")
+    assert {score["version"] for score in said if score["outcome"] == "scored"} == {0, 1}
+    damage(stream)
+    assert stream.bits() != rows
+    stream.command("rebuild")
+    assert stream.bits() == rows
+    assert stream.offsets().read() == offsets
+    assert stream.lines("scores") == said, "nothing is said again"
+
+
+def damage(stream: Stream) -> None:
+    """Lose a row, and write another one wrong."""
+    deployment = stream.deployment
+    table = deployment.store.load(deployment.engine.layout, ["user 0/{}", "user 1/{}"])
+    deployment.store.clear()
+    table.rows["counts"] += 1
+    table.rows["revision"] = 0
+    deployment.store.swap(table)
+    deployment.store.close()
+
+
+def test_while_a_worker_runs_no_row_is_touched(stream):
+    stream.send(0)
+    fold(stream)
+    rows, log = stream.bits(), stream.deployment.log()
+    deadline = time.monotonic() + DEADLINE_S
+    while not log.assigned():
+        assert time.monotonic() < deadline, "it did not join the group in time"
+        log.poll(1, 0.1)
+    refused = stream.attempt("rebuild")
+    log.close()
+    assert isinstance(refused.exception, InputError)
+    assert "has members; stop all workers" in str(refused.exception)
+    assert stream.bits() == rows
+
+
+@pytest.mark.parametrize("partitions", [4, 6])
+def test_tasks_that_moved_to_added_partitions_are_refused_until_a_rebuild(stream, partitions):
+    stream.send(0)
+    fold(stream)
+    stream.send(1)  # still in the old partitions, and not folded when the new ones begin
+    add_partitions(stream, partitions)
+    stream.send(2)
+    with pytest.raises(EngineError, match="another partition; run `reptide rebuild`"):
+        fold(stream)
+    stream.command("rebuild")
+    assert stream.counts() == stream.expected(0, 1, 2)
+    labels = stream.table(0, 1, 2).filter(pl.col("bought").is_not_null())
+    assert {score["id"] for score in stream.lines("scores")} == set(labels["n"])
+    stream.send(3)
+    fold(stream)
+    assert stream.counts() == stream.expected(0, 1, 2, 3)
+
+
+@pytest.mark.parametrize("partitions", [4, 6])
+def test_the_topics_are_read_again_in_the_order_of_each_task(stream, partitions):
+    stream.send(0)
+    add_partitions(stream, partitions)
+    stream.send(1)
+    deployment = stream.deployment
+    replay = KafkaReplay(
+        deployment.connection, deployment.kafka.inputs, deployment.envelope, stream.offsets().end()
+    )
+    seen: dict[str, list[int]] = {}
+    while polled := replay.poll(24):
+        tasks = [{record.task for record in part.records} for part in polled]
+        assert sum(map(len, tasks)) == len(set().union(*tasks)), "a batch holds no task in two partitions"
+        for record in (r for part in polled for r in part.records if r.kind == Kind.OBSERVATION):
+            seen.setdefault(record.task, []).append(record.id)
+    replay.close()
+    sent = stream.table(0, 1).group_by("user", maintain_order=True).agg("n")
+    assert seen == dict(sent.rows())
+
+
+def add_partitions(stream: Stream, partitions: int) -> None:
+    admin = KafkaAdminClient(bootstrap_servers=stream.deployment.connection.servers)
+    admin.create_partitions({stream.settings.kafka.inputs[0]: partitions})
+    admin.close()
+
+
+def test_a_forgotten_task_stays_forgotten_and_the_others_go_on(stream):
+    stream.send(0)
+    fold(stream)
+    stream.command("forget", "user 1/{}")
+    assert not orjson.loads(stream.command("inspect", "user 1/{}").stdout)["known"]
+    stream.send(1)
+    fold(stream)
+    expected = stream.expected(0, 1)
+    del expected["user 1/{}"]
+    assert stream.counts() == expected
+    assert stream.lines("dead-letter") == []
+
+
+def test_topics_that_were_created_are_as_they_should_be(stream):
+    stream.send(0)
+    assert "the topics are as they should be" in stream.command("topics", "check").stderr
+
+
+def test_a_missing_topic_is_found_with_exit_status_1(stream):
+    found = stream.attempt("topics", "check", "--set", 'kafka.inputs=["elsewhere"]')
+    assert found.exit_code == 1
+    assert "there is no topic elsewhere" in " ".join(found.stderr.split())
+
+
+NEEDS = {
+    "kafka": ["worker", "trainer", "produce", "tail scores", "redrive -", "topics create", "topics check"],
+    "redis": ["worker", "trainer", "topics check", "rebuild"],
+}
+
+
+@pytest.mark.parametrize(
+    ("section", "command"), [(section, command) for section, found in NEEDS.items() for command in found]
+)
+def test_without_its_section_a_command_names_it(tmp_path, section, command):
+    shop(tmp_path)
+    there = SECTIONS.format(name="shop", broker="127.0.0.1:1", redis="127.0.0.1:1")
+    start = there.index(f"[{section}]")
+    config = tmp_path / "shop.toml"
+    config.write_text(CONFIG + there[:start] + there[there.index("\n\n", start) :])
+    refused = CliRunner().invoke(REPTIDE, [*command.split(), str(config)])
+    assert isinstance(refused.exception, SettingsError), refused.exception
+    assert section in str(refused.exception)
