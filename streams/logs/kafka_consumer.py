@@ -70,7 +70,7 @@ class KafkaGroup:
 
     def fetch(self, max_records: int, timeout_s: float) -> Fetched:
         """At most that many next records."""
-        _let_resumed_go_on(self._consumer)
+        let_resumed_go_on(self._consumer)
         with self._our_words():
             try:
                 fetched = self._consumer.poll(timeout_ms=round(timeout_s * 1000), max_records=max_records)
@@ -208,7 +208,7 @@ class _Changes(ConsumerRebalanceListener):  # type: ignore[misc]
         return revoked
 
 
-def _let_resumed_go_on(consumer: KafkaConsumer) -> None:
+def let_resumed_go_on(consumer: KafkaConsumer) -> None:
     """Work around a fault of kafka-python 3.0.12, without which a partition paused half read stands still for ever.
 
     Its records are taken up again only while this is None, and an exhausted one is left in its place.

@@ -20,7 +20,7 @@ from streams.logs.envelope import Envelope
 from streams.logs.group import Connection
 from streams.logs.kafka import LEAST_WAIT_S
 from streams.logs.kafka_client import common, in_our_words, require, topic_incarnations
-from streams.logs.kafka_consumer import _let_resumed_go_on
+from streams.logs.kafka_consumer import let_resumed_go_on
 
 ANSWER_MS = 5_000
 SKEW_S = 5.0
@@ -96,7 +96,7 @@ class KafkaReplay:
     def _fetch(self, timeout_s: float) -> None:
         full = [tp for tp, place in self._places.items() if len(self._waiting[place]) >= KEPT]
         with self._our_words():
-            _let_resumed_go_on(self._consumer)
+            let_resumed_go_on(self._consumer)
             self._consumer.pause(*full)
             fetched = self._consumer.poll(timeout_ms=round(timeout_s * 1000), max_records=KEPT)
             self._consumer.resume(*full)
