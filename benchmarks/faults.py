@@ -30,8 +30,7 @@ from benchmarks.reporting import arguments, show, write
 from streams.deployment import Deployment
 from streams.logs.kafka_outputs import KafkaOutputs
 from streams.logs.kafka_producer import KafkaPythonProducer
-from streams.logs.kafka_topics import Topics, create
-from streams.outputs import DEAD_LETTER, TOPICS
+from streams.logs.kafka_topics import create
 from streams.servers import redis_server, tansu
 from streams.settings import load_settings
 
@@ -136,7 +135,7 @@ def survive(directory: Path, plan: Plan, seed: int) -> dict[str, float]:
         config = directory / "faults.toml"
         config.write_text(CONFIG.format(broker=broker.address, redis=redis.address))
         deployment = Deployment(load_settings(config, {}))
-        _create_topics(deployment)
+        create(deployment.connection, deployment.topics, PARTITIONS, 1)
         load = _load(deployment, seed, plan.rate)
         rng = np.random.default_rng(seed)
         with _staffed(Crew(config, directory)) as (crew, trainer):
@@ -192,12 +191,6 @@ def _load(deployment: Deployment, seed: int, rate: float) -> Load:
     (topic,) = deployment.kafka.inputs
     producer = KafkaOutputs(lambda: KafkaPythonProducer(deployment.connection, (topic,), PATIENT_S))
     return Load(producer, topic, seed, rate)
-
-
-def _create_topics(deployment: Deployment) -> None:
-    outputs = tuple(deployment.topic(name) for name in TOPICS if name != DEAD_LETTER)
-    topics = Topics(deployment.kafka.inputs, outputs, deployment.topic(DEAD_LETTER))
-    create(deployment.connection, topics, PARTITIONS, 1)
 
 
 def _end(crew: Crew, trainer: Process) -> float:

@@ -30,8 +30,8 @@ from engine.train import start
 from engine.types import Outcome
 from streams.deployment import Deployment
 from streams.logs.kafka_outputs import Sent
-from streams.logs.kafka_topics import Topics, create
-from streams.outputs import DEAD_LETTER, TOPICS
+from streams.logs.kafka_topics import create
+from streams.outputs import TOPICS
 from streams.roles.worker import WorkerService
 from streams.run import Progress
 from streams.servers import Server, redis_server, tansu
@@ -78,9 +78,7 @@ class Cluster:
             "service": {"durability_lag_s": 0.0},
         }
         deployment = Deployment(validated(tree, "benchmarks.kafka_redis"))
-        outputs = tuple(deployment.topic(output) for output in TOPICS if output != DEAD_LETTER)
-        topics = Topics(deployment.kafka.inputs, outputs, deployment.topic(DEAD_LETTER))
-        create(deployment.connection, topics, PARTITIONS, 1)
+        create(deployment.connection, deployment.topics, PARTITIONS, 1)
         return deployment
 
 

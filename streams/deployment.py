@@ -19,7 +19,8 @@ from streams.logs.kafka_consumer import KafkaGroup
 from streams.logs.kafka_outputs import KafkaOutputs, Producer
 from streams.logs.kafka_producer import KafkaPythonProducer
 from streams.logs.kafka_reader import KafkaTopicReader
-from streams.outputs import TOPICS, Outputs
+from streams.logs.kafka_topics import Topics
+from streams.outputs import DEAD_LETTER, TOPICS, Outputs
 from streams.roles import trainer as training
 from streams.roles import worker as working
 from streams.roles.trainer import TrainerService
@@ -104,6 +105,12 @@ class Deployment:
         return f"{prefix}{output}"
 
     @property
+    def topics(self) -> Topics:
+        """Every topic of the stream."""
+        outputs = tuple(self.topic(name) for name in TOPICS if name != DEAD_LETTER)
+        return Topics(self.kafka.inputs, outputs, self.topic(DEAD_LETTER))
+
+    @property
     def envelope(self) -> Envelope:
         """How messages of the input are taken apart."""
         return Envelope(len(self.kafka.inputs), self.kafka.dataschema)
@@ -121,7 +128,7 @@ class Deployment:
     def outputs(self, producer: KafkaOutputs, log: EventLog) -> Outputs:
         """What a worker says."""
         names = {output: self.topic(output) for output in TOPICS}
-        letters = producer.dead_letters(names.pop("dead-letter"), log.origin)
+        letters = producer.dead_letters(names.pop(DEAD_LETTER), log.origin)
         topics = {output: producer.topic(name) for output, name in names.items()}
         return Outputs(topics, letters, self.spec, self.settings.outer.support_rate)
 

@@ -35,9 +35,8 @@ from streams.flights import demo
 from streams.flights.folded_again import differing_rows
 from streams.flights.processes import Role, processes
 from streams.logs.base import ReplayLog
-from streams.logs.kafka_topics import Topics, create
+from streams.logs.kafka_topics import create
 from streams.logs.output import OutputFile
-from streams.outputs import DEAD_LETTER, TOPICS
 from streams.progress import said_of
 from streams.roles.produce import produce
 from streams.run import Progress
@@ -89,7 +88,7 @@ def run_demo_kafka(out: Path, embedded: Path, rate: float, console: Console) -> 
     ):
         config = _written(out, broker.address, redis.address)
         deployment = Deployment(load_settings(config, os.environ))
-        create(deployment.connection, _topics(deployment), PARTITIONS, replication=1)
+        create(deployment.connection, deployment.topics, PARTITIONS, replication=1)
         with processes(ROLES, config) as running:
             totals = _stream(deployment, _flights(deployment, embedded), rate, running, console)
         with console.status("reading the scores"):
@@ -113,11 +112,6 @@ def _written(out: Path, broker: str, redis: str) -> Path:
     sections = DEPLOYMENT.format(broker=broker, redis=redis)
     config.write_text(f'stream = "flights"\n{demo.SETTINGS.read_text()}{sections}')
     return config
-
-
-def _topics(deployment: Deployment) -> Topics:
-    outputs = tuple(deployment.topic(name) for name in TOPICS if name != DEAD_LETTER)
-    return Topics(deployment.kafka.inputs, outputs, deployment.topic(DEAD_LETTER))
 
 
 def _flights(deployment: Deployment, embedded: Path) -> ReplayLog:

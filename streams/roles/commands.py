@@ -14,7 +14,6 @@ import typer
 from streams.deployment import Deployment
 from streams.errors import InputError, ReptideError
 from streams.health import Health, HealthServer
-from streams.logs.kafka_topics import Topics
 from streams.logs.kafka_topics import check as check_topics
 from streams.logs.kafka_topics import create as create_topics
 from streams.options import Config, Flags, console, settings_from
@@ -152,7 +151,7 @@ def create(
 ) -> None:
     """Create the topics that are not there yet."""
     deployment = Deployment(settings_from(config, flag))
-    for name in create_topics(deployment.connection, _topics(deployment), partitions, replication):
+    for name in create_topics(deployment.connection, deployment.topics, partitions, replication):
         console.print(f"created {name}")
 
 
@@ -162,17 +161,12 @@ def check(config: Config, flag: Flags = None) -> None:
     settings = settings_from(config, flag)
     deployment = Deployment(settings)
     lives = settings.memory.ttl_s, deployment.redis.tombstone_s
-    findings = check_topics(deployment.connection, _topics(deployment), *lives)
+    findings = check_topics(deployment.connection, deployment.topics, *lives)
     for finding in findings:
         console.print(f"{finding.severity}: {finding.sentence}", highlight=False)
     if any(finding.severity == "error" for finding in findings):
         raise typer.Exit(1)
     console.print("the topics are as they should be")
-
-
-def _topics(deployment: Deployment) -> Topics:
-    outputs = tuple(deployment.topic(name) for name in TOPICS if name != DEAD_LETTER)
-    return Topics(deployment.kafka.inputs, outputs, deployment.topic(DEAD_LETTER))
 
 
 def _lines(letters: Path) -> list[bytes]:
