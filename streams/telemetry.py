@@ -123,7 +123,7 @@ METRICS = (
     Metric("reptide_theta_version", "gauge",
            "Version of theta in use."),
     Metric("reptide_theta_age_seconds", "age",
-           "Since the version of theta in use was published."),
+           "Since the version of theta in use was published, or first used."),
     Metric("reptide_trainer_rounds_total", "counter",
            "Rounds of the outer loop, by the gate's verdict on the candidate.", VERDICT),
     Metric("reptide_trainer_episodes_total", "counter",

@@ -39,7 +39,10 @@ def patiently(
             told(error)
         if stopping.is_set():
             raise Stopped
-        wait(RETRY_S)
+        try:
+            wait(RETRY_S)
+        except Unavailable:
+            stopping.wait(RETRY_S)
 
 
 @contextmanager

@@ -45,6 +45,8 @@ class WorkerService:
     ping: Callable[[], object]
     """Raises `Unavailable` unless the store answers."""
     progress: Progress = field(default_factory=Progress)
+    version: int = 0
+    """Of theta, as last seen in use."""
     away: str = ""
     """Why the last attempt failed; empty while all servers answer."""
 
@@ -101,6 +103,9 @@ class WorkerService:
         took = perf_counter() - began
         appended = np.array([record.appended_s for part in polled for record in part.records])
         self.worker.telemetry.batch(took, len(appended), time() - appended)
+        if self.progress.version != self.version:
+            self.version = self.progress.version
+            self.worker.telemetry.theta(self.version, time())
         self._back()
         self.show(self.progress)
         return took

@@ -11,7 +11,7 @@ import pytest
 
 from engine.learners.gradient import GradientLearner
 from engine.outer.backprop import Backprop
-from engine.train import FitSettings
+from engine.train import FitSettings, start
 from streams.errors import Forgot, Unavailable
 from streams.health import Health
 from streams.logs.memory import MemoryLog
@@ -129,6 +129,22 @@ def test_told_to_stop_it_finishes_its_batch_and_leaves_the_group():
     case.run()
     assert case.log.closed
     assert case.log.committed() == case.log.position() == 7
+
+
+def test_a_log_that_is_away_as_well_is_asked_again(calm):
+    case = Case(away("swap", 3))
+    log_away = away("wait", 2)
+    case.log.wait = lambda timeout_s: log_away("wait")  # type: ignore[method-assign]
+    case.run()
+    assert case.world.left() == calm.world.left()
+
+
+def test_the_version_in_use_is_shown():
+    case = Case()
+    learner = GradientLearner(SPEC)
+    Trainer(learner, Backprop(), FitSettings(), case.world.meta).publish(1, start(learner, 0), {})
+    case.run()
+    assert "reptide_theta_version 1.0" in case.service.worker.telemetry.exposition().decode()
 
 
 def test_the_size_of_a_batch_follows_the_time_budget():
