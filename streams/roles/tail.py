@@ -17,16 +17,18 @@ POLL_S = 0.2
 
 def tail(reader: KafkaTopicReader, letters: bool, whole: bool, stopping: Event) -> Iterator[bytes]:
     """Lines of an output: those that come from now on or, `whole`, those that are there."""
-    end = reader.end()
-    positions: Mapping[int, int] = {} if whole else end
-    while not stopping.is_set():
-        messages, after = reader.read(positions, AT_ONCE, POLL_S)
-        for message in messages:
-            yield letter(message) if letters else message.value or b""
-        positions = after
-        if whole and not messages and all(after.get(p, 0) >= at for p, at in end.items()):
-            return
-    reader.close()
+    try:
+        end = reader.end()
+        positions: Mapping[int, int] = {} if whole else end
+        while not stopping.is_set():
+            messages, after = reader.read(positions, AT_ONCE, POLL_S)
+            for message in messages:
+                yield letter(message) if letters else message.value or b""
+            positions = after
+            if whole and not messages and all(after.get(p, 0) >= at for p, at in end.items()):
+                return
+    finally:
+        reader.close()
 
 
 def letter(message: Message) -> bytes:
