@@ -121,12 +121,12 @@ def messages(broker: Broker, topic: str, count: int) -> list:
 
 
 class TestMembers:
-    def test_two_share_the_partitions_and_each_record_comes_once(self, tansu: Broker, joined):
-        topic = topic_of(tansu, 4)
-        logs = [joined(tansu, [topic]) for _ in range(2)]
+    def test_two_share_the_partitions_and_each_record_comes_once(self, noida: Broker, joined):
+        topic = topic_of(noida, 4)
+        logs = [joined(noida, [topic]) for _ in range(2)]
         before: list[Record] = []
         poll_until(logs, lambda: sorted(len(log.assigned()) for log in logs) == [2, 2], before)
-        append(tansu, topic, many(200))
+        append(noida, topic, many(200))
         records: list[Record] = []
         poll_until(logs, lambda: len(records) >= 200, records)
         assert Counter(record.id for record in records) == Counter(f"e{n}" for n in range(200))
