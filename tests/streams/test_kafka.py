@@ -121,17 +121,6 @@ def messages(broker: Broker, topic: str, count: int) -> list:
 
 
 class TestMembers:
-    def test_two_share_the_partitions_and_each_record_comes_once(self, noida: Broker, joined):
-        topic = topic_of(noida, 4)
-        logs = [joined(noida, [topic]) for _ in range(2)]
-        before: list[Record] = []
-        poll_until(logs, lambda: sorted(len(log.assigned()) for log in logs) == [2, 2], before)
-        append(noida, topic, many(200))
-        records: list[Record] = []
-        poll_until(logs, lambda: len(records) >= 200, records)
-        assert Counter(record.id for record in records) == Counter(f"e{n}" for n in range(200))
-        assert set.union(*(log.assigned() for log in logs)) == {0, 1, 2, 3}
-
     def test_where_one_is_killed_the_other_goes_on_from_its_commits(
         self, tansu: Broker, joined, library: str
     ):
