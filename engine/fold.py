@@ -21,7 +21,7 @@ from torch import Tensor
 
 from engine import mixture, scan
 from engine.ahead import ROW, look_ahead
-from engine.learners.base import Learner, fast_size, flatten, unflatten
+from engine.learners.base import Learner, flatten, unflatten
 from engine.learners.gradient import GradientLearner
 from engine.recorded import Recorded
 from engine.spec import Regression, TaskSpec
@@ -84,7 +84,7 @@ class Engine:
         """`follows` a task to another partition instead of refusing it: only where each event is read once."""
         self.spec, self.device, self.follows = spec, device, follows
         self.learner: Learner = learner or GradientLearner(spec)
-        self.layout: Layout = layout_of(spec, fast_size(self.learner))
+        self.layout: Layout = layout_of(self.learner)
         self.rules = rules_of(spec)
         self.predict_adapted = Recorded(self.learner.predict)
         self.predict_shared = Recorded(self.learner.shared)

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from engine.episodes import stack
-from engine.learners.gradient import GradientLearner
+from engine.learners.base import Learner, losses
 from engine.types import Episode, Float64, Params
 
 FEWEST = 8
@@ -36,7 +36,7 @@ class Verdict:
 
 
 def gate(
-    learner: GradientLearner, before: Params, candidate: Params, episodes: Sequence[Episode], batch: int
+    learner: Learner, before: Params, candidate: Params, episodes: Sequence[Episode], batch: int
 ) -> Verdict:
     """Judge a candidate on held-out episodes, in blocks of `batch`; one that is not finite is refused."""
     if not all(bool(torch.isfinite(value).all()) for value in candidate.values()):
@@ -49,15 +49,15 @@ def gate(
 
 @torch.no_grad()
 def losses_after_adaptation(
-    learner: GradientLearner, theta: Params, episodes: Sequence[Episode], batch: int
+    learner: Learner, theta: Params, episodes: Sequence[Episode], batch: int
 ) -> Float64:
     """Query loss [N] of each episode after adaptation on its support set."""
-    losses = []
+    found = []
     for start in range(0, len(episodes), batch):
         stacked = stack(episodes[start : start + batch], batch)
         fast = learner.adapt(theta, stacked.support)
-        losses.append(learner.support_loss(theta, fast, stacked.query).double().numpy())
-    return np.concatenate(losses)[: len(episodes)]
+        found.append(losses(learner, theta, fast, stacked.query).double().numpy())
+    return np.concatenate(found)[: len(episodes)]
 
 
 def _worse(difference: Float64) -> bool:

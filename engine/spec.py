@@ -6,12 +6,9 @@ much each task remembers, and when it adapts. Row layouts and fingerprints are d
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
-from hashlib import blake2b
-from typing import Any
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor, nn
@@ -22,9 +19,6 @@ from engine.features import Features
 from engine.models.mlp import mlp
 from engine.types import EngineError
 
-LAYOUT_VERSION = 1
-"""Raised whenever the meaning of a row's bytes changes."""
-
 NORMS = (nn.LayerNorm, nn.GroupNorm)
 
 
@@ -33,11 +27,13 @@ class Classification:
     """Labels are one of `classes`; probabilities are served, log loss is counted in nats.
 
     `floor` mixes that much of the uniform distribution into every probability before it is mixed,
-    served or scored, so that no single label can cost more than -log(floor).
+    served or scored, so that no single label can cost more than -log(floor). Classes are `exchangeable` where a
+    class of one task is not the same class of another, as in N-way episodes: then theta holds nothing of a class.
     """
 
     classes: tuple[str | int | float | bool, ...]
     floor: float = 1e-6
+    exchangeable: bool = False
 
     def __post_init__(self) -> None:
         if len(self.classes) < 2 or len(set(self.classes)) != len(self.classes):
@@ -160,8 +156,12 @@ class TaskSpec:
         """Front end and network, freshly initialised from the seed."""
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            front = self.features.front_end()
-            return nn.Sequential(front, self.network(front.width, self.target.outputs))
+            return nn.Sequential(*self.modules(self.target.outputs))
+
+    def modules(self, outputs: int) -> tuple[nn.Module, nn.Module]:
+        """Front end, and the network behind it with so many outputs, initialised from torch's global state."""
+        front = self.features.front_end()
+        return front, self.network(front.width, outputs)
 
     def adapted_names(self, model: nn.Module) -> tuple[str, ...]:
         """Names of the parameters that belong to a task: the head, the head and norms, or all behind the encoder."""
@@ -182,29 +182,3 @@ class TaskSpec:
     def slots(self) -> int:
         """Support slots of a row: enough to read again what the last adaptation read (see `engine.table`)."""
         return self.memory.support + self.policy.every
-
-    def theta_fingerprint(self) -> str:
-        """Hash of what gives theta its meaning: encoder, target, parameter names and shapes."""
-        shapes = {name: list(value.shape) for name, value in self.model().state_dict().items()}
-        return _fingerprint([self.features.schema(), self._target(), shapes])
-
-    def row_fingerprint(self) -> int:
-        """Hash of what gives a row its meaning: theta's, and everything the layout is derived from."""
-        memory = [self.memory.support, self.policy.every, self.memory.pending, self.topics]
-        detector = [type(self.detector).__name__, self.detector.width]
-        model = self.model()
-        sizes = {name: list(model.get_parameter(name).shape) for name in self.adapted_names(model)}
-        text = _fingerprint([LAYOUT_VERSION, self.theta_fingerprint(), memory, detector, sizes])
-        return int(text, 16)
-
-    def settings_hash(self) -> str:
-        """Hash of what gives a fold its result besides theta; recorded with each adoption."""
-        policy = [asdict(part) for part in (self.inner, self.memory, self.policy)]
-        return _fingerprint([self.row_fingerprint(), policy, repr(self.detector), self.adapts, self.share])
-
-    def _target(self) -> dict[str, Any]:
-        return {"target": type(self.target).__name__, **asdict(self.target)}
-
-
-def _fingerprint(value: object) -> str:
-    return blake2b(json.dumps(value, sort_keys=True).encode(), digest_size=8).hexdigest()

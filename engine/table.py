@@ -18,7 +18,8 @@ import numpy as np
 import numpy.typing as npt
 
 from engine.compiled import arrays, compiled
-from engine.spec import TaskSpec
+from engine.fingerprints import row_fingerprint
+from engine.learners.base import Learner, fast_size
 from engine.types import EngineError, Outcome, UInt64
 
 RECENT_IDS = 64
@@ -129,8 +130,9 @@ class Layout:
         return self.dtype.itemsize
 
 
-def layout_of(spec: TaskSpec, fast_size: int) -> Layout:
-    """Derive the row layout; `fast_size` is the number of float32 fast parameters of one task."""
+def layout_of(learner: Learner) -> Layout:
+    """Derive the row layout of the learner's tasks."""
+    spec = learner.spec
     slots, lanes, width, outputs = spec.slots, spec.memory.pending, spec.features.width, spec.target.outputs
     shapes: dict[str, tuple[int, ...]] = {
         "position": (spec.topics,),
@@ -170,10 +172,10 @@ def layout_of(spec: TaskSpec, fast_size: int) -> Layout:
         (name, np.dtype(scalar).newbyteorder("<"), shapes.get(name, ()))
         for name, (scalar, _) in zip(Columns._fields, COLUMN_TYPES, strict=True)
     ]
-    packed = np.dtype([*head, *fields, ("fast", "<f4", (fast_size,))])
+    packed = np.dtype([*head, *fields, ("fast", "<f4", (fast_size(learner),))])
     padding = -packed.itemsize % 8
-    dtype = np.dtype([*head, *fields, ("fast", "<f4", (fast_size,)), ("padding", "u1", (padding,))])
-    return Layout(dtype, spec.row_fingerprint())
+    dtype = np.dtype([*head, *fields, ("fast", "<f4", (fast_size(learner),)), ("padding", "u1", (padding,))])
+    return Layout(dtype, row_fingerprint(learner))
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from engine.features import Features, Numeric
-from engine.learners.gradient import GradientLearner
+from engine.learners.base import Learner
 from engine.outer.base import OuterRule, Report
 from engine.types import EngineError, Episodes, Params
 
@@ -97,7 +97,7 @@ class Round:
     """Whether theta moved: false where the pseudo-gradient was not finite."""
 
 
-def start(learner: GradientLearner, seed: int) -> TrainState:
+def start(learner: Learner, seed: int) -> TrainState:
     """Begin: theta from the seed, nothing counted, no optimizer state."""
     columns = len(_numeric(learner.spec.features))
     nothing = torch.zeros(3, columns, dtype=torch.float64)
@@ -105,7 +105,7 @@ def start(learner: GradientLearner, seed: int) -> TrainState:
 
 
 def fit(
-    learner: GradientLearner,
+    learner: Learner,
     rule: OuterRule,
     episodes: Iterable[Episodes],
     state: TrainState,
@@ -133,7 +133,7 @@ def global_norm(gradient: Params) -> float:
     return math.sqrt(sum(float(value.double().square().sum()) for value in gradient.values()))
 
 
-def with_statistics(learner: GradientLearner, state: TrainState, x: Tensor) -> TrainState:
+def with_statistics(learner: Learner, state: TrainState, x: Tensor) -> TrainState:
     """Count stored rows x [N, W] into the statistics, and standardise by them from here on."""
     statistics = merged(state.statistics, measured(x[:, _numeric(learner.spec.features)]))
     mean, std = _standardisation(statistics)

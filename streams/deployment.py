@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cached_property
 
+from engine.fingerprints import theta_fingerprint
 from engine.fold import Engine
 from engine.learners.gradient import GradientLearner
 from engine.spec import TaskSpec
@@ -90,7 +91,7 @@ class Deployment:
         return RedisMeta(
             self.server,
             self.settings.stream,
-            self.spec.theta_fingerprint(),
+            theta_fingerprint(self.engine.learner),
             self.settings.service.durability_lag_s,
         )
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 
+from engine.fingerprints import theta_fingerprint
 from engine.fold import Engine
 from engine.types import Meta
 from streams.errors import CheckpointError
@@ -18,7 +19,7 @@ class ThetaCache:
 
     def __init__(self, engine: Engine, store: MetaStore) -> None:
         self.engine, self.store = engine, store
-        self._fingerprint = engine.spec.theta_fingerprint()
+        self._fingerprint = theta_fingerprint(engine.learner)
         self._names = tuple(engine.learner.init(0))
         self._loaded: dict[int, Meta] = {0: Meta(0, engine.learner.init(0))}
 

@@ -17,8 +17,9 @@ from typing import Any, NamedTuple
 import torch
 
 from engine.episodes import sample, stack
+from engine.fingerprints import theta_fingerprint
 from engine.gate import Verdict, gate
-from engine.learners.gradient import GradientLearner
+from engine.learners.base import Learner
 from engine.outer.base import OuterRule
 from engine.train import FitSettings, Round, Statistics, TrainState, fit, start, with_statistics
 from engine.types import Episodes
@@ -45,7 +46,7 @@ class Advance(NamedTuple):
 class Trainer:
     """Trains theta on episodes, judges the result on held-out tasks, and publishes it."""
 
-    learner: GradientLearner
+    learner: Learner
     rule: OuterRule
     fit: FitSettings
     store: MetaStore
@@ -63,7 +64,7 @@ class Trainer:
 
         """
         version = self.store.current()
-        fingerprint = self.learner.spec.theta_fingerprint()
+        fingerprint = theta_fingerprint(self.learner)
         return checked(self.store.load(version), fingerprint) if version else None
 
     def advance(
@@ -92,7 +93,7 @@ class Trainer:
         """Write a version, unless another trainer has."""
         trainer = {f"optimizer.{name}": value for name, value in state.optimizer.items()}
         trainer |= {f"statistics.{name}": getattr(state.statistics, name) for name in STATISTICS}
-        fingerprint = self.learner.spec.theta_fingerprint()
+        fingerprint = theta_fingerprint(self.learner)
         checkpoint = Checkpoint(version, fingerprint, state.params, trainer, {**consumed, "step": state.step})
         return self.store.publish(checked(checkpoint, fingerprint))
 

@@ -11,18 +11,41 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from engine.spec import TaskSpec
 from engine.types import Batch, Fast, Params
 
 
 class Learner(Protocol):
     """Pure; leading axis U = tasks. The support set may be empty: such a task predicts with theta."""
 
+    @property
+    def spec(self) -> TaskSpec:
+        """The tasks it is for."""
+        ...
+
+    @property
+    def fast_shapes(self) -> Mapping[str, torch.Size]:
+        """Shape of each of one task's fast parameters; fixes how they are laid out in a row."""
+        ...
+
+    @property
+    def learned(self) -> tuple[str, ...]:
+        """Names of what an outer loop may move: every parameter of theta, no buffer."""
+        ...
+
     def init(self, seed: int) -> Params:
         """Theta freshly initialised: every parameter and buffer of the model."""
         ...
 
     def adapt(self, meta: Params, support: Batch) -> Fast:
-        """Fast parameters of U tasks from their support sets."""
+        """Fast parameters of U tasks from their support sets; no gradient is kept."""
+        ...
+
+    def adapt_differentiably(self, meta: Params, support: Batch, *, second_order: bool) -> Fast:
+        """The same as a function of `meta`, for an outer rule; without its second derivatives if not wanted.
+
+        A learner that takes no gradient steps has no second derivatives to leave out.
+        """
         ...
 
     def predict(self, meta: Params, fast: Fast, x: Tensor) -> Tensor:
@@ -33,10 +56,16 @@ class Learner(Protocol):
         """Outputs [N, C] of theta itself, unadapted, for x [N, W]."""
         ...
 
-    @property
-    def fast_shapes(self) -> Mapping[str, torch.Size]:
-        """Shape of each of one task's fast parameters; fixes how they are laid out in a row."""
-        ...
+
+def losses(learner: Learner, meta: Params, fast: Fast, batch: Batch) -> Tensor:
+    """Weighted loss [U] of U tasks on the examples of a batch."""
+    outputs = learner.predict(meta, fast, batch.x)
+    return (learner.spec.target.loss(outputs, batch.y) * batch.weight).sum(1)
+
+
+def below(prefix: str, params: Params) -> Params:
+    """The parameters of one submodule, by their names inside it."""
+    return {name.removeprefix(prefix): value for name, value in params.items() if name.startswith(prefix)}
 
 
 def fast_size(learner: Learner) -> int:

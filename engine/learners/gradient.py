@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 from torch.func import functional_call, vmap
 
-from engine.learners.base import flatten, unflatten
+from engine.learners.base import below, flatten, losses, unflatten
 from engine.recorded import Recorded
 from engine.spec import TaskSpec
 from engine.types import Batch, Fast, Params
@@ -53,13 +53,16 @@ class GradientLearner:
         adapted: Fast = self._recorded(meta, support)
         return adapted
 
-    def adapt_differentiably(self, meta: Params, support: Batch) -> Fast:
-        """The same as a function of `meta` (MAML).
+    def adapt_differentiably(self, meta: Params, support: Batch, *, second_order: bool) -> Fast:
+        """The same as a function of `meta`: through the inner loop (MAML), or as if it were the identity (FOMAML).
 
-        There is no guard against divergence, whose choice has no derivative; a caller must check what it gets
-        for finiteness.
+        Through the inner loop there is no guard against divergence, whose choice has no derivative; a caller must
+        check what it gets for finiteness.
         """
-        return self._adapt(meta, support, differentiable=True)
+        if second_order:
+            return self._adapt(meta, support, differentiable=True)
+        adapted = self.adapt(meta, support)
+        return {name: value + (meta[name] - meta[name].detach()) for name, value in adapted.items()}
 
     def _adapt(self, meta: Params, support: Batch, differentiable: bool = False) -> Fast:
         one = flatten({name: meta[name].unsqueeze(0) for name in self.fast_shapes})
@@ -86,22 +89,18 @@ class GradientLearner:
         """Compute outputs [N, C] of theta itself, unadapted, for x [N, W]."""
         return functional_call(self._model, meta, (x,))  # type: ignore[no-any-return]
 
-    def support_loss(self, meta: Params, fast: Fast, support: Batch) -> Tensor:
-        """Weigh the loss of each task [U] on its support set."""
-        return self._loss(meta, support._replace(x=self._encoded(meta, fast, support.x)), fast)
-
     def step(self, meta: Params, fast: Fast, batch: Batch) -> Fast:
         """Take one clipped step of U tasks, without guard, on whichever parameters are in `fast`."""
         shapes = {name: value.shape[1:] for name, value in fast.items()}
         with torch.enable_grad():
-            phi, _ = self._step(lambda now: self.support_loss(meta, now, batch), shapes, flatten(fast), False)
+            phi, _ = self._step(lambda now: losses(self, meta, now, batch), shapes, flatten(fast), False)
         return unflatten(shapes, phi)
 
     def _encoded(self, meta: Params, fast: Fast, x: Tensor) -> Tensor:
         """Turn stored x [U, N, W] into dense rows [U, N, D]; in one call, unless tasks own the encoder."""
-        if _below("0.", fast):
+        if below("0.", fast):
             return self._per_task("0.", meta, fast, x)
-        return functional_call(self._model[0], _below("0.", meta), (x,))  # type: ignore[no-any-return]
+        return functional_call(self._model[0], below("0.", meta), (x,))  # type: ignore[no-any-return]
 
     def _outputs(self, meta: Params, fast: Fast, dense: Tensor) -> Tensor:
         """Run the network of U tasks: outputs [U, N, C] for dense rows [U, N, D]."""
@@ -109,7 +108,7 @@ class GradientLearner:
 
     def _per_task(self, part: str, meta: Params, fast: Fast, x: Tensor) -> Tensor:
         """One half of the model, with each task's own values where there are any."""
-        params = _below(part, {**meta, **fast})
+        params = below(part, {**meta, **fast})
         axes = {name: 0 if part + name in fast else None for name in params}
         module = partial(functional_call, self._model.get_submodule(part[:-1]))
         return vmap(module, in_dims=(axes, 0))(params, x)  # type: ignore[no-any-return]
@@ -136,8 +135,3 @@ class GradientLearner:
         norm = gradient.square().sum(1, keepdim=True).clamp(min=clip**2).sqrt()
         stepped = phi - self.spec.inner.lr * clip / norm * gradient
         return stepped if differentiable else stepped.detach(), losses.detach()
-
-
-def _below(prefix: str, params: Params) -> Params:
-    """Pick the parameters of one submodule, by their names inside it."""
-    return {name.removeprefix(prefix): value for name, value in params.items() if name.startswith(prefix)}

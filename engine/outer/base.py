@@ -12,8 +12,10 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from engine.learners.base import Learner, losses
 from engine.learners.gradient import GradientLearner
-from engine.types import Batch, Episodes, Fast, Params
+from engine.spec import Classification
+from engine.types import Batch, EngineError, Episodes, Fast, Params
 
 
 @dataclass(frozen=True)
@@ -21,7 +23,7 @@ class Report:
     """What one outer step saw, averaged over its episodes; NaN where none has a query set."""
 
     query_loss_before: float
-    """Loss on the query sets under theta itself."""
+    """Loss on the query sets under theta itself; NaN for exchangeable classes, of which theta knows nothing."""
     query_loss_after: float
     """Loss on the query sets after adaptation on the support sets."""
 
@@ -29,7 +31,7 @@ class Report:
 class OuterRule(Protocol):
     """Returns a pseudo-gradient: an optimizer that descends along it improves theta."""
 
-    def __call__(self, learner: GradientLearner, meta: Params, episodes: Episodes) -> tuple[Params, Report]:
+    def __call__(self, learner: Learner, meta: Params, episodes: Episodes) -> tuple[Params, Report]:
         """Pseudo-gradient by name, for the parameters to move alone, and a report."""
         ...
 
@@ -44,19 +46,54 @@ def judged(episodes: Episodes) -> Tensor:
     return episodes.query.weight.sum(1) > 0
 
 
-def query_loss(learner: GradientLearner, meta: Params, fast: Fast, episodes: Episodes) -> Tensor:
+def query_loss(learner: Learner, meta: Params, fast: Fast, episodes: Episodes) -> Tensor:
     """Average the loss on the query sets over the episodes that have one; 0 where none has."""
-    losses = learner.support_loss(meta, fast, episodes.query)
-    return losses.sum() / judged(episodes).sum().clamp(min=1)
+    return losses(learner, meta, fast, episodes.query).sum() / judged(episodes).sum().clamp(min=1)
 
 
 @torch.no_grad()
-def report(learner: GradientLearner, meta: Params, fast: Fast, episodes: Episodes) -> Report:
-    """Judge on the query sets what adaptation from theta to `fast` was worth."""
+def report(learner: Learner, meta: Params, episodes: Episodes, after: Tensor) -> Report:
+    """Judge on the query sets what adaptation was worth; `after` is the `query_loss` that it ended with."""
     if not judged(episodes).any():
         return Report(float("nan"), float("nan"))
-    before = query_loss(learner, meta, {}, episodes)
-    return Report(float(before), float(query_loss(learner, meta, fast, episodes)))
+    return Report(_loss_before(learner, meta, episodes), float(after))
+
+
+@torch.no_grad()
+def reported(learner: Learner, meta: Params, episodes: Episodes) -> Report:
+    """Adapt as the learner does, on the support sets alone, and judge that."""
+    return report(
+        learner, meta, episodes, query_loss(learner, meta, learner.adapt(meta, episodes.support), episodes)
+    )
+
+
+def gradient_of(loss: Tensor, params: Params) -> Params:
+    """The gradient by name; zero for a parameter that the loss does not reach."""
+    values = torch.autograd.grad(loss, list(params.values()), materialize_grads=True)
+    return dict(zip(params, values, strict=True))
+
+
+def takes_steps(learner: Learner, rule: str) -> GradientLearner:
+    """A rule that is made of inner steps needs a learner that takes them.
+
+    Raises:
+        EngineError: it takes none.
+
+    """
+    if not isinstance(learner, GradientLearner):
+        raise EngineError(
+            f"{rule} moves theta by inner gradient steps, and {type(learner).__name__} takes none; use Backprop"
+        )
+    return learner
+
+
+def _loss_before(learner: Learner, meta: Params, episodes: Episodes) -> float:
+    target, query = learner.spec.target, episodes.query
+    if isinstance(target, Classification) and target.exchangeable:
+        return float("nan")
+    outputs = learner.shared(meta, query.x.flatten(0, 1)).view(*query.y.shape, target.outputs)
+    loss = (target.loss(outputs, query.y) * query.weight).sum() / judged(episodes).sum().clamp(min=1)
+    return float(loss)
 
 
 def labelled(episodes: Episodes) -> tuple[Batch, Batch]:

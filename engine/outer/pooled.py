@@ -14,8 +14,8 @@ from dataclasses import dataclass
 
 import torch
 
-from engine.learners.gradient import GradientLearner
-from engine.outer.base import Report, labelled, leaves, report
+from engine.learners.base import Learner
+from engine.outer.base import Report, gradient_of, labelled, leaves, reported
 from engine.types import Episodes, Params
 
 
@@ -23,7 +23,7 @@ from engine.types import Episodes, Params
 class Pooled:
     """An `OuterRule` that does not adapt; its report does, on the support sets."""
 
-    def __call__(self, learner: GradientLearner, meta: Params, episodes: Episodes) -> tuple[Params, Report]:
+    def __call__(self, learner: Learner, meta: Params, episodes: Episodes) -> tuple[Params, Report]:
         """Gradient of every learned parameter."""
         theta = leaves({name: meta[name] for name in learner.learned})
         sides = labelled(episodes)
@@ -32,6 +32,4 @@ class Pooled:
         weight = torch.cat([side.weight.flatten() for side in sides])
         losses = learner.spec.target.loss(learner.shared({**meta, **theta}, x), y)
         loss = (losses * weight).sum() / weight.sum().clamp(min=1)
-        values = torch.autograd.grad(loss, list(theta.values()), materialize_grads=True)
-        fast = learner.adapt(meta, episodes.support)
-        return dict(zip(theta, values, strict=True)), report(learner, meta, fast, episodes)
+        return gradient_of(loss, theta), reported(learner, meta, episodes)

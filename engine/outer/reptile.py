@@ -15,8 +15,9 @@ from dataclasses import dataclass
 
 import torch
 
+from engine.learners.base import Learner
 from engine.learners.gradient import GradientLearner
-from engine.outer.base import Report, judged, labelled, report
+from engine.outer.base import Report, judged, labelled, reported, takes_steps
 from engine.types import Batch, EngineError, Episodes, Fast, Params
 
 
@@ -37,13 +38,13 @@ class Reptile:
                 f"Reptile needs at least 2 steps over 2 mini-batches, got {self}; or use Pooled"
             )
 
-    def __call__(self, learner: GradientLearner, meta: Params, episodes: Episodes) -> tuple[Params, Report]:
+    def __call__(self, learner: Learner, meta: Params, episodes: Episodes) -> tuple[Params, Report]:
         """Pseudo-gradient of every learned parameter."""
-        phi = self._train(learner, meta, episodes)
+        phi = self._train(takes_steps(learner, "Reptile"), meta, episodes)
         kept = judged(episodes)
         scale = 1 / kept.sum().clamp(min=1)
         moves = {name: (meta[name] - value)[kept].sum(0) * scale for name, value in phi.items()}
-        return moves, report(learner, meta, learner.adapt(meta, episodes.support), episodes)
+        return moves, reported(learner, meta, episodes)
 
     def _train(self, learner: GradientLearner, meta: Params, episodes: Episodes) -> Fast:
         tasks = len(episodes.query.x)

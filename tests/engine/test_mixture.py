@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from engine import scan
 from engine.fold import rules_of
+from engine.learners.gradient import GradientLearner
 from engine.spec import Classification, Memory, Policy, Regression, TaskSpec
 from engine.table import TaskTable, layout_of
 from engine.types import Kind
@@ -46,7 +47,7 @@ class Hedge:
 
     def __post_init__(self) -> None:
         # Two rows, so that every column is a strided view, as the scan expects.
-        self.table = TaskTable.empty(layout_of(self.spec, 1), ["one", "spare"])
+        self.table = TaskTable.empty(layout_of(GradientLearner(self.spec)), ["one", "spare"])
 
     def step(self, kind: Kind, id: int, y: float, predictions: np.ndarray) -> scan.Results:
         outputs = self.spec.target.outputs

@@ -18,6 +18,8 @@ import redis
 from redis.connection import AbstractConnection
 
 from engine.features import Features, Numeric
+from engine.fingerprints import theta_fingerprint
+from engine.learners.gradient import GradientLearner
 from engine.table import RowError, TaskTable
 from streams.errors import CheckpointError, Forgot, ReptideError, StoreError, Unavailable
 from streams.stores.base import RecordStore, Swap, key_of
@@ -33,7 +35,7 @@ from tests.streams.test_checkpoints import TestEveryMetaStore, checkpoint, same
 __all__ = ["TestEveryMetaStore", "one_redis", "own_redis", "redis_cluster"]  # fixtures, and a contract
 
 LAYOUT = engine().layout
-THETA = SPEC.theta_fingerprint()
+THETA = theta_fingerprint(GradientLearner(SPEC))
 PASSWORD = "hunter2-sesame"  # noqa: S105
 Start = Callable[..., Server]
 Open = Callable[..., RedisStore]

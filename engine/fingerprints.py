@@ -1,0 +1,36 @@
+"""Fingerprints: short hashes of what gives theta and a row their meaning; part of every key.
+
+Where one differs, what was stored under it would be read wrongly, and is not read at all.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from hashlib import blake2b
+
+from engine.learners.base import Learner
+
+LAYOUT_VERSION = 1
+"""Raised whenever the meaning of a row's bytes changes."""
+
+
+def theta_fingerprint(learner: Learner) -> str:
+    """Hash of what gives theta its meaning: learner, encoder, target, parameter names and shapes."""
+    spec = learner.spec
+    target = {"target": type(spec.target).__name__, **asdict(spec.target)}
+    shapes = {name: list(value.shape) for name, value in learner.init(0).items()}
+    return _fingerprint([type(learner).__name__, spec.features.schema(), target, shapes])
+
+
+def row_fingerprint(learner: Learner) -> int:
+    """Hash of what gives a row its meaning: theta's, and everything the layout is derived from."""
+    spec = learner.spec
+    memory = [spec.memory.support, spec.policy.every, spec.memory.pending, spec.topics]
+    detector = [type(spec.detector).__name__, spec.detector.width]
+    sizes = {name: list(shape) for name, shape in learner.fast_shapes.items()}
+    return int(_fingerprint([LAYOUT_VERSION, theta_fingerprint(learner), memory, detector, sizes]), 16)
+
+
+def _fingerprint(value: object) -> str:
+    return blake2b(json.dumps(value, sort_keys=True).encode(), digest_size=8).hexdigest()

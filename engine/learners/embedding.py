@@ -1,0 +1,84 @@
+"""Learners that adapt in one pass, without gradient steps: examples are embedded, and compared or remembered.
+
+Theta is the encoder and network of the spec, which embed an example in `width` numbers (names `0.` and `1.`),
+and modules of the learner's own (`2.`). What a task leaves behind, its fast parameters, is made of embeddings,
+so an example is embedded once, when the task adapts.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call
+
+from engine.learners.base import below
+from engine.recorded import Recorded
+from engine.spec import TaskSpec
+from engine.types import Batch, EngineError, Fast, Params
+
+
+class EmbeddingLearner(ABC):
+    """What these learners share. A task without examples predicts with theta, by construction."""
+
+    fast_shapes: Mapping[str, torch.Size]
+
+    def __init__(self, spec: TaskSpec, width: int = 64) -> None:
+        if width < 1:
+            raise EngineError(
+                f"width, the numbers that an example is embedded in, must be positive, got {width}"
+            )
+        self.spec, self.width = spec, width
+        self._model = self._built(0).requires_grad_(False)
+        self._recorded = Recorded(self._adapt)
+
+    @abstractmethod
+    def _own(self) -> nn.Module:
+        """Build what theta holds beside encoder and network, freshly initialised."""
+
+    @abstractmethod
+    def _adapt(self, meta: Params, support: Batch) -> Fast:
+        """Compute fast parameters of U tasks; differentiable, without a branch on the values of tensors."""
+
+    @abstractmethod
+    def predict(self, meta: Params, fast: Fast, x: Tensor) -> Tensor:
+        """Compute outputs [U, N, C] of U tasks for x [U, N, W], before softmax or clipping."""
+
+    @property
+    def learned(self) -> tuple[str, ...]:
+        """Names of what an outer loop may move: every parameter, no buffer."""
+        return tuple(name for name, _ in self._model.named_parameters())
+
+    def init(self, seed: int) -> Params:
+        """Theta freshly initialised: every parameter and buffer of the model."""
+        return {name: value.detach().clone() for name, value in self._built(seed).state_dict().items()}
+
+    def adapt(self, meta: Params, support: Batch) -> Fast:
+        """Fast parameters of U tasks; support x [U, S, W]. The first call of each shape is recorded."""
+        adapted: Fast = self._recorded(meta, support)
+        return adapted
+
+    def adapt_differentiably(self, meta: Params, support: Batch, *, second_order: bool) -> Fast:
+        """The same as a function of `meta`; there are no inner steps, so no second derivatives to leave out."""
+        del second_order
+        return self._adapt(meta, support)
+
+    def shared(self, meta: Params, x: Tensor) -> Tensor:
+        """Compute outputs [N, C] of theta itself: of a task without examples."""
+        nothing = x.new_zeros(1, 0)
+        fast = self._adapt(meta, Batch(x[:0].unsqueeze(0), nothing, nothing))
+        return self.predict(meta, fast, x.unsqueeze(0)).squeeze(0)
+
+    def embed(self, meta: Params, x: Tensor) -> Tensor:
+        """Embed stored rows [U, N, W] as [U, N, width], in one call for all tasks: they share the network."""
+        flat = x.flatten(0, 1)
+        for part in ("0.", "1."):
+            flat = functional_call(self._model[int(part[0])], below(part, meta), (flat,))
+        return flat.view(*x.shape[:2], self.width)
+
+    def _built(self, seed: int) -> nn.Sequential:
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            return nn.Sequential(*self.spec.modules(self.width), self._own())
