@@ -283,6 +283,7 @@ class FrontEnd(nn.Module):
             start += column.width
         self.numeric, self.flagged, self.plain = numeric, flagged, plain
         self.all_numeric = numeric == list(range(features.width))
+        self.all_plain = plain == list(range(features.width))
         self.register_buffer("mean", torch.zeros(len(numeric)))
         self.register_buffer("std", torch.ones(len(numeric)))
         embedded = sum(module.embedding_dim for module in self.embeddings if isinstance(module, nn.Embedding))
@@ -290,6 +291,8 @@ class FrontEnd(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Dense rows; a missing number sits at the mean, and its flag says so."""
+        if self.all_plain:
+            return x
         numbers = x if self.all_numeric else x[..., self.numeric]
         standard = ((numbers - self.mean) / self.std).clamp(-STANDARDISED_LIMIT, STANDARDISED_LIMIT)
         if self.all_numeric and not self.flagged:

@@ -8,18 +8,21 @@ training continues bit for bit.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from inspect import Parameter, signature
-from typing import Any, Literal
+from itertools import islice
+from typing import Any, Literal, TypeVar
 
 import torch
 from torch import Tensor
 
 from engine.features import Features, Numeric
 from engine.learners.base import Learner
-from engine.outer.base import OuterRule, Report
+from engine.outer.base import OuterRule, Report, averaged
 from engine.types import EngineError, Episodes, Params
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -51,7 +54,8 @@ class FitSettings:
 
     `optimizer` names a class of `torch.optim` that takes dense gradients and no closure. `clip` bounds the
     global norm of a pseudo-gradient. The rate rises linearly for `warmup` rounds; then it stays, or falls to
-    0 at round `steps`.
+    0 at round `steps`. A round takes `accumulate` batches of episodes and steps along their mean, for batches that
+    do not fit in memory at once.
     """
 
     optimizer: str = "Adam"
@@ -61,6 +65,7 @@ class FitSettings:
     warmup: int = 0
     schedule: Literal["constant", "linear", "cosine"] = "constant"
     steps: int = 0
+    accumulate: int = 1
 
     def __post_init__(self) -> None:
         _accepted(self.optimizer, self.weight_decay)
@@ -68,6 +73,8 @@ class FitSettings:
             raise EngineError(f"lr must be positive and weight_decay not negative, both finite, got {self}")
         if not 1 <= self.clip <= 10:
             raise EngineError(f"clip must be from 1 to 10, got {self.clip}")
+        if self.accumulate < 1:
+            raise EngineError(f"accumulate must be at least 1, got {self.accumulate}")
         if self.schedule not in ("constant", "linear", "cosine"):
             raise EngineError(f"schedule must be 'constant', 'linear' or 'cosine', got {self.schedule!r}")
         if self.warmup < 0 or (self.schedule != "constant" and self.steps <= self.warmup):
@@ -110,22 +117,40 @@ def fit(
     episodes: Iterable[Episodes],
     state: TrainState,
     settings: FitSettings,
+    combine: Callable[[Params], Params] = dict,
 ) -> tuple[TrainState, list[Round]]:
-    """Run a round for each batch of episodes; a pseudo-gradient that is not finite is never applied."""
+    """Run a round for each `accumulate` batches of episodes; a pseudo-gradient that is not finite is never applied.
+
+    `combine` averages a pseudo-gradient over the processes that train side by side, where there are several.
+    """
     params = {name: value.clone() for name, value in state.params.items()}
     theta = {name: params[name] for name in learner.learned}
     optimizer = _resumed(settings, theta, state.optimizer)
     rounds: list[Round] = []
-    for step, batch in enumerate(episodes, state.step):
-        gradient, report = rule(learner, params, batch)
+    for step, batches in enumerate(batched(episodes, settings.accumulate), state.step):
+        found = [rule(learner, params, batch) for batch in batches]
+        gradient = combine(_mean([moves for moves, _ in found]))
         norm = global_norm(gradient)
         if math.isfinite(norm):
             _descend(
                 optimizer, theta, gradient, settings.rate(step), min(1.0, settings.clip / max(norm, 1e-12))
             )
-        rounds.append(Round(step, report, norm, math.isfinite(norm)))
+        rounds.append(Round(step, averaged([report for _, report in found]), norm, math.isfinite(norm)))
     kept = _state_of(optimizer, settings, theta)
     return replace(state, params=params, optimizer=kept, step=state.step + len(rounds)), rounds
+
+
+def batched(items: Iterable[T], size: int) -> Iterator[list[T]]:
+    """Cut into lists of `size`, the last perhaps shorter."""
+    rest = iter(items)
+    while taken := list(islice(rest, size)):
+        yield taken
+
+
+def _mean(gradients: Sequence[Params]) -> Params:
+    if len(gradients) == 1:
+        return gradients[0]
+    return {name: sum(one[name] for one in gradients) / len(gradients) for name in gradients[0]}  # type: ignore[misc]
 
 
 def global_norm(gradient: Params) -> float:

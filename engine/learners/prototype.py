@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from engine.learners.embedding import EmbeddingLearner
 from engine.spec import Classification, TaskSpec
@@ -43,7 +42,7 @@ class PrototypeLearner(EmbeddingLearner):
     def _adapt(self, meta: Params, support: Batch) -> Fast:
         # Class weights balance a loss; a mean within one class needs to know only who is present.
         present = (support.weight > 0).unsqueeze(-1)
-        member = F.one_hot(support.y.long(), self.classes) * present
+        member = (support.y.unsqueeze(-1) == torch.arange(self.classes, device=support.y.device)) & present
         rows = support.x.where(present, 0.0)  # padding may hold anything, NaN included
         sums = member.to(rows.dtype).transpose(1, 2) @ self.embed(meta, rows)
         return {"sums": sums, "counts": member.sum(1).to(rows.dtype)}

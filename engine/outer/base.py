@@ -6,7 +6,9 @@ batch may be padded with empty episodes.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from statistics import fmean
 from typing import Protocol
 
 import torch
@@ -26,6 +28,12 @@ class Report:
     """Loss on the query sets under theta itself; NaN for exchangeable classes, of which theta knows nothing."""
     query_loss_after: float
     """Loss on the query sets after adaptation on the support sets."""
+
+
+def averaged(reports: Sequence[Report]) -> Report:
+    """The mean of several reports."""
+    before, after = zip(*((one.query_loss_before, one.query_loss_after) for one in reports), strict=True)
+    return Report(fmean(before), fmean(after))
 
 
 class OuterRule(Protocol):

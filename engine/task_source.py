@@ -1,0 +1,206 @@
+"""Episodes drawn from labelled examples: N-way K-shot out of classes, or support and query sets out of tasks.
+
+Episodic training (Vinyals et al. 2016, arXiv:1606.04080, section 2.2): the model meets, again and again, tasks
+put together as those it will be judged on. A draw is a function of (seed, step) alone, so training resumed at a
+step sees what it would have seen.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import NamedTuple, Protocol
+
+import numpy as np
+import torch
+
+from engine.types import Batch, Bool, EngineError, Episodes, Float32, Float64, Int64
+
+
+class Examples(NamedTuple):
+    """Labelled examples of many tasks."""
+
+    x: Float32
+    """[N, W] features in stored form."""
+    y: Float32
+    """[N] class index, or value."""
+    task: Int64
+    """[N] index of the task (a user, a domain) that each belongs to."""
+    time_s: Float64
+    """[N] event time; zero where there is none, and then a task's examples are in no order."""
+
+    def take(self, chosen: Bool | Int64) -> Examples:
+        """Some of the examples."""
+        return Examples(self.x[chosen], self.y[chosen], self.task[chosen], self.time_s[chosen])
+
+
+class TaskSource(Protocol):
+    """Draws episodes."""
+
+    def draw(self, count: int, *, seed: int, step: int) -> Episodes:
+        """Draw `count` episodes; the same for the same seed and step."""
+        ...
+
+
+@dataclass(frozen=True)
+class ClassEpisodes:
+    """N-way K-shot: a task is N classes, drawn anew and numbered anew in every episode.
+
+    The classes of one episode come from one task of the examples (a domain), which is drawn in proportion to its
+    classes. Where it has fewer than `ways`, the episode has fewer; where a class has fewer than shots + queries
+    examples, the query set is smaller. Labels are drawn, so a learner's classes must be exchangeable.
+
+    Raises:
+        EngineError: no task has two classes of more than `shots` examples.
+
+    """
+
+    examples: Examples
+    ways: int = 5
+    shots: int = 1
+    queries: int = 15
+    """Query examples of a class."""
+
+    def __post_init__(self) -> None:
+        if min(self.ways - 1, self.shots, self.queries) < 1:
+            raise EngineError(
+                "an episode needs at least 2 ways, 1 shot and 1 query, got "
+                f"{self.ways}, {self.shots} and {self.queries}"
+            )
+        if not self._groups:
+            raise EngineError(
+                f"no task has two classes of more than {self.shots} examples, so there is no episode to draw; "
+                "use fewer shots"
+            )
+
+    def draw(self, count: int, *, seed: int, step: int) -> Episodes:
+        """Draw `count` episodes: support [U, ways * shots], query [U, ways * queries], padded with weight 0."""
+        rng = np.random.default_rng((seed, step))
+        groups = self._groups
+        sizes = np.array([len(group) for group in groups])
+        drawn = rng.choice(len(groups), count, p=sizes / sizes.sum())
+        episodes = [self._episode(groups[i], rng) for i in drawn]
+        return Episodes(self._batch([s for s, _ in episodes]), self._batch([q for _, q in episodes]))
+
+    @cached_property
+    def _groups(self) -> list[list[Int64]]:
+        """Indices of the examples of each class that has enough of them, by task."""
+        return _classes_of_tasks(self.examples, more_than=self.shots)
+
+    def _episode(self, group: list[Int64], rng: np.random.Generator) -> tuple[list[Int64], list[Int64]]:
+        """Support and query examples, class by class."""
+        classes = rng.permutation(len(group))[: self.ways]
+        drawn = [rng.permutation(group[k])[: self.shots + self.queries] for k in classes]
+        return [one[: self.shots] for one in drawn], [one[self.shots :] for one in drawn]
+
+    def _batch(self, sets: Sequence[Sequence[Int64]]) -> Batch:
+        index = [np.concatenate(classes) for classes in sets]
+        labels = [np.repeat(np.arange(len(c)), [len(one) for one in c]) for c in sets]
+        return batch_of(self.examples, index, [y.astype(np.float32) for y in labels])
+
+
+@dataclass(frozen=True)
+class TaskEpisodes:
+    """A task is a user, a device, a domain: some of its examples are the support set, others the query set.
+
+    With `temporal`, an episode is cut at a random moment: the last `shots` labels before it, the next `queries`
+    after it. Otherwise both are drawn, with `balanced` up to `shots` of each class, else `shots` in all. The
+    query set never overlaps the support set; tasks with too few examples for both are left out.
+
+    Raises:
+        EngineError: every task has too few examples.
+
+    """
+
+    examples: Examples
+    shots: int = 10
+    queries: int = 15
+    temporal: bool = False
+    balanced: bool = False
+
+    def __post_init__(self) -> None:
+        if min(self.shots, self.queries) < 1 or (self.temporal and self.balanced):
+            raise EngineError(
+                f"an episode needs at least 1 shot and 1 query, and is temporal or balanced, not both: got "
+                f"{self.shots}, {self.queries}, temporal={self.temporal}, balanced={self.balanced}"
+            )
+        if not self._tasks:
+            raise EngineError(
+                f"no task has more than {self.shots} examples, so there is no episode to draw; use fewer shots"
+            )
+
+    def draw(self, count: int, *, seed: int, step: int) -> Episodes:
+        """Draw `count` episodes of different tasks, as far as there are so many."""
+        rng = np.random.default_rng((seed, step))
+        tasks = self._tasks
+        rounds = [rng.permutation(len(tasks)) for _ in range(-(-count // len(tasks)))]
+        cut = self._cut_in_time if self.temporal else self._drawn
+        pairs = [cut(tasks[i], rng) for i in np.concatenate(rounds)[:count]]
+        return Episodes(self._batch([s for s, _ in pairs]), self._batch([q for _, q in pairs]))
+
+    @cached_property
+    def _tasks(self) -> list[Int64]:
+        """Indices of each task's examples, in order of time."""
+        groups = _groups_of(self.examples.task, np.lexsort((self.examples.time_s, self.examples.task)))
+        return [group for group in groups if len(group) > self.shots]
+
+    def _cut_in_time(self, task: Int64, rng: np.random.Generator) -> tuple[Int64, Int64]:
+        cut = int(rng.integers(self.shots, len(task)))
+        return task[cut - self.shots : cut], task[cut : cut + self.queries]
+
+    def _drawn(self, task: Int64, rng: np.random.Generator) -> tuple[Int64, Int64]:
+        order = rng.permutation(task)
+        support = np.zeros(len(order), np.bool_)
+        support[: self.shots] = True
+        if self.balanced:
+            label = self.examples.y[order]
+            support = _rank_among_equals(label) < self.shots
+            support[-1] = False  # something must be left to judge on
+        return order[support], order[~support][: self.queries]
+
+    def _batch(self, index: Sequence[Int64]) -> Batch:
+        return batch_of(self.examples, index, [self.examples.y[i] for i in index])
+
+
+def batch_of(examples: Examples, index: Sequence[Int64], labels: Sequence[Float32]) -> Batch:
+    """Examples by index, a list a task, padded to the longest; each weighs 1 / length."""
+    shape = len(index), max(len(i) for i in index)
+    at, (y, weight) = np.zeros(shape, np.int64), np.zeros((2, *shape), np.float32)
+    for u, (i, label) in enumerate(zip(index, labels, strict=True)):
+        at[u, : len(i)], y[u, : len(i)], weight[u, : len(i)] = i, label, 1 / max(len(i), 1)
+    x = np.where(weight[..., None] > 0, examples.x[at], np.float32(0))
+    return Batch(torch.from_numpy(x), torch.from_numpy(y), torch.from_numpy(weight))
+
+
+def held_out(examples: Examples, share: float, *, seed: int, classes: bool) -> tuple[Examples, Examples]:
+    """Split by whole tasks, or by whole `classes` of each task: what is trained on, and what is judged on."""
+    key = np.stack([examples.task, examples.y.astype(np.int64) if classes else examples.task])
+    groups, group = np.unique(key, axis=1, return_inverse=True)
+    count = groups.shape[1]
+    chosen = np.random.default_rng(seed).permutation(count)[: max(1, round(share * count))]
+    judged = np.isin(group.reshape(-1), chosen)
+    return examples.take(~judged), examples.take(judged)
+
+
+def _classes_of_tasks(examples: Examples, *, more_than: int) -> list[list[Int64]]:
+    order = np.lexsort((examples.y, examples.task))
+    groups: list[list[Int64]] = []
+    for task in _groups_of(examples.task, order):
+        classes = [one for one in _groups_of(examples.y[task], np.arange(len(task))) if len(one) > more_than]
+        if len(classes) > 1:
+            groups.append([task[one] for one in classes])
+    return groups
+
+
+def _groups_of(key: Float32 | Int64, order: Int64) -> list[Int64]:
+    """Runs of equal keys in an order that sorts by key."""
+    return np.split(order, np.flatnonzero(np.diff(key[order])) + 1) if len(order) else []
+
+
+def _rank_among_equals(label: Float32) -> Int64:
+    """How many equal labels come before each."""
+    rank = np.zeros(len(label), np.int64)
+    for value in np.unique(label):
+        rank[label == value] = np.arange((label == value).sum())
+    return rank

@@ -1,0 +1,138 @@
+"""Episodes drawn from examples: balanced, disjoint, repeatable, cut in time where time matters."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from engine.task_source import ClassEpisodes, Examples, TaskEpisodes, held_out
+from engine.types import EngineError
+
+
+def examples(classes: int = 6, each: int = 7, tasks: int = 1) -> Examples:
+    """Every example is a number of its own, so that an episode can be traced back."""
+    count = classes * each * tasks
+    index = np.arange(count)
+    return Examples(
+        x=index.astype(np.float32).reshape(-1, 1),
+        y=(index % classes).astype(np.float32),
+        task=index // (classes * each),
+        time_s=index.astype(np.float64),
+    )
+
+
+def traced(side, task: int) -> list[int]:
+    return [int(x) for x, w in zip(side.x[task, :, 0], side.weight[task], strict=True) if w > 0]
+
+
+@settings(deadline=None, max_examples=30)
+@given(ways=st.integers(2, 6), shots=st.integers(1, 4), queries=st.integers(1, 9), seed=st.integers(0, 99))
+def test_an_episode_has_its_ways_and_shots_and_judges_on_other_examples_of_the_same_classes(
+    ways, shots, queries, seed
+):
+    pool = examples()
+    drawn = ClassEpisodes(pool, ways, shots, queries).draw(3, seed=seed, step=0)
+    for task in range(3):
+        support, query = traced(drawn.support, task), traced(drawn.query, task)
+        assert not set(support) & set(query)
+        number = {}
+        for example, y in zip(support + query, [*drawn.support.y[task], *drawn.query.y[task]], strict=False):
+            assert number.setdefault(example % 6, int(y)) == int(y)
+        assert sorted(number.values()) == list(range(ways))
+        assert len(support) == ways * shots
+        assert len(query) == ways * min(queries, 7 - shots)
+
+
+def test_weights_of_each_side_of_an_episode_sum_to_one():
+    drawn = ClassEpisodes(examples(), 3, 2, 4).draw(5, seed=0, step=0)
+    for side in drawn:
+        torch.testing.assert_close(side.weight.sum(1), torch.ones(5))
+
+
+def test_the_classes_of_an_episode_come_from_one_task_and_a_task_with_fewer_gives_fewer_ways():
+    pool = examples(classes=4, each=5, tasks=3)
+    pool = pool.take(~((pool.task == 2) & (pool.y > 1)))
+    drawn = ClassEpisodes(pool, 4, 1, 2).draw(40, seed=0, step=0)
+    ways = []
+    for task in range(40):
+        seen = traced(drawn.support, task)
+        assert len({int(pool.task[pool.x[:, 0] == i][0]) for i in seen}) == 1
+        ways.append(len(seen))
+    assert set(ways) == {2, 4}
+
+
+@pytest.mark.parametrize(
+    "source", [ClassEpisodes(examples(), 3, 1, 2), TaskEpisodes(examples(tasks=5), 3, 4)]
+)
+def test_a_draw_depends_on_seed_and_step_alone(source):
+    first, again = source.draw(4, seed=1, step=2), source.draw(4, seed=1, step=2)
+    assert all(
+        torch.equal(a, b) for x, y in zip(first, again, strict=True) for a, b in zip(x, y, strict=True)
+    )
+    assert not torch.equal(first.support.x, source.draw(4, seed=1, step=3).support.x)
+    assert not torch.equal(first.support.x, source.draw(4, seed=2, step=2).support.x)
+
+
+@settings(deadline=None, max_examples=30)
+@given(shots=st.integers(1, 8), queries=st.integers(1, 8), seed=st.integers(0, 99))
+def test_a_temporal_episode_judges_on_what_came_right_after_its_support_set(shots, queries, seed):
+    drawn = TaskEpisodes(examples(tasks=4), shots, queries, temporal=True).draw(4, seed=seed, step=0)
+    for task in range(4):
+        support, query = traced(drawn.support, task), traced(drawn.query, task)
+        assert support + query == list(range(support[0], support[0] + len(support) + len(query)))
+        assert len(support) == shots
+        assert 1 <= len(query) <= queries
+
+
+@pytest.mark.parametrize("balanced", [False, True])
+def test_a_drawn_episode_of_a_task_is_its_own_and_disjoint(balanced):
+    drawn = TaskEpisodes(examples(classes=3, tasks=4), 2, 50, balanced=balanced).draw(4, seed=0, step=0)
+    seen = set()
+    for task in range(4):
+        support, query = traced(drawn.support, task), traced(drawn.query, task)
+        owners = {i // 21 for i in support + query}
+        assert len(owners) == 1
+        seen |= owners
+        assert not set(support) & set(query)
+        assert len(support) + len(query) == 21
+        if balanced:
+            assert max(np.bincount([i % 3 for i in support])) == 2
+        else:
+            assert len(support) == 2
+    assert seen == {0, 1, 2, 3}
+
+
+def test_more_episodes_than_tasks_visit_every_task_before_any_comes_again():
+    drawn = TaskEpisodes(examples(tasks=3), 2, 2).draw(6, seed=0, step=0)
+    owners = [traced(drawn.support, task)[0] // 42 for task in range(6)]
+    assert sorted(owners[:3]) == sorted(owners[3:]) == [0, 1, 2]
+
+
+@pytest.mark.parametrize(
+    "build",
+    [
+        lambda: ClassEpisodes(examples(each=2), 2, 2, 1),
+        lambda: ClassEpisodes(examples(), 1, 1, 1),
+        lambda: TaskEpisodes(examples(), 42, 1),
+        lambda: TaskEpisodes(examples(), 0, 1),
+        lambda: TaskEpisodes(examples(), 1, 1, temporal=True, balanced=True),
+    ],
+)
+def test_examples_that_hold_no_episode_are_refused(build):
+    with pytest.raises(EngineError, match="episode"):
+        build()
+
+
+@pytest.mark.parametrize("classes", [False, True])
+def test_whole_tasks_or_whole_classes_are_held_out(classes):
+    pool = examples(tasks=5)
+    trained, judged = held_out(pool, 0.4, seed=0, classes=classes)
+    assert len(trained.x) + len(judged.x) == len(pool.x)
+    groups = [
+        set(zip(part.task, part.y if classes else part.task, strict=True)) for part in (trained, judged)
+    ]
+    assert not groups[0] & groups[1]
+    assert len(groups[1]) == (12 if classes else 2)
