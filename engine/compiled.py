@@ -46,6 +46,7 @@ def compiled_as(*signature: Any) -> Callable[[F], F]:
     """Compile for one declared signature, at import: no array a caller passes can need a second version."""
 
     def decorate(function: F) -> F:
+        """Compile one function for that signature; what it is compiled to is kept on disk."""
         kinds = [getattr(numba.types, kind) if isinstance(kind, str) else kind for kind in signature]
         return numba.njit(tuple(kinds), cache=True, error_model="numpy")(function)  # type: ignore[no-any-return]
 

@@ -94,6 +94,7 @@ class _Compiled:
 
     @property
     def parameters(self) -> Parameters:
+        """Five numbers, which each detector gives in the order that `step` reads them."""
         raise NotImplementedError
 
     def update(self, state: Float64, losses: Float64) -> Bool:

@@ -7,6 +7,7 @@ from typing import TypeVar
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from engine.support import bucket_of
 from engine.types import Batch, EngineError, Episode, Episodes, Float32
@@ -30,6 +31,34 @@ def stack(episodes: Sequence[Episode], size: int = 0) -> Episodes:
     support = _pad([(e.support_x, e.support_y, e.support_weight) for e in episodes], size)
     query = _pad([(e.query_x, e.query_y, _even(len(e.query_y))) for e in episodes], size)
     return Episodes(support, query)
+
+
+def resplit(episodes: Episodes, turn: int) -> Episodes:
+    """The same examples of each class, the next of them as the support set; turn 0 changes nothing but the order.
+
+    With k support examples of n of a class, n / k turns let each example be a support example once. Sides keep
+    their lengths; a side of fewer examples than it has room for is padded.
+    """
+    support, query = episodes
+    examples = Batch(*(torch.cat(pair, 1) for pair in zip(support, query, strict=True)))
+    alike = (examples.y.unsqueeze(1) == examples.y.unsqueeze(2)) & (examples.weight > 0).unsqueeze(1)
+    rank = (alike & torch.ones_like(alike[0]).tril(-1)).sum(2)
+    shots = alike[..., : support.y.shape[1]].sum(2)
+    moved = (rank - turn * shots) % alike.sum(2).clamp(min=1)
+    present = examples.weight > 0
+    chosen = present & (moved < shots)
+    return Episodes(
+        _gathered(examples, chosen, support.y.shape[1]),
+        _gathered(examples, present & ~chosen, query.y.shape[1]),
+    )
+
+
+def _gathered(examples: Batch, chosen: Tensor, length: int) -> Batch:
+    """The chosen examples first, as a batch of one length; each weighs 1 / number."""
+    order = (~chosen).to(torch.uint8).argsort(dim=1, stable=True)[:, :length]
+    weight = chosen.gather(1, order) / chosen.sum(1, keepdim=True).clamp(min=1)
+    x = examples.x.gather(1, order.unsqueeze(-1).expand(-1, -1, examples.x.shape[-1]))
+    return Batch(x, examples.y.gather(1, order), weight.to(examples.weight.dtype))
 
 
 def _even(count: int) -> Float32:

@@ -39,6 +39,7 @@ class Recorded:
         result: list[Any] = []
 
         def flattened(*values: Tensor) -> list[Tensor]:
+            """The function, from a flat list of tensors to one; notes how its result is put together again."""
             outputs, shape = pytree.tree_flatten(
                 self.function(*pytree.tree_unflatten(list(values), structure))
             )

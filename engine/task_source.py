@@ -35,6 +35,10 @@ class Examples(NamedTuple):
         return Examples(self.x[chosen], self.y[chosen], self.task[chosen], self.time_s[chosen])
 
 
+Side = tuple[Int64, Float32]
+"""Indices of examples, and their labels in the episode."""
+
+
 class TaskSource(Protocol):
     """Draws episodes."""
 
@@ -81,23 +85,29 @@ class ClassEpisodes:
         sizes = np.array([len(group) for group in groups])
         drawn = rng.choice(len(groups), count, p=sizes / sizes.sum())
         episodes = [self._episode(groups[i], rng) for i in drawn]
-        return Episodes(self._batch([s for s, _ in episodes]), self._batch([q for _, q in episodes]))
+        return Episodes(
+            *(batch_of(self.examples, *zip(*side, strict=True)) for side in zip(*episodes, strict=True))
+        )
 
     @cached_property
     def _groups(self) -> list[list[Int64]]:
         """Indices of the examples of each class that has enough of them, by task."""
         return _classes_of_tasks(self.examples, more_than=self.shots)
 
-    def _episode(self, group: list[Int64], rng: np.random.Generator) -> tuple[list[Int64], list[Int64]]:
-        """Support and query examples, class by class."""
+    def _episode(self, group: list[Int64], rng: np.random.Generator) -> tuple[Side, Side]:
+        """Support and query examples."""
         classes = rng.permutation(len(group))[: self.ways]
         drawn = [rng.permutation(group[k])[: self.shots + self.queries] for k in classes]
-        return [one[: self.shots] for one in drawn], [one[self.shots :] for one in drawn]
+        return self._side([one[: self.shots] for one in drawn], rng), self._side(
+            [one[self.shots :] for one in drawn], rng
+        )
 
-    def _batch(self, sets: Sequence[Sequence[Int64]]) -> Batch:
-        index = [np.concatenate(classes) for classes in sets]
-        labels = [np.repeat(np.arange(len(c)), [len(one) for one in c]) for c in sets]
-        return batch_of(self.examples, index, [y.astype(np.float32) for y in labels])
+    def _side(self, classes: Sequence[Int64], rng: np.random.Generator) -> tuple[Int64, Float32]:
+        """Examples and their labels, in an order that says nothing of the labels."""
+        index = np.concatenate(classes)
+        labels = np.repeat(np.arange(len(classes)), [len(one) for one in classes]).astype(np.float32)
+        order = rng.permutation(len(index))
+        return index[order], labels[order]
 
 
 @dataclass(frozen=True)

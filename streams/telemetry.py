@@ -278,12 +278,15 @@ class _Series:
         self._numbers: dict[tuple[str, ...], Float64] = {labels: np.zeros(width) for labels in started}
 
     def add(self, labels: tuple[str, ...], count: float) -> None:
+        """Let a counter rise."""
         self._numbers[labels][0] += count
 
     def set(self, labels: tuple[str, ...], value: float) -> None:
+        """Set one series of a gauge, or the moment that an age is since."""
         self._numbers[labels] = np.array([value], np.float64)
 
     def replace(self, values: Mapping[tuple[str, ...], float]) -> None:
+        """Set every series of a gauge; those that are not named are gone."""
         self._numbers = {labels: np.array([value]) for labels, value in values.items()}
 
     def observe(self, labels: tuple[str, ...], values: Float64) -> None:

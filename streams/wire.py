@@ -237,6 +237,7 @@ def _class_reader(classes: Sequence[str | int | float | bool]) -> Callable[[Any]
     }
 
     def read(label: Any) -> float:
+        """The index of the class that a label names; refuses what names none."""
         if label is None:
             raise _Refusal("bad_label", "a label event without a label")
         if not isinstance(label, str | REAL | np.bool_):
@@ -260,6 +261,7 @@ def _meaning(label: Any) -> Any:
 
 def _value_reader(target: Regression) -> Callable[[Any], float]:
     def read(label: Any) -> float:
+        """The number that a label is; refuses what is none, or lies outside the target's range."""
         y = _number(label)
         if y is None or not isfinite(y):
             raise _Refusal("bad_label", f"label: expected a finite number, got {_shown(label)}")

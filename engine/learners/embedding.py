@@ -9,6 +9,8 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
+from copy import copy
+from typing import Self
 
 import torch
 from torch import Tensor, nn
@@ -77,6 +79,12 @@ class EmbeddingLearner(ABC):
         for part in ("0.", "1."):
             flat = functional_call(self._model[int(part[0])], below(part, meta), (flat,))
         return flat.view(*x.shape[:2], self.width)
+
+    def of_embeddings(self) -> Self:
+        """The same learner for x that is embedded already [U, N, width], once for many uses."""
+        twin = copy(self)
+        twin.embed = lambda meta, x: x  # type: ignore[method-assign]  # noqa: ARG005
+        return twin
 
     def _built(self, seed: int) -> nn.Sequential:
         with torch.random.fork_rng(devices=[]):

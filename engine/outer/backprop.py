@@ -14,21 +14,57 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import torch
+from torch import Tensor
+
+from engine.episodes import resplit
 from engine.learners.base import Learner
+from engine.learners.embedding import EmbeddingLearner
 from engine.outer.base import Report, gradient_of, leaves, query_loss, report
-from engine.types import Episodes, Params
+from engine.types import EngineError, Episodes, Params
 
 
 @dataclass(frozen=True)
 class Backprop:
-    """An `OuterRule`. What the learner adapts makes it MAML (all) or ANIL (the head)."""
+    """An `OuterRule`. What the learner adapts makes it MAML (all) or ANIL (the head).
+
+    With `splits`, a learner that embeds examples embeds those of an episode once, and is trained on so many ways to
+    split them into support and query set: embedding is most of the work, so this is as many episodes for little more
+    than the price of one.
+    """
 
     first_order: bool = True
+    splits: int = 1
+
+    def __post_init__(self) -> None:
+        if self.splits < 1:
+            raise EngineError(f"splits must be at least 1, got {self.splits}")
 
     def __call__(self, learner: Learner, meta: Params, episodes: Episodes) -> tuple[Params, Report]:
         """Pseudo-gradient of every learned parameter."""
         theta = leaves({name: meta[name] for name in learner.learned})
         values = {**meta, **theta}
-        fast = learner.adapt_differentiably(values, episodes.support, second_order=not self.first_order)
-        loss = query_loss(learner, values, fast, episodes)
+        if self.splits == 1:
+            loss = self._loss(learner, values, episodes)
+        else:
+            reader = embeds(learner)
+            embedded = Episodes(*(side._replace(x=reader.embed(values, side.x)) for side in episodes))
+            ways = (resplit(embedded, turn) for turn in range(self.splits))
+            loss = torch.stack([self._loss(reader.of_embeddings(), values, way) for way in ways]).mean()
         return gradient_of(loss, theta), report(learner, meta, episodes, loss.detach())
+
+    def _loss(self, learner: Learner, values: Params, episodes: Episodes) -> Tensor:
+        fast = learner.adapt_differentiably(values, episodes.support, second_order=not self.first_order)
+        return query_loss(learner, values, fast, episodes)
+
+
+def embeds(learner: Learner) -> EmbeddingLearner:
+    """The learner, if it embeds examples.
+
+    Raises:
+        EngineError: it does not.
+
+    """
+    if not isinstance(learner, EmbeddingLearner):
+        raise EngineError(f"{type(learner).__name__} embeds no examples to split anew; leave splits at 1")
+    return learner

@@ -16,13 +16,14 @@ from concurrent.futures import ProcessPoolExecutor
 from datetime import UTC, datetime
 from pathlib import Path
 from time import perf_counter, time
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
 from rich.console import Console
 from rich.table import Table
 
+from engine.metrics import Metric
 from engine.report import ReportDict
 from engine.types import Float32, Int64
 from streams.evaluation import Extra, binary_extra, evaluate, extra_of, scores_of, write_extras
@@ -32,6 +33,7 @@ from streams.host import described_machine
 from streams.progress import progress_bar
 from streams.report import write_report
 from streams.report.contents import Period, Run
+from streams.report.phrases import METRICS, difference, interval, number, signed, standing
 from streams.run import Progress, run
 from streams.settings import Settings, load_settings
 from streams.summary import run_report
@@ -60,6 +62,9 @@ DESCRIPTIONS = {
     "river_logistic": "river's logistic regression with a running scaler, on the same features",
 }
 REPORTED = ("served", "theta", "pooled", "pooled_finetuned", "base_rate", "river_logistic")
+COMPARED: tuple[Literal["log_loss", "auc"], ...] = ("log_loss", "auc")
+BESIDE = {1: "better than", 0: "a tie with", -1: "worse than", None: "beside"}
+"""How what was served stands beside theta; None where there are too few days for an interval."""
 BASELINES = "baselines.npz"
 """What every baseline predicted, kept for `reptide demo-kafka`."""
 
@@ -85,7 +90,8 @@ def run_demo(out: Path, console: Console) -> None:
     (out / "demo.json").write_text(json.dumps(figures(evaluation, totals), indent=1) + "\n")
     program.close()
     console.print(comparison(evaluation))
-    console.print(f"report: {out / 'report.html'}   figures: {out / 'demo.json'}")
+    console.print(f"figures: {out / 'demo.json'}", soft_wrap=True)
+    console.print(outcome(evaluation, out / "report.html"), soft_wrap=True, highlight=False, markup=False)
 
 
 def flight_settings(out: Path, name: str, changes: dict[str, Any] | None = None) -> Settings:
@@ -175,25 +181,32 @@ def figures(evaluation: ReportDict, totals: Progress, predictors: Sequence[str] 
 
 
 def comparison(evaluation: ReportDict, predictors: Sequence[str] = REPORTED) -> Table:
-    """Every predictor beside what was served; an interval that spans zero is a tie."""
+    """Every predictor beside what was served; an interval that spans zero is a tie. Fits 80 columns."""
     table = Table(title=f"{evaluation['labels']:,} labels, April to December", title_justify="left")
-    for column in ("", "log loss", "AUC", "log loss - served (95%)", "AUC - served (95%)"):
-        table.add_column(column, justify="right" if column else "left")
-    for name in predictors:
-        scores = evaluation["predictors"][name]
-        gaps = [_gap(evaluation, name, metric) for metric in ("log_loss", "auc")]
-        table.add_row(name, f"{scores['log_loss']:.4f}", f"{scores['auc']:.4f}", *gaps)
+    for column in ("", "", "", "- served", "95% interval"):
+        table.add_column(column, justify="right" if column == "- served" else "left", no_wrap=True)
+    for metric in COMPARED:
+        table.add_section()
+        for place, name in enumerate(predictors):
+            value = number(evaluation["predictors"][name][metric])
+            table.add_row(METRICS[metric] * (place == 0), name, value, *_gap(evaluation, name, metric))
     return table
 
 
-def _gap(evaluation: ReportDict, name: str, metric: str) -> str:
-    for gap in evaluation["differences"]:
-        if (
-            gap["predictor"] == name
-            and gap["metric"] == metric
-            and gap["low"] is not None
-            and gap["high"] is not None
-        ):
-            tie = "  tie" if gap["low"] <= 0 <= gap["high"] else ""
-            return f"{gap['value']:+.4f} ({gap['low']:+.4f} to {gap['high']:+.4f}){tie}"
-    return ""
+def _gap(evaluation: ReportDict, name: str, metric: Metric) -> tuple[str, str]:
+    gap = difference(evaluation, name, metric)
+    if gap is None or standing(gap) is None:
+        return "", ""
+    return signed(gap["value"]), interval(gap) + ", tie" * (standing(gap) == 0)
+
+
+def outcome(evaluation: ReportDict, report: Path) -> str:
+    """What adaptation bought, and what to do next."""
+    served, theta = (number(evaluation["predictors"][name]["log_loss"]) for name in ("served", "theta"))
+    gap = difference(evaluation, "theta", "log_loss")
+    beside = BESIDE[standing(gap) if gap else None]
+    return (
+        f"A model of its own for every airport predicts late flights at a log loss of {served}, {beside} the "
+        f"{theta} of the shared model alone: open {report} to see where, then stream a table of your own with "
+        "`reptide run` (the README says how)."
+    )

@@ -164,6 +164,7 @@ def _bars(console: Console, total: int) -> Iterator[Show]:
         sent, fold = (bar.add_task(name, total=total, said=f"of {total:,}") for name in ("sent", "folded"))
 
         def show(events: int, totals: Progress) -> None:
+            """Move both lines."""
             bar.update(sent, completed=events)
             bar.update(fold, completed=totals.events, said=said_of(totals))
 

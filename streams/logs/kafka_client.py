@@ -44,6 +44,7 @@ def made(kind: Callable[..., Any], connection: Connection, **settings: Any) -> A
     opened: list[KafkaNetClient] = []
 
     def network(**configs: Any) -> KafkaNetClient:
+        """What kafka-python would open itself, and would not give out."""
         opened.append(KafkaNetClient(**configs))
         return opened[-1]
 

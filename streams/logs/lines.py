@@ -163,6 +163,7 @@ def _csv_parser(header: Sequence[str], columns: TableColumns, features: Features
     plan = [(i, name, name in numeric) for i, name in enumerate(header) if name in used]
 
     def parse(line: bytes) -> Mapping[str, Any]:
+        """The cells of one line that are used, by column; refuses a line of another length than the header's."""
         cells = _cells(line)
         if len(cells) != len(header):
             raise ValueError(f"{len(cells)} cells, the header has {len(header)}")

@@ -206,6 +206,7 @@ def _now_and_then(words: Callable[[S], str]) -> Callable[[S], None]:
     told = monotonic()
 
     def show(state: S) -> None:
+        """Say it, if the last time is long enough ago."""
         nonlocal told
         if monotonic() - told >= TOLD_EVERY_S:
             told = monotonic()

@@ -10,6 +10,7 @@ from types import FrameType
 from typing import TypeVar
 
 from streams.errors import Unavailable
+from streams.health import Health
 
 T = TypeVar("T")
 
@@ -45,12 +46,23 @@ def patiently(
             stopping.wait(RETRY_S)
 
 
+def told_away(error: Unavailable, before: str, health: Health, say: Callable[[str], None]) -> str:
+    """A server is away: be alive and not ready, and say why, unless that was said before; returns why."""
+    why = str(error)
+    health.alive()
+    health.say("servers", False, why)
+    if why != before:
+        say(f"waiting: {why}")
+    return why
+
+
 @contextmanager
 def stopping_on_signals() -> Iterator[Event]:
     """An event that SIGTERM or SIGINT sets; a second one ends the process at once."""
     stopping = Event()
 
     def stop(number: int, _: FrameType | None) -> None:
+        """Answer the first signal; the next one of its kind finds no handler."""
         stopping.set()
         signal.signal(number, signal.SIG_DFL)
 

@@ -18,7 +18,7 @@ import numpy as np
 from streams.errors import Unavailable
 from streams.health import Health
 from streams.outputs import FoundEpisode, read_episode
-from streams.roles.patience import Stopped, patiently
+from streams.roles.patience import Stopped, patiently, told_away
 from streams.stores.base import Checkpoint
 from streams.telemetry import Telemetry
 from streams.trainer import Advance, Trainer
@@ -35,6 +35,11 @@ class EpisodeMessage(Protocol):
     @property
     def partition(self) -> int:
         """Of the episodes topic."""
+        ...
+
+    @property
+    def offset(self) -> int:
+        """In its partition."""
         ...
 
     @property
@@ -69,6 +74,7 @@ class TrainerService:
     show: Callable[[Advance], None]
     say: Callable[[str], None]
     away: str = ""
+    """Why the last attempt failed; empty while all servers answer."""
 
     def run(self, stopping: Event) -> None:
         """Train until told to stop; what was not published is trained on again."""
@@ -126,17 +132,17 @@ class TrainerService:
             one = read_episode(message.value or b"")
             if one.episode.query_x.shape[1:] == one.episode.support_x.shape[1:] == (width,):
                 return one
-        except (ValueError, KeyError, TypeError, IndexError):
-            pass
-        self.say(f"an episode in partition {message.partition} is not one of this task spec; passed over")
+            why = f"is not of this task spec, whose features are {width} wide"
+        except (ValueError, KeyError, TypeError, IndexError) as error:
+            # Its kind alone: its text may quote what somebody wrote into the topic.
+            why = f"cannot be read ({type(error).__name__})"
+        self.say(
+            f"the episode in partition {message.partition} at offset {message.offset} {why}; passed over"
+        )
         return None
 
     def _away(self, error: Unavailable) -> None:
-        self.health.alive()
-        self.health.say("servers", False, str(error))
-        if str(error) != self.away:
-            self.say(f"waiting: {error}")
-        self.away = str(error)
+        self.away = told_away(error, self.away, self.health, self.say)
 
     def _well(self) -> None:
         self.away = ""

@@ -17,7 +17,7 @@ import numpy as np
 from streams.errors import Forgot, Unavailable
 from streams.health import Health
 from streams.logs.base import GroupLog, Polled
-from streams.roles.patience import Stopped, patiently
+from streams.roles.patience import Stopped, patiently, told_away
 from streams.run import Progress, settle_collector
 from streams.worker import Worker
 
@@ -92,6 +92,7 @@ class WorkerService:
         began = perf_counter()
 
         def attempt() -> None:
+            """Fold it once, unless a server is away; what a store forgot comes again with another batch."""
             nonlocal began
             began = perf_counter()
             try:
@@ -125,12 +126,7 @@ class WorkerService:
         self.health.say("lag", behind <= self.ready_lag, f"{behind:,} events behind")
 
     def _away(self, error: Unavailable) -> None:
-        """A server is away: say so once, and not be ready."""
-        self.health.alive()
-        self.health.say("servers", False, str(error))
-        if str(error) != self.away:
-            self.say(f"waiting: {error}")
-        self.away = str(error)
+        self.away = told_away(error, self.away, self.health, self.say)
 
     def _back(self) -> None:
         if self.away:

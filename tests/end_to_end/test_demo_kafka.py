@@ -35,6 +35,7 @@ def embedded(tmp_path_factory: pytest.TempPathFactory) -> Path:
     pl.read_parquet(flights).filter(pl.col("departure").is_between(*days)).write_parquet(flights)
     done = subprocess.run(command("demo", "--out", folder), capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
+    (folder / "demo.log").write_text(done.stderr, encoding="utf-8")
     return folder
 
 
@@ -61,6 +62,13 @@ def processes_of(out: Path) -> dict[int, str]:
         for number, said in running().items()
         if str(config) in said or any(p in said for p in ports)
     }
+
+
+def test_the_embedded_run_ends_with_one_sentence_that_says_what_to_do_next(embedded: Path) -> None:
+    last = text_of(embedded / "demo.log").splitlines()[-1]
+    assert last.startswith("A model of its own for every airport")
+    assert f"open {embedded / 'report.html'} " in last
+    assert "`reptide run`" in last
 
 
 def test_the_deployment_gives_the_table_of_the_embedded_run_and_rows_that_can_be_folded_again(

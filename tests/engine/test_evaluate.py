@@ -3,6 +3,7 @@
 import json
 from dataclasses import replace
 from itertools import pairwise
+from typing import get_type_hints
 
 import numpy as np
 import pytest
@@ -10,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from engine import metrics
-from engine.evaluate import DAY_S, Prequential, ScoredLabels, TaskScores, task_summary
+from engine.evaluate import DAY_S, Prequential, Report, ReportDict, ScoredLabels, TaskScores, task_summary
 from engine.spec import Classification, Regression
 from engine.tallies import MOST_BUCKETS
 from engine.types import EngineError
@@ -350,6 +351,10 @@ def test_the_report_is_json_without_nan():
     ones = np.ones(1)
     report = evaluation.report(TaskScores(["a"], ones.astype(np.int64), ones, ones)).as_dict()
     assert json.loads(json.dumps(report, allow_nan=False)) == report
+
+
+def test_the_report_as_a_dict_declares_the_fields_of_the_report():
+    assert get_type_hints(ReportDict) == get_type_hints(Report)
 
 
 def test_names_must_differ_and_include_theta_and_served():

@@ -208,6 +208,7 @@ def test_what_a_store_forgot_is_folded_again(at, calm):
 
 class Said(NamedTuple):
     partition: int
+    offset: int
     value: bytes | None
 
 
@@ -223,8 +224,8 @@ class Episodes:
         read: list[Said] = []
         for p, lines in enumerate(self.partitions):
             taken = lines[after[p] :][: max_messages - len(read)]
+            read += [Said(p, offset, line) for offset, line in enumerate(taken, after[p])]
             after[p] += len(taken)
-            read += [Said(p, line) for line in taken]
         return read, after
 
     def close(self) -> None:
@@ -306,9 +307,17 @@ def test_what_another_trainer_published_first_is_gone_on_from(lines):
 
 
 @pytest.mark.parametrize(
-    "poison", [b"", b"no json", b"[]", b"{}", b"\xff", b'{"support":{"x":[[1,2,3]]},"query":{"x":[[1,2,3]]}}']
+    ("poison", "error"),
+    [
+        (b"", "JSONDecodeError"),
+        (b"no json", "JSONDecodeError"),
+        (b"[]", "TypeError"),
+        (b"{}", "KeyError"),
+        (b"\xff", "JSONDecodeError"),
+        (b'{"support":{"x":[[1,2,3]]},"query":{"x":[[1,2,3]]}}', "KeyError"),
+    ],
 )
-def test_a_message_that_is_no_episode_of_this_spec_is_passed_over_and_told(lines, poison):
+def test_a_message_that_is_no_episode_is_passed_over_and_told_with_its_place(lines, poison, error):
     once, with_poison = MemoryMeta(), MemoryMeta()
     service(Episodes(lines), once).turn()
     one = service(Episodes([poison, *lines[:5], poison, *lines[5:]]), with_poison)
@@ -316,13 +325,21 @@ def test_a_message_that_is_no_episode_of_this_spec_is_passed_over_and_told(lines
     one.say = said.append
     one.turn()
     assert bits(once.load(1).params) == bits(with_poison.load(1).params)
-    assert said == ["an episode in partition 0 is not one of this task spec; passed over"] * 2
+    assert said == [
+        f"the episode in partition 0 at offset {offset} cannot be read ({error}); passed over"
+        for offset in (0, 6)
+    ]
 
 
-def test_an_episode_of_another_width_is_passed_over(lines):
+def test_an_episode_of_another_width_is_passed_over_and_told(lines):
     wider = lines[0].replace(b'"x":[[', b'"x":[[9.0,')
     assert wider != lines[0]
-    assert service(Episodes([wider]), MemoryMeta()).turn() is None
+    one = service(Episodes([wider]), MemoryMeta())
+    said: list[str] = []
+    one.say = said.append
+    assert one.turn() is None
+    [sentence] = said
+    assert "offset 0 is not of this task spec, whose features are 2 wide" in sentence
 
 
 def test_a_store_that_is_away_is_asked_again(lines):
