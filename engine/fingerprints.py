@@ -16,9 +16,15 @@ LAYOUT_VERSION = 1
 
 
 def theta_fingerprint(learner: Learner) -> str:
-    """Hash of what gives theta its meaning: learner, encoder, target, parameter names and shapes."""
+    """Hash of what gives theta its meaning: learner, encoder, target, parameter names and shapes.
+
+    Of a target whose classes may be appended to, it holds how many there may be, and no name: that the names
+    stay where they are is for whoever keeps theta to see to.
+    """
     spec = learner.spec
     target = {"target": type(spec.target).__name__, **asdict(spec.target)}
+    if target.get("reserve"):
+        del target["classes"]
     shapes = {name: list(value.shape) for name, value in learner.init(0).items()}
     return _fingerprint([type(learner).__name__, spec.features.schema(), target, shapes])
 

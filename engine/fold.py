@@ -24,7 +24,7 @@ from engine.ahead import ROW, look_ahead
 from engine.learners.base import Learner, flatten, unflatten
 from engine.learners.gradient import GradientLearner
 from engine.recorded import Recorded
-from engine.spec import Regression, TaskSpec
+from engine.spec import Classification, Regression, TaskSpec
 from engine.support import Support, bucket_of, episodes_of, padded, support_of
 from engine.table import Columns, Layout, TaskTable, layout_of
 from engine.types import (
@@ -249,8 +249,7 @@ class _Work:
         values: Float32 = target.predict(outputs).cpu().numpy()[:count]
         broken = ~np.isfinite(values).all(axis=1)
         if broken.any():
-            middle = (target.low + target.high) / 2 if isinstance(target, Regression) else 1 / target.outputs
-            values[broken] = middle if instead is None else instead[broken]
+            values[broken] = _know_nothing(target) if instead is None else instead[broken]
             self.not_finite += int(broken.sum())
         return values
 
@@ -336,12 +335,22 @@ class _Work:
         return Folded(states, outcomes, episodes, self.adaptations, self.not_finite, self.inner_loops)
 
 
+def _know_nothing(target: Classification | Regression) -> Float32 | float:
+    """The middle of the range, or every class named alike."""
+    if isinstance(target, Regression):
+        return (target.low + target.high) / 2
+    even: Float32 = target.predict(torch.zeros(target.outputs)).numpy()
+    return even
+
+
 def rules_of(spec: TaskSpec) -> scan.Rules:
     """The numbers of a spec that the compiled scan needs."""
     target, regression = spec.target, isinstance(spec.target, Regression)
     low, high = (target.low, target.high) if isinstance(target, Regression) else (0.0, 1.0)
     return scan.Rules(
         outputs=target.outputs,
+        named=len(target.classes) if isinstance(target, Classification) else 1,
+        floor=target.floor if isinstance(target, Classification) else 0.0,
         regression=regression,
         low=float(low),
         high=float(high),

@@ -58,6 +58,9 @@ class Rules(NamedTuple):
     """The numbers of a task spec that the scan needs."""
 
     outputs: int
+    named: int
+    """Of the outputs, those of classes that have a name; the others have room for more."""
+    floor: float
     regression: bool
     low: float
     high: float
@@ -106,6 +109,8 @@ RULES_LAYOUT = scalars(
     Rules,
     [
         "int64",
+        "int64",
+        "float64",
         "boolean",
         "float64",
         "float64",
@@ -218,7 +223,8 @@ def base_rate(c: Any, u: int, r: Any, prediction: Any) -> None:
         prediction[0] = (c.label_sum[u] + middle) / (total + 1)
     else:
         for k in range(r.outputs):
-            prediction[k] = (c.class_counts[u, k] + 0.5) / (total + 0.5 * r.outputs)
+            named = k < r.named
+            prediction[k] = (c.class_counts[u, k] + 0.5) / (total + 0.5 * r.named) if named else r.floor
 
 
 @compiled

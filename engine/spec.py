@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -19,7 +20,7 @@ from engine.features import Features
 from engine.models.mlp import mlp
 from engine.types import EngineError
 
-NORMS = (nn.LayerNorm, nn.GroupNorm)
+NORMS = (nn.LayerNorm, nn.GroupNorm, nn.BatchNorm1d, nn.BatchNorm2d)
 
 
 @dataclass(frozen=True)
@@ -29,31 +30,50 @@ class Classification:
     `floor` mixes that much of the uniform distribution into every probability before it is mixed,
     served or scored, so that no single label can cost more than -log(floor). Classes are `exchangeable` where a
     class of one task is not the same class of another, as in N-way episodes: then theta holds nothing of a class.
+
+    With a `reserve`, theta and rows have room for so many classes, and more may be appended to `classes` until
+    they are as many. A class not named yet takes no probability from the others. It has the floor itself, since
+    a prediction made before a class was named may be scored by a label of it.
     """
 
     classes: tuple[str | int | float | bool, ...]
     floor: float = 1e-6
     exchangeable: bool = False
+    reserve: int = 0
 
     def __post_init__(self) -> None:
         if len(self.classes) < 2 or len(set(self.classes)) != len(self.classes):
             raise EngineError(f"classes must be at least two different values, got {list(self.classes)}")
-        if not 0 < self.floor * len(self.classes) < 1:
-            raise EngineError(f"floor must be above 0 and below {1 / len(self.classes):g}, got {self.floor}")
+        if self.reserve and self.reserve < len(self.classes):
+            raise EngineError(
+                f"reserve makes room for {self.reserve} classes, and there are {len(self.classes)}; "
+                "a larger reserve is another theta: begin anew with it"
+            )
+        if not 0 < self.floor * self.outputs < 1:
+            raise EngineError(f"floor must be above 0 and below {1 / self.outputs:g}, got {self.floor}")
 
     @property
     def outputs(self) -> int:
-        """Model outputs C."""
-        return len(self.classes)
+        """Model outputs C: one for each class, and for each that may be named yet."""
+        return self.reserve or len(self.classes)
 
     def predict(self, outputs: Tensor) -> Tensor:
-        """Outputs [..., C] to probabilities [..., C]."""
-        return torch.softmax(outputs, dim=-1) * (1 - self.outputs * self.floor) + self.floor
+        """Outputs [..., C] to probabilities [..., C]; those of the classes named sum to 1."""
+        named = len(self.classes)
+        probabilities = torch.softmax(outputs[..., :named], dim=-1) * (1 - named * self.floor) + self.floor
+        return F.pad(probabilities, (0, self.outputs - named), value=self.floor)
 
     def loss(self, outputs: Tensor, y: Tensor) -> Tensor:
-        """Cross-entropy of each example; outputs [..., C], y [...]."""
-        flat = F.cross_entropy(outputs.reshape(-1, self.outputs), y.reshape(-1).long(), reduction="none")
-        return flat.view(y.shape)
+        """Cross-entropy of each example among the classes named; outputs [..., C], y [...].
+
+        An example of a class that is not named counts for nothing: another process names more of them.
+        """
+        named = len(self.classes)
+        known = outputs[..., :named].reshape(-1, named)
+        if named == self.outputs:
+            return F.cross_entropy(known, y.reshape(-1).long(), reduction="none").view(y.shape)
+        label = y.clamp(max=named - 1).reshape(-1).long()
+        return F.cross_entropy(known, label, reduction="none").view(y.shape) * (y < named)
 
 
 @dataclass(frozen=True)
@@ -88,16 +108,31 @@ class Regression:
 
 @dataclass(frozen=True)
 class InnerLoop:
-    """K gradient steps from theta on a task's support set; the gradient of each task is clipped by its norm."""
+    """K gradient steps from theta on a task's support set; the gradient of each task is clipped by its norm.
+
+    `rates` "learned" makes a step size of its own for every number that adapts, beginning at `lr`, a part of
+    theta (Meta-SGD). `proximal` is lambda of a term lambda/2 |phi - theta|^2 in the inner loss, which `Implicit`
+    needs (iMAML); 0 leaves it out.
+    """
 
     steps: int = 5
     lr: float = 0.1
     clip: float = 1.0
+    rates: Literal["fixed", "learned"] = "fixed"
+    proximal: float = 0.0
 
     def __post_init__(self) -> None:
         if self.steps < 0 or not 0 < self.lr < math.inf or not 0 < self.clip < math.inf:
             raise EngineError(
                 f"steps must not be negative, lr and clip must be positive and finite, got {self}"
+            )
+        if self.rates not in ("fixed", "learned") or not 0 <= self.proximal < math.inf:
+            raise EngineError(
+                f"rates must be 'fixed' or 'learned', proximal at least 0 and finite, got {self}"
+            )
+        if self.rates == "learned" and self.proximal:
+            raise EngineError(
+                f"where the inner loop ends does not depend on its rates if proximal holds it; use one: {self}"
             )
 
 

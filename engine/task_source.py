@@ -144,10 +144,17 @@ class TaskEpisodes:
         """Draw `count` episodes of different tasks, as far as there are so many."""
         rng = np.random.default_rng((seed, step))
         tasks = self._tasks
-        rounds = [rng.permutation(len(tasks)) for _ in range(-(-count // len(tasks)))]
         cut = self._cut_in_time if self.temporal else self._drawn
-        pairs = [cut(tasks[i], rng) for i in np.concatenate(rounds)[:count]]
+        pairs = [cut(tasks[i], rng) for i in self._order(count, rng)]
         return Episodes(self._batch([s for s, _ in pairs]), self._batch([q for _, q in pairs]))
+
+    def tasks(self, count: int, *, seed: int, step: int) -> Int64:
+        """Which task each episode of that draw is of: episodes of one task are not independent of each other."""
+        return self._order(count, np.random.default_rng((seed, step)))
+
+    def _order(self, count: int, rng: np.random.Generator) -> Int64:
+        rounds = [rng.permutation(len(self._tasks)) for _ in range(-(-count // len(self._tasks)))]
+        return np.concatenate(rounds)[:count]
 
     @cached_property
     def _tasks(self) -> list[Int64]:

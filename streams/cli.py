@@ -11,14 +11,14 @@ import torch
 import typer
 
 from engine.checks import check_spec
-from engine.fold import Engine
+from engine.table import layout_of
 from engine.types import EngineError
 from streams import wiring
 from streams.errors import ReptideError
+from streams.examples.commands import app as meta_training
 from streams.flights.demo import run_demo
 from streams.forget import forget_task
 from streams.inspect import describe_task
-from streams.offline import meta_train
 from streams.options import Config, Flags, console, settings_from
 from streams.progress import progress_bar
 from streams.rebuild import rebuild
@@ -36,6 +36,7 @@ app = typer.Typer(
 
 def main() -> None:
     """Run the command line."""
+    app.add_typer(meta_training)
     app.add_typer(_deployed())
     torch.set_num_threads(1)  # one thread a worker: two on shared cores were measured to cost up to ten times
     try:
@@ -75,9 +76,10 @@ def check(config: Config, flag: Flags = None) -> None:
     settings = settings_from(config, flag)
     spec = wiring.task_spec(settings)
     log = wiring.input_log(settings, spec, None)
-    for promise in check_spec(spec):
+    learner = wiring.learner(settings, spec)
+    for promise in check_spec(spec, learner):
         console.print(f"[green]ok[/] {promise.replace('_', ' ')}")
-    cost = Engine(spec).layout.bytes_per_task
+    cost = layout_of(learner).bytes_per_task
     console.print(
         f"input: {log.end():,} events; one task takes {cost:,} bytes, a million {cost / 1000:,.1f} GB"
     )
@@ -110,19 +112,6 @@ def rebuild_rows(config: Config, flag: Flags = None) -> None:
     ) as show:
         tasks = rebuild(settings, show)
     console.print(f"{tasks:,} rows made anew")
-
-
-@app.command("meta-train")
-def meta_train_offline(
-    config: Config,
-    passes: Annotated[int, typer.Option(min=1, help="How often every episode is trained on.")] = 1,
-    flag: Flags = None,
-) -> None:
-    """Train theta offline on the episodes of the input, and publish it as the first version for `run`."""
-    settings = settings_from(config, flag)
-    with progress_bar(console, "meta-training", passes) as show:
-        outcome = meta_train(settings, passes, show)
-    console.print(outcome)
 
 
 @app.command("show-config")

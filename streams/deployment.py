@@ -8,7 +8,6 @@ from functools import cached_property
 
 from engine.fingerprints import theta_fingerprint
 from engine.fold import Engine
-from engine.learners.gradient import GradientLearner
 from engine.spec import TaskSpec
 from streams import settings as tree
 from streams.health import Health
@@ -28,13 +27,15 @@ from streams.roles.trainer import TrainerService
 from streams.roles.worker import WorkerService
 from streams.run import Progress
 from streams.settings import Settings, required
+from streams.stores.classes import agree
 from streams.stores.redis import RedisStore
+from streams.stores.redis_classes import RedisClasses
 from streams.stores.redis_meta import RedisMeta
 from streams.stores.redis_server import RedisServer
 from streams.telemetry import Telemetry
 from streams.theta import ThetaCache
 from streams.trainer import Advance, Trainer
-from streams.wiring import RULES, fit_settings, task_spec
+from streams.wiring import RULES, fit_settings, learner, task_spec
 from streams.worker import Worker
 
 STUCK_S = 60.0
@@ -65,7 +66,7 @@ class Deployment:
     @cached_property
     def engine(self) -> Engine:
         """The engine of a worker."""
-        return Engine(self.spec, GradientLearner(self.spec), self.settings.run.device)
+        return Engine(self.spec, learner(self.settings, self.spec), self.settings.run.device)
 
     @cached_property
     def connection(self) -> Connection:
@@ -87,13 +88,10 @@ class Deployment:
 
     @cached_property
     def versions(self) -> RedisMeta:
-        """The versions of theta."""
-        return RedisMeta(
-            self.server,
-            self.settings.stream,
-            theta_fingerprint(self.engine.learner),
-            self.settings.service.durability_lag_s,
-        )
+        """The versions of theta; classes that are not those of before, more appended, are refused first."""
+        stream, fingerprint = self.settings.stream, theta_fingerprint(self.engine.learner)
+        agree(RedisClasses(self.server, stream, fingerprint), self.spec.target)
+        return RedisMeta(self.server, stream, fingerprint, self.settings.service.durability_lag_s)
 
     @property
     def group(self) -> str:
@@ -175,7 +173,7 @@ class Deployment:
         """The loop of `reptide trainer`."""
         outer = self.settings.outer
         trainer = Trainer(
-            GradientLearner(self.spec),
+            self.engine.learner,
             RULES[outer.rule](),
             fit_settings(outer),
             self.versions,

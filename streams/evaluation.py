@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -69,12 +69,21 @@ def scores_of(
                     y=np.array(
                         [index[line["label"]] if index else line["label"] for line in kept], np.float32
                     ),
-                    prediction=np.array([[line[p] for p in PREDICTORS] for line in kept], np.float32),
+                    prediction=np.array(
+                        [[_of_all(line[p], target) for p in PREDICTORS] for line in kept], np.float32
+                    ),
                     loss=np.array([[line["loss"][p] for p in PREDICTORS] for line in kept], np.float64),
                     seen=np.array([line["seen"] for line in kept], np.int64),
                     time_s=np.array([line["time"] for line in kept], np.float64),
                 ),
             )
+
+
+def _of_all(prediction: list[float], target: Classification | Regression) -> list[float]:
+    """A prediction, with the floor for classes that were appended after it was made."""
+    if isinstance(target, Regression):
+        return prediction
+    return prediction + [target.floor] * (len(target.classes) - len(prediction))
 
 
 @dataclass(frozen=True)
@@ -132,6 +141,8 @@ def evaluate(
     target: Classification | Regression, scores: Iterator[Scores], extras: tuple[Extra, ...] = ()
 ) -> ReportDict:
     """One report over all predictors, on the labels that every one of them has scored."""
+    if isinstance(target, Classification):
+        target = replace(target, reserve=0)  # outputs speak of classes that are named alone
     evaluation = Prequential(target, [*PREDICTORS, *(name for extra in extras for name in extra.names)])
     sums: dict[str, list[float]] = {}
     for part in scores:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable
+from contextlib import ExitStack, closing
 from dataclasses import replace
 
 from engine.train import Round, start
@@ -30,12 +31,14 @@ def meta_train(settings: Settings, passes: int, show: Callable[[int, Progress], 
     """
     program = embedded(settings)
     scratch = settings.run.directory / "meta-train"
-    try:
+    with ExitStack() as leaving:
+        leaving.callback(shutil.rmtree, scratch, ignore_errors=True)
+        leaving.callback(program.close)
         if program.trainer.store.current():
             raise ReptideError(
                 f"{settings.run.directory} has a theta already; set run.directory to a new folder to train another"
             )
-        episodes = OutputFile(scratch / "episodes.jsonl")
+        episodes = leaving.enter_context(closing(OutputFile(scratch / "episodes.jsonl")))
         outputs = replace(
             program.worker.outputs,
             logs={**dict.fromkeys(TOPICS, Silence()), "episodes": episodes},
@@ -68,6 +71,3 @@ def meta_train(settings: Settings, passes: int, show: Callable[[int, Progress], 
             f"version 1 of theta from {len(found):,} episodes, {passes} passes; in the last, query loss "
             f"{before:.4f} under theta, {after:.4f} after adaptation"
         )
-    finally:
-        program.close()
-        shutil.rmtree(scratch, ignore_errors=True)

@@ -138,7 +138,8 @@ def _outcome_lines(
     """One line for each event that was folded now, in log order, and one for each alarm; with its row."""
     lines: dict[str, list[tuple[int, bytes]]] = {"predictions": [], "scores": [], "drifts": []}
     classes = spec.target.classes if isinstance(spec.target, Classification) else None
-    for fact in map(_Fact._make, _columns(events, records, folded)):
+    named = None if classes is None else len(classes)
+    for fact in map(_Fact._make, _columns(events, records, folded, named)):
         if fact.code == DUPLICATE:
             continue
         said = {
@@ -181,11 +182,14 @@ class _Fact(NamedTuple):
     record: Record
 
 
-def _columns(events: EventBatch, records: Sequence[Record], folded: Folded) -> Iterator[tuple[Any, ...]]:
+def _columns(
+    events: EventBatch, records: Sequence[Record], folded: Folded, named: int | None
+) -> Iterator[tuple[Any, ...]]:
+    """One fact an event; of predictions the classes that are named, and not the room for more."""
     out = folded.outcomes
     columns = (
         out.code, events.kind, events.row, events.offset, events.time_s, events.y,
-        out.prediction.astype(np.float64).round(DIGITS), out.loss.round(DIGITS),
+        out.prediction[..., :named].astype(np.float64).round(DIGITS), out.loss.round(DIGITS),
         out.version, out.seen, out.waited_s, out.alarm, out.expired,
     )  # fmt: skip
     return zip(*(column.tolist() for column in columns), records, strict=True)

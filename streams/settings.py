@@ -10,21 +10,17 @@ import json
 import tomllib
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, Self, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError
+from pydantic import Field, SecretStr, ValidationError, model_validator
 
 from streams.errors import SettingsError
+from streams.examples.sections import Episodes, Examples
+from streams.section import Section
 
 PREFIX = "REPTIDE_"
 OTHER_VARIABLES = {"REPTIDE_DATA", "REPTIDE_TEST_KAFKA"}
 """Variables with the prefix that are no settings."""
-
-
-class Section(BaseModel):
-    """A part of the tree."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
 
 
 S = TypeVar("S", bound=Section)
@@ -89,15 +85,21 @@ class Target(Section):
     """Either the classes of a label, or the range of a number."""
 
     classes: tuple[int | float | bool | str, ...] | None = None
+    reserve: int = Field(0, ge=0)
+    """How many classes theta and rows have room for: `classes` may be appended to until they are as many."""
     low: float | None = None
     high: float | None = None
 
 
 class Model(Section):
-    """The network behind the encoders: an MLP of these hidden sizes, or a builder `module:function`."""
+    """The network behind the encoders: one of ours by its kind, or a builder `module:function`."""
 
+    kind: Literal["mlp", "tabular", "transformer"] = "mlp"
     hidden: tuple[int, ...] = (64, 64)
+    """Sizes of the hidden layers of an MLP."""
     network: str | None = None
+    width: int = Field(64, ge=1)
+    """Of an embedding: the outputs of the network where the learner compares or remembers examples."""
     adapts: Literal["head", "head+norms", "all"] = "head+norms"
 
 
@@ -107,6 +109,10 @@ class Inner(Section):
     steps: int = Field(5, ge=0)
     lr: float = Field(0.1, gt=0)
     clip: float = Field(1.0, gt=0)
+    rates: Literal["fixed", "learned"] = "fixed"
+    """Learned: a step size of its own for every number that adapts, a part of theta (Meta-SGD)."""
+    proximal: float = Field(0.0, ge=0)
+    """How strongly the inner loop is held near theta; `outer.rule = "implicit"` needs it above 0."""
 
 
 class TaskMemory(Section):
@@ -130,7 +136,7 @@ class Drift(Section):
     """The detector: `page_hinkley`, `periodic`, `never`, or `river.NAME` for any detector of river."""
 
     detector: str = "page_hinkley"
-    options: dict[str, Any] = {}
+    options: dict[str, Any] = Field(default_factory=dict)
 
 
 class Hedge(Section):
@@ -142,7 +148,8 @@ class Hedge(Section):
 class Outer(Section):
     """The outer loop. A round falls due every `every` events, and takes steps of `batch` episodes."""
 
-    rule: Literal["fomaml", "maml", "reptile", "pooled"] = "fomaml"
+    rule: Literal["fomaml", "maml", "reptile", "implicit", "pooled"] = "fomaml"
+    """`fomaml` and `maml` are backpropagation, right for every learner, and differ only for gradient steps."""
     every: int = Field(4096, ge=1)
     batch: int = Field(32, ge=1)
     optimizer: str = "Adam"
@@ -190,7 +197,7 @@ class Kafka(Section):
     session_timeout_s: float = Field(45.0, ge=6)
     delivery_timeout_s: float = Field(120.0, gt=0)
     """How long outputs may wait for their acknowledgement, before their batch is folded and sent again."""
-    security: dict[str, SecretStr] = {}
+    security: dict[str, SecretStr] = Field(default_factory=dict)
     """TLS and SASL, in the words of the client library, such as sasl_plain_password."""
 
 
@@ -235,8 +242,14 @@ class Settings(Section):
     """Names the stream in Redis keys, topics and the consumer group."""
     input: Input | None = None
     """The file that `run` replays and `produce` sends."""
-    features: tuple[Feature, ...] = Field(min_length=1)
+    examples: Examples | None = None
+    """Where `meta-train` and `evaluate` find labelled examples; the rows of [input] where it is not given."""
+    episodes: Episodes | None = None
+    """How they are cut into episodes; without it `meta-train` takes those that the stream would have cut."""
+    features: tuple[Feature, ...]
     target: Target
+    learner: Literal["gradient", "prototype", "matching", "memory", "snail", "transformer"] = "gradient"
+    """How a task adapts: by steps of `[inner]`, or in one pass over its embedded examples."""
     model: Model = Model()
     inner: Inner = Inner()
     memory: TaskMemory = TaskMemory()
@@ -248,6 +261,20 @@ class Settings(Section):
     kafka: Kafka | None = None
     redis: Redis | None = None
     service: Service = Service()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _examples_may_say_it(cls, tree: Any) -> Any:
+        """Images and arrays are their own features, and N-way episodes have classes of their own."""
+        if isinstance(tree, dict) and "examples" in tree:
+            return {"features": (), "target": {}, **tree}
+        return tree
+
+    @model_validator(mode="after")
+    def _columns_are_read(self) -> Self:
+        if not self.features and (self.examples is None or self.input is not None):
+            raise ValueError("name at least one column in [[features]]")
+        return self
 
 
 def load_settings(path: Path, environment: Mapping[str, str], flags: Sequence[str] = ()) -> Settings:
@@ -329,5 +356,8 @@ def _set(tree: dict[str, Any], keys: Sequence[str], value: Any) -> None:
 def _anchored(settings: Settings, folder: Path) -> Settings:
     """Relative paths, made relative to the settings file."""
     source = settings.input and settings.input.model_copy(update={"path": folder / settings.input.path})
+    examples = settings.examples and settings.examples.model_copy(
+        update={"path": folder / settings.examples.path}
+    )
     run = settings.run.model_copy(update={"directory": folder / settings.run.directory})
-    return settings.model_copy(update={"input": source, "run": run})
+    return settings.model_copy(update={"input": source, "examples": examples, "run": run})

@@ -6,11 +6,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import NamedTuple
 
-from engine.fold import Engine
-from engine.table import Layout
+from engine.table import Layout, layout_of
 from streams.settings import Settings
 from streams.stores.base import RecordStore
-from streams.wiring import lmdb_store, task_spec
+from streams.wiring import learner, lmdb_store, task_spec
 
 
 class State(NamedTuple):
@@ -25,7 +24,7 @@ def opened(settings: Settings) -> Iterator[State]:
     """The store of a deployment where `[redis]` is set, else that of the state directory."""
     if settings.redis is None:
         store: RecordStore = lmdb_store(settings)
-        layout = Engine(task_spec(settings)).layout
+        layout = layout_of(learner(settings, task_spec(settings)))
     else:
         from streams.deployment import Deployment
 

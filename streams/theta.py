@@ -48,7 +48,7 @@ def checked(checkpoint: Checkpoint, fingerprint: str) -> Checkpoint:
     if checkpoint.fingerprint != fingerprint:
         raise CheckpointError(
             f"version {checkpoint.version} of theta was trained for task spec {checkpoint.fingerprint}, "
-            f"this one is {fingerprint}: features, target or network changed; use a new state directory"
+            f"this one is {fingerprint}: learner, features, target or network changed; use a new state directory"
         )
     broken = [name for name, value in checkpoint.params.items() if not bool(torch.isfinite(value).all())]
     if broken:

@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from hashlib import blake2b
+from math import inf
 from typing import Any, NamedTuple
 
 import torch
@@ -21,9 +22,10 @@ from engine.fingerprints import theta_fingerprint
 from engine.gate import Verdict, gate
 from engine.learners.base import Learner
 from engine.outer.base import OuterRule
+from engine.spec import Classification, Regression
 from engine.train import FitSettings, Round, Statistics, TrainState, fit, start, with_statistics
 from engine.types import Episodes
-from streams.errors import StoreError
+from streams.errors import SettingsError, StoreError
 from streams.outputs import FoundEpisode
 from streams.stores.base import Checkpoint, MetaStore
 from streams.theta import checked
@@ -70,7 +72,13 @@ class Trainer:
     def advance(
         self, before: Checkpoint | None, found: Sequence[FoundEpisode], consumed: Mapping[str, Any]
     ) -> Advance:
-        """Make the next version from episodes; `consumed` says in its checkpoint how far they reached."""
+        """Make the next version from episodes; `consumed` says in its checkpoint how far they reached.
+
+        Raises:
+            SettingsError: the workers name more classes than we do.
+
+        """
+        _check_named(self.learner.spec.target, found)
         judges = [one.episode for one in found if held_out(one.task, self.held_out)]
         taught = [one for one in found if not held_out(one.task, self.held_out)]
         state = self.state(before)
@@ -114,6 +122,17 @@ class Trainer:
         """Every episode once, in an order drawn from the seed and the step."""
         shuffled = [one.episode for one in sample(found, len(found), seed=self.seed, step=step)]
         return (stack(shuffled[i : i + self.batch], self.batch) for i in range(0, len(shuffled), self.batch))
+
+
+def _check_named(target: Classification | Regression, found: Sequence[FoundEpisode]) -> None:
+    """Refuse to learn nothing from a class that was appended since this process began."""
+    named = len(target.classes) if isinstance(target, Classification) else inf
+    for one in found:
+        if one.episode.query_y.max() >= named:
+            raise SettingsError(
+                f"target.classes: task {one.task!r} has a label of a class that is not among them; start the trainer "
+                "again with the classes that the workers have, nothing is lost"
+            )
 
 
 def restore(store: MetaStore, version: int) -> int:

@@ -225,11 +225,13 @@ def _number(value: Any) -> float | None:
 
 def _label_reader(target: Classification | Regression) -> Callable[[Any], float]:
     """Build what turns a raw label into the engine's `y`, or refuses it."""
-    return _class_reader(target.classes) if isinstance(target, Classification) else _value_reader(target)
+    return _class_reader(target) if isinstance(target, Classification) else _value_reader(target)
 
 
-def _class_reader(classes: Sequence[str | int | float | bool]) -> Callable[[Any], float]:
+def _class_reader(target: Classification) -> Callable[[Any], float]:
     """Labels to class indices: a class as it was declared, else one that means the same, if only one does."""
+    classes, room = target.classes, target.outputs - len(target.classes)
+    way_out = f"; append it to target.classes, there is room for {room}" if room else ""
     exact: dict[Any, float] = {name: float(i) for i, name in enumerate(classes)}
     meanings = [_meaning(name) for name in classes]
     alike: dict[Any, float] = {
@@ -245,7 +247,9 @@ def _class_reader(classes: Sequence[str | int | float | bool]) -> Callable[[Any]
         y = exact.get(label)
         y = alike.get(_meaning(label)) if y is None else y
         if y is None:
-            raise _Refusal("unknown_class", f"label {_shown(label)} is none of {list(classes)}"[:200])
+            raise _Refusal(
+                "unknown_class", f"label {_shown(label)} is none of {list(classes)}"[:200] + way_out
+            )
         return y
 
     return read

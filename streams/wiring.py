@@ -16,14 +16,24 @@ from engine.drift import Detector
 from engine.drift_river import River
 from engine.features import Category, Column, Cyclic, Features, Numeric, Text
 from engine.fold import Engine
+from engine.learners.base import Learner
 from engine.learners.gradient import GradientLearner
+from engine.learners.matching import MatchingLearner
+from engine.learners.memory import MemoryLearner
+from engine.learners.prototype import PrototypeLearner
+from engine.learners.snail import SnailLearner
+from engine.learners.transformer import TransformerLearner
 from engine.models.mlp import mlp
+from engine.models.tabular import tabular
+from engine.models.transformer import transformer
 from engine.outer.backprop import Backprop
 from engine.outer.base import OuterRule
+from engine.outer.implicit import Implicit
 from engine.outer.pooled import Pooled
 from engine.outer.reptile import Reptile
 from engine.spec import Classification, InnerLoop, Memory, Policy, Regression, TaskSpec
 from engine.train import FitSettings
+from engine.types import EngineError
 from streams import settings as tree
 from streams.errors import SettingsError
 from streams.logs.file import FileLog, TableColumns
@@ -32,6 +42,7 @@ from streams.outputs import TOPICS, DeadLetterLines, Outputs
 from streams.rounds import Rounds
 from streams.settings import Settings, required
 from streams.stores.checkpoints import DirectoryMeta
+from streams.stores.classes import ClassFile, agree
 from streams.stores.lmdb import LmdbStore
 from streams.theta import ThetaCache
 from streams.trainer import Trainer
@@ -48,12 +59,24 @@ DETECTORS: dict[str, Callable[..., Detector]] = {
     "periodic": drift.Periodic,
     "never": drift.Never,
 }
+NETWORKS: dict[str, Callable[..., nn.Module]] = {"mlp": mlp, "tabular": tabular, "transformer": transformer}
+LEARNERS: dict[str, Callable[..., Learner]] = {
+    "gradient": GradientLearner,
+    "prototype": PrototypeLearner,
+    "matching": MatchingLearner,
+    "memory": MemoryLearner,
+    "snail": SnailLearner,
+    "transformer": TransformerLearner,
+}
 RULES: dict[str, Callable[[], OuterRule]] = {
     "fomaml": Backprop,
     "maml": partial(Backprop, first_order=False),
     "reptile": Reptile,
+    "implicit": Implicit,
     "pooled": Pooled,
 }
+STEPPING = ("reptile", "implicit")
+"""Rules that are made of a learner's inner steps."""
 
 
 @dataclass(frozen=True)
@@ -95,16 +118,49 @@ def task_spec(settings: Settings) -> TaskSpec:
 def target(section: tree.Target) -> Classification | Regression:
     """Classes, or a range."""
     if section.classes is not None and section.low is None and section.high is None:
-        return Classification(section.classes)
+        return Classification(section.classes, reserve=section.reserve)
+    if section.reserve:
+        raise SettingsError("target.reserve: makes room for classes; it goes with `classes` alone")
     if section.classes is None and section.low is not None and section.high is not None:
         return Regression(section.low, section.high)
     raise SettingsError("target: give either `classes`, or `low` and `high`")
 
 
+def learner(settings: Settings, spec: TaskSpec) -> Learner:
+    """The learner that the settings name, for the tasks of a spec.
+
+    Raises:
+        SettingsError: it does not go with the target, the network or the outer rule.
+
+    """
+    name = settings.learner
+    _check_rule(settings)
+    try:
+        return GradientLearner(spec) if name == "gradient" else LEARNERS[name](spec, settings.model.width)
+    except EngineError as error:
+        raise SettingsError(f"learner = {name!r} does not go with [target] or [model]: {error}") from error
+
+
+def _check_rule(settings: Settings) -> None:
+    """Refuse now an outer rule that its first round would refuse."""
+    rule, inner = settings.outer.rule, settings.inner
+    if settings.learner != "gradient" and rule in STEPPING:
+        raise SettingsError(
+            f"outer.rule: {rule!r} moves theta by inner gradient steps, and learner = {settings.learner!r} takes "
+            'none; leave outer.rule out, or set learner = "gradient"'
+        )
+    if rule == "implicit" and not inner.proximal:
+        raise SettingsError("outer.rule: 'implicit' needs an inner loop held near theta; set inner.proximal")
+    if rule == "reptile" and inner.rates == "learned":
+        raise SettingsError("outer.rule: 'reptile' learns no step sizes; set inner.rates = \"fixed\"")
+
+
 def network(section: tree.Model) -> Callable[[int, int], nn.Module]:
-    """The builder behind an import string `module:function`, or the MLP."""
+    """The builder behind an import string `module:function`, or one of ours."""
     if section.network is None:
-        return partial(mlp, hidden=section.hidden)
+        return partial(mlp, hidden=section.hidden) if section.kind == "mlp" else NETWORKS[section.kind]
+    if section.kind != "mlp":
+        raise SettingsError(f"model: give either kind = {section.kind!r}, or network = {section.network!r}")
     module, colon, name = section.network.partition(":")
     try:
         builder: Any = getattr(importlib.import_module(module), name)
@@ -155,18 +211,19 @@ def output_files(settings: Settings) -> dict[str, OutputFile]:
 def embedded(settings: Settings) -> Embedded:
     """Everything that `reptide run` needs, over its state directory."""
     spec, directory = task_spec(settings), settings.run.directory
-    learner = GradientLearner(spec)
-    engine = Engine(spec, learner, settings.run.device)
+    learns = learner(settings, spec)
+    engine = Engine(spec, learns, settings.run.device)
     log = input_log(settings, spec, directory)
     store = lmdb_store(settings)
     versions = DirectoryMeta(directory / "theta")
+    agree(ClassFile(directory / "theta" / "classes.json"), spec.target)
     outputs = output_files(settings)
     dead_letters = DeadLetterLines(outputs["dead-letter"], log.origin)
     said = Outputs(outputs, dead_letters, spec, settings.outer.support_rate, settings.run.durable)
     outer = settings.outer
     worker = Worker(engine, log, store, ThetaCache(engine, versions), said, settings.run.batch, outer.every)
     trainer = Trainer(
-        learner,
+        learns,
         RULES[outer.rule](),
         fit_settings(outer),
         versions,

@@ -28,15 +28,15 @@ from engine.spec import TaskSpec
 __all__ = ["CheckFailed", "check_detector", "check_encoder", "check_learner", "check_spec"]
 
 
-def check_spec(spec: TaskSpec) -> list[str]:
-    """Check all that a task spec names; returns the promises that were checked.
+def check_spec(spec: TaskSpec, learner: Learner | None = None) -> list[str]:
+    """Check all that a task spec names, under a learner (gradient steps if none); returns the promises checked.
 
     Raises:
         CheckFailed: one of them is broken.
 
     """
     kept = [*check_encoder(spec.features), *check_detector(spec.detector), *run(MODEL_CHECKS, spec)]
-    return kept + check_learner(GradientLearner(spec), spec)
+    return kept + check_learner(learner or GradientLearner(spec), spec)
 
 
 def check_encoder(features: Features) -> list[str]:

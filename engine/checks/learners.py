@@ -5,11 +5,12 @@ from __future__ import annotations
 import torch
 
 from engine.checks.running import require
-from engine.checks.samples import no_examples, stored_rows, support_sets
+from engine.checks.samples import labels_of, no_examples, stored_rows, support_sets
 from engine.fold import BLOCK
 from engine.learners.base import Learner, flatten
 from engine.recorded import Recorded
 from engine.spec import TaskSpec
+from engine.support import SMALLEST_BUCKET
 from engine.types import Batch, Fast, Params
 
 
@@ -28,9 +29,7 @@ def parameters_are_finite(learner: Learner, spec: TaskSpec) -> None:
     meta = learner.init(0)
     values = {**meta, **learner.adapt(meta, support_sets(spec, seed=0))}
     sick = [name for name, value in values.items() if not bool(value.isfinite().all())]
-    require(
-        not sick, f"parameters {sick} are not finite", "lower the inner step size, or mend the initialization"
-    )
+    require(not sick, f"parameters {sick} are not finite", "mend the initialization, or lower a step size")
 
 
 def fast_parameters_are_as_declared(learner: Learner, spec: TaskSpec) -> None:
@@ -82,12 +81,14 @@ def theta_is_left_as_it_is(learner: Learner, spec: TaskSpec) -> None:
 def an_empty_support_set_predicts_with_theta(learner: Learner, spec: TaskSpec) -> None:
     """A task never labelled is served theta's prediction (to rounding: the kernels differ)."""
     meta, x = learner.init(0), torch.from_numpy(stored_rows(spec.features, BLOCK, seed=0))
-    unadapted = learner.predict(meta, learner.adapt(meta, no_examples(spec)), x.unsqueeze(1)).squeeze(1)
-    require(
-        torch.allclose(unadapted, learner.shared(meta, x), rtol=1e-3, atol=1e-4),
-        "adapted on no examples, the learner does not predict what theta does",
-        "let `adapt` return theta's own values for an empty support set",
-    )
+    for length in (0, SMALLEST_BUCKET):
+        fast = learner.adapt(meta, no_examples(spec, length))
+        unadapted = learner.predict(meta, fast, x.unsqueeze(1)).squeeze(1)
+        require(
+            torch.allclose(unadapted, learner.shared(meta, x), rtol=1e-3, atol=1e-4),
+            f"adapted on no examples, padded to {length}, the learner does not predict what theta does",
+            "let a task whose weights are all 0 have fast parameters that predict with theta alone",
+        )
 
 
 def a_task_does_not_depend_on_its_block_mates(learner: Learner, spec: TaskSpec) -> None:
@@ -129,7 +130,7 @@ def padding_with_weight_zero_changes_nothing(learner: Learner, spec: TaskSpec) -
     require(
         same_bits(learner.adapt(meta, support), learner.adapt(meta, filled)),
         "examples of weight 0 change what a task adapts to",
-        "multiply every example's loss by its weight, and compute nothing else across a support set",
+        "let an example count by its weight alone, and put a finite value in the place of one that counts 0",
     )
 
 
@@ -145,6 +146,31 @@ def recording_changes_no_bit(learner: Learner, spec: TaskSpec) -> None:
     )
 
 
+def an_outer_rule_adapts_the_same_and_gets_finite_gradients(learner: Learner, spec: TaskSpec) -> None:
+    """`adapt_differentiably` gives what `adapt` does (to rounding), and a gradient for theta, finite at any size."""
+    meta, x = learner.init(0), torch.from_numpy(stored_rows(spec.features, BLOCK, seed=0)).unsqueeze(1)
+    values = meta | {name: meta[name].clone().requires_grad_() for name in learner.learned}
+    theta, y = [values[name] for name in learner.learned], torch.from_numpy(labels_of(spec, BLOCK, seed=0))
+    reached = False
+    for support in (support_sets(spec, seed=0), no_examples(spec, SMALLEST_BUCKET), no_examples(spec)):
+        fast = learner.adapt_differentiably(values, support, second_order=False)
+        plain = learner.adapt(meta, support)
+        differing = [name for name in plain if not torch.allclose(fast[name], plain[name], atol=1e-5)]
+        require(not differing, f"adapted differentiably, {differing} differ", "compute the same in both")
+        loss = spec.target.loss(learner.predict(values, fast, x), y.unsqueeze(1)).sum()
+        slopes = torch.autograd.grad(loss, theta, materialize_grads=True)
+        reached |= any(bool(slope.any()) for slope in slopes)
+        sick = [
+            n for n, slope in zip(learner.learned, slopes, strict=True) if not bool(slope.isfinite().all())
+        ]
+        require(
+            not sick,
+            f"the gradients of {sick} are not finite",
+            "clamp before a root, a logarithm or a division",
+        )
+    require(reached, "no gradient reaches theta", "let `learned` name what `predict` depends on")
+
+
 LEARNER_CHECKS = (
     the_same_seed_gives_the_same_theta,
     fast_parameters_are_as_declared,
@@ -157,6 +183,7 @@ LEARNER_CHECKS = (
     an_event_does_not_depend_on_its_block_mates,
     padding_with_weight_zero_changes_nothing,
     recording_changes_no_bit,
+    an_outer_rule_adapts_the_same_and_gets_finite_gradients,
 )
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from engine.features import Category, Features, Text
 from engine.fold import BLOCK
@@ -13,7 +12,7 @@ from engine.support import SMALLEST_BUCKET
 from engine.types import Batch, EventBatch, Float32, Kind
 
 EXAMPLES = 5
-"""Support examples of a checked task: fewer than the smallest bucket, so that there is padding."""
+"""The most support examples of a checked task: fewer than the smallest bucket, so that there is padding."""
 
 EVENTS = 96
 """Events of the checked stream."""
@@ -36,27 +35,23 @@ def labels_of(spec: TaskSpec, count: int, seed: int) -> Float32:
     rng, target = np.random.default_rng(seed), spec.target
     if isinstance(target, Regression):
         return rng.uniform(target.low, target.high, count).astype(np.float32)
-    return rng.integers(0, target.outputs, count).astype(np.float32)
+    return rng.integers(0, len(target.classes), count).astype(np.float32)
 
 
 def support_sets(spec: TaskSpec, seed: int) -> Batch:
-    """A block of support sets of a few examples each, zeros and weight 0 up to the smallest bucket."""
-    count = BLOCK * EXAMPLES
-    x: Tensor = torch.zeros(BLOCK, SMALLEST_BUCKET, spec.features.width)
-    y, weight = torch.zeros(2, BLOCK, SMALLEST_BUCKET)
-    x[:, :EXAMPLES] = torch.from_numpy(stored_rows(spec.features, count, seed)).view(BLOCK, EXAMPLES, -1)
-    y[:, :EXAMPLES] = torch.from_numpy(labels_of(spec, count, seed)).view(BLOCK, EXAMPLES)
-    weight[:, :EXAMPLES] = 1 / EXAMPLES
-    return Batch(x, y, weight)
+    """A block of ragged support sets, of 5, 4 .. 1 examples in turn; zeros and weight 0 to the smallest bucket."""
+    count = BLOCK * SMALLEST_BUCKET
+    x = torch.from_numpy(stored_rows(spec.features, count, seed)).view(BLOCK, SMALLEST_BUCKET, -1)
+    y = torch.from_numpy(labels_of(spec, count, seed)).view(BLOCK, SMALLEST_BUCKET)
+    sizes = EXAMPLES - torch.arange(BLOCK).unsqueeze(1) % EXAMPLES
+    present = torch.arange(SMALLEST_BUCKET) < sizes
+    return Batch(x.where(present.unsqueeze(-1), 0.0), y * present, present / sizes)
 
 
-def no_examples(spec: TaskSpec) -> Batch:
-    """A block of tasks never labelled."""
-    return Batch(
-        torch.zeros(BLOCK, 0, spec.features.width),
-        torch.zeros(BLOCK, 0),
-        torch.zeros(BLOCK, 0),
-    )
+def no_examples(spec: TaskSpec, padding: int = 0) -> Batch:
+    """A block of tasks never labelled; `padding` is the length of a batch in which others are."""
+    y = torch.zeros(BLOCK, padding)
+    return Batch(torch.zeros(BLOCK, padding, spec.features.width), y, y)
 
 
 def event_stream(spec: TaskSpec, start: int, stop: int) -> EventBatch:

@@ -84,6 +84,7 @@ class EmbeddingLearner(ABC):
         """The same learner for x that is embedded already [U, N, width], once for many uses."""
         twin = copy(self)
         twin.embed = lambda meta, x: x  # type: ignore[method-assign]  # noqa: ARG005
+        twin._recorded = Recorded(twin._adapt)  # noqa: SLF001
         return twin
 
     def _built(self, seed: int) -> nn.Sequential:

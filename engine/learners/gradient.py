@@ -1,33 +1,49 @@
-"""Adaptation by gradient steps: the inner loop of MAML, FOMAML, ANIL, Reptile and of plain fine-tuning.
+"""Adaptation by gradient steps: the inner loop of MAML, FOMAML, ANIL, Meta-SGD, iMAML, Reptile and of fine-tuning.
 
     phi_0 = theta;  phi_k+1 = phi_k - lr * clip(grad loss(phi_k, support))        k = 0 .. K-1
 
 (Finn, Abbeel, Levine 2017, arXiv:1703.03400, equation 1; ANIL, with only the head adapting, Raghu et al.
-2020, arXiv:1909.09157.) All tasks of a call take their steps at once: the forward pass is vectorised over
-tasks by `torch.func.vmap`, and because tasks share nothing, one backward pass of the summed losses gives
-every task its own gradient.
+2020, arXiv:1909.09157.) Two choices of the inner loop change the step. Learned rates (Meta-SGD, Li et al. 2017,
+arXiv:1707.09835, equation 1) put a step size for every number that adapts in the place of lr. A proximal term
+(iMAML, Rajeswaran et al. 2019, arXiv:1909.04630, equation 3) adds lambda/2 |phi - theta|^2 to the loss.
+
+All tasks of a call take their steps at once: the forward pass is vectorised over tasks by `torch.func.vmap`,
+and because tasks share nothing, one backward pass of the summed losses gives every task its own gradient.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import math
+from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 
 import torch
 from torch import Tensor
 from torch.func import functional_call, vmap
+from torch.nn import functional as F
 
 from engine.learners.base import below, flatten, losses, unflatten
 from engine.recorded import Recorded
 from engine.spec import TaskSpec
 from engine.types import Batch, Fast, Params
 
+RATES = "rates."
+"""What the name of a parameter's learned step sizes begins with."""
+
+WIDEST = 10.0
+"""The most that a learned step size is of the inner loop's `lr`."""
+
 
 class GradientLearner:
     """K clipped gradient steps on the parameters that `spec.adapts` names; theta stays as it is.
 
-    A task with an empty support set keeps theta's values. A task whose weighted support loss ends above
-    where it began has diverged, and keeps theta's values too.
+    A task with an empty support set keeps theta's values. A task whose weighted support loss, the proximal term
+    added, ends above where it began has diverged, and keeps theta's values too.
+
+    Learned step sizes are trained for the steps of training, and more of them, at the same sizes, may overshoot
+    without end. Three things keep any number of them finite: a step size is lr * WIDEST * sigmoid(rho - ln(WIDEST
+    - 1)), theta's `rates.` holding rho, so it begins at lr and stays between 0 and WIDEST of it; with the clipped
+    gradient no step is longer than that; and a task that has diverged keeps theta's values.
     """
 
     def __init__(self, spec: TaskSpec) -> None:
@@ -38,15 +54,17 @@ class GradientLearner:
         self.fast_shapes: Mapping[str, torch.Size] = {
             name: self._model.get_parameter(name).shape for name in names
         }
+        self._rates = [RATES + name for name in names] if spec.inner.rates == "learned" else []
 
     @property
     def learned(self) -> tuple[str, ...]:
-        """Names of what an outer loop may move: every parameter, no buffer."""
-        return tuple(name for name, _ in self._model.named_parameters())
+        """Names of what an outer loop may move: every parameter, no buffer; learned step sizes among them."""
+        return (*(name for name, _ in self._model.named_parameters()), *self._rates)
 
     def init(self, seed: int) -> Params:
-        """Theta freshly initialised: every parameter and buffer of the model."""
-        return {name: value.detach().clone() for name, value in self.spec.model(seed).state_dict().items()}
+        """Theta freshly initialised: every parameter and buffer of the model; every learned step size at `lr`."""
+        model = {name: value.detach().clone() for name, value in self.spec.model(seed).state_dict().items()}
+        return model | {name: torch.zeros(self.fast_shapes[name.removeprefix(RATES)]) for name in self._rates}
 
     def adapt(self, meta: Params, support: Batch) -> Fast:
         """Fast parameters of U tasks; support x [U, S, W]. The first call of each shape is recorded."""
@@ -54,31 +72,41 @@ class GradientLearner:
         return adapted
 
     def adapt_differentiably(self, meta: Params, support: Batch, *, second_order: bool) -> Fast:
-        """The same as a function of `meta`: through the inner loop (MAML), or as if it were the identity (FOMAML).
+        """The same as a function of `meta`: through the inner loop (MAML), or with its gradients constant (FOMAML).
 
+        With constant gradients d phi / d theta is the identity, and phi - theta is proportional to each step size.
         Through the inner loop there is no guard against divergence, whose choice has no derivative; a caller must
         check what it gets for finiteness.
         """
         if second_order:
             return self._adapt(meta, support, differentiable=True)
         adapted = self.adapt(meta, support)
-        return {name: value + (meta[name] - meta[name].detach()) for name, value in adapted.items()}
+        return {name: value + self._first_order(meta, name, value) for name, value in adapted.items()}
+
+    def _first_order(self, meta: Params, name: str, value: Tensor) -> Tensor:
+        """Zero, with the first-order derivative of one adapted parameter."""
+        start = meta[name].detach()
+        zero = meta[name] - start
+        if not self._rates:
+            return zero
+        # d rate / rate, from the logarithm: a rate may have become 0.
+        growth = F.logsigmoid(_centred(meta[RATES + name]))
+        return zero + (value - start) * (growth - growth.detach())
 
     def _adapt(self, meta: Params, support: Batch, differentiable: bool = False) -> Fast:
-        one = flatten({name: meta[name].unsqueeze(0) for name in self.fast_shapes})
-        theta = one.expand(len(support.x), -1)
+        theta = _row(meta, self.fast_shapes).expand(len(support.x), -1)
         if support.x.shape[1] == 0 or self.spec.inner.steps == 0:
             return unflatten(self.fast_shapes, theta if differentiable else theta.contiguous())
         dense = support._replace(x=self._encoded(meta, {}, support.x))
-        loss = partial(self._loss, meta, dense)
+        loss = partial(self._loss, meta, dense, theta)
+        step = partial(self._step, loss, self._sizes(meta), differentiable=differentiable)
         with torch.enable_grad():
-            phi, first = self._step(loss, self.fast_shapes, theta, differentiable)
+            phi, first = step(theta)
             for _ in range(self.spec.inner.steps - 1):
-                phi, _ = self._step(loss, self.fast_shapes, phi, differentiable)
+                phi, _ = step(phi)
         if not differentiable:
-            last = loss(unflatten(self.fast_shapes, phi))
             # A loss that is NaN has diverged too.
-            phi = torch.where((last <= first).unsqueeze(1), phi, theta)
+            phi = torch.where((loss(phi) <= first).unsqueeze(1), phi, theta)
         return unflatten(self.fast_shapes, phi)
 
     def predict(self, meta: Params, fast: Fast, x: Tensor) -> Tensor:
@@ -87,14 +115,25 @@ class GradientLearner:
 
     def shared(self, meta: Params, x: Tensor) -> Tensor:
         """Compute outputs [N, C] of theta itself, unadapted, for x [N, W]."""
-        return functional_call(self._model, meta, (x,))  # type: ignore[no-any-return]
+        model = {name: value for name, value in meta.items() if name not in self._rates}
+        return functional_call(self._model, model, (x,))  # type: ignore[no-any-return]
 
     def step(self, meta: Params, fast: Fast, batch: Batch) -> Fast:
-        """Take one clipped step of U tasks, without guard, on whichever parameters are in `fast`."""
+        """Take one clipped step of `lr` of U tasks, without guard, on whichever parameters are in `fast`."""
         shapes = {name: value.shape[1:] for name, value in fast.items()}
+        theta = _row(meta, fast)
+
+        def loss(phi: Tensor) -> Tensor:
+            return self._held(losses(self, meta, unflatten(shapes, phi), batch), phi, theta)
+
         with torch.enable_grad():
-            phi, _ = self._step(lambda now: losses(self, meta, now, batch), shapes, flatten(fast), False)
+            phi, _ = self._step(loss, self.spec.inner.lr, flatten(fast), differentiable=False)
         return unflatten(shapes, phi)
+
+    def _sizes(self, meta: Params) -> float | Tensor:
+        """Step sizes: one for all, or [1, F] learned."""
+        lr = self.spec.inner.lr
+        return lr * WIDEST * torch.sigmoid(_centred(_row(meta, self._rates))) if self._rates else lr
 
     def _encoded(self, meta: Params, fast: Fast, x: Tensor) -> Tensor:
         """Turn stored x [U, N, W] into dense rows [U, N, D]; in one call, unless tasks own the encoder."""
@@ -113,25 +152,36 @@ class GradientLearner:
         module = partial(functional_call, self._model.get_submodule(part[:-1]))
         return vmap(module, in_dims=(axes, 0))(params, x)  # type: ignore[no-any-return]
 
-    def _loss(self, meta: Params, support: Batch, fast: Fast) -> Tensor:
-        """Weigh the loss [U] on dense rows."""
-        outputs = self._outputs(meta, fast, support.x)
-        return (self.spec.target.loss(outputs, support.y) * support.weight).sum(1)
+    def _loss(self, meta: Params, support: Batch, theta: Tensor, phi: Tensor) -> Tensor:
+        """What the inner loop descends [U], on dense rows, at phi [U, F]."""
+        outputs = self._outputs(meta, unflatten(self.fast_shapes, phi), support.x)
+        return self._held((self.spec.target.loss(outputs, support.y) * support.weight).sum(1), phi, theta)
+
+    def _held(self, losses: Tensor, phi: Tensor, theta: Tensor) -> Tensor:
+        """Add the proximal term, which holds phi near theta."""
+        proximal = self.spec.inner.proximal
+        return losses + proximal / 2 * (phi - theta).square().sum(1) if proximal else losses
 
     def _step(
-        self,
-        loss: Callable[[Fast], Tensor],
-        shapes: Mapping[str, torch.Size],
-        phi: Tensor,
-        differentiable: bool,
+        self, loss: Callable[[Tensor], Tensor], sizes: float | Tensor, phi: Tensor, *, differentiable: bool
     ) -> tuple[Tensor, Tensor]:
         """One step of every task's parameters phi [U, F], and the losses [U] it started from."""
         if not differentiable:
             phi = phi.detach().requires_grad_()
-        losses = loss(unflatten(shapes, phi))
+        losses = loss(phi)
         (gradient,) = torch.autograd.grad(losses.sum(), phi, create_graph=differentiable)
         clip = self.spec.inner.clip
         # Clamped before the root, whose derivative at 0 would make NaN of a task without examples.
         norm = gradient.square().sum(1, keepdim=True).clamp(min=clip**2).sqrt()
-        stepped = phi - self.spec.inner.lr * clip / norm * gradient
+        stepped = phi - sizes * clip / norm * gradient
         return stepped if differentiable else stepped.detach(), losses.detach()
+
+
+def _row(meta: Params, names: Iterable[str]) -> Tensor:
+    """Some of theta's values as one row [1, F]."""
+    return flatten({name: meta[name].unsqueeze(0) for name in names})
+
+
+def _centred(raw: Tensor) -> Tensor:
+    """Shift a learned step size, so that the raw number 0 stands for `lr`."""
+    return raw - math.log(WIDEST - 1)

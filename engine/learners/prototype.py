@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from engine.learners.embedding import EmbeddingLearner
+from engine.learners.labels import one_hot
 from engine.spec import Classification, TaskSpec
 from engine.types import Batch, EngineError, Fast, Params
 
@@ -42,10 +43,9 @@ class PrototypeLearner(EmbeddingLearner):
     def _adapt(self, meta: Params, support: Batch) -> Fast:
         # Class weights balance a loss; a mean within one class needs to know only who is present.
         present = (support.weight > 0).unsqueeze(-1)
-        member = (support.y.unsqueeze(-1) == torch.arange(self.classes, device=support.y.device)) & present
+        member = one_hot(support.y, self.classes) * present
         rows = support.x.where(present, 0.0)  # padding may hold anything, NaN included
-        sums = member.to(rows.dtype).transpose(1, 2) @ self.embed(meta, rows)
-        return {"sums": sums, "counts": member.sum(1).to(rows.dtype)}
+        return {"sums": member.transpose(1, 2) @ self.embed(meta, rows), "counts": member.sum(1)}
 
     def predict(self, meta: Params, fast: Fast, x: Tensor) -> Tensor:
         """Compute outputs [U, N, C] of U tasks for x [U, N, W], before softmax."""

@@ -1,7 +1,7 @@
 """A multilayer perceptron with layer normalisation: the default network for tabular events.
 
 Layer normalisation (Ba, Kiros, Hinton 2016, arXiv:1607.06450) keeps no running statistics, so one
-task's batch never leaks into another's, which batch normalisation would.
+task's batch never leaks into another's, which batch normalisation would (`engine.models.norms`).
 """
 
 from __future__ import annotations
@@ -10,12 +10,14 @@ from collections.abc import Sequence
 
 from torch import nn
 
+from engine.models.norms import Norm, row_norm
 
-def mlp(inputs: int, outputs: int, hidden: Sequence[int] = (64, 64)) -> nn.Module:
-    """Linear, LayerNorm and ReLU per hidden layer, then a linear head."""
+
+def mlp(inputs: int, outputs: int, hidden: Sequence[int] = (64, 64), norm: Norm = "layer") -> nn.Module:
+    """Linear, norm and ReLU per hidden layer, then a linear head."""
     layers: list[nn.Module] = []
     width = inputs
     for size in hidden:
-        layers += [nn.Linear(width, size), nn.LayerNorm(size), nn.ReLU()]
+        layers += [nn.Linear(width, size), row_norm(norm, size), nn.ReLU()]
         width = size
     return nn.Sequential(*layers, nn.Linear(width, outputs))

@@ -7,6 +7,9 @@ split: support and query examples alike are trained on, and every learned parame
 the learner adapts the head alone; with only the head in the inner loop the body could never move. What the
 rule learns comes from successive mini-batches of one task agreeing (section 5.1, AvgGradInner): one step on
 everything would be pooled training. The report still adapts as the learner does, on the support set alone.
+
+The paper's serial version is a batch of one episode, its batched version a larger batch. Whether it is
+transductive is no matter of the rule, but of batch norm in the network when it is evaluated.
 """
 
 from __future__ import annotations
@@ -40,7 +43,7 @@ class Reptile:
 
     def __call__(self, learner: Learner, meta: Params, episodes: Episodes) -> tuple[Params, Report]:
         """Pseudo-gradient of every learned parameter."""
-        phi = self._train(takes_steps(learner, "Reptile"), meta, episodes)
+        phi = self._train(_of_fixed_rates(takes_steps(learner, "Reptile")), meta, episodes)
         kept = judged(episodes)
         scale = 1 / kept.sum().clamp(min=1)
         moves = {name: (meta[name] - value)[kept].sum(0) * scale for name, value in phi.items()}
@@ -53,6 +56,12 @@ class Reptile:
         for step in range(self.steps):
             phi = learner.step(meta, phi, parts[step % self.minibatches])
         return phi
+
+
+def _of_fixed_rates(learner: GradientLearner) -> GradientLearner:
+    if learner.spec.inner.rates == "learned":
+        raise EngineError("Reptile learns no step sizes; use Backprop, or set inner.rates to 'fixed'")
+    return learner
 
 
 def _part(episodes: Episodes, part: int, parts: int) -> Batch:

@@ -26,7 +26,7 @@ from streams.logs.lines import open_csv, open_jsonl
 from streams.logs.parquet import ParquetTable
 from streams.logs.tables import Clock, Row, Table, TableColumns
 
-__all__ = ["FileLog", "TableColumns"]
+__all__ = ["FileLog", "TableColumns", "joined_task", "open_table"]
 
 IDENTITY_BYTES = 65_536
 """How much of a file's start and end decides whether it is the same file."""
@@ -50,7 +50,7 @@ class FileLog:
     ) -> None:
         self._path = path
         self._columns = columns
-        self._table = _open(path, columns, features)
+        self._table = open_table(path, columns, features)
         clock = self._table.clock()
         self._rows = len(clock.times)
         self._order = _event_order(clock, labels_follow=columns.label_time is None)
@@ -79,7 +79,7 @@ class FileLog:
         values, c = row.values, self._columns
         if row.fault is not None:
             return Record(offset, kind, None, None, None, line=row.line, raw=row.raw, fault=row.fault)
-        task = _joined([values.get(name) for name in c.task])
+        task = joined_task([values.get(name) for name in c.task])
         identity = row.number if c.id is None else values.get(c.id)
         if kind == Kind.OBSERVATION or c.label is None:
             return Record(offset, kind, task, identity, values.get(c.time), None, values, row.line, row.raw)
@@ -131,7 +131,7 @@ class FileLog:
         return f"{self._path}, {self._table.unit} {record.line}"
 
 
-def _open(path: Path, columns: TableColumns, features: Features) -> Table:
+def open_table(path: Path, columns: TableColumns, features: Features) -> Table:
     """Open a table by its suffix."""
     kinds: dict[str, Callable[[Path, TableColumns, Features], Table]] = {
         ".csv": open_csv,
@@ -167,7 +167,7 @@ def _incarnation(path: Path, columns: TableColumns) -> int:
     return int.from_bytes(digest.digest(), "little") >> 1
 
 
-def _joined(parts: list[Any]) -> Any:
+def joined_task(parts: list[Any]) -> Any:
     """Join the task of several columns; a part that is no id stands for the whole, to be refused as it is."""
     if len(parts) == 1:
         return parts[0]

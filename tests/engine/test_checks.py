@@ -182,6 +182,28 @@ class Undeclared(GradientLearner):
         return dict(reversed(super().adapt(meta, support).items()))
 
 
+class NaNSlopes(GradientLearner):
+    """Finite where it is used, and NaN where it is differentiated: a root at 0."""
+
+    def predict(self, meta, fast, x):
+        outputs = super().predict(meta, fast, x)
+        return outputs + (outputs - outputs.detach()).square().sum(-1, keepdim=True).sqrt()
+
+
+class Otherwise(GradientLearner):
+    def adapt_differentiably(self, meta, support, *, second_order):
+        fast = super().adapt_differentiably(meta, support, second_order=second_order)
+        return {name: value + 0.1 for name, value in fast.items()}
+
+
+class OfPadding(GradientLearner):
+    """Takes a padded batch without examples for one with some."""
+
+    def adapt(self, meta, support):
+        shift = 0.1 if support.x.shape[1] else 0.0
+        return {name: value + shift for name, value in super().adapt(meta, support).items()}
+
+
 class BakingIn(GradientLearner):
     def adapt(self, meta, support):
         return super().adapt(meta, support) if float(support.weight.sum()) >= 0 else {}
@@ -200,7 +222,10 @@ class BakingIn(GradientLearner):
         (Sick, learners.parameters_are_finite),
         (WrongShape, learners.predictions_have_the_right_shape),
         (Undeclared, learners.fast_parameters_are_as_declared),
+        (OfPadding, learners.an_empty_support_set_predicts_with_theta),
         (Restless, learners.recording_changes_no_bit),
+        (NaNSlopes, learners.an_outer_rule_adapts_the_same_and_gets_finite_gradients),
+        (Otherwise, learners.an_outer_rule_adapts_the_same_and_gets_finite_gradients),
     ],
 )
 def test_a_learner_that_breaks_a_promise_is_caught_by_the_check_of_that_name(broken, check):

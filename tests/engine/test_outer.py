@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import gc
 import math
+from collections.abc import Iterator
 from copy import deepcopy
 from dataclasses import replace
+from typing import Literal
 
 import pytest
 import torch
@@ -14,12 +17,16 @@ from engine.features import Category, Features, Numeric
 from engine.learners.gradient import GradientLearner
 from engine.outer.backprop import Backprop
 from engine.outer.base import OuterRule, query_loss
+from engine.outer.implicit import Implicit
 from engine.outer.pooled import Pooled
 from engine.outer.reptile import Reptile
 from engine.spec import Classification, InnerLoop, Regression, TaskSpec
+from engine.train import FitSettings, fit, start
 from engine.types import Batch, EngineError, Episodes, Params
 
-RULES: tuple[OuterRule, ...] = (Backprop(), Backprop(first_order=False), Reptile(), Pooled())
+RULES: tuple[OuterRule, ...] = (Backprop(), Backprop(first_order=False), Reptile(), Pooled(), Implicit())
+MAML = Backprop(first_order=False)
+Rates = Literal["fixed", "learned"]
 TASKS = 4
 
 
@@ -27,9 +34,12 @@ def smooth(inputs: int, outputs: int) -> nn.Module:
     return nn.Sequential(nn.Linear(inputs, 6), nn.LayerNorm(6), nn.Tanh(), nn.Linear(6, outputs))
 
 
-def learner(adapts: str = "head+norms", clip: float = 0.3) -> GradientLearner:
+def learner(
+    adapts: str = "head+norms", clip: float = 0.3, rule: OuterRule = MAML, rates: Rates = "fixed"
+) -> GradientLearner:
     features = Features((Numeric("amount"), Category("country", buckets=4, embedding=2)))
-    inner = InnerLoop(steps=3, lr=0.2, clip=clip)
+    proximal = 5.0 if isinstance(rule, Implicit) else 0.0
+    inner = InnerLoop(steps=3, lr=0.2, clip=clip, rates=rates, proximal=proximal)
     return GradientLearner(TaskSpec(features, Classification((0, 1)), smooth, adapts=adapts, inner=inner))
 
 
@@ -66,11 +76,22 @@ def assert_same(a: Params, b: Params, tolerance: float = 1e-9) -> None:
         )
 
 
-@pytest.mark.parametrize("clip", [0.05, 100.0])
-def test_the_second_order_gradient_is_the_derivative_by_finite_differences(clip: float) -> None:
-    subject, cases = learner(clip=clip), episodes()
+@pytest.mark.parametrize(
+    ("adapts", "rates", "clip"),
+    [
+        pytest.param("all", "fixed", 0.05, id="MAML, clipped"),
+        pytest.param("all", "fixed", 100.0, id="MAML"),
+        pytest.param("head", "fixed", 100.0, id="ANIL"),
+        pytest.param("head+norms", "fixed", 0.05, id="head+norms, clipped"),
+        pytest.param("head+norms", "learned", 0.05, id="Meta-SGD, clipped"),
+    ],
+)
+def test_the_second_order_gradient_is_the_derivative_by_finite_differences(
+    adapts: str, rates: Rates, clip: float
+) -> None:
+    subject, cases = learner(adapts, clip, rates=rates), episodes()
     theta = theta_of(subject)
-    gradient, _ = Backprop(first_order=False)(subject, theta, cases)
+    gradient, _ = MAML(subject, theta, cases)
 
     def loss(name: str, at: int, shift: float) -> float:
         moved = theta[name].clone()
@@ -215,7 +236,7 @@ def test_reptile_that_would_be_pooled_training_is_refused(steps: int, minibatche
 
 @pytest.mark.parametrize("rule", RULES, ids=str)
 def test_every_learned_parameter_moves_whatever_a_task_adapts(rule: OuterRule) -> None:
-    subject = learner("head")
+    subject = learner("head", rule=rule)
     gradient, _ = rule(subject, theta_of(subject), episodes())
     assert set(gradient) == set(subject.learned)
     assert all(value.abs().max() > 0 for value in gradient.values())
@@ -223,7 +244,7 @@ def test_every_learned_parameter_moves_whatever_a_task_adapts(rule: OuterRule) -
 
 @pytest.mark.parametrize("rule", RULES, ids=str)
 def test_padding_changes_no_pseudo_gradient_and_no_report(rule: OuterRule) -> None:
-    subject, cases = learner(), episodes()
+    subject, cases = learner(rule=rule), episodes()
     theta = theta_of(subject)
     plain, seen = rule(subject, theta, cases)
     same, seen_padded = rule(subject, theta, Episodes(padded(cases.support, 3), padded(cases.query, 2)))
@@ -234,7 +255,7 @@ def test_padding_changes_no_pseudo_gradient_and_no_report(rule: OuterRule) -> No
 
 @pytest.mark.parametrize("rule", RULES, ids=str)
 def test_an_episode_without_a_query_set_contributes_nothing(rule: OuterRule) -> None:
-    subject, cases = learner(), episodes()
+    subject, cases = learner(rule=rule), episodes()
     theta = theta_of(subject)
     without = Episodes(*(Batch(*(value[:3] for value in side)) for side in cases))
     cases.query.weight[3] = 0
@@ -247,7 +268,7 @@ def test_an_episode_without_a_query_set_contributes_nothing(rule: OuterRule) -> 
 
 @pytest.mark.parametrize("rule", RULES, ids=str)
 def test_nothing_to_be_judged_on_moves_nothing_and_reports_no_loss(rule: OuterRule) -> None:
-    subject, cases = learner(), Episodes(batch(5, seed=1), batch(0, seed=2))
+    subject, cases = learner(rule=rule), Episodes(batch(5, seed=1), batch(0, seed=2))
     gradient, seen = rule(subject, theta_of(subject), cases)
     assert all(torch.equal(value, torch.zeros_like(value)) for value in gradient.values())
     assert math.isnan(seen.query_loss_before)
@@ -256,7 +277,7 @@ def test_nothing_to_be_judged_on_moves_nothing_and_reports_no_loss(rule: OuterRu
 
 @pytest.mark.parametrize("rule", RULES, ids=str)
 def test_a_task_never_labelled_takes_part_with_theta(rule: OuterRule) -> None:
-    subject = learner()
+    subject = learner(rule=rule)
     cases = Episodes(batch(0, seed=1), batch(7, seed=2))
     gradient, seen = rule(subject, theta_of(subject), cases)
     assert all(bool(value.isfinite().all()) for value in gradient.values())
@@ -265,7 +286,7 @@ def test_a_task_never_labelled_takes_part_with_theta(rule: OuterRule) -> None:
 
 @pytest.mark.parametrize("rule", RULES, ids=str)
 def test_the_report_is_the_loss_under_theta_and_after_adapting_on_the_support_alone(rule: OuterRule) -> None:
-    subject, cases = learner(), episodes()
+    subject, cases = learner(rule=rule), episodes()
     theta = theta_of(subject)
     _, seen = rule(subject, theta, cases)
 
@@ -280,7 +301,7 @@ def test_the_report_is_the_loss_under_theta_and_after_adapting_on_the_support_al
 
 @pytest.mark.parametrize("rule", RULES, ids=str)
 def test_a_rule_changes_none_of_its_arguments(rule: OuterRule) -> None:
-    subject, cases = learner(), episodes()
+    subject, cases = learner(rule=rule), episodes()
     theta = theta_of(subject)
     before = deepcopy((theta, cases))
     rule(subject, theta, cases)
@@ -288,3 +309,30 @@ def test_a_rule_changes_none_of_its_arguments(rule: OuterRule) -> None:
     assert not any(value.requires_grad for value in theta.values())
     for side, was in zip(cases, before[1], strict=True):
         assert all(torch.equal(a, b) for a, b in zip(side, was, strict=True))
+
+
+@pytest.mark.parametrize(
+    ("rule", "rounds"), [(MAML, 1000), *((rule, 100) for rule in RULES if rule != MAML)], ids=str
+)
+def test_memory_is_flat_over_rounds(rule: OuterRule, rounds: int) -> None:
+    inner = InnerLoop(steps=1, proximal=float(isinstance(rule, Implicit)))
+    subject = GradientLearner(TaskSpec(Features((Numeric("x"),)), Regression(-9, 9), nn.Linear, inner=inner))
+    cases = Episodes(points((1, 0), (0, 2)), points((-1, 1), (0.5, 3)))
+    single = Episodes(*(Batch(*(value.float() for value in side)) for side in cases))
+    alive: list[int] = []
+
+    def weighed() -> Iterator[Episodes]:
+        for step in range(rounds):
+            if step in (10, rounds - 1):
+                alive.append(bytes_of_tensors())
+            yield single
+
+    fit(subject, rule, weighed(), start(subject, 0), FitSettings())
+    assert alive[0] == alive[1]
+
+
+def bytes_of_tensors() -> int:
+    """Of every tensor that anything in Python still holds, or that a graph of autograd holds for it."""
+    gc.collect()
+    # By type alone: asking a lazy module for its class would load it.
+    return sum(value.nbytes for value in gc.get_objects() if type(value) is Tensor)

@@ -72,3 +72,12 @@ def test_a_learner_that_embeds_nothing_has_nothing_to_split():
 def test_no_split_is_refused():
     with pytest.raises(EngineError, match="at least 1"):
         Backprop(splits=0)
+
+
+def test_a_learner_of_embeddings_adapts_on_what_is_embedded_already():
+    learner = PrototypeLearner(SPEC, width=4)
+    theta, (support, query) = learner.init(0), episode()
+    outputs = learner.predict(theta, learner.adapt(theta, support), query.x)
+    reader = learner.of_embeddings()
+    fast = reader.adapt(theta, support._replace(x=learner.embed(theta, support.x)))
+    torch.testing.assert_close(reader.predict(theta, fast, learner.embed(theta, query.x)), outputs)

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
-from engine.fingerprints import theta_fingerprint
+from engine.fingerprints import row_fingerprint, theta_fingerprint
 from engine.learners.gradient import GradientLearner
 from engine.models.mlp import mlp
 from engine.spec import Classification, Memory, Policy, Regression
@@ -83,6 +83,42 @@ def test_cross_entropy_by_hand():
     outputs = torch.tensor([[[0.0, math.log(3.0)], [0.0, 0.0]]])
     loss = Classification((0, 1)).loss(outputs, torch.tensor([[1.0, 0.0]]))
     assert loss.tolist() == [[pytest.approx(math.log(4 / 3)), pytest.approx(math.log(2))]]
+
+
+ROOM = Classification(("x", "y"), floor=1e-4, reserve=4)
+
+
+@given(st.lists(st.floats(-1e4, 1e4, width=32), min_size=4, max_size=4))
+def test_a_class_that_is_not_named_yet_takes_no_probability_from_the_others(outputs):
+    p = ROOM.predict(torch.tensor(outputs))
+    assert p[2:].tolist() == [pytest.approx(1e-4)] * 2
+    assert torch.equal(p[:2], Classification(("x", "y"), floor=1e-4).predict(torch.tensor(outputs[:2])))
+
+
+def test_an_example_of_a_class_that_is_not_named_counts_for_nothing():
+    outputs = torch.tensor([[0.0, math.log(3.0), 9.0, 9.0]] * 2, requires_grad=True)
+    loss = ROOM.loss(outputs, torch.tensor([1.0, 3.0]))
+    assert loss.tolist() == [pytest.approx(math.log(4 / 3)), 0.0]
+    (slope,) = torch.autograd.grad(loss.sum(), outputs)
+    assert slope[0, :2].all()
+    assert not slope[0, 2:].any()
+    assert not slope[1].any()
+
+
+def test_a_reserve_below_the_classes_there_are_is_refused():
+    with pytest.raises(EngineError, match="room for 2 classes, and there are 3"):
+        Classification(("x", "y", "z"), reserve=2)
+
+
+def test_classes_within_the_reserve_are_in_no_fingerprint_and_the_reserve_is():
+    def prints(target: Classification) -> tuple[str, int]:
+        learner = GradientLearner(replace(SMALL, target=target))
+        return theta_fingerprint(learner), row_fingerprint(learner)
+
+    two, three = Classification(("x", "y"), reserve=4), Classification(("x", "y", "z"), reserve=4)
+    assert prints(two) == prints(three)
+    for other in (Classification(("x", "y"), reserve=5), Classification(("w", "x", "y", "z"))):
+        assert not set(prints(other)) & set(prints(two))
 
 
 def test_regression_clips_what_it_serves_but_not_what_it_learns_from():

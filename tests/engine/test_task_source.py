@@ -105,6 +105,13 @@ def test_a_drawn_episode_of_a_task_is_its_own_and_disjoint(balanced):
     assert seen == {0, 1, 2, 3}
 
 
+def test_a_source_tells_which_task_each_episode_of_a_draw_is_of():
+    source = TaskEpisodes(examples(tasks=5), 3, 4)
+    drawn = source.draw(7, seed=1, step=2)
+    owners = [traced(drawn.support, task)[0] // 42 for task in range(7)]
+    assert source.tasks(7, seed=1, step=2).tolist() == owners
+
+
 def test_more_episodes_than_tasks_visit_every_task_before_any_comes_again():
     drawn = TaskEpisodes(examples(tasks=3), 2, 2).draw(6, seed=0, step=0)
     owners = [traced(drawn.support, task)[0] // 42 for task in range(6)]

@@ -191,6 +191,16 @@ def test_a_label_that_is_none_of_the_classes_is_refused(value):
     assert reason(label(value)) == "unknown_class"
 
 
+def test_an_unknown_class_is_to_be_appended_where_there_is_room():
+    def said(target: Classification) -> str:
+        return decoded(label("c"), spec=TaskSpec(SPEC.features, target)).rejected[0].detail
+
+    assert said(Classification(("a", "b"), reserve=5)).endswith(
+        "append it to target.classes, there is room for 3"
+    )
+    assert said(Classification(("a", "b"), reserve=2)) == said(Classification(("a", "b")))
+
+
 @pytest.mark.parametrize("value", [None, [1], {}, b"1", np.arange(2)])
 def test_what_is_no_label_is_refused(value):
     assert reason(label(value)) == reason(label(value), REGRESSION) == "bad_label"

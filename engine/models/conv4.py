@@ -1,0 +1,41 @@
+"""Conv-4: the network that few-shot learning of images is compared on.
+
+Four blocks of a 3x3 convolution of 64 filters, normalisation, ReLU and a 2x2 maximum (Vinyals et al. 2016,
+arXiv:1606.04080, section 4.1; Snell, Swersky, Zemel 2017, arXiv:1703.05175, section 3). The papers normalise
+over the batch, and so transductively; see `engine.models.norms`. The maximum is taken before ReLU, not after:
+the two commute, and four times less is left to rectify.
+
+Where each task has its own filters (`adapts = "all"`), vmap makes them one grouped convolution. Forward and
+backward for 8 tasks of 10 images of 28x28, on one thread of an AMD EPYC 9005: 69 ms so, 67 ms task by task,
+131 ms unfolded into batched matrix products; with second derivatives 195, 200 and 381 ms.
+"""
+
+from __future__ import annotations
+
+from torch import nn
+
+from engine.models.images import ImageNetwork, Precision, side_of
+from engine.models.norms import Norm, image_norm
+
+BLOCKS = 4
+
+
+def conv4(
+    inputs: int,
+    outputs: int,
+    channels: int = 1,
+    width: int = 64,
+    norm: Norm = "layer",
+    precision: Precision = "float32",
+) -> nn.Module:
+    """Build for square images of `channels`, flattened channel by channel; `width` filters a block."""
+    side = side_of(inputs, channels, smallest=2**BLOCKS)
+    blocks = [_block(width if block else channels, width, norm) for block in range(BLOCKS)]
+    return ImageNetwork(
+        channels, side, nn.Sequential(*blocks), width * (side >> BLOCKS) ** 2, outputs, precision
+    )
+
+
+def _block(channels: int, width: int, norm: Norm) -> nn.Module:
+    convolution = nn.Conv2d(channels, width, 3, padding=1)
+    return nn.Sequential(convolution, image_norm(norm, width), nn.MaxPool2d(2), nn.ReLU())

@@ -1,0 +1,192 @@
+"""SNAIL against the whole sequence run once for each query, position by position; that nothing looks ahead."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+import torch
+from torch import Tensor
+
+from engine.checks import check_learner
+from engine.learners.snail import ATTENTIONS, SnailLearner
+from engine.outer.backprop import Backprop
+from engine.train import FitSettings, fit, start
+from engine.types import Batch, EngineError, Episodes, Fast, Params
+from tests.engine.driving import SMALL
+from tests.engine.test_memory_learner import (
+    SPEC,
+    TARGETS,
+    accuracy,
+    adapted,
+    assert_close,
+    blobs,
+    disturbed,
+    first,
+    support,
+)
+
+
+def learner() -> SnailLearner:
+    return SnailLearner(SPEC, width=8, filters=3)
+
+
+class WrittenOut:
+    """One task and one query, each position computed by itself from the list of those before it."""
+
+    def __init__(self, theta: Params, sequence: list[Tensor], dilations: list[int]) -> None:
+        self.theta, self.h = theta, sequence
+        for block in range(ATTENTIONS):
+            self.weights = self.attend(f"attention.{block}")
+            for i, dilation in enumerate(dilations if block < ATTENTIONS - 1 else ()):
+                self.convolve(f"convolution.{block}.{i}", dilation)
+
+    def linear(self, name: str, h: Tensor) -> Tensor:
+        return self.theta[f"2.{name}.weight"] @ h + self.theta.get(f"2.{name}.bias", torch.zeros(()))
+
+    def attend(self, name: str) -> Tensor:
+        query, key, value = (
+            [self.linear(f"{name}.{part}", h) for h in self.h] for part in ("query", "key", "value")
+        )
+        read = []
+        for t in range(len(self.h)):
+            scores = torch.stack([query[t] @ key[i] for i in range(t + 1)]) / len(key[0]) ** 0.5
+            weights = torch.softmax(scores, 0)
+            read.append(sum(w * v for w, v in zip(weights, value[: t + 1], strict=True)))
+        self.h = [torch.cat(both) for both in zip(self.h, read, strict=True)]
+        return weights
+
+    def convolve(self, name: str, dilation: int) -> None:
+        new = []
+        for t, h in enumerate(self.h):
+            both = self.linear(f"{name}.now", h)
+            if t >= dilation:
+                both = both + self.linear(f"{name}.past", self.h[t - dilation])
+            f, g = both.chunk(2)
+            new.append(torch.tanh(f) * torch.sigmoid(g))
+        self.h = [torch.cat(both) for both in zip(self.h, new, strict=True)]
+
+    def answer(self, labels: Tensor) -> Tensor:
+        shares = self.weights[:-1] / self.weights[:-1].sum()
+        found = (shares.unsqueeze(1) * labels).sum(0)
+        return self.linear("output", self.h[-1]) + (found + self.theta["2.log_floor"].exp()).log()
+
+
+@pytest.mark.parametrize("count", [1, 3, 6])
+@torch.no_grad()
+def test_each_query_is_answered_as_the_last_of_a_sequence_of_its_own(count: int) -> None:
+    subject = learner()
+    theta, batch, queries = disturbed(subject.init(0)), support(), support(examples=2, seed=1).x
+    keys, asked = (subject.embed(theta, x) for x in (batch.x, queries))
+    outputs = subject.predict(theta, adapted(subject, theta, first(batch, count)), queries)
+    for task in range(3):
+        labels = torch.eye(3)[batch.y[task, :count].long()]
+        codes = torch.cat([labels, torch.ones(count, 1)], 1)
+        examples = [torch.cat(pair) for pair in zip(normed(keys[task, :count]), codes, strict=True)]
+        for query, output in zip(normed(asked[task]), outputs[task], strict=True):
+            sequence = [*examples, torch.cat([query, torch.zeros(4)])]
+            assert_close(output, WrittenOut(theta, sequence, [1, 2, 4, 8]).answer(labels))
+
+
+def normed(keys: Tensor) -> Tensor:
+    return keys * keys.shape[-1] ** 0.5 / keys.norm(dim=-1, keepdim=True)
+
+
+def along(fast: Fast, positions: slice) -> list[Tensor]:
+    """Keys and values at some of the places of the support set, of every attention."""
+    return [value[:, positions] for name, value in fast.items() if name.startswith("attention")]
+
+
+@pytest.mark.parametrize("changed", [2, 5])
+def test_an_example_changes_nothing_before_itself_and_everything_from_there_on(changed: int) -> None:
+    subject = learner()
+    theta, batch = disturbed(subject.init(0)), support()
+    other = batch._replace(x=batch.x.clone(), y=batch.y.clone())
+    other.x[:, changed], other.y[:, changed] = 1.0, 2 - batch.y[:, changed]
+    was, now = adapted(subject, theta, batch), adapted(subject, theta, other)
+    place = subject.length - 6 + changed
+    for a, b in zip(along(was, slice(place)), along(now, slice(place)), strict=True):
+        assert torch.equal(a, b)
+    last = subject.length
+    for a, b in zip(along(was, slice(place, last))[-2:], along(now, slice(place, last))[-2:], strict=True):
+        assert bool((a != b).any(-1).all())
+
+
+@pytest.mark.parametrize("count", [0, 1, 5])
+def test_what_fills_a_support_set_up_changes_nothing(count: int) -> None:
+    subject = learner()
+    theta, batch = disturbed(subject.init(0)), first(support(), max(count, 1))
+    batch = batch._replace(weight=batch.weight * (count > 0))
+    longer = Batch(*(torch.cat([value, torch.zeros_like(value[:, :2])], 1) for value in batch))
+    shorter = Batch(*(value[:, :count] for value in batch))
+    fast, filled, alone = (adapted(subject, theta, one) for one in (batch, longer, shorter))
+    for name, value in fast.items():
+        assert_close(value, alone[name])
+        assert_close(value, filled[name])
+
+
+def test_ragged_support_sets_adapt_as_each_would_alone() -> None:
+    subject = learner()
+    theta, batch = disturbed(subject.init(0)), support()
+    counts = [6, 2, 4]
+    weight = torch.stack([(torch.arange(6) < n) / n for n in counts])
+    fast = adapted(subject, theta, batch._replace(weight=weight))
+    for task, n in enumerate(counts):
+        alone = adapted(subject, theta, first(Batch(*(value[task : task + 1] for value in batch)), n))
+        for name, value in fast.items():
+            assert_close(value[task], alone[name][0])
+
+
+def test_a_larger_support_set_than_declared_is_refused_with_the_way_out() -> None:
+    subject = learner()
+    theta = subject.init(0)
+    assert adapted(subject, theta, support(examples=8))
+    with pytest.raises(EngineError, match=r"9 examples, .* beyond the 8 .* raise memory.support"):
+        adapted(subject, theta, support(examples=9))
+
+
+def test_queries_do_not_see_each_other_and_leave_what_was_kept_as_it_is() -> None:
+    subject = learner()
+    theta, queries = disturbed(subject.init(0)), support(seed=1).x
+    fast = adapted(subject, theta, support())
+    before = {name: value.clone() for name, value in fast.items()}
+    together = subject.predict(theta, fast, queries)
+    for n in range(queries.shape[1]):
+        assert_close(subject.predict(theta, fast, queries[:, n : n + 1])[:, 0], together[:, n])
+    assert all(torch.equal(value, before[name]) for name, value in fast.items())
+
+
+def test_before_any_training_an_example_met_again_is_given_its_label() -> None:
+    for name, target in TARGETS.items():
+        subject = SnailLearner(replace(SPEC, target=target), width=8, filters=3)
+        batch = first(support(), 1)
+        theta, x, y = subject.init(0), batch.x[:, :1], batch.y[:, 0]
+        outputs = subject.predict(theta, adapted(subject, theta, batch), x)[:, 0]
+        assert_close(outputs[:, 0] if name == "number" else outputs.argmax(-1).float(), y)
+
+
+def test_a_task_without_examples_has_finite_gradients() -> None:
+    subject = learner()
+    batch = support()
+    batch.weight[0] = 0
+    gradient, _ = Backprop()(subject, subject.init(0), Episodes(batch, support(seed=1)))
+    assert all(bool(value.isfinite().all()) for value in gradient.values())
+
+
+@pytest.mark.parametrize("name", list(TARGETS))
+def test_it_keeps_what_every_learner_keeps(name: str) -> None:
+    spec = replace(SMALL, target=TARGETS[name])
+    check_learner(SnailLearner(spec, width=4, filters=2), spec)
+
+
+def test_layers_without_channels_are_refused() -> None:
+    with pytest.raises(EngineError, match="filters, the channels that a layer appends"):
+        SnailLearner(SPEC, filters=0)
+
+
+def test_it_learns_what_to_compare_from_episodes_of_classes_it_never_meets_again() -> None:
+    subject = SnailLearner(SPEC, width=16, filters=4)
+    begun = start(subject, 0)
+    ended, _ = fit(subject, Backprop(), map(blobs, range(150)), begun, FitSettings(lr=5e-3))
+    assert accuracy(subject, begun.params) < 0.6
+    assert accuracy(subject, ended.params) > 0.9

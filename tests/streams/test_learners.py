@@ -1,0 +1,192 @@
+"""Every learner that the settings can name serves a stream: the same promises, kept by the same program."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import NamedTuple, get_args
+
+import numpy as np
+import polars as pl
+import pytest
+
+from engine.checks import check_learner
+from engine.learners.base import Learner
+from streams import wiring
+from streams.deployment import Deployment
+from streams.errors import SettingsError
+from streams.evaluation import scores_of
+from streams.inspect import describe_task
+from streams.logs.memory import Crash
+from streams.offline import meta_train
+from streams.rebuild import rebuild
+from streams.run import run
+from streams.settings import Settings, load_settings
+from streams.stores.lmdb import LmdbStore
+from tests.faults.model import Left
+from tests.faults.shop import run_to_the_end, shop, what_is_left
+
+OBSERVATIONS = 120
+SMALL = ("model.width=8", "outer.batch=8")
+
+
+class Streamed(NamedTuple):
+    """A stream that one learner ran to its end, without a break."""
+
+    learner: Learner
+    settings: Settings
+    left: Left
+
+    def elsewhere(self, directory: Path, *flags: str) -> Settings:
+        """The same stream and learner, over another state directory."""
+        return of(directory, self.settings.learner, *flags)
+
+
+def of(directory: Path, learner: str, *flags: str) -> Settings:
+    shop(directory, OBSERVATIONS)
+    return load_settings(directory / "shop.toml", {}, [f"learner={learner}", *SMALL, *flags])
+
+
+@pytest.fixture(scope="module", params=sorted(wiring.LEARNERS))
+def kind(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Streamed:
+    settings = of(tmp_path_factory.mktemp(request.param), request.param)
+    learner = wiring.learner(settings, wiring.task_spec(settings))
+    with pytest.MonkeyPatch.context() as patched:
+        share(learner, patched)
+        return Streamed(learner, settings, run_to_the_end(settings))
+
+
+@pytest.fixture
+def streamed(kind: Streamed, monkeypatch: pytest.MonkeyPatch) -> Streamed:
+    share(kind.learner, monkeypatch)
+    return kind
+
+
+def share(learner: Learner, patched: pytest.MonkeyPatch) -> None:
+    """One learner for all programs, so that its tensor functions are recorded once."""
+    patched.setattr(wiring, "learner", lambda settings, spec: learner)
+
+
+def test_the_settings_name_it(streamed):
+    assert type(streamed.learner) is wiring.LEARNERS[streamed.settings.learner]
+
+
+def test_a_deployment_has_the_same(tmp_path):
+    servers = ('kafka={"bootstrap": ["nowhere:1"]}', 'redis={"url": "redis://nowhere:1/0"}')
+    deployment = Deployment(of(tmp_path, "prototype", *servers))
+    assert type(deployment.engine.learner) is wiring.LEARNERS["prototype"]
+    with pytest.raises(SettingsError, match=r"outer\.rule"):
+        Deployment(of(tmp_path, "prototype", "outer.rule=reptile", *servers)).engine  # noqa: B018
+
+
+def test_it_adapts_and_theta_moves(streamed):
+    first, *_, last = streamed.left.versions
+    assert first != last
+    fast = [np.frombuffer(row["fast"], np.float32) for row in streamed.left.rows.values()]
+    assert all(np.isfinite(one).all() for one in fast)
+    assert len({one.tobytes() for one in fast}) == len(fast)
+
+
+def test_killed_and_gone_on_with_in_other_batches_it_leaves_the_same_bits(streamed, tmp_path, monkeypatch):
+    settings = streamed.elsewhere(tmp_path, "run.batch=11")
+    swaps = iter(range(9, -1, -1))
+    real = LmdbStore.swap
+
+    def dying(store, states):
+        if not next(swaps):
+            raise Crash("swap")
+        return real(store, states)
+
+    with monkeypatch.context() as patched, pytest.raises(Crash):
+        patched.setattr(LmdbStore, "swap", dying)
+        run_to_the_end(settings)
+    assert what_is_left(settings).differs(streamed.left)
+    assert run_to_the_end(streamed.elsewhere(tmp_path)).differs(streamed.left) == []
+
+
+def test_a_row_of_it_can_be_looked_at(streamed):
+    assert describe_task(streamed.settings, "user 3/{}")["labels"] > 0
+
+
+def test_its_rows_come_back_from_the_log_with_the_same_bits(streamed):
+    rebuild(streamed.settings, lambda position, progress: None)
+    assert what_is_left(streamed.settings).differs(streamed.left) == []
+
+
+def test_it_conforms(streamed):
+    assert check_learner(streamed.learner, streamed.learner.spec)
+
+
+def test_meta_training_publishes_a_theta_to_begin_with(streamed, tmp_path):
+    settings = streamed.elsewhere(tmp_path)
+    assert "version 1 of theta" in meta_train(settings, 1, lambda passes, progress: None)
+    assert len(what_is_left(settings).versions) == 1
+
+
+# What goes with what
+
+
+def refusal(directory: Path, *flags: str) -> str:
+    shop(directory, OBSERVATIONS)
+    with pytest.raises(SettingsError) as caught:
+        wiring.embedded(load_settings(directory / "shop.toml", {}, flags))
+    return str(caught.value)
+
+
+def test_every_learner_that_settings_may_name_is_wired():
+    assert set(get_args(Settings.model_fields["learner"].annotation)) == set(wiring.LEARNERS)
+
+
+@pytest.mark.parametrize("rule", wiring.STEPPING)
+@pytest.mark.parametrize("learner", sorted(wiring.LEARNERS.keys() - {"gradient"}))
+def test_a_rule_made_of_inner_steps_is_refused_where_none_are_taken(tmp_path, learner, rule):
+    said = refusal(tmp_path, f"learner={learner}", f"outer.rule={rule}")
+    assert all(part in said for part in ("outer.rule", rule, f"learner = '{learner}'"))
+
+
+def test_implicit_needs_what_holds_the_inner_loop(tmp_path):
+    assert "inner.proximal" in refusal(tmp_path, "outer.rule=implicit")
+
+
+def test_reptile_learns_no_step_sizes(tmp_path):
+    assert "inner.rates" in refusal(tmp_path, "outer.rule=reptile", "inner.rates=learned")
+
+
+def test_prototypes_of_a_number_are_refused_by_the_names_of_the_settings(tmp_path):
+    said = refusal(tmp_path, "learner=prototype", 'target={"low": 0, "high": 1}')
+    assert said.startswith("learner = 'prototype' does not go with [target]")
+
+
+# Rare classes
+
+FRAUDS = 0.02
+RARE = ("memory.support=16", "policy.every=16", "outer.every=256", "outer.lr=0.1", "drift={}")
+
+
+def test_prototypes_keep_to_the_base_rate_of_a_rare_class(tmp_path):
+    """The support set is balanced; what is served must not be."""
+    rng, payments = np.random.default_rng(7), 4000
+    customer, fraud = rng.integers(0, 20, payments), rng.random(payments) < FRAUDS
+    columns = {
+        "user": [f"customer {n}" for n in customer],
+        "at": range(payments),
+        "a": rng.normal(size=payments) + 2.5 * fraud * (customer % 2 * 2 - 1),
+        "b": rng.normal(size=payments),
+        "bought": np.where(fraud, "y", "x"),
+        "known_at": range(1, payments + 1),
+    }
+    settings = of(tmp_path, "prototype", *RARE)
+    pl.DataFrame(columns).write_csv(tmp_path / "events.csv")
+    program = wiring.embedded(settings)
+    run(program, lambda progress: None)
+    late = slice(payments // 2, None)
+    scores = list(scores_of(program.outputs["scores"], program.engine.spec.target))
+    program.close()
+    y, loss, served = (
+        np.concatenate(parts)[late]
+        for parts in zip(
+            *((s.labels.y, s.labels.loss, s.labels.prediction[:, 2]) for s in scores), strict=True
+        )
+    )
+    rate = y.mean()
+    assert rate / 2 < served[:, 1].mean() < rate * 2
+    assert loss[:, 2].mean() < -(rate * np.log(rate) + (1 - rate) * np.log1p(-rate))
