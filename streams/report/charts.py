@@ -102,6 +102,12 @@ def line(frame: Frame, points: Sequence[Point], name: str) -> Markup:
     return element("path", d=path, class_=f"line {name}")
 
 
+def band(frame: Frame, low: Sequence[Point], high: Sequence[Point], name: str) -> Markup:
+    """The area between two lines over the same places, for the plane: an interval around a line."""
+    path = "M" + "L".join(frame.at(*point) for point in (*low, *reversed(high))) + "Z"
+    return element("path", d=path, class_=f"band {name}")
+
+
 def dots(frame: Frame, points: Sequence[Point], name: str) -> Markup:
     """A dot on each point."""
     return join(

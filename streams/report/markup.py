@@ -31,7 +31,7 @@ def join(parts: Iterable[str]) -> Markup:
 
 def page(title: str, style: str, body: Markup) -> str:
     """Return a whole document that fetches nothing; `style` is trusted."""
-    policy = "default-src 'none'; style-src 'unsafe-inline'"
+    policy = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
     head = (
         '<meta charset="utf-8">\n'
         f'<meta http-equiv="Content-Security-Policy" content="{policy}">\n'
