@@ -9,6 +9,7 @@ from typing import Annotated
 
 import torch
 import typer
+from rich.markup import escape
 
 from engine.checks import check_spec
 from engine.table import layout_of
@@ -33,6 +34,12 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 
+INTERRUPTED = 130
+"""How typer exits on Ctrl-C."""
+
+RESUMES = {"run", "worker", "trainer", "meta-train"}
+"""Commands that go on where they were stopped."""
+
 
 def main() -> None:
     """Run the command line."""
@@ -42,11 +49,12 @@ def main() -> None:
     try:
         app(standalone_mode=True)
     except (ReptideError, EngineError) as error:
-        console.print(f"[bold red]error:[/] {error}", highlight=False, soft_wrap=True)
+        console.print(f"[bold red]error:[/] {escape(str(error))}", highlight=False, soft_wrap=True)
         sys.exit(1)
-    except (KeyboardInterrupt, typer.Abort):
-        console.print("stopped; start it again and it goes on from here")
-        sys.exit(130)
+    except SystemExit as ended:
+        if ended.code == INTERRUPTED and RESUMES & set(sys.argv):
+            console.print("stopped; start it again and it goes on from here")
+        raise
 
 
 @app.command()

@@ -1,0 +1,130 @@
+"""Examples in a NumPy archive: `x` [n, d] numbers or [n, side, side] images, `y` [n], perhaps `task` and `time`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+from zipfile import BadZipFile
+
+import numpy as np
+import numpy.typing as npt
+
+from engine.features import Column, Features, Numeric
+from engine.pixels import Pixels
+from engine.types import Float32
+from streams.errors import InputError
+from streams.examples.source import ONE_TASK, Source, example
+from streams.logs.base import Record
+
+NAMES = ("x", "y", "task", "time")
+CHANNELS = (1, 3)
+
+Array = npt.NDArray[Any]
+
+
+def read_arrays(path: Path, features: Features) -> Source:
+    """Open an `.npz` file. Without features, those that `x` holds: numbers, or one image.
+
+    Raises:
+        InputError: it cannot be read, an array is missing, or their shapes do not go together.
+
+    """
+    arrays = _loaded(path)
+    x, column = _stored(path, arrays["x"])
+    if features.columns:
+        _check_columns(path, features, x, column)
+    else:
+        features = Features((column,) if column else tuple(Numeric(f"x{i}") for i in range(x.shape[1])))
+    labels, count = arrays["y"].tolist(), len(x)
+    tasks = arrays["task"].tolist() if "task" in arrays else [ONE_TASK] * count
+    times = _seconds(path, arrays["time"]) if "time" in arrays else [0.0] * count
+
+    def records() -> Iterator[Record]:
+        """Every row, in order."""
+        rows = zip(tasks, labels, times, strict=True)
+        return (example(i, task, label, time, {}, i + 1) for i, (task, label, time) in enumerate(rows))
+
+    return Source(str(path), "row", records, features, "time" in arrays, x)
+
+
+def _loaded(path: Path) -> Mapping[str, Array]:
+    try:
+        with np.load(path, allow_pickle=False) as archive:
+            arrays = {name: archive[name] for name in NAMES if name in archive}
+            there = sorted(archive)
+    except (OSError, ValueError, AttributeError, TypeError, BadZipFile) as error:
+        raise InputError(
+            f"{path}: cannot be read as a NumPy archive: {error}; write it with numpy.savez, of arrays that hold "
+            "numbers or text"
+        ) from error
+    for name in ("x", "y"):
+        if name not in arrays:
+            raise InputError(f"{path}: no array {name!r}; the arrays are {', '.join(there) or 'none'}")
+    _check_lengths(path, arrays)
+    return arrays
+
+
+def _check_lengths(path: Path, arrays: Mapping[str, Array]) -> None:
+    count = len(arrays["y"]) if arrays["y"].ndim else 0
+    shapes = {name: array.shape for name, array in arrays.items()}
+    wrong = [
+        name for name, shape in shapes.items() if shape[:1] != (count,) or (name != "x" and len(shape) > 1)
+    ]
+    if wrong or not count:
+        raise InputError(
+            f"{path}: expected x [n, ...], and y, task and time [n], with n at least 1; the shapes are {shapes}"
+        )
+
+
+def _stored(path: Path, x: Array) -> tuple[Float32, Pixels | None]:
+    """`x` as stored rows [n, W], and the column that it is where it holds images."""
+    if x.dtype.kind not in "buif" or x.ndim < 2 or not x[0].size:
+        raise InputError(f"{path}: x must hold numbers [n, d] or images, it is {x.dtype} of shape {x.shape}")
+    column = None
+    if x.ndim > 2:
+        x, column = _images(path, x)
+    bad = np.flatnonzero(~np.isfinite(x.reshape(len(x), -1)).all(1))
+    if len(bad):
+        raise InputError(
+            f"{path}: x has a number that is not finite in {len(bad):,} rows, the first is row {bad[0] + 1}; fill "
+            "these numbers in, or take the rows out"
+        )
+    return x.reshape(len(x), -1).astype(np.float32), column
+
+
+def _images(path: Path, x: Array) -> tuple[Array, Pixels]:
+    shape = x.shape[1:]
+    if len(shape) == 2:
+        x = x[:, None]
+    elif len(shape) == 3 and shape[2] in CHANNELS and shape[0] not in CHANNELS:
+        x = x.transpose(0, 3, 1, 2)
+    if x.ndim != 4 or x.shape[1] not in CHANNELS or x.shape[2] != x.shape[3]:
+        raise InputError(
+            f"{path}: images must be square, [n, side, side] or [n, channels, side, side] with 1 or 3 channels; x "
+            f"is of shape {(len(x), *shape)}"
+        )
+    if x.dtype == np.uint8:
+        x = x / np.float32(255)
+    elif not ((x >= 0) & (x <= 1)).all():
+        raise InputError(f"{path}: pixels must be uint8, or numbers from 0 to 1; scale them")
+    return x, Pixels("x", x.shape[2], x.shape[1])
+
+
+def _check_columns(path: Path, features: Features, x: Float32, image: Pixels | None) -> None:
+    """Arrays hold what is stored; only of plain numbers is that what a user would write."""
+    plain: list[Column] = [column for column in features.columns if isinstance(column, Numeric)]
+    if image is not None or len(plain) < len(features.columns) or len(plain) != x.shape[1]:
+        raise InputError(
+            f"{path}: [[features]] must name the {x.shape[1]} columns of x in order, each with encoder = "
+            '"numeric"; or leave [[features]] out'
+        )
+
+
+def _seconds(path: Path, time: Array) -> list[float]:
+    if time.dtype.kind == "M":
+        time = time.astype("datetime64[us]").astype(np.int64) / 1e6
+    if time.dtype.kind not in "uif":
+        raise InputError(f"{path}: time must be seconds since the epoch or datetime64, it is {time.dtype}")
+    seconds: list[float] = time.astype(np.float64).tolist()
+    return seconds

@@ -1,0 +1,78 @@
+"""Examples in a folder of images: FOLDER/CLASS/image.png, or FOLDER/TASK/CLASS/image.png."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from PIL import Image
+
+from engine.features import Features
+from engine.pixels import Pixels
+from engine.types import Float32
+from streams.errors import InputError
+from streams.examples.source import ONE_TASK, Source, example
+from streams.logs.base import Record
+
+SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".gif", ".tif", ".tiff", ".webp"}
+
+
+class Found(NamedTuple):
+    """An image, and what its folders say of it."""
+
+    path: Path
+    task: str
+    label: str
+
+
+def read_images(folder: Path, side: int, channels: int) -> Source:
+    """Read every image, scaled to a square; what is no image by its suffix is passed over.
+
+    Raises:
+        InputError: a folder has no images or an image cannot be read; names it.
+
+    """
+    found = list(_found(folder))
+    x = np.stack([_pixels(image.path, side, channels) for image in found])
+
+    def records() -> Iterator[Record]:
+        """Every image, folder by folder."""
+        return (example(i, one.task, one.label, 0.0, {}, i + 1) for i, one in enumerate(found))
+
+    return Source(str(folder), "image", records, Features((Pixels("image", side, channels),)), False, x)
+
+
+def _found(folder: Path) -> Iterator[Found]:
+    """Images of classes, or of classes of tasks; which of the two, the first folder tells."""
+    outer = _folders(folder)
+    nested = bool(_folders(outer[0])) if outer else False
+    for one in outer:
+        for label in _folders(one) if nested else [one]:
+            images = sorted(path for path in label.iterdir() if path.suffix.lower() in SUFFIXES)
+            if not images or _folders(label):
+                raise InputError(
+                    f"{label}: expected images of one class and no folders; put them as {folder}/CLASS/ or as "
+                    f"{folder}/TASK/CLASS/, all at one depth"
+                )
+            yield from (Found(path, one.name if nested else ONE_TASK, label.name) for path in images)
+        if nested and not _folders(one):
+            raise InputError(f"{one}: a task without folders of classes, beside tasks that have some")
+    if not outer:
+        raise InputError(f"{folder}: no folders in it; put images as {folder}/CLASS/ or {folder}/TASK/CLASS/")
+
+
+def _folders(folder: Path) -> list[Path]:
+    return sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
+
+
+def _pixels(path: Path, side: int, channels: int) -> Float32:
+    """One image as a stored row [W], channel by channel, from 0 to 1."""
+    try:
+        with Image.open(path) as image:
+            scaled = image.convert("RGB" if channels == 3 else "L").resize((side, side), Image.Resampling.BOX)
+            pixels = np.asarray(scaled, np.float32).reshape(side, side, channels)
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+        raise InputError(f"{path}: cannot be read as an image ({error}); mend it or take it out") from error
+    return np.ascontiguousarray(pixels.transpose(2, 0, 1)).reshape(-1) / np.float32(255)

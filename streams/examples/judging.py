@@ -1,0 +1,79 @@
+"""Evaluation of what was meta-trained on examples: held-out tasks, and baselines of the same budget beside it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from time import time
+
+from engine.baselines import PooledTraining, Tuning, baselines
+from engine.episodic import Contender, Judging, Setting, evaluate
+from engine.episodic_report import EpisodicDict
+from engine.types import Params
+from streams.episodic import EpisodicPage, write_page
+from streams.errors import ReptideError
+from streams.examples.laboratory import Laboratory
+from streams.examples.training import SavedTraining
+from streams.host import described_machine
+from streams.summary import versions
+from streams.wiring import learner
+
+REFERENCE = "fine-tuning"
+
+Progress = Callable[[str, int, int], None]
+"""Is told what is done, how much of it, and of how much."""
+
+
+def judge(laboratory: Laboratory, episodes: int, show: Progress) -> EpisodicDict:
+    """Judge the best theta so far, and every baseline, on held-out episodes.
+
+    Raises:
+        ReptideError: nothing has been trained.
+
+    """
+    saved = SavedTraining(laboratory)
+    found = saved.load()
+    if found is None:
+        raise ReptideError(
+            f"nothing is trained in {saved.directory} yet; run `reptide meta-train` with this file"
+        )
+    section, seed = laboratory.section, laboratory.settings.run.seed
+    settings = [Setting(shots, *laboratory.evaluated(shots)) for shots in laboratory.judged_shots]
+    judging = Judging(REFERENCE, episodes, section.steps, seed, device=laboratory.settings.run.device)
+    _, source = laboratory.evaluated(section.shots)
+    beside = baselines(
+        laboratory.spec,
+        laboratory.parts.training,
+        source,
+        PooledTraining(found.stretch.state.step, section.tasks, seed=seed),
+        Tuning(laboratory.judges() or source, section.steps[-1], seed=seed),
+        lambda done, of: show("training baselines", done, of),
+    )
+    contenders = [_trained(laboratory, found.stretch.best), *beside]
+    return evaluate(contenders, settings, judging, lambda done, of: show("judging", done, of)).as_dict()
+
+
+def _trained(laboratory: Laboratory, theta: Params) -> Contender:
+    settings = laboratory.settings
+    note = f"meta-trained, {settings.outer.rule}"
+    return Contender(settings.learner, lambda spec: learner(settings, spec), laboratory.spec, theta, note)
+
+
+def written(laboratory: Laboratory, evaluation: EpisodicDict, folder: Path) -> list[Path]:
+    """Write an evaluation as JSON and as a page; returns where."""
+    settings = laboratory.settings
+    page = EpisodicPage(
+        title=settings.title,
+        source=laboratory.labelled.said,
+        evaluation=evaluation,
+        machine=described_machine(),
+        finished_s=time(),
+        settings=settings.model_dump_json(indent=2),
+        versions=versions(),
+    )
+    folder.mkdir(parents=True, exist_ok=True)
+    found = folder / "evaluation.json"
+    found.write_text(json.dumps(page, indent=1, allow_nan=False), encoding="utf-8")
+    write_page(folder / "evaluation.html", page)
+    return [found, folder / "evaluation.html"]

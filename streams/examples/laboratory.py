@@ -1,0 +1,195 @@
+"""Settings and examples to what meta-training and evaluation share: a task spec, its learner, and episodes."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, replace
+from functools import cached_property
+from hashlib import blake2b
+from pathlib import Path
+
+from engine.features import Features
+from engine.learners.base import Learner
+from engine.meta_train import MetaTraining
+from engine.outer.base import OuterRule
+from engine.spec import Classification, TaskSpec
+from engine.task_source import TaskSource
+from engine.train import FitSettings
+from streams import wiring
+from streams.errors import InputError, SettingsError
+from streams.examples.arrays import read_arrays
+from streams.examples.augmentation import augmented
+from streams.examples.sections import Episodes, Examples
+from streams.examples.source import Labelled, Source, labelled, sound
+from streams.examples.splits import Parts, source, split
+from streams.examples.tables import read_table
+from streams.settings import Settings, Target, required
+
+CHANGEABLE = {"rounds", "patience", "judged_shots", "steps"}
+"""Of [episodes]: what may be another when training goes on, or when theta is evaluated."""
+
+
+@dataclass(frozen=True)
+class Laboratory:
+    """Everything made of one settings file."""
+
+    settings: Settings
+    section: Episodes
+    spec: TaskSpec
+    learner: Learner
+    labelled: Labelled
+    parts: Parts
+
+    @property
+    def serves(self) -> bool:
+        """Whether theta is one that `run` and `worker` could begin with: features and target are a stream's."""
+        return bool(self.settings.features) and self.section.ways is None
+
+    @property
+    def rule(self) -> OuterRule:
+        """The outer rule."""
+        return wiring.RULES[self.settings.outer.rule]()
+
+    @property
+    def fit(self) -> FitSettings:
+        """How pseudo-gradients become steps."""
+        return replace(wiring.fit_settings(self.settings.outer), accumulate=self.section.accumulate)
+
+    @property
+    def training(self) -> MetaTraining:
+        """How long training takes."""
+        e = self.section
+        return MetaTraining(e.rounds, e.tasks, e.every, e.judged, e.patience, self.settings.run.seed)
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """Hash of the examples and of everything that decides which of them theta has met, and how."""
+        tree = self.settings.model_dump(mode="json", include={"learner", "model", "inner", "outer"})
+        tree["episodes"] = self.section.model_dump(mode="json", exclude=CHANGEABLE)
+        tree["seed"], tree["features"] = self.settings.run.seed, self.spec.features.schema()
+        digest = blake2b(json.dumps(tree, sort_keys=True).encode(), digest_size=16)
+        for column in self.labelled.examples:
+            digest.update(column.tobytes())
+        return digest.hexdigest()
+
+    @property
+    def judged_shots(self) -> tuple[int, ...]:
+        """Support examples that an evaluation judges with."""
+        return self.section.judged_shots or (self.section.shots,)
+
+    def check(self) -> None:
+        """Refuse now what the first episode, or the evaluation after the last, would refuse."""
+        self.taught()
+        self.judges()
+        for shots in self.judged_shots:
+            self.evaluated(shots)
+
+    def taught(self) -> TaskSource:
+        """Episodes to train on, augmented."""
+        drawn = source(self.parts.training, self.section, self.section.shots, "training")
+        return augmented(drawn, self.section, self.spec, self.parts.training)
+
+    def judges(self) -> TaskSource | None:
+        """Episodes that judge theta while it is trained; None without a validation part."""
+        if self.parts.validation is None:
+            return None
+        return source(self.parts.validation, self.section, self.section.shots, "validation")
+
+    def evaluated(self, shots: int) -> tuple[TaskSource, TaskSource]:
+        """Episodes to evaluate on, and of training tasks beside them."""
+        held_out = source(self.parts.held_out, self.section, shots, "held-out")
+        return held_out, source(self.parts.training, self.section, shots, "training")
+
+
+def laboratory(settings: Settings) -> Laboratory:
+    """Read the examples that the settings name, and split them.
+
+    Raises:
+        SettingsError: settings do not go together, or with the examples.
+        InputError: the examples cannot be read.
+
+    """
+    section = required(settings.episodes, "episodes")
+    _check(settings, section)
+    spec = _spec(settings, section)
+    found = _read(settings, section, spec)
+    spec = replace(spec, features=found.features)
+    parts = split(found.examples, section, settings.run.seed)
+    made = Laboratory(settings, section, spec, wiring.learner(settings, spec), found, parts)
+    made.check()
+    return made
+
+
+def _check(settings: Settings, section: Episodes) -> None:
+    if section.ways is not None and settings.target != Target():
+        raise SettingsError(
+            "episodes.ways: an episode draws its classes from those in the examples; leave [target] out, or ways"
+        )
+    if section.ways is not None and (section.temporal or section.balanced):
+        raise SettingsError(
+            "episodes.ways: such episodes are balanced already, and not cut in time; leave these out"
+        )
+
+
+def _spec(settings: Settings, section: Episodes) -> TaskSpec:
+    """The task spec, but for features that the examples bring."""
+    if section.ways is None:
+        return wiring.task_spec(settings)
+    classes = tuple(range(section.ways))
+    spec = wiring.task_spec(settings.model_copy(update={"target": Target(classes=classes)}))
+    room = section.ways * max(section.shots, *section.judged_shots, 1)
+    return replace(
+        spec, target=Classification(classes, exchangeable=True), memory=replace(spec.memory, support=room)
+    )
+
+
+def _read(settings: Settings, section: Episodes, spec: TaskSpec) -> Labelled:
+    """All labelled examples; of an event log, without the events that a stream would refuse."""
+    found = _source(settings, spec.features)
+    if section.temporal and not found.timed:
+        raise SettingsError(
+            f"episodes.temporal: the examples in {found.path} have no times; name their column in examples.time, or "
+            "add an array `time`"
+        )
+    read = labelled(found, spec.target if section.ways is None else None)
+    return read if settings.examples is None else sound(found, read)
+
+
+def _source(settings: Settings, features: Features) -> Source:
+    where = settings.examples
+    if where is None:
+        log = required(settings.input, "input")
+        return _table(log.path, log.task, log.label, log.time, features, "input")
+    if not where.path.exists():
+        raise InputError(f"examples.path: there is no file or folder {where.path}")
+    array = where.path.suffix.lower() == ".npz"
+    if not array and not where.path.is_dir():
+        return _table(where.path, where.task, where.label, where.time, features, "examples")
+    if where.task or where.label or where.time:
+        raise SettingsError(
+            f"examples.task, label, time: they name columns of a table, and {where.path} is none; leave them out"
+        )
+    return read_arrays(where.path, features) if array else _images(where, features)
+
+
+def _table(
+    path: Path, task: tuple[str, ...], label: str | None, time: str | None, features: Features, name: str
+) -> Source:
+    if label is None or not features.columns:
+        missing = f"{name}.label" if label is None else "features"
+        raise SettingsError(
+            f"{missing}: the examples are in a table, {path}; say which of its columns to read"
+        )
+    return read_table(path, task, label, time, features)
+
+
+def _images(where: Examples, features: Features) -> Source:
+    if features.columns:
+        raise SettingsError("features: images of a folder are read as they are; leave [[features]] out")
+    try:
+        from streams.examples.images import read_images
+    except ModuleNotFoundError as error:
+        if error.name != "PIL":
+            raise
+        raise InputError(f"{where.path}: images need Pillow: pip install 'reptide[images]'") from error
+    return read_images(where.path, where.side, where.channels)

@@ -1,0 +1,288 @@
+"""Own examples: read alike from every kind of source, split without a leak, and refused in a sentence."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import pytest
+import torch
+from PIL import Image
+
+from engine.features import Features, Numeric
+from engine.task_source import Examples
+from streams.errors import InputError, ReptideError
+from streams.examples.laboratory import Laboratory, laboratory
+from streams.examples.sections import Episodes
+from streams.examples.splits import split
+from streams.settings import load_settings
+
+CLASSES = "abcdefghijklmno"
+
+TABLE = """
+[examples]
+path = "{path}"
+task = ["user"]
+label = "bought"
+time = "at"
+[episodes]
+shots = 2
+queries = 2
+{episodes}
+[target]
+classes = ["no", "yes"]
+[[features]]
+encoder = "numeric"
+name = "price"
+"""
+
+
+def visits(users: int = 10, each: int = 6) -> pl.DataFrame:
+    rng = np.random.default_rng(0)
+    return pl.DataFrame(
+        {
+            "user": [f"u{i // each}" for i in range(users * each)],
+            "at": np.arange(users * each) * 60.0,
+            "price": rng.normal(size=users * each),
+            "bought": ["yes" if i % 2 else "no" for i in range(users * each)],
+        }
+    )
+
+
+def opened(folder: Path, text: str) -> Laboratory:
+    config = folder / "settings.toml"
+    config.write_text(text, encoding="utf-8")
+    return laboratory(load_settings(config, {}))
+
+
+def refusal(folder: Path, text: str) -> str:
+    with pytest.raises(ReptideError) as caught:
+        opened(folder, text)
+    return str(caught.value)
+
+
+def of_arrays(folder: Path, more: str = "ways = 2\nshots = 1", **arrays: np.ndarray) -> str:
+    np.savez(folder / "own.npz", **arrays)
+    return f'[examples]\npath = "own.npz"\n[episodes]\nqueries = 1\n{more}\n'
+
+
+def drawings(folder: Path, *names: str, each: int = 3) -> Path:
+    rng = np.random.default_rng(1)
+    for name in names:
+        (folder / name).mkdir(parents=True)
+        for i in range(each):
+            pixels = rng.integers(0, 256, (9, 7, 3), dtype=np.uint8)
+            Image.fromarray(pixels).save(folder / name / f"{i}.png")
+    return folder
+
+
+def of_folder(folder: Path, more: str = "") -> str:
+    return f'[examples]\npath = "{folder.name}"\nside = 4\n{more}\n[episodes]\nways = 2\nshots = 1\nqueries = 1\n'
+
+
+# What is read
+
+
+def test_a_table_is_the_same_examples_in_every_format(tmp_path):
+    table = visits()
+    table.write_csv(tmp_path / "own.csv")
+    table.write_parquet(tmp_path / "own.parquet")
+    table.write_ndjson(tmp_path / "own.jsonl")
+    read = [
+        opened(tmp_path, TABLE.format(path=f"own.{suffix}", episodes="")).labelled.examples
+        for suffix in ("csv", "parquet", "jsonl")
+    ]
+    for other in read[1:]:
+        for column, same in zip(read[0], other, strict=True):
+            np.testing.assert_array_equal(column, same)
+    np.testing.assert_array_equal(read[0].task, np.arange(60) // 6)
+    np.testing.assert_array_equal(read[0].y, np.arange(60) % 2)
+    np.testing.assert_array_equal(read[0].time_s, np.arange(60) * 60.0)
+
+
+def test_the_rows_of_an_event_log_are_examples_and_those_that_a_stream_refuses_are_left_out(tmp_path):
+    table = visits().with_columns(
+        bought=pl.when(pl.int_range(60) == 3).then(pl.lit("maybe")).otherwise("bought")
+    )
+    table.write_csv(tmp_path / "own.csv")
+    text = TABLE.format(path="own.csv", episodes="temporal = true").replace("[examples]", "[input]")
+    found = opened(tmp_path, text).labelled
+    assert len(found.examples.y) == 59
+    assert "maybe" in found.refused[0].detail
+
+
+def test_an_example_without_a_label_is_passed_over(tmp_path):
+    table = visits().with_columns(bought=pl.when(pl.int_range(60) > 1).then("bought"))
+    table.write_parquet(tmp_path / "own.parquet")
+    assert len(opened(tmp_path, TABLE.format(path="own.parquet", episodes="")).labelled.examples.y) == 58
+
+
+def test_arrays_of_numbers_and_of_images_bring_their_own_features(tmp_path):
+    y = np.repeat(list(CLASSES), 3)
+    numbers = opened(tmp_path, of_arrays(tmp_path, x=np.arange(90.0).reshape(45, 2), y=y))
+    assert numbers.spec.features == Features((Numeric("x0"), Numeric("x1")))
+    np.testing.assert_array_equal(numbers.labelled.examples.y, np.repeat(np.arange(15), 3))
+    images = np.random.default_rng(0).integers(0, 256, (45, 4, 4, 3), dtype=np.uint8)
+    coloured = opened(tmp_path, of_arrays(tmp_path, x=images, y=y)).labelled.examples.x
+    np.testing.assert_array_equal(coloured[1], images[1].transpose(2, 0, 1).reshape(-1) / np.float32(255))
+
+
+def test_images_of_a_folder_are_scaled_to_squares_and_their_folders_are_classes(tmp_path):
+    drawings(tmp_path / "own", *CLASSES)
+    found = opened(tmp_path, of_folder(tmp_path / "own", "channels = 3")).labelled
+    assert found.examples.x.shape == (45, 3 * 4 * 4)
+    assert 0 <= found.examples.x.min() < found.examples.x.max() <= 1
+    np.testing.assert_array_equal(found.examples.y, np.repeat(np.arange(15), 3))
+
+
+def test_folders_of_folders_are_tasks_and_whole_tasks_are_held_out(tmp_path):
+    drawings(tmp_path / "own", *(f"{task}/{label}" for task in "pqrstuvwxy" for label in "ab"))
+    found = opened(tmp_path, of_folder(tmp_path / "own"))
+    tasks = [set(part.task.tolist()) for part in found.parts if part is not None]
+    assert [len(one) for one in tasks] == [7, 1, 2]
+    assert len(set.union(*tasks)) == 10
+
+
+# What is kept apart
+
+
+def test_no_task_and_where_there_is_one_task_no_class_is_in_two_parts():
+    rng = np.random.default_rng(0)
+    x, many = np.zeros((400, 1), np.float32), rng.integers(0, 20, 400)
+    by_task = split(Examples(x, many % 2 * 1.0, many, x[:, 0] * 1.0), Episodes(), seed=3)
+    by_class = split(Examples(x, many * 1.0, many * 0, x[:, 0] * 1.0), Episodes(ways=2), seed=3)
+    for parts in (
+        [set(part.task) for part in by_task if part],
+        [set(part.y) for part in by_class if part],
+    ):
+        assert [len(part) for part in parts] == [14, 2, 4]
+        assert len(set.union(*parts)) == 20
+
+
+# What is done to episodes
+
+
+def test_noise_moves_numbers_by_their_own_scale_and_leaves_the_ids_of_categories(tmp_path):
+    visits().with_columns(price=pl.col("price") * 1000, shop=pl.lit("x")).write_parquet(
+        tmp_path / "own.parquet"
+    )
+    more = '\n[[features]]\nencoder = "category"\nname = "shop"\n'
+    plain = opened(tmp_path, TABLE.format(path="own.parquet", episodes="") + more)
+    noisy = opened(
+        tmp_path, TABLE.format(path="own.parquet", episodes='augment = ["noise"]\nnoise = 0.5') + more
+    )
+    moved = (
+        noisy.taught().draw(40, seed=0, step=0).support.x - plain.taught().draw(40, seed=0, step=0).support.x
+    )
+    assert not moved[..., 1].any()
+    assert 400 < moved[..., 0].std() < 600
+
+
+@pytest.mark.parametrize("name", ["rotate", "shift", "mixup"])
+def test_an_augmentation_that_does_not_go_with_the_features_is_refused(tmp_path, name):
+    visits().write_parquet(tmp_path / "own.parquet")
+    text = TABLE.format(path="own.parquet", episodes=f'augment = ["{name}"]')
+    of_categories = text.replace('"numeric"\nname = "price"', '"category"\nname = "user"')
+    assert f"'{name}'" in refusal(tmp_path, of_categories)
+
+
+def test_images_may_be_turned_shifted_and_blended(tmp_path):
+    drawings(tmp_path / "own", *CLASSES)
+    found = opened(
+        tmp_path, of_folder(tmp_path / "own") + 'augment = ["rotate", "shift", "mixup", "permute"]\n'
+    )
+    one, again = (found.taught().draw(3, seed=0, step=5) for _ in range(2))
+    assert torch.equal(one.query.x, again.query.x)
+
+
+# What is refused
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda t: t.drop("price"), "no column 'price'"),
+        (lambda t: t.drop("bought"), "no column 'bought'"),
+        (lambda t: t.with_columns(bought=pl.lit("maybe")), "row 1: label 'maybe' is none of"),
+        (lambda t: t.with_columns(bought=pl.lit(float("nan"))), "row 1: label nan is none of"),
+        (lambda t: t.with_columns(price=pl.lit("dear")), "row 1: field 'price': expected a number"),
+        (lambda t: t.with_columns(at=pl.lit("soon")), "row 1: time: expected epoch seconds"),
+        (lambda t: t.with_columns(bought=pl.lit(None, pl.String)), "no example that could be read"),
+        (lambda t: t.with_columns(user=pl.lit("ann")), "too few to hold some out"),
+    ],
+)
+def test_a_table_that_cannot_be_trained_on_is_refused(tmp_path, change, said):
+    change(visits()).write_parquet(tmp_path / "own.parquet")
+    assert said in refusal(tmp_path, TABLE.format(path="own.parquet", episodes=""))
+
+
+@pytest.mark.parametrize(
+    ("arrays", "said"),
+    [
+        ({"x": np.zeros((4, 1))}, "no array 'y'; the arrays are x"),
+        ({"x": np.zeros((4, 1)), "y": np.zeros(3)}, "the shapes are"),
+        ({"x": np.zeros((0, 1)), "y": np.zeros(0)}, "at least 1"),
+        ({"x": np.zeros((4, 2, 3)), "y": np.arange(4)}, "images must be square"),
+        ({"x": np.full((4, 2, 2), 7.0), "y": np.arange(4)}, "from 0 to 1"),
+        ({"x": np.array([[0.0], [np.nan]]), "y": np.arange(2)}, "not finite in 1 rows, the first is row 2"),
+        ({"x": np.array([["a"]]), "y": np.arange(1)}, "must hold numbers"),
+        ({"x": np.zeros((3, 1)), "y": np.array([0.0, 1.0, np.nan])}, "row 3: label nan"),
+        ({"x": np.zeros((3, 1)), "y": np.zeros(3)}, "the labels are no classes"),
+        ({"x": np.array([[None]]), "y": np.zeros(1)}, "cannot be read as a NumPy archive"),
+        ({"x": np.zeros((8, 1)), "y": np.arange(8)}, "too few examples"),
+    ],
+)
+def test_arrays_that_do_not_go_together_are_refused(tmp_path, arrays, said):
+    text = of_arrays(tmp_path, **arrays)
+    assert said in refusal(tmp_path, text)
+
+
+def test_a_pickle_is_never_opened(tmp_path):
+    class Bomb:
+        def __reduce__(self):
+            return sys.exit, ("opened",)
+
+    text = of_arrays(tmp_path, x=np.array([Bomb()], object), y=np.zeros(1))
+    assert "cannot be read" in refusal(tmp_path, text)
+
+
+def test_an_image_that_is_none_is_named(tmp_path):
+    drawings(tmp_path / "own", "a", "b")
+    (tmp_path / "own" / "b" / "1.png").write_bytes(b"not an image")
+    assert str(tmp_path / "own" / "b" / "1.png") in refusal(tmp_path, of_folder(tmp_path / "own"))
+
+
+@pytest.mark.parametrize("empty", ["", "c", "a/deep"])
+def test_a_folder_that_is_not_as_it_should_be_is_named(tmp_path, empty):
+    if empty:
+        drawings(tmp_path / "own", "a", "b")
+    (tmp_path / "own" / empty).mkdir(parents=True)
+    said = refusal(tmp_path, of_folder(tmp_path / "own"))
+    assert "FOLDER" not in said
+    assert str(tmp_path / "own") in said
+    assert "CLASS" in said
+
+
+def test_images_without_pillow_name_what_to_install(tmp_path, monkeypatch):
+    drawings(tmp_path / "own", "a", "b")
+    monkeypatch.setitem(sys.modules, "PIL", None)
+    monkeypatch.delitem(sys.modules, "streams.examples.images", raising=False)
+    with pytest.raises(InputError, match=r"reptide\[images\]"):
+        opened(tmp_path, of_folder(tmp_path / "own"))
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ('[examples]\npath = "none.csv"\n[episodes]\nways = 2\n', "no file or folder"),
+        ('[examples]\npath = "own.csv"\nlabel = "bought"\n[episodes]\nways = 2\n', "features: "),
+        (TABLE.format(path="own.csv", episodes="ways = 2"), "leave [target] out"),
+        (TABLE.format(path="own.csv", episodes="temporal = true").replace('time = "at"', ""), "no times"),
+        (TABLE.format(path="own.csv", episodes="held_out = 0.6\nvalidation = 0.4"), "nothing to train on"),
+    ],
+)
+def test_settings_that_do_not_go_together_are_refused(tmp_path, text, said):
+    visits().write_csv(tmp_path / "own.csv")
+    assert said in refusal(tmp_path, text)
