@@ -9,7 +9,9 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -76,3 +78,21 @@ def test_every_file_that_the_documents_link_to_exists() -> None:
         for target in re.findall(r"\]\(([^)#]+)[^)]*\)", document.read_text(encoding="utf-8")):
             if "://" not in target:
                 assert (document.parent / target).exists(), f"{document.name} links to {target}"
+
+
+def test_the_example_of_images_trains_as_it_stands_but_for_its_length(tmp_path: Path) -> None:
+    (tmp_path / "birds.toml").write_text(blocks("toml")[1], encoding="utf-8")
+    rng = np.random.default_rng(0)
+    for kind in range(60):
+        folder = tmp_path / "birds" / f"kind-{kind}"
+        folder.mkdir(parents=True)
+        for i in range(3):
+            pixels = rng.integers(0, 256, (9, 12), np.uint8)
+            Image.fromarray(pixels).save(folder / f"{i}.png")
+    command = (
+        next(line for line in blocks("sh")[2].splitlines() if "meta-train" in line).split("#")[0].split()
+    )
+    shorter = ["--set", "episodes.rounds=1", "--set", "episodes.judged=1", "--set", "episodes.tasks=1"]
+    done = reptide([*command[1:], *shorter], tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "reptide evaluate" in done.stderr + done.stdout
