@@ -9,7 +9,6 @@ import pytest
 import torch
 from torch import nn
 
-from engine.checks import check_learner
 from engine.features import Features, Numeric
 from engine.learners.base import fast_size, losses
 from engine.learners.matching import SHARPEST, MatchingLearner
@@ -200,13 +199,6 @@ def test_a_task_keeps_a_key_a_label_and_a_mass_for_each_place():
 
 
 # Conformance and training
-
-
-@pytest.mark.parametrize(
-    "learner", [matching(NAMED, reads=1), alone(EPISODIC), alone(NUMBER)], ids=["named", "episodic", "number"]
-)
-def test_it_keeps_what_every_learner_keeps(learner):
-    check_learner(learner, learner.spec)
 
 
 @pytest.mark.parametrize("spec", [NAMED, EPISODIC, NUMBER], ids=["named", "episodic", "number"])

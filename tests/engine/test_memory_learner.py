@@ -9,7 +9,6 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from engine.checks import check_learner
 from engine.features import Features, Numeric
 from engine.learners.embedding import EmbeddingLearner
 from engine.learners.memory import DECAY, MemoryLearner
@@ -18,7 +17,6 @@ from engine.outer.backprop import Backprop
 from engine.spec import Classification, Memory, Regression, TaskSpec
 from engine.train import FitSettings, fit, start
 from engine.types import Batch, EngineError, Episodes, Fast, Params
-from tests.engine.driving import SMALL
 
 EXCHANGEABLE = Classification((0, 1, 2), exchangeable=True)
 TARGETS = {"classes": Classification((0, 1, 2)), "exchangeable": EXCHANGEABLE, "number": Regression(-1, 3)}
@@ -213,12 +211,6 @@ def test_a_task_without_examples_has_finite_gradients() -> None:
     batch.weight[0] = 0
     gradient, _ = Backprop()(subject, subject.init(0), Episodes(batch, support(seed=1)))
     assert all(bool(value.isfinite().all()) for value in gradient.values())
-
-
-@pytest.mark.parametrize("name", list(TARGETS))
-def test_it_keeps_what_every_learner_keeps(name: str) -> None:
-    spec = replace(SMALL, target=TARGETS[name])
-    check_learner(MemoryLearner(spec, width=4, slots=4, reads=1), spec)
 
 
 @pytest.mark.parametrize("wrong", [{"slots": 0}, {"reads": 0}])

@@ -8,7 +8,6 @@ from functools import partial
 import pytest
 import torch
 
-from engine.checks import check_learner
 from engine.features import Features, Numeric
 from engine.learners.prototype import PrototypeLearner
 from engine.models.mlp import mlp
@@ -80,11 +79,6 @@ def test_of_exchangeable_classes_without_examples_nothing_is_known():
         torch.softmax(learner.shared(theta, torch.randn(5, 2)), 1), torch.full((5, 3), 1 / 3)
     )
     assert not any(name.startswith("2.") for name in theta)
-
-
-@pytest.mark.parametrize("spec", [NAMED, EPISODIC])
-def test_it_keeps_what_every_learner_keeps(spec):
-    check_learner(PrototypeLearner(spec, width=4), spec)
 
 
 def test_the_gradient_reaches_support_and_query_through_one_network():

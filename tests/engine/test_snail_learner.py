@@ -8,12 +8,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from engine.checks import check_learner
 from engine.learners.snail import ATTENTIONS, SnailLearner
 from engine.outer.backprop import Backprop
 from engine.train import FitSettings, fit, start
 from engine.types import Batch, EngineError, Episodes, Fast, Params
-from tests.engine.driving import SMALL
 from tests.engine.test_memory_learner import (
     SPEC,
     TARGETS,
@@ -171,12 +169,6 @@ def test_a_task_without_examples_has_finite_gradients() -> None:
     batch.weight[0] = 0
     gradient, _ = Backprop()(subject, subject.init(0), Episodes(batch, support(seed=1)))
     assert all(bool(value.isfinite().all()) for value in gradient.values())
-
-
-@pytest.mark.parametrize("name", list(TARGETS))
-def test_it_keeps_what_every_learner_keeps(name: str) -> None:
-    spec = replace(SMALL, target=TARGETS[name])
-    check_learner(SnailLearner(spec, width=4, filters=2), spec)
 
 
 def test_layers_without_channels_are_refused() -> None:

@@ -9,7 +9,6 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from engine.checks import check_learner
 from engine.features import Features, Numeric
 from engine.learners.base import fast_size, losses
 from engine.learners.matching import SHARPEST, MatchingLearner
@@ -194,11 +193,6 @@ def test_a_task_keeps_a_token_a_label_and_a_mass_for_each_place_however_deep():
 
 
 # Conformance and training
-
-
-@SPECS
-def test_it_keeps_what_every_learner_keeps(spec):
-    check_learner(transformer(spec, depth=1), spec)
 
 
 @SPECS

@@ -2,7 +2,6 @@
 
 import json
 from functools import cache
-from html.parser import HTMLParser
 
 import numpy as np
 import pytest
@@ -19,6 +18,7 @@ from streams.report.charts import linear_axis
 from streams.report.markup import Markup, element, join
 from streams.report.phrases import duration, percent, standing, verdict
 from streams.report.sections import OUTCOMES
+from tests.streams.outline import Outline
 
 HOSTILE = "</td><script>alert('x')</script><img src=http://evil.example/a onerror=\"x\">"
 START_S = 1_356_998_400.0  # 1 January 2013
@@ -95,34 +95,6 @@ def least(**options):
     """Only what must be given."""
     run = {"source": "memory", "events": 10, "tasks": 1, "seconds": 0.0}
     return {"title": "Smallest", "run": run, "evaluation": evaluation(**options)}
-
-
-class Outline(HTMLParser):
-    """Checks that every element is closed in order; keeps titles, text and attributes."""
-
-    VOID = frozenset({"meta"})
-
-    def __init__(self, text):
-        super().__init__(convert_charrefs=True)
-        self.open, self.seen, self.text, self.attributes = [], [], [], []
-        self.feed(text)
-        self.close()
-        assert self.open == []
-
-    def handle_starttag(self, tag, attrs):
-        self.seen.append(tag)
-        self.attributes += [(tag, *pair) for pair in attrs]
-        if tag not in self.VOID:
-            self.open.append(tag)
-
-    def handle_endtag(self, tag):
-        assert self.open.pop() == tag
-
-    def handle_data(self, text):
-        self.text.append((self.open[-1] if self.open else "", text))
-
-    def within(self, tag):
-        return [text for parent, text in self.text if parent == tag]
 
 
 def quiet():

@@ -1,0 +1,132 @@
+"""The whole matrix: every learner, on every network, under every outer rule, kept to what they all promise.
+
+For each learner and network `engine.checks.check_learner` (ragged and empty support sets, padding, batch mates, equal
+bits, a fold that any cut leaves the same); for each outer rule that the learner takes, one round: a finite
+pseudo-gradient for every learned parameter, and theta moved by it. Small sizes: no promise depends on them.
+
+    python -m benchmarks.conformance [--json F] [--quick]
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
+
+import numpy as np
+import torch
+from torch import nn
+
+import streams  # noqa: F401 - sets how MKL rounds, before it is loaded
+from benchmarks.reporting import Figure, arguments, show, write
+from engine.checks import CheckFailed, check_learner
+from engine.features import Features, Numeric
+from engine.learners.base import Learner
+from engine.learners.gradient import GradientLearner
+from engine.learners.matching import MatchingLearner
+from engine.learners.memory import MemoryLearner
+from engine.learners.prototype import PrototypeLearner
+from engine.learners.snail import SnailLearner
+from engine.learners.transformer import TransformerLearner
+from engine.models.conv4 import conv4
+from engine.models.mlp import mlp
+from engine.models.resnet12 import resnet12
+from engine.models.tabular import tabular
+from engine.models.transformer import transformer
+from engine.outer.backprop import Backprop
+from engine.outer.base import OuterRule
+from engine.outer.implicit import Implicit
+from engine.outer.pooled import Pooled
+from engine.outer.reptile import Reptile
+from engine.pixels import Pixels
+from engine.spec import Classification, InnerLoop, Memory, TaskSpec
+from engine.task_source import Examples, TaskEpisodes
+from engine.train import FitSettings, fit, start
+from engine.types import EngineError
+
+SIDE, CLASSES = 16, 3
+ROWS, IMAGES = Features((Numeric("a"), Numeric("b"))), Features((Pixels("image", SIDE),))
+
+NETWORKS: dict[str, tuple[Features, Callable[[int, int], nn.Module]]] = {
+    "mlp": (ROWS, partial(mlp, hidden=(8,))),
+    "tabular": (ROWS, partial(tabular, width=8, blocks=1)),
+    "transformer": (ROWS, partial(transformer, width=8, depth=1, heads=2)),
+    "conv4": (IMAGES, partial(conv4, width=8)),
+    "resnet12": (IMAGES, partial(resnet12, widths=(8, 8), excitation=True)),
+}
+LEARNERS: dict[str, Callable[[TaskSpec], Learner]] = {
+    "gradient": GradientLearner,
+    "prototype": partial(PrototypeLearner, width=8),
+    "matching": partial(MatchingLearner, width=8),
+    "memory": partial(MemoryLearner, width=8, slots=8),
+    "snail": partial(SnailLearner, width=8, filters=4),
+    "transformer": partial(TransformerLearner, width=8, heads=2),
+}
+RULES: dict[str, OuterRule] = {
+    "backprop, first order": Backprop(),
+    "backprop": Backprop(first_order=False),
+    "backprop, 3 splits": Backprop(splits=3),
+    "reptile": Reptile(),
+    "implicit": Implicit(),
+    "pooled": Pooled(),
+}
+
+
+def spec_of(network: str) -> TaskSpec:
+    """Tasks of three classes that are the same in every task."""
+    features, build = NETWORKS[network]
+    return TaskSpec(
+        features,
+        Classification(tuple(range(CLASSES))),
+        build,
+        adapts="all",
+        inner=InnerLoop(steps=2, lr=0.05),
+        memory=Memory(support=8),
+    )
+
+
+def held(learner: Callable[[TaskSpec], Learner], spec: TaskSpec) -> Figure:
+    """How many promises a learner keeps on a network, or the one it breaks."""
+    try:
+        return len(check_learner(learner(spec), spec))
+    except CheckFailed as broken:
+        return f"BROKEN: {broken}"
+
+
+def moved(learner: Callable[[TaskSpec], Learner], spec: TaskSpec, rule: OuterRule) -> Figure:
+    """What became of a round: "moves", or why the pair is refused."""
+    if isinstance(rule, Implicit):
+        spec = replace(spec, inner=replace(spec.inner, proximal=1.0))
+    subject = learner(spec)
+    rng, count = np.random.default_rng(0), 80
+    y = rng.integers(0, CLASSES, count).astype(np.float32)
+    x = rng.random((count, spec.features.width), np.float32)
+    source = TaskEpisodes(Examples(x, y, np.arange(count) % 4, np.zeros(count)), shots=6, queries=9)
+    begun = start(subject, 0)
+    try:
+        state, rounds = fit(subject, rule, [source.draw(4, seed=0, step=0)], begun, FitSettings())
+    except EngineError:
+        return "refused"
+    still = all(torch.equal(state.params[name], begun.params[name]) for name in subject.learned)
+    return "moves" if rounds[0].applied and not still else "BROKEN: theta stays"
+
+
+def main() -> None:
+    """Check every cell of the matrix."""
+    asked = arguments(__doc__ or "")
+    torch.set_num_threads(1)
+    rows: list[list[Figure]] = []
+    figures: dict[str, Figure] = {}
+    for network in list(NETWORKS)[: 1 if asked.quick else None]:
+        for name, learner in LEARNERS.items():
+            spec = spec_of(network)
+            cells = [held(learner, spec), *(moved(learner, spec, rule) for rule in RULES.values())]
+            rows.append([f"{name} on {network}", *cells])
+            kept = zip(["promises", *RULES], cells, strict=True)
+            figures |= {f"conformance.{name}.{network}.{column}": cell for column, cell in kept}
+    show("Promises kept, and outer rules", ["", "promises", *RULES], rows)
+    write(asked.json, figures)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,55 @@
+"""Every learner keeps what learners keep, on every kind of target; `benchmarks.conformance` is the whole matrix."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
+
+import pytest
+
+from engine.checks import check_learner
+from engine.checks.learners import LEARNER_CHECKS
+from engine.checks.running import run
+from engine.features import Features, Numeric
+from engine.learners.base import Learner
+from engine.learners.matching import MatchingLearner
+from engine.learners.memory import MemoryLearner
+from engine.learners.prototype import PrototypeLearner
+from engine.learners.snail import SnailLearner
+from engine.learners.transformer import TransformerLearner
+from engine.models.mlp import mlp
+from engine.spec import Classification, Memory, Regression, TaskSpec
+
+NAMED = TaskSpec(
+    Features((Numeric("a"), Numeric("b"))),
+    Classification(("x", "y", "z")),
+    partial(mlp, hidden=(8,)),
+    memory=Memory(support=8),
+)
+EXCHANGEABLE = replace(NAMED, target=Classification(("x", "y", "z"), exchangeable=True))
+NUMBER = replace(NAMED, target=Regression(-1.0, 3.0))
+
+LEARNERS: dict[str, Callable[[TaskSpec], Learner]] = {
+    "prototype": partial(PrototypeLearner, width=4),
+    "matching": partial(MatchingLearner, width=4),
+    "matching, no context": partial(MatchingLearner, width=4, full_context=False),
+    "memory": partial(MemoryLearner, width=4, slots=16),
+    "snail": partial(SnailLearner, width=4, filters=4),
+    "transformer": partial(TransformerLearner, width=4, heads=2),
+}
+
+
+@pytest.mark.parametrize("name", LEARNERS)
+def test_in_a_stream_of_classes(name: str) -> None:
+    check_learner(LEARNERS[name](NAMED), NAMED)
+
+
+@pytest.mark.parametrize("name", LEARNERS)
+def test_in_episodes_whose_classes_are_numbered_anew(name: str) -> None:
+    run(LEARNER_CHECKS, LEARNERS[name](EXCHANGEABLE), EXCHANGEABLE)
+
+
+@pytest.mark.parametrize("name", [name for name in LEARNERS if name != "prototype"])
+def test_on_a_number(name: str) -> None:
+    run(LEARNER_CHECKS, LEARNERS[name](NUMBER), NUMBER)
