@@ -18,7 +18,7 @@ demo/baselines.npz:
 	$(MAKE) demo
 
 test: .venv
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile
 
 check: .venv
 	$(BIN)/ruff format --check .
@@ -33,6 +33,8 @@ format: .venv
 bench: .venv
 	$(BIN)/python -m benchmarks.stream
 	$(BIN)/python -m benchmarks.sinusoid
+	$(BIN)/python -m benchmarks.conformance
+	$(BIN)/python -m benchmarks.family
 
 .venv: pyproject.toml constraints.txt
 	$(PYTHON) -c "import sys; assert sys.version_info >= (3, 11), 'Reptide needs Python 3.11 or newer'"

@@ -32,10 +32,12 @@ def curves_in(files: Sequence[Path]) -> dict[str, Curve]:
 def drawn(curves: dict[str, Curve]) -> str:
     """The picture as SVG; each line is labelled at its end, the labels kept apart."""
     longest = max(points[-1][0] for points in curves.values())
+    low = min(points[1][1] for points in curves.values()) // 10 * 10  # what comes before is cut off below
     x = lambda minutes: LEFT + (WIDTH - LEFT - RIGHT) * minutes / longest  # noqa: E731
-    y = lambda percent: HEIGHT - BOTTOM - (HEIGHT - TOP - BOTTOM) * percent / 100  # noqa: E731
+    y = lambda percent: HEIGHT - BOTTOM - (HEIGHT - TOP - BOTTOM) * (percent - low) / (100 - low)  # noqa: E731
     parts = [f'<rect width="{WIDTH}" height="{HEIGHT}" fill="#fff"/>']
-    for percent in range(0, 101, 20):
+    parts.append(f'<clipPath id="plot"><rect width="{WIDTH}" height="{HEIGHT - BOTTOM}"/></clipPath>')
+    for percent in range(int(low), 101, 5):
         parts.append(f'<path d="M{LEFT} {y(percent):.1f}H{WIDTH - RIGHT}" stroke="#ddd"/>')
         parts.append(_text(LEFT - 8, y(percent) + 4, str(percent), "end"))
     for minutes in range(0, int(longest) + 1, 5):
@@ -46,7 +48,9 @@ def drawn(curves: dict[str, Curve]) -> str:
     lowest = TOP - 6.0
     for name, colour in zip(ends, COLOURS, strict=False):
         path = "L".join(f"{x(minutes):.1f} {y(percent):.1f}" for minutes, percent in curves[name])
-        parts.append(f'<path d="M{path}" fill="none" stroke="{colour}" stroke-width="1.8"/>')
+        parts.append(
+            f'<path d="M{path}" fill="none" stroke="{colour}" stroke-width="1.8" clip-path="url(#plot)"/>'
+        )
         minutes, percent = curves[name][-1]
         lowest = max(lowest + 14, y(percent) + 4)
         parts.append(_text(x(minutes) + 6, lowest, f"{name} {percent:.1f}", "start", colour))
