@@ -54,9 +54,11 @@ def meta_train(settings: Settings, passes: int, show: Callable[[int, Progress], 
         while worker.step() is not None:
             pass
         trainer = program.trainer
-        found, _ = Rounds(trainer, episodes).episodes_from(0, 0)
+        found = trainer.taught(Rounds(trainer, episodes).episodes_from(0, 0)[0])
         if not found:
-            raise ReptideError("no task of the input has a label, so there is nothing to train on")
+            raise ReptideError(
+                "no task of the input has a label, but for those held out, so there is nothing to train on"
+            )
         state = trainer.counted(found, start(trainer.learner, settings.run.seed))
         rounds: list[Round] = []
         for number in range(passes):

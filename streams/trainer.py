@@ -80,13 +80,16 @@ class Trainer:
         """
         _check_named(self.learner.spec.target, found)
         judges = [one.episode for one in found if held_out(one.task, self.held_out)]
-        taught = [one for one in found if not held_out(one.task, self.held_out)]
-        state = self.state(before)
+        taught, state = self.taught(found), self.state(before)
         candidate, rounds = self.take(taught, self.counted(taught, state))
         verdict = gate(self.learner, state.params, candidate.params, judges, self.batch)
         version = (before.version if before else 0) + 1
         published = self.publish(version, state if verdict.refused else candidate, consumed)
         return Advance(version, len(found), rounds, verdict, published)
+
+    def taught(self, found: Sequence[FoundEpisode]) -> list[FoundEpisode]:
+        """Episodes of tasks that are not held out."""
+        return [one for one in found if not held_out(one.task, self.held_out)]
 
     def counted(self, found: Sequence[FoundEpisode], state: TrainState) -> TrainState:
         """Count the new examples of episodes into the statistics; to be done once for each episode."""

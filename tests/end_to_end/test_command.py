@@ -166,5 +166,5 @@ def test_a_wrong_setting_is_one_sentence_that_names_its_path(folder: Path) -> No
 
 def test_show_config_prints_every_setting_in_force(folder: Path) -> None:
     shown = json.loads(reptide(folder, "show-config", "settings.toml", "--set", "inner.lr=0.25").stdout)
-    assert shown["inner"] == {"steps": 1, "lr": 0.25, "clip": 1.0}
+    assert shown["inner"] == {"steps": 1, "lr": 0.25, "clip": 1.0, "rates": "fixed", "proximal": 0.0}
     assert shown["outer"]["every"] == 128

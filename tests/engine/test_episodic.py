@@ -248,21 +248,19 @@ def test_progress_is_told_every_block():
     assert told == [(1, 4), (2, 4), (3, 4), (4, 4)]
 
 
-class FewUsers(TaskEpisodes):
-    """Says which user each episode is of."""
+class Untold:
+    """Draws what a source draws, and does not say which user an episode is of."""
 
-    def tasks(self, count, *, seed, step):
-        rng = np.random.default_rng((seed, step))
-        rounds = [rng.permutation(len(self._tasks)) for _ in range(-(-count // len(self._tasks)))]
-        return np.concatenate(rounds)[:count]
+    def __init__(self, source):
+        self.draw = source.draw
 
 
 def test_episodes_that_repeat_tasks_are_counted_as_so_many_tasks():
     target = Regression(-5, 5)
     spec = replace(spec_of(), target=target)
     wide, narrow = (
-        evaluate([guess(spec)], [Setting(5, kind(sums(), shots=5))], replace(FEW, episodes=200))
-        for kind in (FewUsers, TaskEpisodes)
+        evaluate([guess(spec)], [Setting(5, source)], replace(FEW, episodes=200))
+        for source in (TaskEpisodes(sums(), shots=5), Untold(TaskEpisodes(sums(), shots=5)))
     )
     assert wide.sizes == [{"shots": 5, "tasks": "held out", "episodes": 200, "drawn_from": 8}]
     assert narrow.sizes[0]["drawn_from"] is None
@@ -273,7 +271,7 @@ def test_episodes_that_repeat_tasks_are_counted_as_so_many_tasks():
 def test_one_task_alone_gives_no_interval_and_is_refused():
     spec = replace(spec_of(), target=Regression(-5, 5))
     with pytest.raises(EngineError, match="hold out more tasks"):
-        evaluate([guess(spec)], [Setting(5, FewUsers(sums(users=1), shots=5))], FEW)
+        evaluate([guess(spec)], [Setting(5, TaskEpisodes(sums(users=1), shots=5))], FEW)
 
 
 def test_ragged_support_sets_are_judged_as_they_are_alone():

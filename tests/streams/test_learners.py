@@ -12,7 +12,7 @@ import pytest
 from engine.learners.base import Learner
 from streams import wiring
 from streams.deployment import Deployment
-from streams.errors import SettingsError
+from streams.errors import ReptideError, SettingsError
 from streams.evaluation import scores_of
 from streams.inspect import describe_task
 from streams.logs.memory import Crash
@@ -115,6 +115,11 @@ def test_meta_training_publishes_a_theta_to_begin_with(streamed, tmp_path):
     settings = streamed.elsewhere(tmp_path)
     assert "version 1 of theta" in meta_train(settings, 1, lambda passes, progress: None)
     assert len(what_is_left(settings).versions) == 1
+
+
+def test_meta_training_trains_on_no_task_that_is_held_out(streamed, tmp_path):
+    with pytest.raises(ReptideError, match="but for those held out"):
+        meta_train(streamed.elsewhere(tmp_path, "outer.held_out=0.9999"), 1, lambda passes, progress: None)
 
 
 # What goes with what
