@@ -7,6 +7,11 @@ whose proximal term lambda/2 |phi - theta|^2 makes phi a function of theta, has 
 grow with the inner steps. What does not adapt moves by its plain gradient with phi in place, and by how it shifts
 phi: minus v / lambda times the mixed derivatives of the support loss. Not MAML, which differentiates the
 steps themselves and needs no proximal term.
+
+The formula knows nothing of steps that overshoot: in a sharp direction it holds that the support set decides, and
+makes v small, where phi in truth jumps to and fro. Trusted there, it sharpens the loss until no task can adapt
+(seen on sinusoids, within 300 rounds). So a task whose inner loop has not come to rest takes v = g, the first-order
+gradient, which pushes back.
 """
 
 from __future__ import annotations
@@ -18,16 +23,20 @@ import torch
 from torch import Tensor
 
 from engine.learners.base import Learner, flatten, losses, unflatten
+from engine.learners.gradient import GradientLearner
 from engine.outer.base import Report, gradient_of, leaves, query_loss, report, takes_steps
 from engine.types import EngineError, Episodes, Params
 
 TOLERANCE = 1e-5
 """A task's system is solved where its residual is this small a part of g."""
 
+REST = 0.5
+"""A task is at rest where the gradient that its inner loop descends has fallen to this part of where it began."""
+
 
 @dataclass(frozen=True)
 class Implicit:
-    """An `OuterRule` of at most so many `iterations` of conjugate gradient a task; with none it is FOMAML."""
+    """An `OuterRule` of at most so many `iterations` of conjugate gradient a task; with none v is g, as in FOMAML."""
 
     iterations: int = 5
 
@@ -37,34 +46,50 @@ class Implicit:
 
     def __call__(self, learner: Learner, meta: Params, episodes: Episodes) -> tuple[Params, Report]:
         """Pseudo-gradient of every learned parameter."""
-        pull = takes_steps(learner, "Implicit").spec.inner.proximal
-        if not pull:
-            raise EngineError(
-                "Implicit needs an inner loop that a proximal term holds near theta; set inner.proximal above 0"
-            )
+        stepping = takes_steps(learner, "Implicit")
+        pull = _held(stepping)
         theta = leaves({name: meta[name] for name in learner.learned})
         values = {**meta, **theta}
         phi = flatten(learner.adapt(meta, episodes.support)).requires_grad_()
-        start = flatten({name: meta[name].unsqueeze(0) for name in learner.fast_shapes})
-        fast = unflatten(learner.fast_shapes, phi)
-        after = query_loss(learner, values, fast, episodes)
+        after = query_loss(learner, values, unflatten(learner.fast_shapes, phi), episodes)
         plain = gradient_of(after, {**theta, "phi": phi})
-        # A task that kept theta, empty or diverged, came to no rest: its phi is theta, and its v is g.
-        moved = (phi != start).any(1)
-        inner = (losses(learner, values, fast, episodes.support) * moved).sum()
-        (slope,) = torch.autograd.grad(inner, phi, create_graph=True)
-
-        def bend(p: Tensor) -> Tensor:
-            """H p / lambda; tasks share nothing, so one backward pass is a product for each."""
-            (curved,) = torch.autograd.grad(slope, phi, p, retain_graph=True)
-            return curved / pull
-
-        v = solved(bend, plain.pop("phi"), self.iterations)
-        mixed = torch.autograd.grad(slope, list(theta.values()), -v / pull, materialize_grads=True)
-        moves = {name: plain[name] + shift for name, shift in zip(theta, mixed, strict=True)}
-        total = unflatten(learner.fast_shapes, v.sum(0, keepdim=True))
-        moves |= {name: value.squeeze(0) for name, value in total.items()}
+        slope = _slope(stepping, values, phi, episodes)
+        # Tasks share nothing, so one backward pass is a product with each task's own Hessian.
+        v = solved(lambda p: _backward(slope, [phi], p)[0] / pull, plain.pop("phi"), self.iterations)
+        shifts = _backward(slope, list(theta.values()), -v / pull)
+        moves = {name: plain[name] + shift for name, shift in zip(theta, shifts, strict=True)}
+        adapting = unflatten(learner.fast_shapes, v.sum(0, keepdim=True))
+        moves |= {name: value.squeeze(0) for name, value in adapting.items()}
         return moves, report(learner, meta, episodes, after.detach())
+
+
+def _held(learner: GradientLearner) -> float:
+    """The lambda of an inner loop that has one."""
+    if not learner.spec.inner.proximal:
+        raise EngineError(
+            "Implicit needs an inner loop that a proximal term holds near theta; set inner.proximal above 0"
+        )
+    return learner.spec.inner.proximal
+
+
+def _slope(learner: GradientLearner, values: Params, phi: Tensor, episodes: Episodes) -> Tensor:
+    """Gradient [U, F] of the support losses at phi, to be differentiated again; 0 for a task not at rest."""
+    theta = flatten({name: values[name].detach().unsqueeze(0) for name in learner.fast_shapes})
+    theta = theta.expand_as(phi).clone().requires_grad_()
+
+    def slope(at: Tensor, create_graph: bool) -> Tensor:
+        each = losses(learner, values, unflatten(learner.fast_shapes, at), episodes.support)
+        return torch.autograd.grad(each.sum(), at, create_graph=create_graph)[0]
+
+    here = slope(phi, True)
+    left = here.detach() + learner.spec.inner.proximal * (phi - theta).detach()
+    rests = left.norm(dim=1) <= REST * slope(theta, False).norm(dim=1)
+    at_rest: Tensor = here * rests.unsqueeze(1)
+    return at_rest
+
+
+def _backward(slope: Tensor, inputs: list[Tensor], rows: Tensor) -> tuple[Tensor, ...]:
+    return torch.autograd.grad(slope, inputs, rows, retain_graph=True, materialize_grads=True)
 
 
 def solved(bend: Callable[[Tensor], Tensor], b: Tensor, iterations: int) -> Tensor:

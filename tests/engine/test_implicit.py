@@ -22,10 +22,10 @@ LAMBDA = 0.5
 
 
 @cache
-def logistic(steps: int = 24, proximal: float = LAMBDA) -> GradientLearner:
+def logistic(steps: int = 24, proximal: float = LAMBDA, lr: float = 1.0) -> GradientLearner:
     """A logistic regression a task, on a number and an embedded category; the embedding does not adapt."""
     features = Features((Numeric("amount"), Category("country", buckets=4, embedding=2)))
-    inner = InnerLoop(steps, lr=1.0, clip=1e6, proximal=proximal)
+    inner = InnerLoop(steps, lr, clip=1e6, proximal=proximal)
     return GradientLearner(TaskSpec(features, Classification((0, 1)), nn.Linear, adapts="all", inner=inner))
 
 
@@ -84,6 +84,12 @@ def test_without_iterations_what_adapts_moves_as_under_the_first_order_rule() ->
     theta = theta_of(subject)
     gradient, _ = Implicit(iterations=0)(subject, theta, cases)
     assert_same(adapting(subject, gradient), adapting(subject, Backprop()(subject, theta, cases)[0]))
+
+
+def test_tasks_not_yet_at_rest_move_theta_by_their_first_order_gradient() -> None:
+    subject, cases = logistic(steps=2, lr=0.05), episodes()
+    theta = theta_of(subject)
+    assert_same(Implicit()(subject, theta, cases)[0], Backprop()(subject, theta, cases)[0])
 
 
 def test_a_task_that_diverged_moves_theta_by_its_plain_gradient() -> None:
