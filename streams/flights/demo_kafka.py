@@ -18,6 +18,7 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 from threading import Event
 from time import monotonic, perf_counter, sleep
+from types import FrameType
 from typing import Any
 
 import orjson
@@ -82,7 +83,7 @@ def run_demo_kafka(out: Path, embedded: Path, rate: float, console: Console) -> 
     for folder in ("broker", "redis", "outputs"):
         shutil.rmtree(out / folder, ignore_errors=True)
     with (
-        _ended_by_sigterm(),
+        _ended_by_signals() as asked,
         tansu(out / "broker") as broker,
         redis_server(out / "redis", *REDIS) as redis,
     ):
@@ -90,7 +91,7 @@ def run_demo_kafka(out: Path, embedded: Path, rate: float, console: Console) -> 
         deployment = Deployment(load_settings(config, os.environ))
         create(deployment.connection, deployment.topics, PARTITIONS, replication=1)
         with processes(ROLES, config) as running:
-            totals = _stream(deployment, _flights(deployment, embedded), rate, running, console)
+            totals = _stream(deployment, _flights(deployment, embedded), rate, running, console, asked)
         with console.status("reading the scores"):
             write_scores(deployment, _flights(deployment, embedded), out)
         with console.status("folding the topics again under the adoptions that Redis recorded"):
@@ -119,7 +120,12 @@ def _flights(deployment: Deployment, embedded: Path) -> ReplayLog:
 
 
 def _stream(
-    deployment: Deployment, log: ReplayLog, rate: float, running: Sequence[Role], console: Console
+    deployment: Deployment,
+    log: ReplayLog,
+    rate: float,
+    running: Sequence[Role],
+    console: Console,
+    asked: Event,
 ) -> Progress:
     """Send every event, and wait until the rows have counted them all."""
     names, total = deployment.kafka.inputs, log.end()
@@ -131,6 +137,8 @@ def _stream(
         try:
             for totals in _looks(deployment, total):
                 show(sent[-1], totals)
+                if asked.is_set():
+                    raise KeyboardInterrupt
                 for one in running:
                     one.check()
                 if sending.done():
@@ -252,10 +260,18 @@ def _verdict(gaps: dict[str, float], differing: Sequence[str], rows: int) -> str
 
 
 @contextmanager
-def _ended_by_sigterm() -> Iterator[None]:
-    """SIGTERM ends this process as Ctrl-C does, and so whatever it has started."""
-    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+def _ended_by_signals() -> Iterator[Event]:
+    """SIGTERM ends it as Ctrl-C does; and either is remembered, since an exception inside a callback may be lost."""
+    asked = Event()
+
+    def ask(number: int, frame: FrameType | None) -> None:
+        """Remember, and interrupt."""
+        asked.set()
+        signal.default_int_handler(number, frame)
+
+    before = {number: signal.signal(number, ask) for number in (signal.SIGTERM, signal.SIGINT)}
     try:
-        yield
+        yield asked
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
