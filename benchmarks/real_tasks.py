@@ -65,7 +65,7 @@ class Budget:
     blocks: int | None = None
 
 
-QUICK = Budget(2, 2, outer_rates=(1e-3,), steps=1, step_sizes=(0.1,), folds=1, blocks=2)
+QUICK = Budget(2, 2, outer_rates=(1e-3,), steps=1, step_sizes=(0.1,), folds=1, blocks=3)
 
 
 @dataclass(frozen=True)
