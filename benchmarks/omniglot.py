@@ -61,6 +61,9 @@ BLOCK = 10
 
 
 FAST_CONV4 = partial(conv4, precision="bfloat16")
+STRIDED_CONV4 = partial(conv4, strided=True, norm="group", head="zero")
+TWO_STEPS = InnerLoop(steps=2, lr=0.1, clip=10)
+"""For what adapts by gradient steps."""
 
 
 @dataclass(frozen=True)
@@ -104,36 +107,45 @@ RECIPES: dict[str, Recipe] = {
     "maml-fc": Recipe(
         GradientLearner,
         Backprop(first_order=False),
-        rounds=12_000,
-        lr=1e-3,
-        tasks=8,
-        network=partial(mlp, hidden=(256, 128, 64, 64)),
-        inner=InnerLoop(steps=3, lr=0.1, clip=10),
+        rounds=20_000,
+        lr=4e-3,
+        tasks=16,
+        queries=4,
+        network=partial(mlp, hidden=(256, 128, 64, 64), head="zero"),
+        inner=TWO_STEPS,
         judged=((5, 1),),
     ),
     "maml": Recipe(
         GradientLearner,
         Backprop(first_order=False),
-        rounds=600,
-        lr=1e-3,
-        inner=InnerLoop(steps=3, lr=0.01, clip=10),
+        rounds=2_000,
+        lr=4e-3,
+        tasks=32,
+        queries=2,
+        network=STRIDED_CONV4,
+        inner=TWO_STEPS,
         judged=((5, 1),),
     ),
     "fomaml": Recipe(
         GradientLearner,
         Backprop(),
-        rounds=1_300,
-        lr=2e-3,
-        inner=InnerLoop(steps=3, lr=0.01, clip=10),
+        rounds=6_000,
+        lr=4e-3,
+        tasks=32,
+        queries=2,
+        network=STRIDED_CONV4,
+        inner=TWO_STEPS,
         judged=((5, 1),),
     ),
     "reptile": Recipe(
         GradientLearner,
-        Reptile(steps=6, minibatches=3),
-        rounds=1_000,
-        lr=1e-3,
-        queries=9,
-        inner=InnerLoop(steps=3, lr=0.01, clip=10),
+        Reptile(steps=4, minibatches=2),
+        rounds=6_000,
+        lr=4e-3,
+        tasks=16,
+        queries=3,
+        network=STRIDED_CONV4,
+        inner=TWO_STEPS,
         judged=((5, 1),),
     ),
 }

@@ -11,6 +11,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
+from engine.models.heads import Head, linear
 from engine.types import EngineError
 
 Precision = Literal["float32", "bfloat16"]
@@ -46,12 +47,13 @@ class ImageNetwork(nn.Module):
         features: int,
         outputs: int,
         precision: Precision = "float32",
+        head: Head = "random",
     ) -> None:
         super().__init__()
         self.in_bfloat16 = precision == "bfloat16"
         self.shape = (channels, side, side)
         self.body = body
-        self.head = nn.Linear(features, outputs)
+        self.head = linear(head, features, outputs)
 
     def forward(self, x: Tensor) -> Tensor:
         """Compute outputs, each image by itself."""

@@ -10,14 +10,23 @@ from collections.abc import Sequence
 
 from torch import nn
 
+from engine.models.heads import Head, last, linear
 from engine.models.norms import Norm, row_norm
 
 
-def mlp(inputs: int, outputs: int, hidden: Sequence[int] = (64, 64), norm: Norm = "layer") -> nn.Module:
+def mlp(
+    inputs: int,
+    outputs: int,
+    hidden: Sequence[int] = (64, 64),
+    norm: Norm = "layer",
+    head: Head = "random",
+) -> nn.Module:
     """Linear, norm and ReLU per hidden layer, then a linear head."""
     layers: list[nn.Module] = []
     width = inputs
     for size in hidden:
         layers += [nn.Linear(width, size), row_norm(norm, size), nn.ReLU()]
         width = size
-    return nn.Sequential(*layers, nn.Linear(width, outputs))
+    if layers:
+        layers[-1] = last(head, layers[-1])
+    return nn.Sequential(*layers, linear(head, width, outputs))

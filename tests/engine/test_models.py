@@ -209,6 +209,38 @@ def test_conv4_has_64_filters_and_the_features_of_the_papers(side, channels, fea
     assert model(rows(1, channels * side * side)).shape == (1, 5)
 
 
+@pytest.mark.parametrize(("side", "features"), [(28, 4), (32, 4), (33, 9)])
+def test_strided_conv4_halves_by_its_convolutions(side, features):
+    model, x = conv4(side * side, 5, width=8, norm="group", strided=True), rows(3, side * side)
+    params, y = dict(model.named_parameters()), x.view(3, 1, side, side)
+    for block in range(4):
+        weight, bias, scale, shift = (
+            params[f"body.{block}.{part}"] for part in ("0.weight", "0.bias", "1.weight", "1.bias")
+        )
+        y = F.relu(F.group_norm(F.conv2d(y, weight, bias, stride=2, padding=1), 1, scale, shift))
+    assert params["head.weight"].shape == (5, 8 * features)
+    assert_close(model(x), F.linear(y.flatten(1), params["head.weight"], params["head.bias"]))
+
+
+@pytest.mark.parametrize("network", [partial(mlp, hidden=(8, 16)), partial(conv4, width=8)])
+def test_a_step_from_a_zero_head_is_a_nearest_mean_classifier(network):
+    model, x, y = network(28 * 28, 3, head="zero"), rows(6, 28 * 28), torch.tensor([0, 1, 2, 0, 1, 2])
+    assert not model(x).any()
+    head = [module for module in model.modules() if isinstance(module, nn.Linear)][-1]
+    features = []
+    head.register_forward_hook(lambda _, inputs, __: features.append(inputs[0].detach()))
+    gradient = torch.autograd.grad(F.cross_entropy(model(x), y), head.weight)[0]
+    means = torch.stack([features[0][y == label].mean(0) for label in range(3)])
+    assert_close(-3 * gradient, means - features[0].mean(0))
+    assert (features[0] < 0).any()
+
+
+def test_a_head_that_does_not_exist_is_refused():
+    for network in (mlp, conv4):
+        with pytest.raises(EngineError, match="head must be 'random' or 'zero', got 'none'"):
+            network(28 * 28, 3, head="none")
+
+
 def test_resnet12_has_twelve_convolutions_beside_its_shortcuts():
     model = resnet12(3 * 84 * 84, 5, channels=3)
     convolutions = [m for m in model.modules() if isinstance(m, nn.Conv2d)]
