@@ -21,7 +21,7 @@ from math import ceil
 from torch import nn
 
 from engine.models.heads import Head, last
-from engine.models.images import ImageNetwork, Precision, side_of
+from engine.models.images import ImageNetwork, Precision, shape_of
 from engine.models.norms import Norm, image_norm
 
 BLOCKS = 4
@@ -30,19 +30,18 @@ BLOCKS = 4
 def conv4(
     inputs: int,
     outputs: int,
-    channels: int = 1,
     width: int = 64,
     norm: Norm = "layer",
     precision: Precision = "float32",
     strided: bool = False,
     head: Head = "random",
 ) -> nn.Module:
-    """Build for square images of `channels`, flattened channel by channel; `width` filters a block."""
-    side = side_of(inputs, channels, smallest=2**BLOCKS)
-    blocks = [_block(width if block else channels, width, norm, strided) for block in range(BLOCKS)]
+    """Build for square images, grey or of three colours, flattened channel by channel; `width` filters a block."""
+    shape = shape_of(inputs, smallest=2**BLOCKS)
+    blocks = [_block(width if block else shape.channels, width, norm, strided) for block in range(BLOCKS)]
     blocks[-1][-1] = last(head, blocks[-1][-1])
-    left = ceil(side / 2**BLOCKS) if strided else side >> BLOCKS
-    return ImageNetwork(channels, side, nn.Sequential(*blocks), width * left**2, outputs, precision, head)
+    left = ceil(shape.side / 2**BLOCKS) if strided else shape.side >> BLOCKS
+    return ImageNetwork(shape, nn.Sequential(*blocks), width * left**2, outputs, precision, head)
 
 
 def _block(channels: int, width: int, norm: Norm, strided: bool) -> nn.Sequential:

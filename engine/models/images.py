@@ -6,7 +6,7 @@ An image is a row of channels x side x side numbers, channel by channel, as ever
 from __future__ import annotations
 
 from math import isqrt
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -16,20 +16,36 @@ from engine.types import EngineError
 
 Precision = Literal["float32", "bfloat16"]
 
+CHANNELS = (1, 3)
 
-def side_of(inputs: int, channels: int, smallest: int) -> int:
-    """Side of the square images that `inputs` numbers hold; at least `smallest`, what the body halves to 1."""
-    side = isqrt(inputs // channels) if channels > 0 else 0
-    if inputs != channels * side * side:
+
+class ImageShape(NamedTuple):
+    """Channels, and side of the square."""
+
+    channels: int
+    side: int
+
+
+def shape_of(inputs: int, smallest: int) -> ImageShape:
+    """Shape of the grey or colour images that `inputs` numbers hold: no square is three squares.
+
+    Raises:
+        EngineError: they hold neither, or images of a side below `smallest`, what the body halves to 1.
+
+    """
+    found = [ImageShape(channels, isqrt(inputs // channels)) for channels in CHANNELS]
+    fitting = [shape for shape in found if inputs and shape.channels * shape.side**2 == inputs]
+    if not fitting:
         raise EngineError(
-            f"{inputs} inputs are no square images of {channels} channels; set `channels`, or scale the "
-            "images to squares before they are encoded"
+            f"{inputs} inputs are no square images of 1 or 3 channels; scale the images to squares before they "
+            "are encoded"
         )
-    if side < smallest:
+    (shape,) = fitting
+    if shape.side < smallest:
         raise EngineError(
-            f"images of side {side} are too small: this network halves them, from {smallest} on"
+            f"images of side {shape.side} are too small: this network halves them, from {smallest} on"
         )
-    return side
+    return shape
 
 
 class ImageNetwork(nn.Module):
@@ -41,8 +57,7 @@ class ImageNetwork(nn.Module):
 
     def __init__(
         self,
-        channels: int,
-        side: int,
+        shape: ImageShape,
         body: nn.Sequential,
         features: int,
         outputs: int,
@@ -51,7 +66,7 @@ class ImageNetwork(nn.Module):
     ) -> None:
         super().__init__()
         self.in_bfloat16 = precision == "bfloat16"
-        self.shape = (channels, side, side)
+        self.shape = (shape.channels, shape.side, shape.side)
         self.body = body
         self.head = linear(head, features, outputs)
 

@@ -14,7 +14,7 @@ from itertools import pairwise
 
 from torch import Tensor, nn
 
-from engine.models.images import ImageNetwork, side_of
+from engine.models.images import ImageNetwork, shape_of
 from engine.models.norms import Norm, image_norm
 
 SLOPE = 0.1
@@ -25,16 +25,17 @@ REDUCTION = 16
 def resnet12(
     inputs: int,
     outputs: int,
-    channels: int = 1,
     widths: Sequence[int] = (64, 160, 320, 640),
     norm: Norm = "layer",
     excitation: bool = False,
 ) -> nn.Module:
-    """Build for square images of `channels`, flattened channel by channel; a block for each width."""
-    side = side_of(inputs, channels, smallest=2 ** len(widths))
-    blocks = [_Residual(before, after, norm, excitation) for before, after in pairwise((channels, *widths))]
+    """Build for square images, grey or of three colours, flattened channel by channel; a block for each width."""
+    shape = shape_of(inputs, smallest=2 ** len(widths))
+    blocks = [
+        _Residual(before, after, norm, excitation) for before, after in pairwise((shape.channels, *widths))
+    ]
     body = nn.Sequential(*blocks, nn.AdaptiveAvgPool2d(1))
-    return ImageNetwork(channels, side, body, widths[-1], outputs)
+    return ImageNetwork(shape, body, widths[-1], outputs)
 
 
 class _Residual(nn.Module):

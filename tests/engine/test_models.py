@@ -39,7 +39,7 @@ NETWORKS = {
     "conv4, group": (partial(conv4, width=8, norm="group"), 256),
     "conv4, instance": (partial(conv4, width=4, norm="instance"), 256),
     "resnet12": (partial(resnet12, widths=(4, 4)), 16),
-    "resnet12, excitation": (partial(resnet12, widths=(4,), channels=3, excitation=True), 12),
+    "resnet12, excitation": (partial(resnet12, widths=(4,), excitation=True), 12),
     "tabular": (partial(tabular, width=8, blocks=1), 3),
     "transformer": (partial(transformer, width=4, depth=1, heads=2), 2),
 }
@@ -204,7 +204,7 @@ def test_conv4_is_four_blocks_of_convolution_norm_relu_and_maximum():
 
 @pytest.mark.parametrize(("side", "channels", "features"), [(28, 1, 64), (84, 3, 1600)])
 def test_conv4_has_64_filters_and_the_features_of_the_papers(side, channels, features):
-    model = conv4(channels * side * side, 5, channels=channels)
+    model = conv4(channels * side * side, 5)
     assert model.get_parameter("head.weight").shape == (5, features)
     assert model(rows(1, channels * side * side)).shape == (1, 5)
 
@@ -242,7 +242,7 @@ def test_a_head_that_does_not_exist_is_refused():
 
 
 def test_resnet12_has_twelve_convolutions_beside_its_shortcuts():
-    model = resnet12(3 * 84 * 84, 5, channels=3)
+    model = resnet12(3 * 84 * 84, 5)
     convolutions = [m for m in model.modules() if isinstance(m, nn.Conv2d)]
     assert len([m for m in convolutions if m.kernel_size == (3, 3)]) == 12
     assert model.get_parameter("head.weight").shape == (5, 640)
@@ -270,19 +270,15 @@ def test_channels_are_innermost_in_memory_on_a_cpu_only():
     assert ChannelsLast.apply(torch.empty(2, 3, 4, 4, device="meta")).is_contiguous()
 
 
-@pytest.mark.parametrize("inputs", [783, 2 * 784])
+@pytest.mark.parametrize("inputs", [0, 783, 2 * 784])
 def test_rows_that_are_no_square_images_are_refused(inputs):
-    with pytest.raises(
-        EngineError, match=rf"{inputs} inputs are no square images of 1 channels; set `channels`"
-    ):
+    with pytest.raises(EngineError, match=rf"{inputs} inputs are no square images of 1 or 3 channels"):
         conv4(inputs, 5)
 
 
 def test_images_too_small_for_the_network_are_refused():
     with pytest.raises(EngineError, match=r"side 15 are too small: .*from 16 on"):
         conv4(15 * 15, 5)
-    with pytest.raises(EngineError, match="no square images of 0 channels"):
-        resnet12(784, 5, channels=0)
 
 
 # Rows
