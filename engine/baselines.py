@@ -83,7 +83,7 @@ def baselines(
     unadapted = _beginning(plain, examples, training.seed)
     pooled = _pooled(plain, examples, source, training, progress)
     stepping = (
-        Contender("random initialization", GradientLearner, plain, unadapted, "untrained; all adapts"),
+        Contender("random initialization", GradientLearner, plain, unadapted, "untrained; all adapts", False),
         Contender("transfer", GradientLearner, head, pooled, "pooled training; the head adapts"),
         Contender("fine-tuning", GradientLearner, plain, pooled, "pooled training; all adapts"),
     )
@@ -128,14 +128,18 @@ def _untrained(spec: TaskSpec, examples: Examples, seed: int) -> list[Contender]
     """Baselines without a network."""
     target = spec.target
     if isinstance(target, Regression):
-        return [Contender("support mean", SupportGuess, spec, {}, "says the mean of the support set")]
+        return [Contender("support mean", SupportGuess, spec, {}, "says the mean of the support set", False)]
     # Nothing is known of a class but its examples, even where it is the same class in every task.
     raw = replace(spec, target=replace(target, exchangeable=True), network=_as_it_is)
     build = partial(PrototypeLearner, width=spec.features.front_end().width)
     theta = with_statistics(build(raw), start(build(raw), seed), torch.from_numpy(examples.x)).params
     return [
-        Contender("nearest mean", build, raw, theta, "the class whose mean of raw features is nearest"),
-        Contender("majority class", SupportGuess, spec, {}, "the class most frequent in the support set"),
+        Contender(
+            "nearest mean", build, raw, theta, "the class whose mean of raw features is nearest", False
+        ),
+        Contender(
+            "majority class", SupportGuess, spec, {}, "the class most frequent in the support set", False
+        ),
     ]
 
 

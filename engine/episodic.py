@@ -7,7 +7,7 @@ rival what was built to beat them). Every contender meets the same episodes, so 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, replace
 from typing import NamedTuple, Protocol, runtime_checkable
 
@@ -58,6 +58,8 @@ class Contender:
     theta: Params
     note: str = ""
     """What it is, in a line."""
+    trained: bool = True
+    """Whether theta comes of training tasks; what does not cannot have memorised them."""
 
 
 @dataclass(frozen=True)
@@ -157,6 +159,7 @@ def evaluate(
                 lambda: progress(next(done), total))
         for shots, tasks, source in sides
     ]  # fmt: skip
+    trained = {contender.name for contender in contenders if contender.trained}
     return EpisodicReport(
         metric=metrics[0],
         reference=judging.reference,
@@ -165,7 +168,7 @@ def evaluate(
         seed=judging.seed,
         sizes=[_size(scores) for scores in found],
         judgements=[j for scores in found for j in _judgements(scores, metrics, judging.reference)],
-        gaps=[gap for scores in found for gap in _gaps(scores, found, metrics[0])],
+        gaps=[gap for scores in found for gap in _gaps(scores, found, metrics[0], trained)],
         episodes=_pictures(entrants, settings[0], judging),
     )
 
@@ -244,11 +247,11 @@ def _judgements(scores: Scores, metrics: Sequence[Metric], reference: str) -> It
             )
 
 
-def _gaps(training: Scores, found: Sequence[Scores], metric: Metric) -> Iterator[Gap]:
-    """Set what training tasks yielded beside held-out tasks of as many shots."""
+def _gaps(training: Scores, found: Sequence[Scores], metric: Metric, trained: Set[str]) -> Iterator[Gap]:
+    """Set what training tasks yielded, of contenders that were trained, beside held-out tasks of as many shots."""
     if training.tasks == "training":
         held_out = next(s for s in found if (s.shots, s.tasks) == (training.shots, "held out"))
-        for way in (way for way in held_out.values if way.headline):
+        for way in (way for way in held_out.values if way.headline and way.contender in trained):
             sides = [(side.values[way][0], side.task) for side in (training, held_out)]
             if all(np.isfinite(values).all() for values, _ in sides):
                 yield gap_of(way.contender, held_out.shots, metric, *sides)

@@ -322,6 +322,8 @@ def test_a_contender_that_memorises_parts_and_an_honest_one_does_not():
     assert not gaps["guess"]["parts"]
     honest = [prototypes(spec), guess(spec)]
     assert not any(gap["parts"] for gap in evaluate(honest, [setting], FEW).gaps)
+    untrained = replace(memory, trained=False)
+    assert [gap["contender"] for gap in evaluate([untrained, guess(spec)], [setting], FEW).gaps] == ["guess"]
 
 
 def test_a_difference_within_the_margin_is_no_warning_however_sure():
