@@ -19,7 +19,6 @@ import torch
 from torch import nn
 
 from engine.features import Features, Numeric, Text
-from engine.models.heads import linear as head
 from engine.spec import Classification, Memory, TaskSpec
 from engine.task_source import ClassEpisodes, Examples, TaskEpisodes, TaskSource
 from engine.types import Batch, Episodes, Float32, Int64
@@ -182,11 +181,8 @@ def _intents(title: str, rows: pl.DataFrame, validation: int, episodes: int) -> 
 
 
 def linear(inputs: int, outputs: int) -> nn.Module:
-    """One layer above a bag of n-grams, whose mean is too small for a layer's bias without normalisation.
-
-    It begins at zero, as the new head of fine-tuning does.
-    """
-    return nn.Sequential(nn.LayerNorm(inputs, elementwise_affine=False), head("zero", inputs, outputs))
+    """One layer above a bag of n-grams, whose mean is too small for a layer's bias without normalisation."""
+    return nn.Sequential(nn.LayerNorm(inputs, elementwise_affine=False), nn.Linear(inputs, outputs))
 
 
 def splits(examples: Examples, folds: int, validation: int) -> Iterator[Tasks]:
