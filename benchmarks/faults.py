@@ -34,9 +34,7 @@ from streams.logs.kafka_topics import create
 from streams.servers import redis_server, tansu
 from streams.settings import load_settings
 
-CONFIG = """
-stream = "faults"
-
+SMALL_TASKS = """
 [[features]]
 encoder = "numeric"
 name = "a"
@@ -74,22 +72,27 @@ every = 64
 batch = 16
 lr = 0.05
 support_rate = 0.7
+"""
+"""Tasks that adapt, alarm and expire often, as any configuration declares them."""
 
+CONFIG = f"""
+stream = "faults"
+{SMALL_TASKS}
 [run]
 batch = 256
 
 [kafka]
-bootstrap = ["{broker}"]
+bootstrap = ["{{broker}}"]
 session_timeout_s = 6
 delivery_timeout_s = 10
 
 [redis]
-url = "redis://{redis}/0"
+url = "redis://{{redis}}/0"
 
 [service]
 publish_every_s = 2
 """
-"""Small tasks that adapt, alarm and expire often; each partition passes a point of adoption every second or two."""
+"""Each partition passes a point of adoption every second or two."""
 
 PARTITIONS = 6
 WORKERS = 3

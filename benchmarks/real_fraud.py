@@ -35,10 +35,8 @@ JULY_S = 91.0 * DAY_S
 """Choices and training end here, counted from April 1, and the test begins."""
 
 SUPPORT, QUERIES, FEWEST = 64, 32, 8
-TRAINING, CHOOSING, JUDGED = 400, 150, 600
-"""Customers, drawn at random from all."""
-
-EPISODES = 1800
+TRAINING, CHOOSING = 400, 750
+"""Customers, drawn at random from all; the others are judged on, an episode of each."""
 
 
 @dataclass(frozen=True)
@@ -102,16 +100,14 @@ def fraud() -> RealSet:
     def folds() -> Iterator[Fold]:
         examples = transactions()
         order = np.random.default_rng(SEED).permutation(np.unique(examples.task))
-        training, choosing, judged = np.split(
-            order[: TRAINING + CHOOSING + JUDGED], [TRAINING, TRAINING + CHOOSING]
-        )
+        training, choosing, judged = np.split(order, [TRAINING, TRAINING + CHOOSING])
         early = examples.take(examples.time_s < JULY_S)
         mine = of_tasks(early, training)
         yield Fold(
             mine,
             FullSupport(DelayedEpisodes(mine), SUPPORT),
-            drawn(DelayedEpisodes(of_tasks(early, choosing)), SUPPORT, 450, VALIDATION),
-            drawn(DelayedEpisodes(of_tasks(examples, judged), JULY_S), SUPPORT, EPISODES, TEST),
+            drawn(DelayedEpisodes(of_tasks(early, choosing)), SUPPORT, len(choosing), VALIDATION),
+            drawn(DelayedEpisodes(of_tasks(examples, judged), JULY_S), SUPPORT, len(judged), TEST),
         )
 
     title = f"Fraud handbook, other customers and later months, last {SUPPORT} labels known, log loss (nats)"

@@ -2,64 +2,32 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from functools import partial
 
 import pytest
 import torch
 from torch import Tensor, nn
 
-from engine.features import Features, Numeric
-from engine.learners.embedding import EmbeddingLearner
 from engine.learners.memory import DECAY, MemoryLearner
-from engine.models.mlp import mlp
-from engine.outer.backprop import Backprop
-from engine.spec import Classification, Memory, Regression, TaskSpec
-from engine.train import FitSettings, fit, start
-from engine.types import Batch, EngineError, Episodes, Fast, Params
-
-EXCHANGEABLE = Classification((0, 1, 2), exchangeable=True)
-TARGETS = {"classes": Classification((0, 1, 2)), "exchangeable": EXCHANGEABLE, "number": Regression(-1, 3)}
-COLUMNS = 8
-SPEC = TaskSpec(
-    Features(tuple(Numeric(f"x{i}") for i in range(COLUMNS))),
-    EXCHANGEABLE,
-    network=partial(mlp, hidden=(32,)),
-    memory=Memory(support=6),
+from engine.types import Batch, EngineError, Fast, Params
+from tests.engine.embedding_learners import (
+    WIDE,
+    accuracies_before_and_after_training,
+    adapted,
+    assert_an_example_met_again_is_given_its_label,
+    assert_close,
+    assert_filling_up_changes_nothing,
+    assert_gradients_are_finite_without_examples,
+    assert_queries_are_apart_and_leave_no_trace,
+    first,
+    outputs,
+    stirred,
+    wide,
 )
 
 
 def learner(**changes: int) -> MemoryLearner:
-    return MemoryLearner(SPEC, **{"width": 8, "slots": 4, "reads": 2, **changes})
-
-
-def disturbed(theta: Params) -> Params:
-    """Theta with nothing at zero, as after some training."""
-    g = torch.Generator().manual_seed(5)
-    return {name: value + 0.2 * torch.randn(value.shape, generator=g) for name, value in theta.items()}
-
-
-def adapted(subject: EmbeddingLearner, theta: Params, batch: Batch) -> Fast:
-    """What `adapt` returns, without recording it first: that takes longer than these tests."""
-    return subject.adapt_differentiably(theta, batch, second_order=False)
-
-
-def support(tasks: int = 3, examples: int = 6, seed: int = 0) -> Batch:
-    g = torch.Generator().manual_seed(seed)
-    x = torch.randn(tasks, examples, COLUMNS, generator=g)
-    y = torch.randint(3, (tasks, examples), generator=g).float()
-    return Batch(x, y, torch.full((tasks, examples), 1 / max(examples, 1)))
-
-
-def first(batch: Batch, count: int) -> Batch:
-    """The same tensors with only so many examples present; what fills the rest is not a number."""
-    present = torch.arange(batch.y.shape[1]) < count
-    weight = present.float().expand_as(batch.y) / count
-    return Batch(batch.x.where(present[:, None], torch.nan), batch.y.where(present, torch.nan), weight)
-
-
-def assert_close(a: Tensor, b: Tensor) -> None:
-    torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-5)
+    return MemoryLearner(WIDE, **{"width": 8, "slots": 4, "reads": 2, **changes})
 
 
 class WrittenOut:
@@ -119,7 +87,7 @@ class WrittenOut:
 @torch.no_grad()
 def test_it_remembers_and_answers_what_the_equations_say_written_out_for_one_task() -> None:
     subject = learner()
-    theta, batch, queries = disturbed(subject.init(0)), support(), support(seed=1).x
+    theta, batch, queries = stirred(subject), wide(), wide(seed=1).x
     keys, asked = (subject.embed(theta, x) for x in (batch.x, queries))
     outputs = subject.predict(theta, fast := adapted(subject, theta, batch), queries)
     for task in range(3):
@@ -136,7 +104,7 @@ def test_it_remembers_and_answers_what_the_equations_say_written_out_for_one_tas
 def test_an_example_is_written_to_the_slot_least_used_and_to_no_other() -> None:
     subject = learner()
     theta = {**subject.init(0), "2.write_gate": torch.tensor(-50.0)}
-    batch = support()
+    batch = wide()
     written = []
     for count in range(1, 6):
         before, after = (adapted(subject, theta, first(batch, n)) for n in (count, count + 1))
@@ -152,7 +120,7 @@ def test_a_gate_wide_open_writes_where_the_last_example_was_read() -> None:
     subject = learner(reads=1)
     theta = {**subject.init(0), "2.write_gate": torch.tensor(50.0)}
     closed = {**theta, "2.write_gate": torch.tensor(-50.0)}
-    subject_state = adapted(subject, closed, first(support(), 1))
+    subject_state = adapted(subject, closed, first(wide(), 1))
     key, label = torch.ones(3, 1, 8), torch.ones(3, 1, 4)
     after = subject._presented(theta, subject_state, key, label)
     assert_close(after["memory"][..., -1], written_flags(subject_state))
@@ -167,50 +135,29 @@ def written_flags(state: Fast) -> Tensor:
 @pytest.mark.parametrize("count", [1, 4, 6])
 def test_steps_without_an_example_leave_the_state_as_it_was(count: int) -> None:
     subject = learner()
-    theta, batch = subject.init(0), first(support(), count)
-    longer = Batch(*(torch.cat([value, torch.zeros_like(value)], 1) for value in batch))
-    shorter = Batch(*(value[:, :count] for value in batch))
-    fast, filled, alone = (adapted(subject, theta, one) for one in (batch, longer, shorter))
-    for name, value in fast.items():
-        assert_close(value, alone[name])
-        assert_close(value, filled[name])
+    theta, batch = subject.init(0), first(wide(), count)
+    assert_filling_up_changes_nothing(subject, theta, batch, count, places=6)
 
 
 def test_queries_do_not_see_each_other_and_leave_the_memory_as_it_is() -> None:
-    subject = learner()
-    theta, queries = disturbed(subject.init(0)), support(seed=1).x
-    fast = adapted(subject, theta, support())
-    before = {name: value.clone() for name, value in fast.items()}
-    together = subject.predict(theta, fast, queries)
-    for n in range(queries.shape[1]):
-        assert_close(subject.predict(theta, fast, queries[:, n : n + 1])[:, 0], together[:, n])
-    assert all(torch.equal(value, before[name]) for name, value in fast.items())
+    assert_queries_are_apart_and_leave_no_trace(learner())
 
 
 def test_an_example_counts_as_much_as_its_weight_says() -> None:
     subject = learner(slots=8)
-    theta, batch = subject.init(0), support(examples=2)
+    theta, batch = subject.init(0), wide(examples=2)
     x = batch.x[:, :1].expand(-1, 2, -1)
     weighed = Batch(x, torch.tensor([[0.0, 1.0]]).expand(3, 2), torch.tensor([[0.75, 0.25]]).expand(3, 2))
-    odds = subject.predict(theta, adapted(subject, theta, weighed), x[:, :1])
+    odds = outputs(subject, theta, weighed, x[:, :1])
     assert bool((odds[..., 0] > odds[..., 1] + 0.5).all())
 
 
 def test_before_any_training_an_example_met_again_is_given_its_label() -> None:
-    for name, target in TARGETS.items():
-        subject = MemoryLearner(replace(SPEC, target=target), width=8, slots=4)
-        batch = first(support(), 1)
-        theta, x, y = subject.init(0), batch.x[:, :1], batch.y[:, 0]
-        outputs = subject.predict(theta, adapted(subject, theta, batch), x)[:, 0]
-        assert_close(outputs[:, 0] if name == "number" else outputs.argmax(-1).float(), y)
+    assert_an_example_met_again_is_given_its_label(partial(MemoryLearner, width=8, slots=4))
 
 
 def test_a_task_without_examples_has_finite_gradients() -> None:
-    subject = learner()
-    batch = support()
-    batch.weight[0] = 0
-    gradient, _ = Backprop()(subject, subject.init(0), Episodes(batch, support(seed=1)))
-    assert all(bool(value.isfinite().all()) for value in gradient.values())
+    assert_gradients_are_finite_without_examples(learner())
 
 
 @pytest.mark.parametrize("wrong", [{"slots": 0}, {"reads": 0}])
@@ -219,29 +166,7 @@ def test_a_memory_without_slots_or_reads_is_refused(wrong: dict[str, int]) -> No
         learner(**wrong)
 
 
-def blobs(step: int, tasks: int = 16) -> Episodes:
-    """3-way 2-shot: two columns tell the classes of a task apart, the other six are noise as loud."""
-    g = torch.Generator().manual_seed(step)
-    y = torch.arange(3).repeat(5).expand(tasks, -1)
-    centres = 2 * torch.randn(tasks, 3, 2, generator=g)
-    told = centres[torch.arange(tasks)[:, None], y] + 0.2 * torch.randn(tasks, 15, 2, generator=g)
-    x = torch.cat([told, 2 * torch.randn(tasks, 15, COLUMNS - 2, generator=g)], -1)
-    sets = (
-        Batch(x[:, a:b], y[:, a:b].float(), torch.full((tasks, b - a), 1 / (b - a)))
-        for a, b in ((0, 6), (6, 15))
-    )
-    return Episodes(*sets)
-
-
-def accuracy(subject: EmbeddingLearner, theta: Params) -> float:
-    support, query = blobs(10_000, tasks=64)
-    outputs = subject.predict(theta, adapted(subject, theta, support), query.x)
-    return float((outputs.argmax(-1) == query.y).float().mean())
-
-
 def test_it_learns_what_to_compare_from_episodes_of_classes_it_never_meets_again() -> None:
-    subject = MemoryLearner(SPEC, width=16, slots=8)
-    begun = start(subject, 0)
-    ended, _ = fit(subject, Backprop(), map(blobs, range(150)), begun, FitSettings(lr=5e-3))
-    assert accuracy(subject, begun.params) < 0.6
-    assert accuracy(subject, ended.params) > 0.9
+    before, after = accuracies_before_and_after_training(MemoryLearner(WIDE, width=16, slots=8))
+    assert before < 0.6
+    assert after > 0.9

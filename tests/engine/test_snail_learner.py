@@ -2,31 +2,32 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from functools import partial
 
 import pytest
 import torch
 from torch import Tensor
 
 from engine.learners.snail import ATTENTIONS, SnailLearner
-from engine.outer.backprop import Backprop
-from engine.train import FitSettings, fit, start
-from engine.types import Batch, EngineError, Episodes, Fast, Params
-from tests.engine.test_memory_learner import (
-    SPEC,
-    TARGETS,
-    accuracy,
+from engine.types import Batch, EngineError, Fast, Params
+from tests.engine.embedding_learners import (
+    WIDE,
+    accuracies_before_and_after_training,
     adapted,
+    assert_an_example_met_again_is_given_its_label,
     assert_close,
-    blobs,
-    disturbed,
+    assert_filling_up_changes_nothing,
+    assert_gradients_are_finite_without_examples,
+    assert_queries_are_apart_and_leave_no_trace,
     first,
-    support,
+    outputs,
+    stirred,
+    wide,
 )
 
 
 def learner() -> SnailLearner:
-    return SnailLearner(SPEC, width=8, filters=3)
+    return SnailLearner(WIDE, width=8, filters=3)
 
 
 class WrittenOut:
@@ -74,14 +75,14 @@ class WrittenOut:
 @torch.no_grad()
 def test_each_query_is_answered_as_the_last_of_a_sequence_of_its_own(count: int) -> None:
     subject = learner()
-    theta, batch, queries = disturbed(subject.init(0)), support(), support(examples=2, seed=1).x
+    theta, batch, queries = stirred(subject), wide(), wide(examples=2, seed=1).x
     keys, asked = (subject.embed(theta, x) for x in (batch.x, queries))
-    outputs = subject.predict(theta, adapted(subject, theta, first(batch, count)), queries)
+    found = outputs(subject, theta, first(batch, count), queries)
     for task in range(3):
         labels = torch.eye(3)[batch.y[task, :count].long()]
         codes = torch.cat([labels, torch.ones(count, 1)], 1)
         examples = [torch.cat(pair) for pair in zip(normed(keys[task, :count]), codes, strict=True)]
-        for query, output in zip(normed(asked[task]), outputs[task], strict=True):
+        for query, output in zip(normed(asked[task]), found[task], strict=True):
             sequence = [*examples, torch.cat([query, torch.zeros(4)])]
             assert_close(output, WrittenOut(theta, sequence, [1, 2, 4, 8]).answer(labels))
 
@@ -98,7 +99,7 @@ def along(fast: Fast, positions: slice) -> list[Tensor]:
 @pytest.mark.parametrize("changed", [2, 5])
 def test_an_example_changes_nothing_before_itself_and_everything_from_there_on(changed: int) -> None:
     subject = learner()
-    theta, batch = disturbed(subject.init(0)), support()
+    theta, batch = stirred(subject), wide()
     other = batch._replace(x=batch.x.clone(), y=batch.y.clone())
     other.x[:, changed], other.y[:, changed] = 1.0, 2 - batch.y[:, changed]
     was, now = adapted(subject, theta, batch), adapted(subject, theta, other)
@@ -113,19 +114,14 @@ def test_an_example_changes_nothing_before_itself_and_everything_from_there_on(c
 @pytest.mark.parametrize("count", [0, 1, 5])
 def test_what_fills_a_support_set_up_changes_nothing(count: int) -> None:
     subject = learner()
-    theta, batch = disturbed(subject.init(0)), first(support(), max(count, 1))
+    theta, batch = stirred(subject), first(wide(), max(count, 1))
     batch = batch._replace(weight=batch.weight * (count > 0))
-    longer = Batch(*(torch.cat([value, torch.zeros_like(value[:, :2])], 1) for value in batch))
-    shorter = Batch(*(value[:, :count] for value in batch))
-    fast, filled, alone = (adapted(subject, theta, one) for one in (batch, longer, shorter))
-    for name, value in fast.items():
-        assert_close(value, alone[name])
-        assert_close(value, filled[name])
+    assert_filling_up_changes_nothing(subject, theta, batch, count, places=2)
 
 
 def test_ragged_support_sets_adapt_as_each_would_alone() -> None:
     subject = learner()
-    theta, batch = disturbed(subject.init(0)), support()
+    theta, batch = stirred(subject), wide()
     counts = [6, 2, 4]
     weight = torch.stack([(torch.arange(6) < n) / n for n in counts])
     fast = adapted(subject, theta, batch._replace(weight=weight))
@@ -138,47 +134,29 @@ def test_ragged_support_sets_adapt_as_each_would_alone() -> None:
 def test_a_larger_support_set_than_declared_is_refused_with_the_way_out() -> None:
     subject = learner()
     theta = subject.init(0)
-    assert adapted(subject, theta, support(examples=8))
+    assert adapted(subject, theta, wide(examples=8))
     with pytest.raises(EngineError, match=r"9 examples, .* beyond the 8 .* raise memory.support"):
-        adapted(subject, theta, support(examples=9))
+        adapted(subject, theta, wide(examples=9))
 
 
 def test_queries_do_not_see_each_other_and_leave_what_was_kept_as_it_is() -> None:
-    subject = learner()
-    theta, queries = disturbed(subject.init(0)), support(seed=1).x
-    fast = adapted(subject, theta, support())
-    before = {name: value.clone() for name, value in fast.items()}
-    together = subject.predict(theta, fast, queries)
-    for n in range(queries.shape[1]):
-        assert_close(subject.predict(theta, fast, queries[:, n : n + 1])[:, 0], together[:, n])
-    assert all(torch.equal(value, before[name]) for name, value in fast.items())
+    assert_queries_are_apart_and_leave_no_trace(learner())
 
 
 def test_before_any_training_an_example_met_again_is_given_its_label() -> None:
-    for name, target in TARGETS.items():
-        subject = SnailLearner(replace(SPEC, target=target), width=8, filters=3)
-        batch = first(support(), 1)
-        theta, x, y = subject.init(0), batch.x[:, :1], batch.y[:, 0]
-        outputs = subject.predict(theta, adapted(subject, theta, batch), x)[:, 0]
-        assert_close(outputs[:, 0] if name == "number" else outputs.argmax(-1).float(), y)
+    assert_an_example_met_again_is_given_its_label(partial(SnailLearner, width=8, filters=3))
 
 
 def test_a_task_without_examples_has_finite_gradients() -> None:
-    subject = learner()
-    batch = support()
-    batch.weight[0] = 0
-    gradient, _ = Backprop()(subject, subject.init(0), Episodes(batch, support(seed=1)))
-    assert all(bool(value.isfinite().all()) for value in gradient.values())
+    assert_gradients_are_finite_without_examples(learner())
 
 
 def test_layers_without_channels_are_refused() -> None:
     with pytest.raises(EngineError, match="filters, the channels that a layer appends"):
-        SnailLearner(SPEC, filters=0)
+        SnailLearner(WIDE, filters=0)
 
 
 def test_it_learns_what_to_compare_from_episodes_of_classes_it_never_meets_again() -> None:
-    subject = SnailLearner(SPEC, width=16, filters=4)
-    begun = start(subject, 0)
-    ended, _ = fit(subject, Backprop(), map(blobs, range(150)), begun, FitSettings(lr=5e-3))
-    assert accuracy(subject, begun.params) < 0.6
-    assert accuracy(subject, ended.params) > 0.9
+    before, after = accuracies_before_and_after_training(SnailLearner(WIDE, width=16, filters=4))
+    assert before < 0.6
+    assert after > 0.9

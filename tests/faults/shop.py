@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 
+from benchmarks.faults import SMALL_TASKS
 from engine.types import Outcome
 from streams.outputs import TOPICS
 from streams.run import run
@@ -15,52 +16,14 @@ from streams.settings import Settings, load_settings
 from streams.wiring import Embedded, embedded
 from tests.faults.model import NOT_PROMISED, Left, bits
 
-CONFIG = """
+CONFIG = f"""
 [input]
 path = "events.csv"
 task = ["user"]
 time = "at"
 label = "bought"
 label_time = "known_at"
-
-[[features]]
-encoder = "numeric"
-name = "a"
-
-[[features]]
-encoder = "numeric"
-name = "b"
-
-[target]
-classes = ["x", "y"]
-
-[model]
-hidden = [8]
-
-[inner]
-steps = 1
-
-[memory]
-support = 4
-pending = 3
-ttl_s = 50.0
-
-[policy]
-every = 3
-recent = 2
-refractory = 3
-
-[drift.options]
-min_instances = 3
-delta = 0.0
-threshold = 0.15
-
-[outer]
-every = 64
-batch = 16
-lr = 0.05
-support_rate = 0.7
-
+{SMALL_TASKS}
 [run]
 directory = "state"
 batch = 24
