@@ -14,25 +14,8 @@ from engine.learners.matching import MatchingLearner
 from engine.outer.backprop import Backprop
 from engine.spec import Memory
 from engine.types import Batch, EngineError, Episodes
-from tests.engine.embedding_learners import (
-    EPISODIC,
-    NAMED,
-    NUMBER,
-    SPECS,
-    after_those_of_theta,
-    assert_classes_renamed_are_outputs_renamed,
-    assert_gradient_is_that_of_finite_differences,
-    assert_predicts_as,
-    gapped,
-    losses_early_and_late,
-    matched,
-    of_one_task,
-    one_column_tells,
-    outputs,
-    queries,
-    shares,
-    stirred,
-)
+from tests.engine import embedding_learners as common
+from tests.engine.embedding_learners import EPISODIC, NAMED, NUMBER, SPECS, gapped, outputs, queries, stirred
 
 matching = partial(MatchingLearner, width=4)
 alone = partial(matching, full_context=False)
@@ -53,7 +36,7 @@ def bidirectional(context: nn.Module, width: int) -> nn.LSTM:
 def in_context(cell: nn.LSTMCell, f: torch.Tensor, keys, mass, reads: int) -> torch.Tensor:
     h, c = f, torch.zeros_like(f)
     for _ in range(reads):
-        weights = shares([h @ key / len(f) ** 0.5 for key in keys], mass)
+        weights = common.shares([h @ key / len(f) ** 0.5 for key in keys], mass)
         read = sum(weight * key for weight, key in zip(weights, keys, strict=True))
         step, c = cell(torch.cat([f, read]), (h, c))
         h = f + step
@@ -63,20 +46,20 @@ def in_context(cell: nn.LSTMCell, f: torch.Tensor, keys, mass, reads: int) -> to
 @torch.no_grad()
 def slowly(learner: MatchingLearner, theta, batch: Batch, task: int, x: torch.Tensor) -> torch.Tensor:
     """Outputs of one query of one task."""
-    own, keys, y, mass, f = of_one_task(learner, theta, batch, task, x)
+    own, keys, y, mass, f = common.of_one_task(learner, theta, batch, task, x)
     if learner.full_context:
         both, _ = bidirectional(own.support, learner.width)(keys)
         keys = keys + both[:, : learner.width] + both[:, learner.width :]
-    keys, y, mass = after_those_of_theta(own.match, learner.spec.target, keys, y, mass)
+    keys, y, mass = common.after_those_of_theta(own.match, learner.spec.target, keys, y, mass)
     if learner.full_context:
         f = in_context(own.query.cell, f, keys, mass, learner.reads)
-    return matched(own.match, learner.spec.target, f, keys, y, mass)
+    return common.matched(own.match, learner.spec.target, f, keys, y, mass)
 
 
 @SPECS
 @pytest.mark.parametrize("full_context", [True, False])
 def test_a_query_takes_labels_by_attention(spec, full_context):
-    assert_predicts_as(slowly, matching(spec, full_context=full_context))
+    common.assert_predicts_as(slowly, matching(spec, full_context=full_context))
 
 
 # The support set
@@ -109,7 +92,7 @@ def test_an_example_of_twice_the_weight_counts_twice():
 
 
 def test_classes_renamed_are_outputs_renamed():
-    assert_classes_renamed_are_outputs_renamed(matching(EPISODIC))
+    common.assert_classes_renamed_are_outputs_renamed(matching(EPISODIC))
 
 
 def test_a_class_without_an_example_is_unlikely_and_still_costs_a_finite_loss():
@@ -156,11 +139,11 @@ def test_a_task_keeps_a_key_a_label_and_a_mass_for_each_place():
 
 @SPECS
 def test_the_gradient_is_that_of_finite_differences(spec):
-    assert_gradient_is_that_of_finite_differences(matching(spec))
+    common.assert_gradient_is_that_of_finite_differences(matching(spec))
 
 
 @pytest.mark.parametrize("full_context", [True, False])
 def test_training_learns_what_makes_examples_alike(full_context):
     learner = MatchingLearner(EPISODIC, width=16, full_context=full_context)
-    early, late = losses_early_and_late(learner, one_column_tells())
+    early, late = common.losses_early_and_late(learner, common.one_column_tells())
     assert late < 0.5 < 0.9 < early

@@ -10,20 +10,8 @@ from torch import Tensor, nn
 
 from engine.learners.memory import DECAY, MemoryLearner
 from engine.types import Batch, EngineError, Fast, Params
-from tests.engine.embedding_learners import (
-    WIDE,
-    accuracies_before_and_after_training,
-    adapted,
-    assert_an_example_met_again_is_given_its_label,
-    assert_close,
-    assert_filling_up_changes_nothing,
-    assert_gradients_are_finite_without_examples,
-    assert_queries_are_apart_and_leave_no_trace,
-    first,
-    outputs,
-    stirred,
-    wide,
-)
+from tests.engine import embedding_learners as common
+from tests.engine.embedding_learners import WIDE, adapted, assert_close, first, outputs, stirred, wide
 
 
 def learner(**changes: int) -> MemoryLearner:
@@ -136,11 +124,11 @@ def written_flags(state: Fast) -> Tensor:
 def test_steps_without_an_example_leave_the_state_as_it_was(count: int) -> None:
     subject = learner()
     theta, batch = subject.init(0), first(wide(), count)
-    assert_filling_up_changes_nothing(subject, theta, batch, count, places=6)
+    common.assert_filling_up_changes_nothing(subject, theta, batch, count, places=6)
 
 
 def test_queries_do_not_see_each_other_and_leave_the_memory_as_it_is() -> None:
-    assert_queries_are_apart_and_leave_no_trace(learner())
+    common.assert_queries_are_apart_and_leave_no_trace(learner())
 
 
 def test_an_example_counts_as_much_as_its_weight_says() -> None:
@@ -153,11 +141,11 @@ def test_an_example_counts_as_much_as_its_weight_says() -> None:
 
 
 def test_before_any_training_an_example_met_again_is_given_its_label() -> None:
-    assert_an_example_met_again_is_given_its_label(partial(MemoryLearner, width=8, slots=4))
+    common.assert_an_example_met_again_is_given_its_label(partial(MemoryLearner, width=8, slots=4))
 
 
 def test_a_task_without_examples_has_finite_gradients() -> None:
-    assert_gradients_are_finite_without_examples(learner())
+    common.assert_gradients_are_finite_without_examples(learner())
 
 
 @pytest.mark.parametrize("wrong", [{"slots": 0}, {"reads": 0}])
@@ -167,6 +155,6 @@ def test_a_memory_without_slots_or_reads_is_refused(wrong: dict[str, int]) -> No
 
 
 def test_it_learns_what_to_compare_from_episodes_of_classes_it_never_meets_again() -> None:
-    before, after = accuracies_before_and_after_training(MemoryLearner(WIDE, width=16, slots=8))
+    before, after = common.accuracies_before_and_after_training(MemoryLearner(WIDE, width=16, slots=8))
     assert before < 0.6
     assert after > 0.9

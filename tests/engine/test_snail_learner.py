@@ -10,20 +10,8 @@ from torch import Tensor
 
 from engine.learners.snail import ATTENTIONS, SnailLearner
 from engine.types import Batch, EngineError, Fast, Params
-from tests.engine.embedding_learners import (
-    WIDE,
-    accuracies_before_and_after_training,
-    adapted,
-    assert_an_example_met_again_is_given_its_label,
-    assert_close,
-    assert_filling_up_changes_nothing,
-    assert_gradients_are_finite_without_examples,
-    assert_queries_are_apart_and_leave_no_trace,
-    first,
-    outputs,
-    stirred,
-    wide,
-)
+from tests.engine import embedding_learners as common
+from tests.engine.embedding_learners import WIDE, adapted, assert_close, first, outputs, stirred, wide
 
 
 def learner() -> SnailLearner:
@@ -116,7 +104,7 @@ def test_what_fills_a_support_set_up_changes_nothing(count: int) -> None:
     subject = learner()
     theta, batch = stirred(subject), first(wide(), max(count, 1))
     batch = batch._replace(weight=batch.weight * (count > 0))
-    assert_filling_up_changes_nothing(subject, theta, batch, count, places=2)
+    common.assert_filling_up_changes_nothing(subject, theta, batch, count, places=2)
 
 
 def test_ragged_support_sets_adapt_as_each_would_alone() -> None:
@@ -140,15 +128,15 @@ def test_a_larger_support_set_than_declared_is_refused_with_the_way_out() -> Non
 
 
 def test_queries_do_not_see_each_other_and_leave_what_was_kept_as_it_is() -> None:
-    assert_queries_are_apart_and_leave_no_trace(learner())
+    common.assert_queries_are_apart_and_leave_no_trace(learner())
 
 
 def test_before_any_training_an_example_met_again_is_given_its_label() -> None:
-    assert_an_example_met_again_is_given_its_label(partial(SnailLearner, width=8, filters=3))
+    common.assert_an_example_met_again_is_given_its_label(partial(SnailLearner, width=8, filters=3))
 
 
 def test_a_task_without_examples_has_finite_gradients() -> None:
-    assert_gradients_are_finite_without_examples(learner())
+    common.assert_gradients_are_finite_without_examples(learner())
 
 
 def test_layers_without_channels_are_refused() -> None:
@@ -157,6 +145,6 @@ def test_layers_without_channels_are_refused() -> None:
 
 
 def test_it_learns_what_to_compare_from_episodes_of_classes_it_never_meets_again() -> None:
-    before, after = accuracies_before_and_after_training(SnailLearner(WIDE, width=16, filters=4))
+    before, after = common.accuracies_before_and_after_training(SnailLearner(WIDE, width=16, filters=4))
     assert before < 0.6
     assert after > 0.9

@@ -14,26 +14,8 @@ from engine.learners.matching import MatchingLearner
 from engine.learners.transformer import TransformerLearner
 from engine.spec import Memory, Regression
 from engine.types import Batch, EngineError, Episodes
-from tests.engine.embedding_learners import (
-    EPISODIC,
-    NAMED,
-    NUMBER,
-    SPECS,
-    adapted,
-    after_those_of_theta,
-    assert_classes_renamed_are_outputs_renamed,
-    assert_gradient_is_that_of_finite_differences,
-    assert_predicts_as,
-    gapped,
-    losses_early_and_late,
-    matched,
-    of_one_task,
-    one_column_tells,
-    outputs,
-    queries,
-    shares,
-    stirred,
-)
+from tests.engine import embedding_learners as common
+from tests.engine.embedding_learners import EPISODIC, NAMED, NUMBER, SPECS, gapped, outputs, queries, stirred
 
 transformer = partial(TransformerLearner, width=4, heads=2)
 
@@ -51,7 +33,7 @@ def moved(block, x: torch.Tensor, tokens, mass, bias: list[torch.Tensor]) -> tor
         keys = [F.linear(token, block.key_value.weight[:width])[part] for token in normed]
         values = [F.linear(token, block.key_value.weight[width:])[part] for token in normed]
         scores = [query[part] @ key / size**0.5 + b[head] for key, b in zip(keys, bias, strict=True)]
-        read.append(sum(w * value for w, value in zip(shares(scores, mass), values, strict=True)))
+        read.append(sum(w * value for w, value in zip(common.shares(scores, mass), values, strict=True)))
     x = x + block.joined(torch.cat(read))
     return x + block.network(x)
 
@@ -60,7 +42,7 @@ def moved(block, x: torch.Tensor, tokens, mass, bias: list[torch.Tensor]) -> tor
 def slowly(learner: TransformerLearner, theta, batch: Batch, task: int, x: torch.Tensor) -> torch.Tensor:
     """Outputs of one query of one task."""
     target = learner.spec.target
-    own, tokens, y, mass, q = of_one_task(learner, theta, batch, task, x)
+    own, tokens, y, mass, q = common.of_one_task(learner, theta, batch, task, x)
     nothing = torch.zeros(learner.heads)
     if isinstance(target, Regression):
         tokens = tokens + own.examples.label((y[:, None] - 1) / 2)
@@ -70,15 +52,15 @@ def slowly(learner: TransformerLearner, theta, batch: Batch, task: int, x: torch
         alike = nothing if isinstance(target, Regression) else own.examples.alike[depth].flatten()
         biases = [[alike if a == b else nothing for b in y] for a in y]
         tokens = torch.stack([moved(block, t, tokens, mass, b) for t, b in zip(tokens, biases, strict=True)])
-    tokens, y, mass = after_those_of_theta(own.match, target, tokens, y, mass)
+    tokens, y, mass = common.after_those_of_theta(own.match, target, tokens, y, mass)
     for block in own.queries.blocks:
         q = moved(block, q, tokens, mass, [nothing] * len(tokens))
-    return matched(own.match, target, q, tokens, y, mass)
+    return common.matched(own.match, target, q, tokens, y, mass)
 
 
 @SPECS
 def test_examples_attend_to_each_other_and_queries_to_examples(spec):
-    assert_predicts_as(slowly, transformer(spec))
+    common.assert_predicts_as(slowly, transformer(spec))
 
 
 def test_it_begins_as_a_matching_network_without_context():
@@ -100,14 +82,14 @@ def test_neither_the_order_of_the_examples_matters_nor_where_padding_is(spec):
 
 
 def test_classes_renamed_are_outputs_renamed():
-    assert_classes_renamed_are_outputs_renamed(transformer(EPISODIC))
+    common.assert_classes_renamed_are_outputs_renamed(transformer(EPISODIC))
 
 
 def test_which_examples_are_of_one_class_matters_to_all_of_them():
     learner, batch = transformer(EPISODIC), gapped()
     theta = stirred(learner)
     regrouped = batch._replace(y=torch.tensor([0.0, 0, 2, 1, 1]).expand(2, 5))
-    one, other = (adapted(learner, theta, part)["keys"] for part in (batch, regrouped))
+    one, other = (common.adapted(learner, theta, part)["keys"] for part in (batch, regrouped))
     assert bool((one - other).abs().amax(-1)[:, [0, 1, 3, 4]].gt(1e-4).all())
 
 
@@ -148,12 +130,12 @@ def test_a_task_keeps_a_token_a_label_and_a_mass_for_each_place_however_deep():
 
 @SPECS
 def test_the_gradient_is_that_of_finite_differences(spec):
-    assert_gradient_is_that_of_finite_differences(transformer(spec))
+    common.assert_gradient_is_that_of_finite_differences(transformer(spec))
 
 
 def test_training_learns_what_makes_examples_alike():
     learner = TransformerLearner(EPISODIC, width=16, depth=1)
-    early, late = losses_early_and_late(learner, one_column_tells())
+    early, late = common.losses_early_and_late(learner, common.one_column_tells())
     assert late < 0.5 < 0.9 < early, (early, late)
 
 
@@ -167,5 +149,5 @@ def test_training_learns_a_family_of_lines():
 
     slopes = torch.rand(100, 16, 1, generator=generator) * 4 - 2
     episodes = [Episodes(line(one, 4), line(one, 8)) for one in slopes]
-    _, late = losses_early_and_late(learner, episodes)
+    _, late = common.losses_early_and_late(learner, episodes)
     assert late < 0.2, late
