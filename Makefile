@@ -33,6 +33,7 @@ format: .venv
 bench: .venv
 	$(BIN)/python -m benchmarks.stream
 	$(BIN)/python -m benchmarks.sinusoid
+	$(BIN)/python -m benchmarks.memorisation
 	$(BIN)/python -m benchmarks.conformance
 	$(BIN)/python -m benchmarks.family
 

@@ -32,6 +32,7 @@ app = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
+    rich_markup_mode="markdown",  # plain markup would take [section] in a description for a tag
 )
 
 INTERRUPTED = 130
@@ -60,9 +61,10 @@ def main() -> None:
 @app.command()
 def demo(
     out: Annotated[Path, typer.Option(help="Folder for the report, its data and the state.")] = Path("demo"),
+    flag: Flags = None,
 ) -> None:
     """Stream 336,776 real flights, give every task a model of its own, and write a report of what it bought."""
-    run_demo(out, console)
+    run_demo(out, console, flag or ())
 
 
 @app.command()

