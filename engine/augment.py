@@ -49,7 +49,7 @@ class RotatedClasses:
 
     def __call__(self, episodes: Episodes, generator: torch.Generator) -> Episodes:
         """Episodes with turned classes."""
-        tasks, classes = len(episodes.support.y), int(episodes.support.y.max()) + 1
+        tasks, classes = len(episodes.support.y), 1 + max(int(side.y.max()) for side in episodes)
         turns = torch.randint(4, (tasks, classes), generator=generator)
         return Episodes(*(self._turned(side, turns) for side in episodes))
 

@@ -1,4 +1,4 @@
-"""What every meta-learner must be shown beside, trained on the same tasks and tuned with the same care.
+"""What every meta-learner must be shown beside, trained on the same tasks and as many examples.
 
 Chen et al. 2019 (arXiv:1904.04232) find an ordinary classifier with a new head ("Baseline", here: transfer) close
 to meta-learners once it is given their network. In order of what they take from the training tasks:
@@ -10,7 +10,8 @@ to meta-learners once it is given their network. In order of what they take from
     fine-tuning                    the same initialization; every parameter adapts
 
 Where classes are exchangeable (N-way episodes) no network can be right about all tasks at once, so pooled training
-is that of a classifier of all training classes, whose body is given a new head of N classes, of zeros.
+is that of a classifier of all training classes, whose body is given a new head of N classes, of zeros. Examples are
+trained on as they are: most task augmentation, as of numbering classes anew, makes no sense without tasks.
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ from engine.episodic import BLOCK, Contender, entered
 from engine.learners.base import Learner
 from engine.learners.gradient import GradientLearner
 from engine.learners.prototype import PrototypeLearner
+from engine.meta_train import moved, on_device
 from engine.outer.base import OuterRule, Report, gradient_of, leaves
 from engine.outer.pooled import Pooled
 from engine.queries import scored
@@ -41,13 +43,17 @@ Progress = Callable[[int, int], None]
 
 @dataclass(frozen=True)
 class PooledTraining:
-    """Rounds of pooled training: of `tasks` episodes each, or of `examples` where classes are exchangeable."""
+    """Rounds of pooled training: of `tasks` episodes each, or of `examples` where classes are exchangeable.
+
+    The outer loop is the baseline's own: a rate for pseudo-gradients says nothing about one for gradients.
+    """
 
     rounds: int = 2000
     tasks: int = 16
     examples: int = 128
     outer: FitSettings = field(default_factory=FitSettings)
     seed: int = 0
+    device: str = "cpu"
 
     def __post_init__(self) -> None:
         if min(self.rounds, self.tasks, self.examples) < 1:
@@ -64,6 +70,11 @@ class Tuning:
     rates: tuple[float, ...] = (0.01, 0.03, 0.1, 0.3, 1.0, 3.0)
     episodes: int = 100
     seed: int = 0
+    device: str = "cpu"
+
+    def __post_init__(self) -> None:
+        if not self.rates or self.episodes < 1 or self.steps < 0:
+            raise EngineError(f"a step size is chosen among some, by some episodes, got {self}")
 
 
 def baselines(
@@ -200,14 +211,17 @@ def _fitted(
     # What adapts has no part in pooled training; the head alone makes its report cheap.
     learner = GradientLearner(replace(spec, adapts="head"))
     state = with_statistics(learner, start(learner, training.seed), torch.from_numpy(examples.x))
-    counted = _counted(episodes, training.rounds, progress)
-    return fit(learner, rule, counted, state, training.outer)[0].params
+    state = replace(state, params=moved(state.params, training.device))
+    counted = _counted(episodes, training, progress)
+    return moved(fit(learner, rule, counted, state, training.outer)[0].params, "cpu")
 
 
-def _counted(episodes: Iterator[Episodes], rounds: int, progress: Progress) -> Iterator[Episodes]:
+def _counted(
+    episodes: Iterator[Episodes], training: PooledTraining, progress: Progress
+) -> Iterator[Episodes]:
     for done, drawn in enumerate(episodes, 1):
-        yield drawn
-        progress(done, rounds)
+        yield on_device(drawn, training.device)
+        progress(done, training.rounds)
 
 
 def _with_new_head(spec: TaskSpec, theta: Params) -> Params:
@@ -227,7 +241,7 @@ def _badness(contender: Contender, tuning: Tuning) -> float:
     found: list[float] = []
     for step in range(-(-tuning.episodes // BLOCK)):
         episodes = tuning.source.draw(BLOCK, seed=tuning.seed, step=step)
-        outputs = entrant.outputs(episodes)[entrant.way()]
+        outputs = entrant.outputs(episodes, tuning.device)[entrant.way()]
         found += scored(target, outputs, episodes.query)[0].tolist()
     mean = float(np.mean(found))
     return np.inf if not np.isfinite(mean) else -mean if isinstance(target, Classification) else mean

@@ -29,7 +29,7 @@ from engine.episodic_report import (
     gap_of,
 )
 from engine.learners.gradient import GradientLearner
-from engine.meta_train import on_device
+from engine.meta_train import moved, on_device
 from engine.queries import Adapts, metrics_of, normalises_by_batch, predicted, scored
 from engine.spec import TaskSpec
 from engine.task_source import TaskSource
@@ -40,11 +40,11 @@ BLOCK = 25
 
 
 @runtime_checkable
-class RepeatsTasks(Protocol):
-    """A `TaskSource` that has only so many tasks, and draws each of them more than once."""
+class TellsTasks(Protocol):
+    """A `TaskSource` that tells which task an episode is of: it may draw a task more than once."""
 
     def tasks(self, count: int, *, seed: int, step: int) -> Int64:
-        """Tell which task each episode of that draw is of."""
+        """Number the task that each episode of that draw is of."""
         ...
 
 
@@ -114,7 +114,7 @@ class Entrant(NamedTuple):
 
     def outputs(self, episodes: Episodes, device: str = "cpu") -> dict[Way, Tensor]:
         """Outputs [U, Q, C] on the query sets."""
-        theta = {name: value.to(device) for name, value in self.contender.theta.items()}
+        theta = moved(self.contender.theta, device)
         found = predicted(self.built, theta, on_device(episodes, device), by_batch=self.by_batch)
         return {self.way(mode): outputs.cpu() for mode, outputs in found.items()}
 
@@ -130,8 +130,6 @@ class Scores(NamedTuple):
     tasks: Tasks
     task: Int64
     """[N] number of the task that each is drawn from."""
-    repeated: bool
-    """Whether several episodes are of one task."""
     values: Mapping[Way, Float64]
     """[metrics, N]"""
 
@@ -145,20 +143,23 @@ def evaluate(
     """Judge every contender on the same episodes of every setting; `progress` is told blocks done, and of how many.
 
     Raises:
-        EngineError: contenders repeat a name or have different targets, the reference is none of them, or all
-            episodes are of one task.
+        EngineError: contenders repeat a name or have different targets, the reference is none of them, settings
+            repeat their shots, or all episodes are of one task.
 
     """
-    metrics = _checked(contenders, judging)
+    metrics = _checked(contenders, settings, judging)
     entrants = [entrant for contender in contenders for entrant in entered(contender, judging.steps)]
-    sides = [(s.shots, *side) for s in settings for side in _sides(s)]
+    sides = [
+        (source, Scores(s.shots, tasks, tasks_of(source, judging.episodes, judging.seed), {}))
+        for s in settings
+        for tasks, source in _sides(s)
+    ]
     total = len(sides) * judging.blocks
     done = iter(range(1, total + 1))
     found = [
-        _scored(entrants, Scores(shots, tasks, *_drawn_tasks(source, judging), {}), source, judging,
-                lambda: progress(next(done), total))
-        for shots, tasks, source in sides
-    ]  # fmt: skip
+        _scored(entrants, nothing, source, judging, lambda: progress(next(done), total))
+        for source, nothing in sides
+    ]
     trained = {contender.name for contender in contenders if contender.trained}
     return EpisodicReport(
         metric=metrics[0],
@@ -209,23 +210,29 @@ def _scored(
     return nothing._replace(values=values)
 
 
-def _drawn_tasks(source: TaskSource, judging: Judging) -> tuple[Int64, bool]:
-    """Task of each episode, and whether tasks repeat."""
-    if not isinstance(source, RepeatsTasks):
-        return np.arange(judging.episodes), False
-    draws = [source.tasks(BLOCK, seed=judging.seed, step=block) for block in range(judging.blocks)]
-    task = np.concatenate(draws)[: judging.episodes]
+def tasks_of(source: TaskSource, episodes: int, seed: int) -> Int64:
+    """Number the task of each episode that an evaluation judges on.
+
+    Raises:
+        EngineError: all are of one task.
+
+    """
+    if not isinstance(source, TellsTasks):
+        return np.arange(episodes)
+    draws = [source.tasks(BLOCK, seed=seed, step=block) for block in range(-(-episodes // BLOCK))]
+    task = np.concatenate(draws)[:episodes]
     if len(np.unique(task)) < 2:
         raise EngineError("all episodes are of one task, which gives no interval: hold out more tasks")
-    return task, True
+    return task
 
 
 def _size(scores: Scores) -> Size:
+    episodes, different = len(scores.task), len(np.unique(scores.task))
     return Size(
         shots=scores.shots,
         tasks=scores.tasks,
-        episodes=len(scores.task),
-        drawn_from=len(np.unique(scores.task)) if scores.repeated else None,
+        episodes=episodes,
+        drawn_from=different if different < episodes else None,
     )
 
 
@@ -271,7 +278,12 @@ def _pictures(entrants: Sequence[Entrant], setting: Setting, judging: Judging) -
     ]
 
 
-def _checked(contenders: Sequence[Contender], judging: Judging) -> tuple[Metric, ...]:
+def _checked(
+    contenders: Sequence[Contender], settings: Sequence[Setting], judging: Judging
+) -> tuple[Metric, ...]:
+    shots = [setting.shots for setting in settings]
+    if not shots or len(set(shots)) < len(shots):
+        raise EngineError(f"there must be settings, of different numbers of shots, got {shots}")
     names = [c.name for c in contenders]
     if judging.reference not in names or len(set(names)) < len(names):
         raise EngineError(

@@ -23,7 +23,7 @@ MARGIN = 0.05
 """Training and held-out tasks part when accuracy differs by more than this share of 1 ..."""
 
 MARGIN_ERROR = 0.2
-"""... or squared error by more than this share of that on held-out tasks; both beyond two standard errors."""
+"""... or squared error by more than this share of that on held-out tasks; both beyond their 95% interval."""
 
 
 class Figures(TypedDict):
@@ -78,7 +78,7 @@ class Gap(TypedDict):
     low: float
     high: float
     parts: bool
-    """Whether the gap is beyond two standard errors and larger than the margin."""
+    """Whether the gap is beyond its 95% interval and larger than the margin."""
 
 
 class Size(TypedDict):

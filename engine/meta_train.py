@@ -89,24 +89,33 @@ def meta_train(
     """Go on from `start`, one stretch after another, up to `settings.rounds` rounds or until held-out tasks tell.
 
     Stopped between stretches and resumed from the last, training continues bit for bit.
+
+    Raises:
+        EngineError: in none of the rounds of a stretch was the pseudo-gradient finite.
+
     """
     now = start
     while now.state.step < settings.rounds and not (settings.patience and now.stale >= settings.patience):
         count = min(settings.every, settings.rounds - now.state.step)
         drawn = _drawn(source, settings, outer.accumulate, now.state.step, count, place)
         state, rounds = fit(learner, rule, drawn, now.state, outer, place.combine)
-        trained = fmean(one.report.query_loss_after for one in rounds)
-        judgement = judged(learner, state.params, held_out, settings, place.device)
-        now = _judged(now, state, trained, judgement)
+        if not any(one.applied for one in rounds):
+            raise EngineError(
+                f"theta did not move in {count} rounds from {now.state.step} on: no pseudo-gradient was finite; "
+                "lower the inner learning rate or its steps, or look for values in the examples that are not finite"
+            )
+        seen = [one.report.query_loss_after for one in rounds]
+        trained = fmean([loss for loss in seen if math.isfinite(loss)] or [math.nan])
+        now = _judged(
+            replace(now, state=state, trained_loss=trained), learner, held_out, settings, place.device
+        )
         yield now
 
 
 def judged(
-    learner: Learner, theta: Params, held_out: TaskSource | None, settings: MetaTraining, device: str
+    learner: Learner, theta: Params, held_out: TaskSource, settings: MetaTraining, device: str
 ) -> float:
     """Mean query loss after adaptation on held-out episodes, the same ones each time."""
-    if held_out is None:
-        return math.nan
     found = []
     with torch.no_grad():
         for step, _ in enumerate(range(0, settings.judged, BLOCK)):
@@ -114,6 +123,11 @@ def judged(
             fast = learner.adapt(theta, episodes.support)
             found.append(losses(learner, theta, fast, episodes.query))
     return float(torch.cat(found).double().mean())
+
+
+def moved(params: Params, device: str) -> Params:
+    """Parameters, on a device."""
+    return {name: value.to(device) for name, value in params.items()}
 
 
 def on_device(episodes: Episodes, device: str) -> Episodes:
@@ -130,10 +144,14 @@ def _drawn(
         yield on_device(drawn, place.device)
 
 
-def _judged(before: Stretch, state: TrainState, trained: float, held_out: float) -> Stretch:
-    now = replace(before, state=state, trained_loss=trained, held_out_loss=held_out)
-    if math.isnan(held_out):
-        return replace(now, best=state.params)
-    if held_out < before.best_loss:
-        return replace(now, best=state.params, best_loss=held_out, stale=0)
-    return replace(now, stale=before.stale + 1)
+def _judged(
+    now: Stretch, learner: Learner, held_out: TaskSource | None, settings: MetaTraining, device: str
+) -> Stretch:
+    """Judge the newest theta, and keep it where it is the best; a loss that is not finite is never better."""
+    theta = now.state.params
+    if held_out is None:
+        return replace(now, best=theta)
+    loss = judged(learner, theta, held_out, settings, device)
+    if loss < now.best_loss:
+        return replace(now, held_out_loss=loss, best=theta, best_loss=loss, stale=0)
+    return replace(now, held_out_loss=loss, stale=now.stale + 1)

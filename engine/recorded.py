@@ -1,4 +1,4 @@
-"""Tensor functions recorded once per input shape and replayed as a flat list of operations.
+"""Tensor functions recorded once per kind of input and replayed as a flat list of operations.
 
 A vectorised inner loop spends most of its time in Python: in vmap, autograd and module calls, not in
 arithmetic. Blocks have a handful of fixed shapes, so the operations that one call makes are recorded by
@@ -26,9 +26,9 @@ class Recorded:
         self._recordings: dict[Any, tuple[Any, Any]] = {}
 
     def __call__(self, *arguments: Any) -> Any:
-        """Call the function; the first call of each combination of names and shapes records it."""
+        """Call the function; the first call of each combination of names, shapes, types and devices records it."""
         flat, structure = pytree.tree_flatten(arguments)
-        key = structure, tuple(value.shape for value in flat)
+        key = structure, tuple((value.shape, value.dtype, value.device) for value in flat)
         if key not in self._recordings:
             self._recordings[key] = self._record(flat, structure)
         graph, result = self._recordings[key]

@@ -43,7 +43,7 @@ class TaskSource(Protocol):
     """Draws episodes."""
 
     def draw(self, count: int, *, seed: int, step: int) -> Episodes:
-        """Draw `count` episodes; the same for the same seed and step."""
+        """Draw `count` episodes, each with a query set; the same for the same seed and step."""
         ...
 
 
@@ -56,7 +56,7 @@ class ClassEpisodes:
     examples, the query set is smaller. Labels are drawn, so a learner's classes must be exchangeable.
 
     Raises:
-        EngineError: no task has two classes of more than `shots` examples.
+        EngineError: no task has two classes of more than `shots` examples, or a label is not finite.
 
     """
 
@@ -72,6 +72,7 @@ class ClassEpisodes:
                 "an episode needs at least 2 ways, 1 shot and 1 query, got "
                 f"{self.ways}, {self.shots} and {self.queries}"
             )
+        _check_labels(self.examples)
         if not self._groups:
             raise EngineError(
                 f"no task has two classes of more than {self.shots} examples, so there is no episode to draw; "
@@ -81,13 +82,20 @@ class ClassEpisodes:
     def draw(self, count: int, *, seed: int, step: int) -> Episodes:
         """Draw `count` episodes: support [U, ways * shots], query [U, ways * queries], padded with weight 0."""
         rng = np.random.default_rng((seed, step))
-        groups = self._groups
-        sizes = np.array([len(group) for group in groups])
-        drawn = rng.choice(len(groups), count, p=sizes / sizes.sum())
-        episodes = [self._episode(groups[i], rng) for i in drawn]
+        episodes = [self._episode(self._groups[i], rng) for i in self._order(count, rng)]
         return Episodes(
             *(batch_of(self.examples, *zip(*side, strict=True)) for side in zip(*episodes, strict=True))
         )
+
+    def tasks(self, count: int, *, seed: int, step: int) -> Int64:
+        """Which task each episode of that draw is of; where all are of one, each episode is a task of its own."""
+        if len(self._groups) == 1:
+            return step * count + np.arange(count)
+        return self._order(count, np.random.default_rng((seed, step)))
+
+    def _order(self, count: int, rng: np.random.Generator) -> Int64:
+        sizes = np.array([len(group) for group in self._groups])
+        return rng.choice(len(sizes), count, p=sizes / sizes.sum())
 
     @cached_property
     def _groups(self) -> list[list[Int64]]:
@@ -115,11 +123,13 @@ class TaskEpisodes:
     """A task is a user, a device, a domain: some of its examples are the support set, others the query set.
 
     With `temporal`, an episode is cut at a random moment: the last `shots` labels before it, the next `queries`
-    after it. Otherwise both are drawn, with `balanced` up to `shots` of each class, else `shots` in all. The
-    query set never overlaps the support set; tasks with too few examples for both are left out.
+    after it. Otherwise both are drawn: `shots` in all, or with `balanced` up to `shots` of each class out of what
+    the query set leaves, which is drawn first and takes at most half: a support set that took its share of a rare
+    class first would leave none to be judged on. The two never overlap; tasks with too few examples for both are
+    left out.
 
     Raises:
-        EngineError: every task has too few examples.
+        EngineError: every task has too few examples, or a label is not finite.
 
     """
 
@@ -135,6 +145,7 @@ class TaskEpisodes:
                 f"an episode needs at least 1 shot and 1 query, and is temporal or balanced, not both: got "
                 f"{self.shots}, {self.queries}, temporal={self.temporal}, balanced={self.balanced}"
             )
+        _check_labels(self.examples)
         if not self._tasks:
             raise EngineError(
                 f"no task has more than {self.shots} examples, so there is no episode to draw; use fewer shots"
@@ -168,16 +179,21 @@ class TaskEpisodes:
 
     def _drawn(self, task: Int64, rng: np.random.Generator) -> tuple[Int64, Int64]:
         order = rng.permutation(task)
-        support = np.zeros(len(order), np.bool_)
-        support[: self.shots] = True
-        if self.balanced:
-            label = self.examples.y[order]
-            support = _rank_among_equals(label) < self.shots
-            support[-1] = False  # something must be left to judge on
-        return order[support], order[~support][: self.queries]
+        if not self.balanced:
+            return order[: self.shots], order[self.shots : self.shots + self.queries]
+        query, rest = np.split(order, [min(self.queries, len(order) // 2)])
+        return rest[_rank_among_equals(self.examples.y[rest]) < self.shots], query
 
     def _batch(self, index: Sequence[Int64]) -> Batch:
         return batch_of(self.examples, index, [self.examples.y[i] for i in index])
+
+
+def _check_labels(examples: Examples) -> None:
+    wrong = np.flatnonzero(~np.isfinite(examples.y))
+    if len(wrong):
+        raise EngineError(
+            f"the label of example {wrong[0]} is {examples.y[wrong[0]]}; leave such examples out"
+        )
 
 
 def batch_of(examples: Examples, index: Sequence[Int64], labels: Sequence[Float32]) -> Batch:
@@ -190,12 +206,14 @@ def batch_of(examples: Examples, index: Sequence[Int64], labels: Sequence[Float3
     return Batch(torch.from_numpy(x), torch.from_numpy(y), torch.from_numpy(weight))
 
 
-def held_out(examples: Examples, share: float, *, seed: int, classes: bool) -> tuple[Examples, Examples]:
-    """Split by whole tasks, or by whole `classes` of each task: what is trained on, and what is judged on."""
+def held_out(
+    examples: Examples, share: float, *, seed: int, classes: bool, least: int = 1
+) -> tuple[Examples, Examples]:
+    """Split by whole tasks, or by whole `classes` of each: what to train on, and `least` or more to judge on."""
     key = np.stack([examples.task, examples.y.astype(np.int64) if classes else examples.task])
     groups, group = np.unique(key, axis=1, return_inverse=True)
     count = groups.shape[1]
-    chosen = np.random.default_rng(seed).permutation(count)[: max(1, round(share * count))]
+    chosen = np.random.default_rng(seed).permutation(count)[: max(least, round(share * count))]
     judged = np.isin(group.reshape(-1), chosen)
     return examples.take(~judged), examples.take(judged)
 

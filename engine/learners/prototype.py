@@ -54,7 +54,8 @@ class PrototypeLearner(EmbeddingLearner):
         if self.exchangeable:
             far = _squared_distance(queries, sums / counts.clamp(min=1))
             absent = (counts == 0).transpose(1, 2)
-            nearest = far.masked_fill(absent, ABSENT).amin(-1, keepdim=True)
+            farthest = torch.finfo(far.dtype).max
+            nearest = far.masked_fill(absent, farthest).amin(-1, keepdim=True)
             return (nearest - far).masked_fill(absent, -ABSENT).clamp(min=-ABSENT)
         weight = meta["2.log_weight"].exp()
         centres = (weight * meta["2.prototypes"] + sums) / (weight + counts)

@@ -23,6 +23,7 @@ from torch import nn
 from engine.models.heads import Head, last
 from engine.models.images import ImageNetwork, Precision, shape_of
 from engine.models.norms import Norm, image_norm
+from engine.types import EngineError
 
 BLOCKS = 4
 
@@ -36,11 +37,20 @@ def conv4(
     strided: bool = False,
     head: Head = "random",
 ) -> nn.Module:
-    """Build for square images, grey or of three colours, flattened channel by channel; `width` filters a block."""
+    """Build for square images, grey or of three colours, flattened channel by channel; `width` filters a block.
+
+    Raises:
+        EngineError: the images are too small, or are normalised one number at a time, which leaves nothing of it.
+
+    """
     shape = shape_of(inputs, smallest=2**BLOCKS)
     blocks = [_block(width if block else shape.channels, width, norm, strided) for block in range(BLOCKS)]
     blocks[-1][-1] = last(head, blocks[-1][-1])
     left = ceil(shape.side / 2**BLOCKS) if strided else shape.side >> BLOCKS
+    if strided and left == 1 and norm == "instance":
+        raise EngineError(
+            f"norm 'instance' has one pixel left to normalise of images of side {shape.side}; use another norm"
+        )
     return ImageNetwork(shape, nn.Sequential(*blocks), width * left**2, outputs, precision, head)
 
 

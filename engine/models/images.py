@@ -65,6 +65,8 @@ class ImageNetwork(nn.Module):
         head: Head = "random",
     ) -> None:
         super().__init__()
+        if precision not in ("float32", "bfloat16"):
+            raise EngineError(f"precision must be 'float32' or 'bfloat16', got {precision!r}")
         self.in_bfloat16 = precision == "bfloat16"
         self.shape = (shape.channels, shape.side, shape.side)
         self.body = body

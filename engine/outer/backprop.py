@@ -21,6 +21,7 @@ from engine.episodes import resplit
 from engine.learners.base import Learner
 from engine.learners.embedding import EmbeddingLearner
 from engine.outer.base import Report, gradient_of, leaves, query_loss, report
+from engine.spec import Regression
 from engine.types import EngineError, Episodes, Params
 
 
@@ -30,7 +31,7 @@ class Backprop:
 
     With `splits`, a learner that embeds examples embeds those of an episode once, and is trained on so many ways to
     split them into support and query set: embedding is most of the work, so this is as many episodes for little more
-    than the price of one.
+    than the price of one. Of classes alone: a split has as many examples of each, of even weights.
     """
 
     first_order: bool = True
@@ -47,7 +48,7 @@ class Backprop:
         if self.splits == 1:
             loss = self._loss(learner, values, episodes)
         else:
-            reader = embeds(learner)
+            reader = splittable(learner)
             embedded = Episodes(*(side._replace(x=reader.embed(values, side.x)) for side in episodes))
             ways = (resplit(embedded, turn) for turn in range(self.splits))
             loss = torch.stack([self._loss(reader.of_embeddings(), values, way) for way in ways]).mean()
@@ -58,8 +59,8 @@ class Backprop:
         return query_loss(learner, values, fast, episodes)
 
 
-def embeds(learner: Learner) -> EmbeddingLearner:
-    """The learner, if it embeds examples.
+def splittable(learner: Learner) -> EmbeddingLearner:
+    """The learner, if it embeds examples, of classes.
 
     Raises:
         EngineError: it does not.
@@ -67,4 +68,6 @@ def embeds(learner: Learner) -> EmbeddingLearner:
     """
     if not isinstance(learner, EmbeddingLearner):
         raise EngineError(f"{type(learner).__name__} embeds no examples to split anew; leave splits at 1")
+    if isinstance(learner.spec.target, Regression):
+        raise EngineError("an episode is split by its classes, and a regression has none; leave splits at 1")
     return learner

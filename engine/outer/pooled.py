@@ -15,8 +15,10 @@ from dataclasses import dataclass
 import torch
 
 from engine.learners.base import Learner
+from engine.learners.embedding import EmbeddingLearner
 from engine.outer.base import Report, gradient_of, labelled, leaves, reported
-from engine.types import Episodes, Params
+from engine.spec import Classification
+from engine.types import EngineError, Episodes, Params
 
 
 @dataclass(frozen=True)
@@ -24,7 +26,22 @@ class Pooled:
     """An `OuterRule` that does not adapt; its report does, on the support sets."""
 
     def __call__(self, learner: Learner, meta: Params, episodes: Episodes) -> tuple[Params, Report]:
-        """Gradient of every learned parameter."""
+        """Gradient of every learned parameter.
+
+        Raises:
+            EngineError: theta's own outputs do not depend on theta, so nothing can be trained.
+
+        """
+        target = learner.spec.target
+        if (
+            isinstance(learner, EmbeddingLearner)
+            and isinstance(target, Classification)
+            and target.exchangeable
+        ):
+            raise EngineError(
+                f"Pooled trains theta's own predictions, and {type(learner).__name__} has none where classes are "
+                "numbered anew in every episode; use Backprop"
+            )
         theta = leaves({name: meta[name] for name in learner.learned})
         sides = labelled(episodes)
         x = torch.cat([side.x.flatten(0, 1) for side in sides])

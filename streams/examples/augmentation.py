@@ -40,7 +40,7 @@ def _augmentation(name: str, section: Episodes, spec: TaskSpec, examples: Exampl
     if name == "shift":
         return Shifted(channels=_image(name, spec).channels)
     if name == "permute":
-        return PermutedLabels(_of_classes(name, spec).outputs)
+        return PermutedLabels(len(_of_classes(name, spec).classes))
     if name == "noise":
         return FeatureNoise(_spread(spec, examples) * section.noise)
     return _mixup(spec)

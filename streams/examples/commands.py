@@ -18,7 +18,7 @@ from streams.episodic import table
 from streams.episodic.phrases import verdict, warnings
 from streams.errors import SettingsError
 from streams.examples.judging import judge, written
-from streams.examples.laboratory import Laboratory, laboratory
+from streams.examples.laboratory import EPISODES, Laboratory, laboratory
 from streams.examples.training import train
 from streams.offline import meta_train as meta_train_on_stream
 from streams.options import Config, Flags, console, settings_from
@@ -59,7 +59,9 @@ def meta_train(
 @app.command()
 def evaluate(
     config: Config,
-    episodes: Annotated[int, typer.Option(min=2, help="Held-out episodes for each number of shots.")] = 600,
+    episodes: Annotated[
+        int, typer.Option(min=2, help="Held-out episodes for each number of shots.")
+    ] = EPISODES,
     out: Annotated[
         Path | None, typer.Option(help="Folder for the page and its figures; `evaluation` in run.directory.")
     ] = None,

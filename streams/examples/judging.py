@@ -38,16 +38,18 @@ def judge(laboratory: Laboratory, episodes: int, show: Progress) -> EpisodicDict
         raise ReptideError(
             f"nothing is trained in {saved.directory} yet; run `reptide meta-train` with this file"
         )
-    section, seed = laboratory.section, laboratory.settings.run.seed
+    section, seed, device = laboratory.section, laboratory.settings.run.seed, laboratory.settings.run.device
     settings = [Setting(shots, *laboratory.evaluated(shots)) for shots in laboratory.judged_shots]
-    judging = Judging(REFERENCE, episodes, section.steps, seed, device=laboratory.settings.run.device)
+    judging = Judging(REFERENCE, episodes, section.steps, seed, device=device)
     _, source = laboratory.evaluated(section.shots)
+    tasks = section.tasks * section.accumulate * found.processes
+    examples = tasks * (section.ways or 1) * (section.shots + section.queries)
     beside = baselines(
         laboratory.spec,
         laboratory.parts.training,
         source,
-        PooledTraining(found.stretch.state.step, section.tasks, seed=seed),
-        Tuning(laboratory.judges() or source, section.steps[-1], seed=seed),
+        PooledTraining(found.stretch.state.step, tasks, examples, seed=seed, device=device),
+        Tuning(laboratory.judges() or source, section.steps[-1], seed=seed, device=device),
         lambda done, of: show("training baselines", done, of),
     )
     contenders = [_trained(laboratory, found.stretch.best), *beside]

@@ -8,6 +8,7 @@ from functools import cached_property
 from hashlib import blake2b
 from pathlib import Path
 
+from engine.episodic import tasks_of
 from engine.features import Features
 from engine.learners.base import Learner
 from engine.meta_train import MetaTraining
@@ -24,6 +25,9 @@ from streams.examples.source import Labelled, Source, labelled, sound
 from streams.examples.splits import Parts, source, split
 from streams.examples.tables import read_table
 from streams.settings import Settings, Target, required
+
+EPISODES = 600
+"""Held-out episodes of an evaluation, for each number of shots."""
 
 CHANGEABLE = {"rounds", "patience", "judged_shots", "steps"}
 """Of [episodes]: what may be another when training goes on, or when theta is evaluated."""
@@ -82,7 +86,8 @@ class Laboratory:
         self.taught()
         self.judges()
         for shots in self.judged_shots:
-            self.evaluated(shots)
+            for side in self.evaluated(shots):
+                tasks_of(side, EPISODES, self.settings.run.seed)
 
     def taught(self) -> TaskSource:
         """Episodes to train on, augmented."""
@@ -124,6 +129,11 @@ def _check(settings: Settings, section: Episodes) -> None:
     if section.ways is not None and settings.target != Target():
         raise SettingsError(
             "episodes.ways: an episode draws its classes from those in the examples; leave [target] out, or ways"
+        )
+    if section.ways is not None and settings.outer.rule == "pooled":
+        raise SettingsError(
+            "outer.rule: 'pooled' trains one classifier for all tasks, and with episodes.ways classes are numbered "
+            "anew in each; leave outer.rule out: `reptide evaluate` trains a pooled classifier beside"
         )
     if section.ways is not None and (section.temporal or section.balanced):
         raise SettingsError(

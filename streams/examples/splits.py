@@ -15,6 +15,9 @@ from engine.types import EngineError
 from streams.errors import SettingsError
 from streams.examples.sections import Episodes
 
+LEAST_TASKS = 2
+"""Held-out tasks that give an interval, where every episode of a task is of the same task."""
+
 
 class Parts(NamedTuple):
     """Examples by what they are for."""
@@ -33,16 +36,16 @@ def split(examples: Examples, section: Episodes, seed: int) -> Parts:
     """
     classes = section.ways is not None and not examples.task.any()
     count = len(np.unique(examples.y if classes else examples.task))
-    validated = section.validation > 0
-    if count < 2 + validated:
+    validated, least = section.validation > 0, LEAST_TASKS if section.ways is None else 1
+    if count < 1 + validated + least:
         what = f"{count} class{'es' * (count != 1)}" if classes else f"{count} task{'s' * (count != 1)}"
         raise SettingsError(
-            f"episodes.held_out: the examples are of {what}, too few to hold some out; name the task of each "
-            "example, or bring examples of more tasks or classes"
+            f"episodes.held_out: the examples are of {what}, too few to hold {least} out and have some left; "
+            "name the task of each example, or bring examples of more tasks or classes"
         )
     if section.held_out + section.validation >= 1:
         raise SettingsError("episodes.held_out, episodes.validation: together they leave nothing to train on")
-    rest, judged = held_out(examples, section.held_out, seed=seed, classes=classes)
+    rest, judged = held_out(examples, section.held_out, seed=seed, classes=classes, least=least)
     if not validated:
         return Parts(rest, None, judged)
     share = section.validation / (1 - section.held_out)

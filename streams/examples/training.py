@@ -15,7 +15,7 @@ import torch
 
 from engine.fingerprints import theta_fingerprint
 from engine.learners.base import below
-from engine.meta_train import Place, Stretch, begun, meta_train
+from engine.meta_train import Place, Stretch, begun, meta_train, moved
 from engine.task_source import TaskSource
 from engine.train import start, with_statistics
 from engine.types import Episodes
@@ -191,6 +191,6 @@ def _publish(laboratory: Laboratory, stretch: Stretch) -> None:
 def _on(stretch: Stretch, device: str) -> Stretch:
     """Move what rounds compute with; counters of the optimizer stay where it wants them."""
     state = stretch.state
-    params, best = ({k: v.to(device) for k, v in some.items()} for some in (state.params, stretch.best))
+    params, best = (moved(some, device) for some in (state.params, stretch.best))
     optimizer = {k: v.to(device) if v.dim() else v for k, v in state.optimizer.items()}
     return replace(stretch, state=replace(state, params=params, optimizer=optimizer), best=best)

@@ -98,3 +98,10 @@ def test_rows_that_are_no_square_image_are_refused():
 def test_mixup_needs_a_distribution():
     with pytest.raises(EngineError, match="positive"):
         Mixup(a=0)
+
+
+def test_a_class_that_only_the_query_set_has_is_turned_too():
+    before = episodes()
+    support = before.support._replace(y=before.support.y.clamp(max=1))
+    after = RotatedClasses()(before._replace(support=support), generator())
+    assert not torch.equal(after.query.x[:, 2:], before.query.x[:, 2:])

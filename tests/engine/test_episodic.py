@@ -124,7 +124,9 @@ def test_over_hundreds_of_episodes_the_interval_is_the_normal_one():
     assert student(10**9) == pytest.approx(1.95996, abs=1e-5)
 
 
-@pytest.mark.parametrize(("freedom", "table"), [(3, 3.182), (8, 2.306), (20, 2.086), (60, 2.000)])
+@pytest.mark.parametrize(
+    ("freedom", "table"), [(1, 12.706), (2, 4.303), (3, 3.182), (8, 2.306), (20, 2.086), (60, 2.000)]
+)
 def test_few_tasks_widen_the_interval_as_students_table_says(freedom, table):
     assert student(freedom) == pytest.approx(table, rel=0.01)
 
@@ -576,3 +578,23 @@ def test_images_are_drawn_as_the_first_contender_predicts_them():
     assert [image["predicted"] for image in drawn["query"]] == [0] * 10
     assert drawn["support"][0]["pixels"][0] in {round(255 * float(v)) for v in x[:, 0]}
     assert judged().episodes == []
+
+
+def test_settings_of_the_same_shots_are_refused():
+    source, spec = ClassEpisodes(blobs(), 3, 1, 4), spec_of()
+    for settings in ([], [Setting(1, source), Setting(1, source)]):
+        with pytest.raises(EngineError, match="different numbers of shots"):
+            evaluate([guess(spec)], settings, FEW)
+
+
+def test_domains_that_repeat_widen_the_interval():
+    examples = blobs()
+    domains = examples._replace(task=(examples.y % 3).astype(np.int64))
+    report = evaluate([guess(spec_of(ways=2))], [Setting(1, ClassEpisodes(domains, 2, 1, 4))], FEW)
+    assert report.sizes[0]["drawn_from"] == 3
+
+
+@pytest.mark.parametrize("options", [{"rates": ()}, {"episodes": 0}, {"steps": -1}])
+def test_a_choice_of_nothing_is_refused(options):
+    with pytest.raises(EngineError, match="a step size is chosen"):
+        Tuning(ClassEpisodes(blobs(), 3, 1, 4), **options)

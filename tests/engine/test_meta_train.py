@@ -154,3 +154,28 @@ def test_the_gradient_learner_trains_on_the_same_episodes():
     ]
     assert last.trained_loss > 0
     assert last.held_out_loss > 0
+
+
+class Blank:
+    """Episodes whose queries are not numbers."""
+
+    def draw(self, count: int, *, seed: int, step: int):
+        support, query = JUDGED.draw(count, seed=seed, step=step)
+        return type(JUDGED.draw(1, seed=0, step=0))(support, query._replace(x=query.x * torch.nan))
+
+
+def test_a_judgement_that_is_not_finite_keeps_the_best_theta_and_ends_training():
+    (good,) = meta_train(
+        LEARNER, Backprop(), TRAINED, JUDGED, replace(SETTINGS, rounds=3), OUTER, begun(start(LEARNER, 0))
+    )
+    later = list(
+        meta_train(LEARNER, Backprop(), TRAINED, Blank(), replace(SETTINGS, patience=2), OUTER, good)
+    )
+    assert [one.stale for one in later] == [1, 2]
+    assert equal(later[-1].best, good.state.params)
+    assert not equal(later[-1].state.params, good.state.params)
+
+
+def test_training_that_never_moves_theta_says_so():
+    with pytest.raises(EngineError, match="theta did not move in 3 rounds from 0 on"):
+        list(meta_train(LEARNER, Backprop(), Blank(), None, SETTINGS, OUTER, begun(start(LEARNER, 0))))

@@ -315,3 +315,14 @@ def test_a_residual_block_adds_to_what_came_in():
     model, x = tabular(3, 2, width=8, blocks=1), rows(4, 3)
     first, block, norm, relu, head = model
     assert_close(model(x), head(relu(norm(first(x) + block.branch(first(x))))))
+
+
+def test_images_that_leave_one_pixel_to_normalise_are_refused():
+    with pytest.raises(EngineError, match="one pixel left"):
+        conv4(16 * 16, 3, norm="instance", strided=True)
+    assert conv4(16 * 16, 3, norm="group", strided=True)
+
+
+def test_a_precision_that_is_not_offered_is_refused():
+    with pytest.raises(EngineError, match="precision must be"):
+        conv4(28 * 28, 3, precision="bf16")

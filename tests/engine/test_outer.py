@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from engine.features import Category, Features, Numeric
 from engine.learners.gradient import GradientLearner
+from engine.learners.prototype import PrototypeLearner
 from engine.outer.backprop import Backprop
 from engine.outer.base import OuterRule, query_loss
 from engine.outer.implicit import Implicit
@@ -336,3 +337,9 @@ def bytes_of_tensors() -> int:
     gc.collect()
     # By type alone: asking a lazy module for its class would load it.
     return sum(value.nbytes for value in gc.get_objects() if type(value) is Tensor)
+
+
+def test_pooled_training_of_what_knows_nothing_of_classes_is_refused() -> None:
+    subject = PrototypeLearner(replace(learner().spec, target=Classification((0, 1), exchangeable=True)))
+    with pytest.raises(EngineError, match="numbered anew in every episode"):
+        Pooled()(subject, subject.init(0), episodes())

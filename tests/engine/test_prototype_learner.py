@@ -122,3 +122,15 @@ def test_a_regression_has_no_prototypes():
 def test_an_embedding_of_nothing_is_refused():
     with pytest.raises(EngineError, match="width"):
         PrototypeLearner(NAMED, width=0)
+
+
+@pytest.mark.parametrize("scale", [1.0, 100.0, 1000.0])
+def test_the_nearest_class_is_told_at_any_distance_where_another_is_absent(scale):
+    spec = replace(EPISODIC, network=lambda inputs, outputs: torch.nn.Identity())
+    learner = PrototypeLearner(spec, width=2)
+    rows = scale * torch.tensor([[[0.0, 0.0], [1.0, 0.0]]])
+    fast = {"sums": torch.cat([rows, torch.zeros(1, 1, 2)], 1), "counts": torch.tensor([[1.0, 1.0, 0.0]])}
+    embedded = learner.of_embeddings()
+    outputs = embedded.predict(learner.init(0), fast, scale * torch.tensor([[[1.0, 1.0], [-1.0, 1.0]]]))
+    assert outputs.argmax(-1).tolist() == [[1, 0]]
+    assert bool((outputs.max(-1).values == 0).all())

@@ -11,10 +11,11 @@ import torch
 from engine.episodes import resplit
 from engine.features import Features, Numeric
 from engine.learners.gradient import GradientLearner
+from engine.learners.matching import MatchingLearner
 from engine.learners.prototype import PrototypeLearner
 from engine.models.mlp import mlp
 from engine.outer.backprop import Backprop
-from engine.spec import Classification, TaskSpec
+from engine.spec import Classification, Regression, TaskSpec
 from engine.types import Batch, EngineError, Episodes
 
 SPEC = TaskSpec(
@@ -81,3 +82,9 @@ def test_a_learner_of_embeddings_adapts_on_what_is_embedded_already():
     reader = learner.of_embeddings()
     fast = reader.adapt(theta, support._replace(x=learner.embed(theta, support.x)))
     torch.testing.assert_close(reader.predict(theta, fast, learner.embed(theta, query.x)), outputs)
+
+
+def test_a_regression_has_no_classes_to_split_by():
+    learner = MatchingLearner(replace(SPEC, target=Regression(0, 1)), width=4)
+    with pytest.raises(EngineError, match="a regression has none"):
+        Backprop(splits=2)(learner, learner.init(0), episode())

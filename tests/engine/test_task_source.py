@@ -97,11 +97,12 @@ def test_a_drawn_episode_of_a_task_is_its_own_and_disjoint(balanced):
         assert len(owners) == 1
         seen |= owners
         assert not set(support) & set(query)
-        assert len(support) + len(query) == 21
         if balanced:
-            assert max(np.bincount([i % 3 for i in support])) == 2
+            assert np.bincount([i % 3 for i in support]).tolist() == [2, 2, 2]
+            assert len(query) == 10, "at most half"
         else:
             assert len(support) == 2
+            assert len(query) == 19
     assert seen == {0, 1, 2, 3}
 
 
@@ -143,3 +144,33 @@ def test_whole_tasks_or_whole_classes_are_held_out(classes):
     ]
     assert not groups[0] & groups[1]
     assert len(groups[1]) == (12 if classes else 2)
+
+
+def test_a_balanced_support_set_leaves_the_queries_the_tasks_own_share_of_a_rare_class():
+    pool = examples(classes=10, each=6, tasks=4)
+    pool = pool._replace(y=(pool.y == 0).astype(np.float32))  # 6 of the 60 examples of a task are rare
+    drawn = TaskEpisodes(pool, 5, 20, balanced=True).draw(400, seed=0, step=0)
+    assert float(drawn.query.y.mean()) == pytest.approx(0.1, abs=0.01)
+
+
+def test_an_episode_of_classes_tells_its_domain_and_is_its_own_task_where_there_is_one():
+    source = ClassEpisodes(examples(tasks=3), 2, 1, 2)
+    drawn = source.draw(20, seed=1, step=2)
+    owners = [traced(drawn.support, task)[0] // 42 for task in range(20)]
+    assert source.tasks(20, seed=1, step=2).tolist() == owners
+    alone = ClassEpisodes(examples(), 2, 1, 2)
+    numbers = [n for step in range(3) for n in alone.tasks(4, seed=1, step=step)]
+    assert len(set(numbers)) == 12
+
+
+@pytest.mark.parametrize("source", [ClassEpisodes, TaskEpisodes])
+def test_a_label_that_is_no_number_is_refused(source):
+    pool = examples(tasks=2)
+    pool.y[3] = np.nan
+    with pytest.raises(EngineError, match="label of example 3 is nan"):
+        source(pool)
+
+
+def test_as_many_tasks_as_are_needed_are_held_out():
+    trained, judged = held_out(examples(tasks=5), 0.1, seed=0, classes=False, least=2)
+    assert [len(np.unique(part.task)) for part in (trained, judged)] == [3, 2]

@@ -210,7 +210,7 @@ def test_images_may_be_turned_shifted_and_blended(tmp_path):
         (lambda t: t.with_columns(price=pl.lit("dear")), "row 1: field 'price': expected a number"),
         (lambda t: t.with_columns(at=pl.lit("soon")), "row 1: time: expected epoch seconds"),
         (lambda t: t.with_columns(bought=pl.lit(None, pl.String)), "no example that could be read"),
-        (lambda t: t.with_columns(user=pl.lit("ann")), "too few to hold some out"),
+        (lambda t: t.with_columns(user=pl.lit("ann")), "too few to hold 2 out"),
     ],
 )
 def test_a_table_that_cannot_be_trained_on_is_refused(tmp_path, change, said):

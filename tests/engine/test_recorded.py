@@ -1,0 +1,30 @@
+"""A recording is replayed for the kind of input that it was made of, and for no other."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from engine.recorded import Recorded
+
+
+def ranked(x: torch.Tensor) -> torch.Tensor:
+    """Makes a tensor of its own beside what it is given, on the same device and of the same type."""
+    return x + torch.arange(len(x), device=x.device, dtype=x.dtype)
+
+
+@pytest.mark.parametrize(
+    "other", [torch.zeros(3, dtype=torch.float64), torch.zeros(3, device="meta")], ids=["type", "device"]
+)
+def test_another_type_or_device_is_recorded_anew(other):
+    recorded = Recorded(ranked)
+    recorded(other)
+    found = recorded(torch.zeros(3))
+    assert (found.dtype, found.device.type) == (torch.float32, "cpu")
+    assert found.tolist() == [0, 1, 2]
+
+
+def test_what_is_recorded_follows_the_values_it_is_given():
+    recorded = Recorded(ranked)
+    assert recorded(torch.zeros(3)).tolist() == [0, 1, 2]
+    assert recorded(torch.full((3,), 5.0)).tolist() == [5, 6, 7]
