@@ -61,7 +61,7 @@ BLOCK = 10
 
 
 FAST_CONV4 = partial(conv4, precision="bfloat16")
-TWO_STEPS = InnerLoop(steps=2, lr=0.1, clip=10)
+TWO_STEPS = InnerLoop(steps=2, lr=0.03, clip=10)
 ONE_STEP = InnerLoop(steps=1, lr=0.4, clip=10)
 """For what adapts by gradient steps; one of 0.4 is what MAML's paper trains 5-way Omniglot with (appendix A.1)."""
 
@@ -100,8 +100,8 @@ STEPPING = Recipe(
     GradientLearner,
     Backprop(),
     rounds=6_000,
-    lr=4e-3,
-    tasks=32,
+    lr=3e-3,
+    tasks=16,
     queries=2,
     network=strided_conv4,
     inner=TWO_STEPS,
@@ -119,14 +119,16 @@ RECIPES: dict[str, Recipe] = {
         STEPPING,
         rule=Backprop(first_order=False),
         rounds=36_000,
-        tasks=16,
+        lr=4e-3,
         queries=4,
         network=partial(mlp, hidden=(256, 128, 64, 64), head="zero"),
         inner=ONE_STEP,
     ),
-    "maml": replace(STEPPING, rule=Backprop(first_order=False), inner=ONE_STEP),
+    "maml": replace(STEPPING, rule=Backprop(first_order=False), rounds=4_500, inner=ONE_STEP),
     "fomaml": STEPPING,
-    "reptile": replace(STEPPING, rule=Reptile(steps=4, minibatches=4), rounds=5_000, tasks=16, queries=7),
+    "reptile": replace(
+        STEPPING, rule=Reptile(steps=4, minibatches=4), rounds=4_300, lr=1.5e-3, tasks=8, queries=7
+    ),
 }
 """Rounds are what half an hour on one core or less took; prototype: 36 minutes."""
 

@@ -38,7 +38,8 @@ from engine.task_source import Examples, TaskSource, batch_of
 from engine.train import FitSettings, fit, start, with_statistics
 from engine.types import Batch, EngineError, Episodes, Fast, Int64, Params
 
-Progress = Callable[[int, int], None]
+Progress = Callable[[str, int, int], None]
+"""Is told what is done, how much of it, and of how much."""
 
 
 @dataclass(frozen=True)
@@ -83,9 +84,9 @@ def baselines(
     source: TaskSource,
     training: PooledTraining,
     tuning: Tuning,
-    progress: Progress = lambda _done, _of: None,
+    progress: Progress = lambda _said, _done, _of: None,
 ) -> list[Contender]:
-    """Build every baseline from training examples and episodes of them; `progress` is told rounds of training.
+    """Build every baseline from training examples and episodes of them.
 
     `spec` is that of the meta-learner: features, target and network are its own, its inner loop is not.
     """
@@ -98,7 +99,11 @@ def baselines(
         Contender("transfer", GradientLearner, head, pooled, "pooled training; the head adapts"),
         Contender("fine-tuning", GradientLearner, plain, pooled, "pooled training; all adapts"),
     )
-    return [*(with_tuned_step(one, tuning) for one in stepping), *_untrained(plain, examples, training.seed)]
+    tuned = []
+    for done, one in enumerate(stepping):
+        progress("tuning baselines", done, len(stepping))
+        tuned.append(with_tuned_step(one, tuning))
+    return [*tuned, *_untrained(plain, examples, training.seed)]
 
 
 def with_tuned_step(contender: Contender, tuning: Tuning) -> Contender:
@@ -221,7 +226,7 @@ def _counted(
 ) -> Iterator[Episodes]:
     for done, drawn in enumerate(episodes, 1):
         yield on_device(drawn, training.device)
-        progress(done, training.rounds)
+        progress("training baselines", done, training.rounds)
 
 
 def _with_new_head(spec: TaskSpec, theta: Params) -> Params:

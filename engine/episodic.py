@@ -28,6 +28,7 @@ from engine.episodic_report import (
     gain_of,
     gap_of,
 )
+from engine.learners.embedding import EmbeddingLearner
 from engine.learners.gradient import GradientLearner
 from engine.meta_train import moved, on_device
 from engine.queries import Adapts, metrics_of, normalises_by_batch, predicted, scored
@@ -176,12 +177,18 @@ def evaluate(
 
 def entered(contender: Contender, steps: Sequence[int]) -> list[Entrant]:
     """Build a contender for each number of steps, or once where it takes none."""
-    spec, built = contender.spec, contender.build(contender.spec)
+    spec, built = contender.spec, _built(contender, contender.spec)
     by_batch = normalises_by_batch(spec)
     if not isinstance(built, GradientLearner):
         return [Entrant(contender, built, by_batch, None, last=True)]
     specs = {k: replace(spec, inner=replace(spec.inner, steps=k)) for k in steps}
-    return [Entrant(contender, contender.build(specs[k]), by_batch, k, last=k == steps[-1]) for k in steps]
+    return [Entrant(contender, _built(contender, specs[k]), by_batch, k, last=k == steps[-1]) for k in steps]
+
+
+def _built(contender: Contender, spec: TaskSpec) -> Adapts:
+    """Build one; a few dozen calls of each shape are too few to record them."""
+    built = contender.build(spec)
+    return built.unrecorded() if isinstance(built, GradientLearner | EmbeddingLearner) else built
 
 
 def _sides(setting: Setting) -> Iterator[tuple[Tasks, TaskSource]]:

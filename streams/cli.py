@@ -5,18 +5,21 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, NoReturn
 
 import torch
 import typer
 from rich.markup import escape
 
 from engine.checks import check_spec
+from engine.learners.base import Learner
+from engine.spec import TaskSpec
 from engine.table import layout_of
 from engine.types import EngineError
 from streams import wiring
 from streams.errors import ReptideError
 from streams.examples.commands import app as meta_training
+from streams.examples.laboratory import laboratory
 from streams.flights.demo import run_demo
 from streams.forget import forget_task
 from streams.inspect import describe_task
@@ -38,7 +41,7 @@ app = typer.Typer(
 INTERRUPTED = 130
 """How typer exits on Ctrl-C."""
 
-RESUMES = {"run", "worker", "trainer", "meta-train"}
+RESUMES = {"run", "worker", "trainer"}
 """Commands that go on where they were stopped."""
 
 
@@ -50,12 +53,20 @@ def main() -> None:
     try:
         app(standalone_mode=True)
     except (ReptideError, EngineError) as error:
-        console.print(f"[bold red]error:[/] {escape(str(error))}", highlight=False, soft_wrap=True)
-        sys.exit(1)
+        _refuse(str(error))
+    except OSError as error:
+        if error.filename is None:
+            raise
+        _refuse(f"{error.filename}: {error.strerror}")
     except SystemExit as ended:
         if ended.code == INTERRUPTED and RESUMES & set(sys.argv):
             console.print("stopped; start it again and it goes on from here")
         raise
+
+
+def _refuse(said: str) -> NoReturn:
+    console.print(f"[bold red]error:[/] {escape(said)}", highlight=False, soft_wrap=True)
+    sys.exit(1)
 
 
 @app.command()
@@ -82,17 +93,26 @@ def run(config: Config, flag: Flags = None) -> None:
 
 @app.command()
 def check(config: Config, flag: Flags = None) -> None:
-    """Check the settings, the input's columns and the model of CONFIG, and say what a task costs."""
+    """Check the settings, the input or examples and the model of CONFIG, and say what a task costs."""
     settings = settings_from(config, flag)
+    if settings.episodes is not None:
+        found = laboratory(settings)
+        _checked(found.spec, found.learner)
+        console.print(found.said, soft_wrap=True, highlight=False, markup=False)
+        return
     spec = wiring.task_spec(settings)
     log = wiring.input_log(settings, spec, None)
     learner = wiring.learner(settings, spec)
-    for promise in check_spec(spec, learner):
-        console.print(f"[green]ok[/] {promise.replace('_', ' ')}")
+    _checked(spec, learner)
     cost = layout_of(learner).bytes_per_task
     console.print(
         f"input: {log.end():,} events; one task takes {cost:,} bytes, a million {cost / 1000:,.1f} GB"
     )
+
+
+def _checked(spec: TaskSpec, learner: Learner) -> None:
+    for promise in check_spec(spec, learner):
+        console.print(f"[green]ok[/] {promise.replace('_', ' ')}")
 
 
 @app.command()

@@ -10,6 +10,7 @@ import shutil
 from collections.abc import Callable
 from contextlib import ExitStack, closing
 from dataclasses import replace
+from time import perf_counter
 
 from engine.train import Round, start
 from streams.errors import ReptideError
@@ -31,6 +32,8 @@ def meta_train(settings: Settings, passes: int, show: Callable[[int, Progress], 
     """
     program = embedded(settings)
     scratch = settings.run.directory / "meta-train"
+    shutil.rmtree(scratch, ignore_errors=True)  # of a run that was killed: perhaps of another input
+    began = perf_counter()
     with ExitStack() as leaving:
         leaving.callback(shutil.rmtree, scratch, ignore_errors=True)
         leaving.callback(program.close)
@@ -63,7 +66,7 @@ def meta_train(settings: Settings, passes: int, show: Callable[[int, Progress], 
         rounds: list[Round] = []
         for number in range(passes):
             state, rounds = trainer.take(found, state)
-            show(number + 1, Progress(events=len(found), scored=len(rounds)))
+            show(number + 1, Progress(events=(number + 1) * len(found), seconds=perf_counter() - began))
         trainer.publish(1, state, {"position": 0, "through": 0})
         before, after = (
             sum(getattr(one.report, name) for one in rounds) / len(rounds)

@@ -107,7 +107,7 @@ class Inner(Section):
     """The inner loop."""
 
     steps: int = Field(5, ge=0)
-    lr: float = Field(0.1, gt=0)
+    lr: float = Field(0.1, gt=0, le=1e6)
     clip: float = Field(1.0, gt=0)
     rates: Literal["fixed", "learned"] = "fixed"
     """Learned: a step size of its own for every number that adapts, a part of theta (Meta-SGD)."""
@@ -170,7 +170,7 @@ class Run(Section):
 
     directory: Path = Path("reptide-state")
     batch: int = Field(4096, ge=1)
-    seed: int = 0
+    seed: int = Field(0, ge=0)
     device: str = "cpu"
     """Where tensor calls run: "cpu", "cuda", "cuda:1"."""
     max_gib: float = Field(64.0, gt=0)
@@ -268,6 +268,8 @@ class Settings(Section):
         """Images and arrays are their own features, and N-way episodes have classes of their own."""
         if isinstance(tree, dict) and "examples" in tree:
             return {"features": (), "target": {}, **tree}
+        if isinstance(tree, dict) and isinstance(tree.get("episodes"), dict) and "ways" in tree["episodes"]:
+            return {"target": {}, **tree}
         return tree
 
     @model_validator(mode="after")

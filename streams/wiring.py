@@ -9,6 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import nn
 
 from engine import drift
@@ -186,6 +187,21 @@ def detector(section: tree.Drift) -> Detector:
         raise SettingsError(f"drift.options: {error}") from error
 
 
+def usable(device: str) -> str:
+    """The name of a device that tensors can be put on.
+
+    Raises:
+        SettingsError: there is none of that name here.
+
+    """
+    try:
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        first, *_ = str(error).splitlines()
+        raise SettingsError(f"run.device: {device!r} cannot be used here: {first}") from error
+    return device
+
+
 def fit_settings(section: tree.Outer) -> FitSettings:
     """The optimizer's part of the outer loop's settings."""
     return FitSettings(**section.model_dump(exclude={"rule", "every", "batch", "support_rate", "held_out"}))
@@ -212,7 +228,7 @@ def embedded(settings: Settings) -> Embedded:
     """Everything that `reptide run` needs, over its state directory."""
     spec, directory = task_spec(settings), settings.run.directory
     learns = learner(settings, spec)
-    engine = Engine(spec, learns, settings.run.device)
+    engine = Engine(spec, learns, usable(settings.run.device))
     log = input_log(settings, spec, directory)
     store = lmdb_store(settings)
     versions = DirectoryMeta(directory / "theta")

@@ -8,7 +8,7 @@ so an example is embedded once, when the task adapts.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from copy import copy
 from typing import Self
 
@@ -34,7 +34,7 @@ class EmbeddingLearner(ABC):
             )
         self.spec, self.width = spec, width
         self._model = self._built(0).requires_grad_(False)
-        self._recorded = Recorded(self._adapt)
+        self._recorded: Callable[..., Fast] = Recorded(self._adapt)
 
     @abstractmethod
     def _own(self) -> nn.Module:
@@ -57,10 +57,15 @@ class EmbeddingLearner(ABC):
         """Theta freshly initialised: every parameter and buffer of the model."""
         return {name: value.detach().clone() for name, value in self._built(seed).state_dict().items()}
 
+    def unrecorded(self) -> Self:
+        """The same learner for a few calls, which recording would cost more than it saves."""
+        twin = copy(self)
+        twin._recorded = torch.no_grad()(twin._adapt)  # noqa: SLF001
+        return twin
+
     def adapt(self, meta: Params, support: Batch) -> Fast:
         """Fast parameters of U tasks; support x [U, S, W]. The first call of each shape is recorded."""
-        adapted: Fast = self._recorded(meta, support)
-        return adapted
+        return self._recorded(meta, support)
 
     def adapt_differentiably(self, meta: Params, support: Batch, *, second_order: bool) -> Fast:
         """The same as a function of `meta`; there are no inner steps, so no second derivatives to leave out."""

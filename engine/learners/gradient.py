@@ -15,7 +15,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Mapping
+from copy import copy
 from functools import partial
+from typing import Self
 
 import torch
 from torch import Tensor
@@ -49,7 +51,7 @@ class GradientLearner:
     def __init__(self, spec: TaskSpec) -> None:
         self.spec = spec
         self._model = spec.model().requires_grad_(False)
-        self._recorded = Recorded(self._adapt)
+        self._recorded: Callable[..., Fast] = Recorded(self._adapt)
         names = spec.adapted_names(self._model)
         self.fast_shapes: Mapping[str, torch.Size] = {
             name: self._model.get_parameter(name).shape for name in names
@@ -66,10 +68,15 @@ class GradientLearner:
         model = {name: value.detach().clone() for name, value in self.spec.model(seed).state_dict().items()}
         return model | {name: torch.zeros(self.fast_shapes[name.removeprefix(RATES)]) for name in self._rates}
 
+    def unrecorded(self) -> Self:
+        """The same learner for a few calls, which recording would cost more than it saves."""
+        twin = copy(self)
+        twin._recorded = torch.no_grad()(twin._adapt)  # noqa: SLF001
+        return twin
+
     def adapt(self, meta: Params, support: Batch) -> Fast:
         """Fast parameters of U tasks; support x [U, S, W]. The first call of each shape is recorded."""
-        adapted: Fast = self._recorded(meta, support)
-        return adapted
+        return self._recorded(meta, support)
 
     def adapt_differentiably(self, meta: Params, support: Batch, *, second_order: bool) -> Fast:
         """The same as a function of `meta`: through the inner loop (MAML), or with its gradients constant (FOMAML).

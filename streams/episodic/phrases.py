@@ -70,8 +70,8 @@ def rule(metric: Metric) -> str:
     """Return when training and held-out tasks are said to part."""
     margin = f"{100 * MARGIN:g} points" if metric == "accuracy" else f"{100 * MARGIN_ERROR:g}%"
     return (
-        f"They are said to part where {METRICS[metric]} is better on training tasks by more than two standard "
-        f"errors of the difference and by more than {margin}. What learns nothing from training tasks shows how "
+        f"They are said to part where {METRICS[metric]} is better on training tasks beyond the 95% interval of the "
+        f"difference and by more than {margin}. What learns nothing from training tasks shows how "
         "much harder the held-out ones are. Against memorising: more tasks, task augmentation, stopping earlier, a "
         "smaller network."
     )

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from tokenize import TokenError
 from typing import Any
 from zipfile import BadZipFile
+from zlib import error as ZlibError
 
 import numpy as np
 import numpy.typing as npt
@@ -21,6 +23,10 @@ NAMES = ("x", "y", "task", "time")
 CHANNELS = (1, 3)
 
 Array = npt.NDArray[Any]
+
+DAMAGED = (OSError, ValueError, AttributeError, TypeError, SyntaxError, EOFError, NotImplementedError,
+           RuntimeError, BadZipFile, ZlibError, TokenError)  # fmt: skip
+"""What NumPy and the modules below it raise over files that are damaged, as damaging many at random showed."""
 
 
 def read_arrays(path: Path, features: Features) -> Source:
@@ -50,17 +56,19 @@ def read_arrays(path: Path, features: Features) -> Source:
 
 def _loaded(path: Path) -> Mapping[str, Array]:
     try:
-        with np.load(path, allow_pickle=False) as archive:
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
             arrays = {name: archive[name] for name in NAMES if name in archive}
             there = sorted(archive)
-    except (OSError, ValueError, AttributeError, TypeError, BadZipFile) as error:
+    except DAMAGED as error:
         raise InputError(
-            f"{path}: cannot be read as a NumPy archive: {error}; write it with numpy.savez, of arrays that hold "
-            "numbers or text"
+            f"{path}: cannot be read as a NumPy archive: {str(error) or type(error).__name__}; write it with "
+            "numpy.savez, of arrays that hold numbers or text"
         ) from error
     for name in ("x", "y"):
         if name not in arrays:
             raise InputError(f"{path}: no array {name!r}; the arrays are {', '.join(there) or 'none'}")
+    if arrays["y"].dtype.kind not in "buifU":
+        raise InputError(f"{path}: y must hold numbers or text, it is {arrays['y'].dtype}")
     _check_lengths(path, arrays)
     return arrays
 
@@ -84,13 +92,15 @@ def _stored(path: Path, x: Array) -> tuple[Float32, Pixels | None]:
     column = None
     if x.ndim > 2:
         x, column = _images(path, x)
-    bad = np.flatnonzero(~np.isfinite(x.reshape(len(x), -1)).all(1))
+    with np.errstate(over="ignore"):
+        stored = x.reshape(len(x), -1).astype(np.float32)
+    bad = np.flatnonzero(~np.isfinite(stored).all(1))
     if len(bad):
         raise InputError(
-            f"{path}: x has a number that is not finite in {len(bad):,} rows, the first is row {bad[0] + 1}; fill "
-            "these numbers in, or take the rows out"
+            f"{path}: x has a number that is not finite in {len(bad):,} rows, the first is row {bad[0] + 1}, or "
+            "becomes so in 32 bits; fill these numbers in, or take the rows out"
         )
-    return x.reshape(len(x), -1).astype(np.float32), column
+    return stored, column
 
 
 def _images(path: Path, x: Array) -> tuple[Array, Pixels]:

@@ -19,7 +19,7 @@ from streams.episodic.phrases import verdict, warnings
 from streams.errors import SettingsError
 from streams.examples.judging import judge, written
 from streams.examples.laboratory import EPISODES, Laboratory, laboratory
-from streams.examples.training import train
+from streams.examples.training import SavedTraining, is_published, train
 from streams.offline import meta_train as meta_train_on_stream
 from streams.options import Config, Flags, console, settings_from
 from streams.progress import progress_bar
@@ -48,11 +48,15 @@ def meta_train(
             return
         told = console if here.rank == 0 else Console(quiet=True)
         found = laboratory(settings)
-        told.print(_said(found), soft_wrap=True, highlight=False, markup=False)
-        with _bar(told) as show:
-            last = train(
-                found, here, lambda step, stretch: show(_said_of(stretch), step, found.section.rounds)
-            )
+        told.print(found.said, soft_wrap=True, highlight=False, markup=False)
+        try:
+            with _bar(told) as show:
+                last = train(
+                    found, here, lambda step, stretch: show(_said_of(stretch), step, found.section.rounds)
+                )
+        except KeyboardInterrupt:
+            told.print(_stopped(found), highlight=False)
+            raise
         told.print(_result(found, last, config), soft_wrap=True, highlight=False, markup=False)
 
 
@@ -69,14 +73,17 @@ def evaluate(
 ) -> None:
     """Judge what `meta-train` trained on held-out tasks, beside baselines; prints a table and writes a page."""
     settings = settings_from(config, flag)
+    folder = out or settings.run.directory / "evaluation"
+    folder.mkdir(parents=True, exist_ok=True)
     found = laboratory(settings)
-    console.print(_said(found), soft_wrap=True, highlight=False, markup=False)
+    console.print(found.said, soft_wrap=True, highlight=False, markup=False)
     with _bar(console) as show:
         evaluation = judge(found, episodes, show)
     Console().print(table(evaluation))
-    for sentence in (verdict(evaluation), *warnings(evaluation)):
+    judged, note = next(iter(evaluation["contenders"].items()))
+    for sentence in (f"{judged}: {note}.", verdict(evaluation), *warnings(evaluation)):
         console.print(sentence, soft_wrap=True, highlight=False, markup=False)
-    for path in written(found, evaluation, out or settings.run.directory / "evaluation"):
+    for path in written(found, evaluation, folder):
         console.print(f"written: {path}", soft_wrap=True, highlight=False, markup=False)
 
 
@@ -114,16 +121,12 @@ def _bar(told: Console) -> Iterator[Callable[[str, int, int], None]]:
         yield show
 
 
-def _said(found: Laboratory) -> str:
-    """What was read, and how it was split."""
-    refused = found.labelled.refused
-    left_out = f"; {len(refused):,} refused, the first: {refused[0].detail}" if refused else ""
-    sizes = [
-        f"{name} {len(part.y):,}"
-        for name, part in zip(("training", "validation", "held out"), found.parts, strict=True)
-        if part is not None
-    ]
-    return f"{found.labelled.said}{left_out}: {', '.join(sizes)}"
+def _stopped(found: Laboratory) -> str:
+    """What is left of a training that was stopped."""
+    saved = SavedTraining(found).load()
+    if saved is None:
+        return f"stopped; nothing is saved before {found.section.every:,} rounds (episodes.every)"
+    return f"stopped; {saved.stretch.state.step:,} rounds are saved: start it again and it goes on from there"
 
 
 def _said_of(stretch: Stretch | None) -> str:
@@ -144,5 +147,5 @@ def _result(found: Laboratory, last: Stretch, config: Path) -> str:
         if isinf(last.best_loss)
         else f"; kept is the theta of the best validation loss, {last.best_loss:.4f}"
     )
-    published = f"; version 1 of theta is published for `reptide run {config}`" if found.serves else ""
+    published = "; version 1 of theta is it: a stream begins with it" if is_published(found, last) else ""
     return f"trained {rounds}{early}{best}{published}\nnext: reptide evaluate {config}"

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageOps
 
 from engine.features import Features
 from engine.pixels import Pixels
@@ -71,8 +71,28 @@ def _pixels(path: Path, side: int, channels: int) -> Float32:
     """One image as a stored row [W], channel by channel, from 0 to 1."""
     try:
         with Image.open(path) as image:
-            scaled = image.convert("RGB" if channels == 3 else "L").resize((side, side), Image.Resampling.BOX)
+            shown = _as_shown(image).convert("RGB" if channels == 3 else "L")
+            scaled = shown.resize((side, side), Image.Resampling.BOX)
             pixels = np.asarray(scaled, np.float32).reshape(side, side, channels)
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
         raise InputError(f"{path}: cannot be read as an image ({error}); mend it or take it out") from error
     return np.ascontiguousarray(pixels.transpose(2, 0, 1)).reshape(-1) / np.float32(255)
+
+
+def _as_shown(image: Image.Image) -> Image.Image:
+    """The image as a viewer shows it: upright, transparency on white, 16 bits of grey as 8.
+
+    Raises:
+        ValueError: its numbers have no known range.
+
+    """
+    image = ImageOps.exif_transpose(image)
+    if image.mode.startswith("I;16"):
+        return Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
+    if image.mode in ("I", "F"):
+        raise ValueError("pixels of 32 bits, whose range is not known: save it with 8 or 16")
+    if not image.has_transparency_data:
+        return image
+    white = Image.new("RGBA", image.size, "white")
+    white.alpha_composite(image.convert("RGBA"))
+    return white

@@ -3,26 +3,23 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from pathlib import Path
 from time import time
 
-from engine.baselines import PooledTraining, Tuning, baselines
+from engine.baselines import PooledTraining, Progress, Tuning, baselines
 from engine.episodic import Contender, Judging, Setting, evaluate
 from engine.episodic_report import EpisodicDict
-from engine.types import Params
+from engine.learners.gradient import GradientLearner
+from engine.meta_train import Stretch
 from streams.episodic import EpisodicPage, write_page
 from streams.errors import ReptideError
 from streams.examples.laboratory import Laboratory
-from streams.examples.training import SavedTraining
+from streams.examples.training import SavedTraining, is_finished
 from streams.host import described_machine
 from streams.summary import versions
 from streams.wiring import learner
 
 REFERENCE = "fine-tuning"
-
-Progress = Callable[[str, int, int], None]
-"""Is told what is done, how much of it, and of how much."""
 
 
 def judge(laboratory: Laboratory, episodes: int, show: Progress) -> EpisodicDict:
@@ -43,23 +40,29 @@ def judge(laboratory: Laboratory, episodes: int, show: Progress) -> EpisodicDict
     judging = Judging(REFERENCE, episodes, section.steps, seed, device=device)
     _, source = laboratory.evaluated(section.shots)
     tasks = section.tasks * section.accumulate * found.processes
-    examples = tasks * (section.ways or 1) * (section.shots + section.queries)
+    drawn = laboratory.taught().draw(tasks, seed=seed, step=0)
+    examples = sum(int((side.weight > 0).sum()) for side in drawn)
     beside = baselines(
         laboratory.spec,
         laboratory.parts.training,
         source,
         PooledTraining(found.stretch.state.step, tasks, examples, seed=seed, device=device),
         Tuning(laboratory.judges() or source, section.steps[-1], seed=seed, device=device),
-        lambda done, of: show("training baselines", done, of),
+        show,
     )
-    contenders = [_trained(laboratory, found.stretch.best), *beside]
+    contenders = [_trained(laboratory, found.stretch), *beside]
     return evaluate(contenders, settings, judging, lambda done, of: show("judging", done, of)).as_dict()
 
 
-def _trained(laboratory: Laboratory, theta: Params) -> Contender:
-    settings = laboratory.settings
-    note = f"meta-trained, {settings.outer.rule}"
-    return Contender(settings.learner, lambda spec: learner(settings, spec), laboratory.spec, theta, note)
+def _trained(laboratory: Laboratory, stretch: Stretch) -> Contender:
+    settings, rounds = laboratory.settings, f"{stretch.state.step:,} rounds"
+    if not is_finished(laboratory, stretch):
+        rounds += f" of {laboratory.training.rounds:,}, unfinished"
+    rule = f" by {settings.outer.rule}" if isinstance(laboratory.learner, GradientLearner) else ""
+    note = f"meta-trained{rule}, {rounds}"
+    return Contender(
+        settings.learner, lambda spec: learner(settings, spec), laboratory.spec, stretch.best, note
+    )
 
 
 def written(laboratory: Laboratory, evaluation: EpisodicDict, folder: Path) -> list[Path]:
@@ -67,14 +70,13 @@ def written(laboratory: Laboratory, evaluation: EpisodicDict, folder: Path) -> l
     settings = laboratory.settings
     page = EpisodicPage(
         title=settings.title,
-        source=laboratory.labelled.said,
+        source=laboratory.said,
         evaluation=evaluation,
         machine=described_machine(),
         finished_s=time(),
         settings=settings.model_dump_json(indent=2),
         versions=versions(),
     )
-    folder.mkdir(parents=True, exist_ok=True)
     found = folder / "evaluation.json"
     found.write_text(json.dumps(page, indent=1, allow_nan=False), encoding="utf-8")
     write_page(folder / "evaluation.html", page)

@@ -8,14 +8,20 @@ from functools import cached_property
 from hashlib import blake2b
 from pathlib import Path
 
+from engine.baselines import class_of
+from engine.checks.models import MODEL_CHECKS
+from engine.checks.running import run
 from engine.episodic import tasks_of
 from engine.features import Features
 from engine.learners.base import Learner
+from engine.learners.gradient import GradientLearner
 from engine.meta_train import MetaTraining
-from engine.outer.base import OuterRule
+from engine.outer.base import OuterRule, leaves
 from engine.spec import Classification, TaskSpec
+from engine.task_source import Examples as TaskExamples
 from engine.task_source import TaskSource
 from engine.train import FitSettings
+from engine.types import EngineError
 from streams import wiring
 from streams.errors import InputError, SettingsError
 from streams.examples.arrays import read_arrays
@@ -46,8 +52,23 @@ class Laboratory:
 
     @property
     def serves(self) -> bool:
-        """Whether theta is one that `run` and `worker` could begin with: features and target are a stream's."""
-        return bool(self.settings.features) and self.section.ways is None
+        """Whether `run` or `worker` could begin with theta: there is a stream of its features and target."""
+        streamed = self.settings.input is not None or self.settings.kafka is not None
+        return streamed and self.section.ways is None
+
+    @property
+    def said(self) -> str:
+        """What was read, and how it was split."""
+        refused = self.labelled.refused
+        left_out = f"; {len(refused):,} refused, the first: {refused[0].detail}" if refused else ""
+        parts = zip(("training", "validation", "held out"), self.parts, strict=True)
+        sizes = [f"{name} {self._size(part)}" for name, part in parts if part is not None]
+        return f"{self.labelled.said}{left_out}: {', '.join(sizes)}"
+
+    def _size(self, part: TaskExamples) -> str:
+        if self.section.ways is None:
+            return f"{len(part.y):,}"
+        return f"{len(part.y):,} of {class_of(part)[1]:,} classes"
 
     @property
     def rule(self) -> OuterRule:
@@ -56,8 +77,11 @@ class Laboratory:
 
     @property
     def fit(self) -> FitSettings:
-        """How pseudo-gradients become steps."""
-        return replace(wiring.fit_settings(self.settings.outer), accumulate=self.section.accumulate)
+        """How pseudo-gradients become steps; a rate that falls is 0 at the end of training, if not told otherwise."""
+        outer = self.settings.outer
+        if outer.schedule != "constant" and not outer.steps:
+            outer = outer.model_copy(update={"steps": self.section.rounds})
+        return replace(wiring.fit_settings(outer), accumulate=self.section.accumulate)
 
     @property
     def training(self) -> MetaTraining:
@@ -71,6 +95,7 @@ class Laboratory:
         tree = self.settings.model_dump(mode="json", include={"learner", "model", "inner", "outer"})
         tree["episodes"] = self.section.model_dump(mode="json", exclude=CHANGEABLE)
         tree["seed"], tree["features"] = self.settings.run.seed, self.spec.features.schema()
+        tree["outer"]["steps"] = self.fit.steps
         digest = blake2b(json.dumps(tree, sort_keys=True).encode(), digest_size=16)
         for column in self.labelled.examples:
             digest.update(column.tobytes())
@@ -83,11 +108,20 @@ class Laboratory:
 
     def check(self) -> None:
         """Refuse now what the first episode, or the evaluation after the last, would refuse."""
+        seed, theta = self.settings.run.seed, leaves(self.learner.init(0))
         self.taught()
         self.judges()
+        GradientLearner(replace(self.spec, adapts="head"))  # a baseline
         for shots in self.judged_shots:
-            for side in self.evaluated(shots):
-                tasks_of(side, EPISODES, self.settings.run.seed)
+            for part, side in zip(("held-out", "training"), self.evaluated(shots), strict=True):
+                try:
+                    tasks_of(side, EPISODES, seed)
+                    support = side.draw(1, seed=seed, step=0).support
+                    self.learner.adapt_differentiably(theta, support, second_order=True)
+                except EngineError as error:
+                    raise SettingsError(
+                        f"[episodes]: in the {part} part of the examples, with {shots} shots: {error}"
+                    ) from error
 
     def taught(self) -> TaskSource:
         """Episodes to train on, augmented."""
@@ -115,10 +149,12 @@ def laboratory(settings: Settings) -> Laboratory:
 
     """
     section = required(settings.episodes, "episodes")
+    wiring.usable(settings.run.device)
     _check(settings, section)
     spec = _spec(settings, section)
     found = _read(settings, section, spec)
     spec = replace(spec, features=found.features)
+    run(MODEL_CHECKS, spec)
     parts = split(found.examples, section, settings.run.seed)
     made = Laboratory(settings, section, spec, wiring.learner(settings, spec), found, parts)
     made.check()
@@ -135,6 +171,8 @@ def _check(settings: Settings, section: Episodes) -> None:
             "outer.rule: 'pooled' trains one classifier for all tasks, and with episodes.ways classes are numbered "
             "anew in each; leave outer.rule out: `reptide evaluate` trains a pooled classifier beside"
         )
+    if section.balanced and section.ways is None and settings.target.classes is None:
+        raise SettingsError("episodes.balanced: a number has no classes to balance; leave it out")
     if section.ways is not None and (section.temporal or section.balanced):
         raise SettingsError(
             "episodes.ways: such episodes are balanced already, and not cut in time; leave these out"

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal
+from typing import Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from streams.section import Section
 
@@ -64,6 +64,15 @@ class Episodes(Section):
     patience: int = Field(0, ge=0)
     """Training ends after so many judgements without a better one; 0 never ends it."""
     judged_shots: tuple[int, ...] = ()
-    """Shots that `evaluate` judges with; `shots` where it is not given."""
+    """Shots that `evaluate` judges with; `shots` where it is not given. SNAIL has room for the largest: another
+    largest is another theta."""
     steps: tuple[int, ...] = Field((0, 1, 5, 10), min_length=1)
-    """Inner steps that `evaluate` judges after."""
+    """Inner steps that `evaluate` judges after, rising."""
+
+    @model_validator(mode="after")
+    def _judged_in_order(self) -> Self:
+        if min(self.steps) < 0 or list(self.steps) != sorted(set(self.steps)):
+            raise ValueError(f"steps must rise from 0 or more, got {list(self.steps)}")
+        if min(self.judged_shots, default=1) < 1 or len(set(self.judged_shots)) < len(self.judged_shots):
+            raise ValueError(f"judged_shots must be different and positive, got {list(self.judged_shots)}")
+        return self

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
@@ -67,14 +68,20 @@ def labelled(source: Source, target: Classification | Regression | None) -> Labe
     parts: list[Examples] = []
     refused: list[Rejected] = []
     tasks: dict[str, int] = {}
-    for records in _chunks(_with_label(source.records())):
+    unlabelled: Counter[bool] = Counter()
+    for records in _chunks(_with_label(source.records(), unlabelled)):
         decoded = decode([Polled(0, (0,), 0, records)], spec)
         refused += decoded.rejected
         parts.append(_numbered(decoded, tasks, source.x))
     if not sum(len(part.y) for part in parts):
         raise InputError(f"{source.path}: no example that could be read has a label{_first(source, refused)}")
     whole = Examples(*(np.concatenate(columns) for columns in zip(*parts, strict=True)))
+    if isinstance(known, Classification) and len(np.unique(whole.y)) == 1:
+        only = known.classes[int(whole.y[0])]
+        raise InputError(f"{source.path}: every label is {only!r}, so there is nothing to tell apart")
     said = f"{len(whole.y):,} examples of {len(tasks):,} task{'s' * (len(tasks) != 1)} in {source.path}"
+    if unlabelled[True]:
+        said += f" ({unlabelled[True]:,} without a label passed over)"
     return Labelled(whole, source.features, refused, said)
 
 
@@ -105,8 +112,12 @@ def _may_name_a_class(label: Any) -> bool:
     return isinstance(label, str | int) or (isinstance(label, float) and not isnan(label))
 
 
-def _with_label(records: Iterable[Record]) -> Iterator[Record]:
-    return (record for record in records if record.label is not None or record.fault is not None)
+def _with_label(records: Iterable[Record], unlabelled: Counter[bool]) -> Iterator[Record]:
+    for record in records:
+        without = record.label is None and record.fault is None
+        unlabelled[without] += 1
+        if not without:
+            yield record
 
 
 def _chunks(records: Iterator[Record]) -> Iterator[list[Record]]:

@@ -37,8 +37,8 @@ def split(examples: Examples, section: Episodes, seed: int) -> Parts:
     classes = section.ways is not None and not examples.task.any()
     count = len(np.unique(examples.y if classes else examples.task))
     validated, least = section.validation > 0, LEAST_TASKS if section.ways is None else 1
+    what = f"{count} class{'es' * (count != 1)}" if classes else f"{count} task{'s' * (count != 1)}"
     if count < 1 + validated + least:
-        what = f"{count} class{'es' * (count != 1)}" if classes else f"{count} task{'s' * (count != 1)}"
         raise SettingsError(
             f"episodes.held_out: the examples are of {what}, too few to hold {least} out and have some left; "
             "name the task of each example, or bring examples of more tasks or classes"
@@ -46,10 +46,17 @@ def split(examples: Examples, section: Episodes, seed: int) -> Parts:
     if section.held_out + section.validation >= 1:
         raise SettingsError("episodes.held_out, episodes.validation: together they leave nothing to train on")
     rest, judged = held_out(examples, section.held_out, seed=seed, classes=classes, least=least)
-    if not validated:
-        return Parts(rest, None, judged)
     share = section.validation / (1 - section.held_out)
-    return Parts(*held_out(rest, share, seed=seed + 1, classes=classes), judged)
+    parts = (
+        Parts(*held_out(rest, share, seed=seed + 1, classes=classes), judged)
+        if validated and len(rest.y)
+        else Parts(rest, None, judged)
+    )
+    if not len(parts.training.y):
+        raise SettingsError(
+            f"episodes.held_out, episodes.validation: of {what} they leave nothing to train on; lower them"
+        )
+    return parts
 
 
 def source(examples: Examples, section: Episodes, shots: int, part: str) -> TaskSource:

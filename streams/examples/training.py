@@ -19,7 +19,7 @@ from engine.meta_train import Place, Stretch, begun, meta_train, moved
 from engine.task_source import TaskSource
 from engine.train import start, with_statistics
 from engine.types import Episodes
-from streams.errors import ReptideError, SettingsError, StoreError
+from streams.errors import CheckpointError, ReptideError, SettingsError, StoreError
 from streams.examples.laboratory import Laboratory
 from streams.stores.base import Checkpoint
 from streams.stores.checkpoints import DirectoryMeta
@@ -74,7 +74,7 @@ class SavedTraining:
         """
         if not self._newest:
             return None
-        saved = checked(self._versions.load(self._newest), theta_fingerprint(self.laboratory.learner))
+        saved = checked(self._sound(self._newest), theta_fingerprint(self.laboratory.learner))
         if saved.numbers["begun_with"] != self.laboratory.fingerprint:
             raise SettingsError(
                 f"run.directory: the training in {self.directory} was begun with other examples or settings than "
@@ -85,6 +85,15 @@ class SavedTraining:
         best = below("best.", dict(saved.trainer)) or state.params
         stretch = Stretch(state, best, stale=saved.numbers["stale"], **losses)
         return Saved(stretch, saved.numbers["processes"])
+
+    def _sound(self, version: int) -> Checkpoint:
+        try:
+            return self._versions.load(version)
+        except CheckpointError as error:
+            raise CheckpointError(
+                f"the training in {self.directory} cannot be gone on with ({error.__cause__}); delete that folder to "
+                "begin anew"
+            ) from error
 
     def save(self, stretch: Stretch, processes: int) -> None:
         """Keep a stretch in the place of the one before.
@@ -155,7 +164,7 @@ def _begin(laboratory: Laboratory, saved: Saved | None, place: Place) -> Stretch
         begin = start(laboratory.learner, laboratory.settings.run.seed)
         x = torch.from_numpy(laboratory.parts.training.x)
         return begun(with_statistics(laboratory.learner, begin, x))
-    if saved.processes != place.processes:
+    if saved.processes != place.processes and not is_finished(laboratory, saved.stretch):
         raise SettingsError(
             f"this training was begun by {saved.processes} processes and not by {place.processes}, which would draw "
             "other episodes; go on with as many, or set run.directory to a new folder"
@@ -174,6 +183,17 @@ def _check_unpublished(laboratory: Laboratory, now: Stretch) -> None:
             f"{laboratory.settings.run.directory} has a theta already; set run.directory to a new folder to train "
             "another"
         )
+
+
+def is_published(laboratory: Laboratory, stretch: Stretch) -> bool:
+    """Whether a stream begins with the theta of a training: another may have been published first."""
+    if not laboratory.serves:
+        return False
+    versions = _versions_of_theta(laboratory)
+    if not versions.current():
+        return False
+    first = versions.load(1).params
+    return all(torch.equal(first[name], value.cpu()) for name, value in stretch.best.items())
 
 
 def _publish(laboratory: Laboratory, stretch: Stretch) -> None:

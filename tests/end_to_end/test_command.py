@@ -164,6 +164,27 @@ def test_a_wrong_setting_is_one_sentence_that_names_its_path(folder: Path) -> No
     assert "Traceback" not in done.stderr
 
 
+def test_check_reads_own_examples_and_runs_the_conformance_suite(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    np.savez(tmp_path / "own.npz", x=rng.normal(size=(60, 2)), y=np.arange(60) % 20)
+    text = (
+        '[examples]\npath = "own.npz"\n[episodes]\nways = 2\nshots = 1\nqueries = 1\n[model]\nhidden = [4]\n'
+    )
+    (tmp_path / "own.toml").write_text(text, encoding="utf-8")
+    done = reptide(tmp_path, "check", "own.toml")
+    assert done.returncode == 0, done.stderr
+    assert "ok the model draws no random numbers" in done.stderr
+    assert "held out 12 of 4 classes" in done.stderr
+
+
+def test_a_folder_that_cannot_be_made_is_a_sentence(folder: Path) -> None:
+    (folder / "file").write_text("")
+    done = reptide(folder, "run", "settings.toml", "--set", f"run.directory={folder / 'file' / 'state'}")
+    assert done.returncode == 1
+    assert "Not a directory" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
 def test_help_names_the_sections_of_the_settings(tmp_path: Path) -> None:
     shown = reptide(tmp_path, "meta-train", "--help").stdout
     assert "[examples]" in shown

@@ -9,10 +9,13 @@ from functools import partial
 import pytest
 
 from engine.checks import check_learner
-from engine.checks.learners import LEARNER_CHECKS
+from engine.checks.learners import LEARNER_CHECKS, same_bits
 from engine.checks.running import run
+from engine.checks.samples import support_sets
 from engine.features import Features, Numeric
 from engine.learners.base import Learner
+from engine.learners.embedding import EmbeddingLearner
+from engine.learners.gradient import GradientLearner
 from engine.learners.matching import MatchingLearner
 from engine.learners.memory import MemoryLearner
 from engine.learners.prototype import PrototypeLearner
@@ -53,3 +56,11 @@ def test_in_episodes_whose_classes_are_numbered_anew(name: str) -> None:
 @pytest.mark.parametrize("name", [name for name in LEARNERS if name != "prototype"])
 def test_on_a_number(name: str) -> None:
     run(LEARNER_CHECKS, LEARNERS[name](NUMBER), NUMBER)
+
+
+@pytest.mark.parametrize("name", ["gradient", *LEARNERS])
+def test_a_learner_that_records_nothing_adapts_to_the_same_bits(name: str) -> None:
+    learner = LEARNERS.get(name, GradientLearner)(NAMED)
+    assert isinstance(learner, GradientLearner | EmbeddingLearner)
+    theta, support = learner.init(0), support_sets(NAMED, seed=0)
+    assert same_bits(learner.adapt(theta, support), learner.unrecorded().adapt(theta, support))

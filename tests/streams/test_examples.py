@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
 import polars as pl
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from PIL import Image
+from torch import nn
 
 from engine.features import Features, Numeric
 from engine.task_source import Examples
-from streams.errors import InputError, ReptideError
+from engine.types import EngineError
+from streams.errors import InputError, ReptideError, SettingsError
+from streams.examples.images import _pixels
 from streams.examples.laboratory import Laboratory, laboratory
 from streams.examples.sections import Episodes
 from streams.examples.splits import split
@@ -58,7 +64,7 @@ def opened(folder: Path, text: str) -> Laboratory:
 
 
 def refusal(folder: Path, text: str) -> str:
-    with pytest.raises(ReptideError) as caught:
+    with pytest.raises((ReptideError, EngineError)) as caught:
         opened(folder, text)
     return str(caught.value)
 
@@ -116,7 +122,9 @@ def test_the_rows_of_an_event_log_are_examples_and_those_that_a_stream_refuses_a
 def test_an_example_without_a_label_is_passed_over(tmp_path):
     table = visits().with_columns(bought=pl.when(pl.int_range(60) > 1).then("bought"))
     table.write_parquet(tmp_path / "own.parquet")
-    assert len(opened(tmp_path, TABLE.format(path="own.parquet", episodes="")).labelled.examples.y) == 58
+    found = opened(tmp_path, TABLE.format(path="own.parquet", episodes="")).labelled
+    assert len(found.examples.y) == 58
+    assert "(2 without a label passed over)" in found.said
 
 
 def test_arrays_of_numbers_and_of_images_bring_their_own_features(tmp_path):
@@ -286,3 +294,135 @@ def test_images_without_pillow_name_what_to_install(tmp_path, monkeypatch):
 def test_settings_that_do_not_go_together_are_refused(tmp_path, text, said):
     visits().write_csv(tmp_path / "own.csv")
     assert said in refusal(tmp_path, text)
+
+
+# What would go wrong later
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [("with_dropout", "two forward passes over the same rows differ"), ("with_batch_norm", "changes the buffers"),
+     ("of_wrong_sizes", "checking that")],
+)  # fmt: skip
+def test_a_network_that_mixes_tasks_or_draws_numbers_is_refused(tmp_path, name, said):
+    visits().write_parquet(tmp_path / "own.parquet")
+    network = f'[model]\nnetwork = "tests.streams.test_examples:{name}"\n'
+    assert said in refusal(tmp_path, TABLE.format(path="own.parquet", episodes="") + network)
+
+
+def with_dropout(inputs: int, outputs: int) -> nn.Module:
+    return nn.Sequential(nn.Linear(inputs, 8), nn.Dropout(), nn.Linear(8, outputs))
+
+
+def with_batch_norm(inputs: int, outputs: int) -> nn.Module:
+    return nn.Sequential(nn.Linear(inputs, 8), nn.BatchNorm1d(8), nn.Linear(8, outputs))
+
+
+def of_wrong_sizes(inputs: int, outputs: int) -> nn.Module:
+    return nn.Sequential(nn.Linear(inputs + 1, 8), nn.Linear(8, outputs))
+
+
+@pytest.mark.parametrize(
+    ("episodes", "said"),
+    [
+        ("steps = [10, 5]", "steps must rise"),
+        ("judged_shots = [3, 3]", "judged_shots must be different"),
+        ("judged_shots = [0]", "judged_shots must be different"),
+        ("held_out = 0.9\nvalidation = 0.09", "they leave nothing to train on"),
+    ],
+)
+def test_what_an_evaluation_would_refuse_is_refused_before_training(tmp_path, episodes, said):
+    visits().write_parquet(tmp_path / "own.parquet")
+    assert said in refusal(tmp_path, TABLE.format(path="own.parquet", episodes=episodes))
+
+
+def test_more_shots_than_a_task_has_room_for_are_refused_before_training(tmp_path):
+    visits(each=30).write_parquet(tmp_path / "own.parquet")
+    text = TABLE.format(path="own.parquet", episodes="judged_shots = [2, 20]") + "[memory]\nsupport = 4\n"
+    said = refusal(tmp_path, 'learner = "matching"\n' + text)
+    assert "with 20 shots: a support set of 20 examples does not fit" in said
+
+
+def test_a_number_has_no_classes_to_balance(tmp_path):
+    visits().with_columns(bought=pl.col("price")).write_parquet(tmp_path / "own.parquet")
+    text = TABLE.format(path="own.parquet", episodes="balanced = true")
+    assert "no classes to balance" in refusal(
+        tmp_path, text.replace('classes = ["no", "yes"]', "low = -9\nhigh = 9")
+    )
+
+
+def test_labels_that_are_all_one_class_are_refused(tmp_path):
+    visits().with_columns(bought=pl.lit("yes")).write_parquet(tmp_path / "own.parquet")
+    assert "every label is 'yes'" in refusal(tmp_path, TABLE.format(path="own.parquet", episodes=""))
+
+
+def test_episodes_of_classes_may_come_from_an_event_log(tmp_path):
+    visits(users=4, each=12).write_parquet(tmp_path / "own.parquet")
+    text = TABLE.format(path="own.parquet", episodes="ways = 2").replace("[examples]", "[input]")
+    found = opened(tmp_path, text.replace('[target]\nclasses = ["no", "yes"]', ""))
+    assert found.spec.target.exchangeable
+    assert "of 4 classes" in found.said
+
+
+@pytest.mark.parametrize("flag", ["run.device=gpu", "run.device=cuda:99", "run.seed=-1", "inner.lr=1e30"])
+def test_settings_that_cannot_be_used_are_named(tmp_path, flag):
+    visits().write_parquet(tmp_path / "own.parquet")
+    config = tmp_path / "settings.toml"
+    config.write_text(TABLE.format(path="own.parquet", episodes=""), encoding="utf-8")
+    with pytest.raises(SettingsError, match=flag.partition("=")[0]):
+        laboratory(load_settings(config, {}, (flag,)))
+
+
+# Files as they are found
+
+
+@pytest.mark.parametrize("content", [b"", b"PK\x03\x04", b"\x93NUMPY", b"no archive"])
+def test_a_damaged_archive_is_refused_in_a_sentence(tmp_path, content):
+    (tmp_path / "own.npz").write_bytes(content)
+    text = '[examples]\npath = "own.npz"\n[episodes]\nways = 2\n'
+    assert "cannot be read as a NumPy archive: " in refusal(tmp_path, text)
+
+
+@settings(deadline=None, max_examples=60)
+@given(place=st.integers(0, 700), value=st.integers(0, 255))
+def test_an_archive_with_any_byte_changed_is_read_or_refused(tmp_path_factory, place, value):
+    folder = tmp_path_factory.mktemp("damaged")
+    text = of_arrays(folder, x=np.eye(12), y=np.arange(12) % 4)
+    damaged = bytearray((folder / "own.npz").read_bytes())
+    damaged[place % len(damaged)] = value
+    (folder / "own.npz").write_bytes(damaged)
+    with suppress(ReptideError):
+        opened(folder, text)
+
+
+def one_image(folder: Path, image: Image.Image, suffix: str = "png", **more) -> np.ndarray:
+    image.save(folder / f"image.{suffix}", **more)
+    return _pixels(folder / f"image.{suffix}", 4, 1)
+
+
+def test_what_is_transparent_is_white(tmp_path):
+    alpha = np.zeros((4, 4), np.uint8)
+    alpha[1] = 255
+    ink = Image.merge("LA", (Image.new("L", (4, 4)), Image.fromarray(alpha)))
+    seen = one_image(tmp_path, ink).reshape(4, 4)
+    assert seen[1].tolist() == [0, 0, 0, 0]
+    assert (seen[[0, 2, 3]] == 1).all()
+
+
+def test_sixteen_bits_of_grey_keep_their_scale(tmp_path):
+    grey = Image.fromarray(np.full((4, 4), 0x8000, np.uint16))
+    np.testing.assert_allclose(one_image(tmp_path, grey), 128 / 255)
+
+
+def test_a_photograph_is_turned_as_its_camera_was_held(tmp_path):
+    upright = np.zeros((4, 4), np.uint8)
+    upright[0] = 255
+    turned = Image.fromarray(np.rot90(upright).copy())
+    exif = turned.getexif()
+    exif[0x0112] = 6  # to be turned by 90 degrees clockwise
+    assert one_image(tmp_path, turned, exif=exif).reshape(4, 4)[0].min() > 0.9
+
+
+def test_numbers_without_a_range_are_refused(tmp_path):
+    with pytest.raises(InputError, match="range is not known"):
+        one_image(tmp_path, Image.fromarray(np.zeros((4, 4), np.float32)), "tif")

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import shutil
 import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -15,10 +17,12 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from engine.baselines import baselines
 from engine.meta_train import Place, Stretch
 from engine.types import Params
-from streams.errors import ReptideError, SettingsError, StoreError
+from streams.errors import CheckpointError, ReptideError, SettingsError, StoreError
 from streams.examples.commands import evaluate, meta_train
+from streams.examples.judging import judge
 from streams.examples.laboratory import Laboratory, laboratory
 from streams.examples.training import SavedTraining, train
 from streams.settings import load_settings
@@ -226,7 +230,8 @@ def test_two_processes_train_the_theta_of_one_that_draws_the_episodes_of_both(bl
     one_batch = trained(settings_in(blobs, "one", text)).state.params
     assert not all(torch.allclose(left[name], value) for name, value in one_batch.items())
     with pytest.raises(SettingsError, match="begun by 2 processes and not by 1"):
-        trained(config)
+        trained(config, "episodes.rounds=16")
+    assert trained(config).state.step == 12, "with nothing left to train, any number may look"
 
 
 # The commands
@@ -238,6 +243,7 @@ def test_examples_are_trained_on_and_judged_beside_every_baseline(blobs, capsys)
     evaluate(config, episodes=30)
     printed = capsys.readouterr()
     assert "trained 12 rounds" in printed.err
+    assert "prototype: meta-trained, 12 rounds." in printed.err
     assert "fine-tuning" in printed.out
     page = json.loads((blobs / "state" / "evaluation" / "evaluation.json").read_bytes())
     assert list(page["evaluation"]["contenders"]) == [
@@ -282,3 +288,91 @@ def test_examples_without_episodes_say_what_is_missing(blobs):
     config = settings_in(blobs, "state", BLOBS.partition("[episodes]")[0])
     with pytest.raises(SettingsError, match=r"\[episodes\]"):
         meta_train(config)
+
+
+def test_training_that_was_interrupted_says_what_is_saved(blobs):
+    config = settings_in(blobs, "state")
+    command = [
+        sys.executable,
+        "-m",
+        "streams.cli",
+        "meta-train",
+        str(config),
+        "--set",
+        "episodes.rounds=99999",
+    ]
+    with subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True) as process:
+        wait_for(blobs / "state" / "training" / "00000003.json")
+        process.send_signal(signal.SIGINT)
+        _, said = process.communicate()
+    saved = SavedTraining(opened(config)).load()
+    assert saved is not None
+    assert f"stopped; {saved.stretch.state.step:,} rounds are saved: start it again" in " ".join(said.split())
+    assert "Traceback" not in said
+
+
+def test_an_evaluation_of_unfinished_training_says_so(blobs, capsys):
+    config = settings_in(blobs, "state")
+    trained(config, "episodes.rounds=4")
+    evaluate(config, episodes=30)
+    assert "prototype: meta-trained, 4 rounds of 12, unfinished." in capsys.readouterr().err
+
+
+def test_the_pooled_baseline_sees_as_many_examples_as_training_drew(blobs, monkeypatch):
+    seen = []
+
+    def spying(spec, examples, source, training, *others):
+        seen.append(training)
+        return baselines(spec, examples, source, training, *others)
+
+    monkeypatch.setattr("streams.examples.judging.baselines", spying)
+    config = settings_in(blobs, "state", BLOBS.replace("queries = 3", "queries = 1000"))
+    trained(config)
+    judge(opened(config), 4, lambda *_: None)
+    (training,) = seen
+    assert (training.rounds, training.tasks) == (12, 4)
+    assert training.examples == 4 * 3 * 6, "a class has six examples, whatever was asked for"
+
+
+def test_a_theta_that_another_published_first_is_not_called_the_streams(shop, capsys):
+    meta_train(shop)
+    assert "version 1 of theta is it" in capsys.readouterr().err
+    state = shop.parent / "reptide-state"
+    other = opened(shop).learner.init(1)
+    found = DirectoryMeta(state / "theta").load(1)
+    shutil.rmtree(state / "theta")
+    assert DirectoryMeta(state / "theta").publish(replace(found, params=other))
+    meta_train(shop)
+    assert "version 1 of theta is it" not in capsys.readouterr().err
+
+
+def test_a_rate_that_falls_is_zero_where_training_ends(blobs):
+    found = opened(settings_in(blobs, "state"), "outer.schedule=linear")
+    assert found.fit.rate(0) == 0.01
+    assert found.fit.rate(12) == 0
+    longer = opened(settings_in(blobs, "state"), "outer.schedule=linear", "episodes.rounds=16")
+    assert longer.fingerprint != found.fingerprint
+
+
+def test_a_damaged_training_names_the_folder_to_delete(blobs):
+    config = settings_in(blobs, "state")
+    trained(config)
+    (kept,) = (blobs / "state" / "training").glob("*.safetensors")
+    kept.write_bytes(kept.read_bytes()[:-1])
+    with pytest.raises(CheckpointError, match=r"training cannot be gone on with.*delete that folder"):
+        trained(config)
+
+
+def test_offline_training_forgets_what_a_killed_one_left(shop):
+    text = (
+        shop.read_text().partition("[episodes]")[0] + "[target]" + shop.read_text().partition("[target]")[2]
+    )
+    shop.write_text(text, encoding="utf-8")
+    meta_train(shop)
+    state = shop.parent / "reptide-state"
+    clean = dict(DirectoryMeta(state / "theta").load(1).params)
+    shutil.rmtree(state)
+    (state / "meta-train").mkdir(parents=True)
+    (state / "meta-train" / "episodes.jsonl").write_text("{}\n", encoding="utf-8")
+    meta_train(shop)
+    assert equal(dict(DirectoryMeta(state / "theta").load(1).params), clean)
