@@ -47,6 +47,7 @@ from engine.spec import Classification, InnerLoop, Memory, TaskSpec
 from engine.task_source import ClassEpisodes, Examples
 from engine.train import FitSettings, start
 from engine.types import Params
+from streams.host import keep_freed_memory
 
 SIDE, DRAWINGS = 28, 20
 FOLLOWED_ALPHABETS = (3, 7, 11, 14, 21, 26)
@@ -238,6 +239,7 @@ def main() -> None:
     parser.add_argument("--theta", type=Path, help="folder to keep the trained initialization in")
     asked = parser.parse_args()
     torch.set_num_threads(1)
+    keep_freed_memory()
     rows: list[list[Figure]] = []
     figures: dict[str, Figure] = {}
     for name in asked.learners:

@@ -2,12 +2,28 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import platform
 from pathlib import Path
 
 import numpy as np
 import torch
+
+LARGEST_KEPT = 2**25
+"""Bytes of the largest block that is kept: the most that glibc takes."""
+
+
+def keep_freed_memory() -> None:
+    """Have glibc keep what is freed, for training, which takes the same large tensors again in every round.
+
+    Given back to the system, they are mapped and zeroed anew each time: half of the processor time of a round of MAML
+    over a layer of 784 x 256 for 16 tasks. Elsewhere than on glibc it does nothing.
+    """
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if platform.libc_ver()[0] == "glibc" else None
+    if mallopt is not None:
+        mallopt(-3, LARGEST_KEPT)  # M_MMAP_THRESHOLD
+        mallopt(-1, 2**31 - 1)  # M_TRIM_THRESHOLD
 
 
 def machine() -> dict[str, int | str]:

@@ -20,6 +20,7 @@ from streams.errors import SettingsError
 from streams.examples.judging import judge, written
 from streams.examples.laboratory import EPISODES, Laboratory, laboratory
 from streams.examples.training import SavedTraining, is_published, train
+from streams.host import keep_freed_memory
 from streams.offline import meta_train as meta_train_on_stream
 from streams.options import Config, Flags, console, settings_from
 from streams.progress import progress_bar
@@ -42,6 +43,7 @@ def meta_train(
     --nproc-per-node N -m streams.cli meta-train CONFIG` N processes train side by side.
     """
     settings = settings_from(config, flag)
+    keep_freed_memory()
     with place(settings.run.device) as here:
         if settings.episodes is None:
             _meta_train_on_stream(settings, passes, here)
@@ -73,6 +75,7 @@ def evaluate(
 ) -> None:
     """Judge what `meta-train` trained on held-out tasks, beside baselines; prints a table and writes a page."""
     settings = settings_from(config, flag)
+    keep_freed_memory()
     folder = out or settings.run.directory / "evaluation"
     folder.mkdir(parents=True, exist_ok=True)
     found = laboratory(settings)
