@@ -100,7 +100,7 @@ class Recipe:
 STEPPING = Recipe(
     GradientLearner,
     Backprop(),
-    rounds=6_000,
+    rounds=11_000,
     lr=3e-3,
     tasks=16,
     queries=2,
@@ -111,11 +111,11 @@ STEPPING = Recipe(
 RECIPES: dict[str, Recipe] = {
     "prototype": Recipe(PrototypeLearner, Backprop(splits=6), rounds=15_000, lr=4e-3, ways=60, tasks=1),
     "matching": Recipe(
-        MatchingLearner, Backprop(splits=2), rounds=2_000, lr=2e-3, ways=20, tasks=3, judged=((5, 1),)
+        MatchingLearner, Backprop(splits=2), rounds=10_500, lr=2e-3, ways=20, tasks=3, judged=((5, 1),)
     ),
-    "memory": Recipe(MemoryLearner, Backprop(splits=2), rounds=2_000, lr=2e-3, judged=((5, 1),)),
-    "snail": Recipe(SnailLearner, Backprop(splits=2), rounds=2_000, lr=2e-3, judged=((5, 1),)),
-    "transformer": Recipe(TransformerLearner, Backprop(splits=2), rounds=4_500, lr=2e-3, judged=((5, 1),)),
+    "memory": Recipe(MemoryLearner, Backprop(splits=2), rounds=10_500, lr=2e-3, judged=((5, 1),)),
+    "snail": Recipe(SnailLearner, Backprop(splits=2), rounds=10_500, lr=2e-3, judged=((5, 1),)),
+    "transformer": Recipe(TransformerLearner, Backprop(splits=2), rounds=11_000, lr=2e-3, judged=((5, 1),)),
     "maml-fc": replace(
         STEPPING,
         rule=Backprop(first_order=False),
@@ -125,13 +125,13 @@ RECIPES: dict[str, Recipe] = {
         network=partial(mlp, hidden=(256, 128, 64, 64), head="zero"),
         inner=ONE_STEP,
     ),
-    "maml": replace(STEPPING, rule=Backprop(first_order=False), rounds=4_500, inner=ONE_STEP),
+    "maml": replace(STEPPING, rule=Backprop(first_order=False), rounds=8_000, inner=ONE_STEP),
     "fomaml": STEPPING,
     "reptile": replace(
-        STEPPING, rule=Reptile(steps=4, minibatches=4), rounds=4_300, lr=1.5e-3, tasks=8, queries=7
+        STEPPING, rule=Reptile(steps=4, minibatches=4), rounds=7_500, lr=1.5e-3, tasks=8, queries=7
     ),
 }
-"""Rounds are what half an hour on one core or less took; prototype: 36 minutes."""
+"""Rounds take half an hour of a core that has bfloat16; those of prototype and maml-fc, an hour of two at most."""
 
 
 @dataclass(frozen=True)

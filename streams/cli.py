@@ -20,7 +20,6 @@ from streams import wiring
 from streams.errors import ReptideError
 from streams.examples.commands import app as meta_training
 from streams.examples.laboratory import laboratory
-from streams.flights.demo import run_demo
 from streams.forget import forget_task
 from streams.inspect import describe_task
 from streams.options import Config, Flags, console, settings_from
@@ -75,6 +74,8 @@ def demo(
     flag: Flags = None,
 ) -> None:
     """Stream 336,776 real flights, give every task a model of its own, and write a report of what it bought."""
+    from streams.flights.demo import run_demo  # its baselines import river, for a second
+
     run_demo(out, console, flag or ())
 
 

@@ -9,6 +9,7 @@ Each is a process on this machine, in a directory of its own, and ends with it. 
 
 from __future__ import annotations
 
+import os
 import shutil
 import signal
 import socket
@@ -74,6 +75,8 @@ class Server:
     def stalled(self) -> Iterator[None]:
         """Stop the process, connections and all, and let it go on afterwards."""
         self.process.send_signal(signal.SIGSTOP)
+        # Only when all its threads stand still is the parent told; until then it may answer once more.
+        os.waitid(os.P_PID, self.process.pid, os.WSTOPPED | os.WEXITED | os.WNOWAIT)
         try:
             yield
         finally:

@@ -14,7 +14,6 @@ from torch import nn
 
 from engine import drift
 from engine.drift import Detector
-from engine.drift_river import River
 from engine.features import Category, Column, Cyclic, Features, Numeric, Text
 from engine.fold import Engine
 from engine.learners.base import Learner
@@ -177,6 +176,8 @@ def detector(section: tree.Drift) -> Detector:
     family, _, name = section.detector.partition(".")
     try:
         if family == "river" and name:
+            from engine.drift_river import River  # imports river, for a second
+
             return River(name, tuple(sorted(section.options.items())))
         return DETECTORS[section.detector](**section.options)
     except KeyError:
