@@ -11,10 +11,9 @@ from streams.episodic.curves import curves_figure
 from streams.episodic.phrases import CUSTOMARY, METRICS, judged_on, rule, verdict, warnings
 from streams.episodic.pictures import episode_figure
 from streams.episodic.tables import contender_table, gap_table, steps_table
-from streams.errors import SettingsError
 from streams.report.calendar_axis import minute
 from streams.report.markup import Markup, element, join, page
-from streams.report.page import section
+from streams.report.page import save_page, section
 from streams.report.phrases import count, plural
 
 NOTES = (
@@ -27,12 +26,7 @@ NOTES = (
 
 def write_page(path: Path, contents: EpisodicPage) -> None:
     """Write the page. Raises `SettingsError` where the file cannot be written."""
-    try:
-        path.write_text(render(contents), encoding="utf-8")
-    except OSError as problem:
-        raise SettingsError(
-            f"cannot write the page to {path} ({problem.strerror}); choose a file in an existing directory"
-        ) from problem
+    save_page(path, render(contents))
 
 
 def render(contents: EpisodicPage) -> str:

@@ -26,11 +26,16 @@ NOTES = (
 
 def write_report(path: Path, report: RunReport) -> None:
     """Write the page. Raises `SettingsError` where the file cannot be written."""
+    save_page(path, render(report))
+
+
+def save_page(path: Path, text: str) -> None:
+    """Write a page. Raises `SettingsError` where the file cannot be written."""
     try:
-        path.write_text(render(report), encoding="utf-8")
+        path.write_text(text, encoding="utf-8")
     except OSError as problem:
         raise SettingsError(
-            f"cannot write the report to {path} ({problem.strerror}); choose a file in an existing directory"
+            f"cannot write the page to {path} ({problem.strerror}); choose a file in an existing directory"
         ) from problem
 
 
