@@ -6,6 +6,7 @@ import json
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -108,7 +109,7 @@ def test_an_interrupted_run_ends_cleanly_and_goes_on_where_it_was(folder: Path) 
     )
     written = folder / "state" / "outputs" / "scores.jsonl"
     while stopped.poll() is None and not (written.exists() and written.stat().st_size):
-        pass
+        time.sleep(0.001)
     stopped.send_signal(signal.SIGINT)
     _, said = stopped.communicate()
     assert stopped.returncode in (0, 130)

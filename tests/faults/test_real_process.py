@@ -6,6 +6,7 @@ import multiprocessing
 import signal
 import subprocess
 import sys
+import time
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -130,7 +131,7 @@ def test_the_command_may_be_killed_as_well(tmp_path, whole):
     predictions = settings.run.directory / "outputs" / "predictions.jsonl"
     with subprocess.Popen(command, stderr=subprocess.PIPE) as process:
         while size(predictions) < 10_000 and process.poll() is None:
-            pass
+            time.sleep(0.001)
         process.kill()
     assert process.returncode == KILLED, process.stderr and process.stderr.read()
     assert lived(tmp_path) == DONE
