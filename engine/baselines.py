@@ -44,7 +44,7 @@ Progress = Callable[[str, int, int], None]
 
 @dataclass(frozen=True)
 class PooledTraining:
-    """Rounds of pooled training: of `tasks` episodes each, or of `examples` where classes are exchangeable.
+    """Rounds of pooled training, of batches of `tasks` episodes, or of `examples` where classes are exchangeable.
 
     The outer loop is the baseline's own: a rate for pseudo-gradients says nothing about one for gradients.
     """
@@ -59,6 +59,11 @@ class PooledTraining:
     def __post_init__(self) -> None:
         if min(self.rounds, self.tasks, self.examples) < 1:
             raise EngineError(f"rounds, tasks and examples must be positive, got {self}")
+
+    @property
+    def batches(self) -> int:
+        """Of all rounds."""
+        return self.rounds * self.outer.accumulate
 
 
 @dataclass(frozen=True)
@@ -176,9 +181,9 @@ def _pooled(
     if isinstance(spec.target, Classification) and spec.target.exchangeable:
         label, count = class_of(examples)
         whole = replace(spec, target=Classification(tuple(range(count)), floor=0.5 / count))
-        drawn = (_minibatch(examples, label, training, step) for step in range(training.rounds))
+        drawn = (_minibatch(examples, label, training, step) for step in range(training.batches))
         return _with_new_head(spec, _fitted(whole, _of_classifier, examples, drawn, training, progress))
-    drawn = (source.draw(training.tasks, seed=training.seed, step=step) for step in range(training.rounds))
+    drawn = (source.draw(training.tasks, seed=training.seed, step=step) for step in range(training.batches))
     return _fitted(spec, Pooled(), examples, drawn, training, progress)
 
 
@@ -226,7 +231,7 @@ def _counted(
 ) -> Iterator[Episodes]:
     for done, drawn in enumerate(episodes, 1):
         yield on_device(drawn, training.device)
-        progress("training baselines", done, training.rounds)
+        progress("training baselines", done, training.batches)
 
 
 def _with_new_head(spec: TaskSpec, theta: Params) -> Params:

@@ -229,7 +229,9 @@ def tasks_of(source: TaskSource, episodes: int, seed: int) -> Int64:
     draws = [source.tasks(BLOCK, seed=seed, step=block) for block in range(-(-episodes // BLOCK))]
     task = np.concatenate(draws)[:episodes]
     if len(np.unique(task)) < 2:
-        raise EngineError("all episodes are of one task, which gives no interval: hold out more tasks")
+        raise EngineError(
+            "all episodes are of one task, which gives no interval; bring examples of more tasks"
+        )
     return task
 
 

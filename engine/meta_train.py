@@ -91,7 +91,7 @@ def meta_train(
     Stopped between stretches and resumed from the last, training continues bit for bit.
 
     Raises:
-        EngineError: in none of the rounds of a stretch was the pseudo-gradient finite.
+        EngineError: in none of the rounds of a whole stretch was the pseudo-gradient finite.
 
     """
     now = start
@@ -99,7 +99,7 @@ def meta_train(
         count = min(settings.every, settings.rounds - now.state.step)
         drawn = _drawn(source, settings, outer.accumulate, now.state.step, count, place)
         state, rounds = fit(learner, rule, drawn, now.state, outer, place.combine)
-        if not any(one.applied for one in rounds):
+        if count == settings.every > 1 and not any(one.applied for one in rounds):
             raise EngineError(
                 f"theta did not move in {count} rounds from {now.state.step} on: no pseudo-gradient was finite; "
                 "lower the inner learning rate or its steps, or look for values in the examples that are not finite"

@@ -88,8 +88,8 @@ class ClassEpisodes:
         )
 
     def tasks(self, count: int, *, seed: int, step: int) -> Int64:
-        """Which task each episode of that draw is of; where all are of one, each episode is a task of its own."""
-        if len(self._groups) == 1:
+        """Which task each episode of that draw is of; where there is but one, each episode is a task of its own."""
+        if len(np.unique(self.examples.task)) == 1:
             return step * count + np.arange(count)
         return self._order(count, np.random.default_rng((seed, step)))
 

@@ -35,7 +35,7 @@ from streams.stores.redis_server import RedisServer
 from streams.telemetry import Telemetry
 from streams.theta import ThetaCache
 from streams.trainer import Advance, Trainer
-from streams.wiring import RULES, fit_settings, learner, task_spec, usable
+from streams.wiring import RULES, fit_settings, stream_engine, task_spec
 from streams.worker import Worker
 
 STUCK_S = 60.0
@@ -66,7 +66,7 @@ class Deployment:
     @cached_property
     def engine(self) -> Engine:
         """The engine of a worker."""
-        return Engine(self.spec, learner(self.settings, self.spec), usable(self.settings.run.device))
+        return stream_engine(self.settings, self.spec)
 
     @cached_property
     def connection(self) -> Connection:

@@ -26,10 +26,10 @@ def rebuild(settings: Settings, show: Callable[[int, Progress], None]) -> int:
             dead_letters=DeadLetterLines(Silence(), program.log.origin),
         )
         worker = replace(program.worker, outputs=outputs)
+        worker.theta.get(worker.theta.current())  # refused before anything is cleared
         through = program.log.committed()
-        program.log.commit(
-            {ONLY: 0}
-        )  # first: a crash from here on leaves no position above what the rows hold
+        # First: a crash from here on leaves no position above what the rows hold.
+        program.log.commit({ONLY: 0})
         program.store.clear()
         program.log.seek(0)
         progress = Progress()

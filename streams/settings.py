@@ -327,7 +327,8 @@ def _plain(mistake: Mapping[str, Any]) -> str:
 def _from_environment(environment: Mapping[str, str]) -> Iterator[tuple[list[str], Any]]:
     for name, text in sorted(environment.items()):
         if name.startswith(PREFIX) and name not in OTHER_VARIABLES:
-            yield name.removeprefix(PREFIX).lower().split("__"), _value(text)
+            keys = name.removeprefix(PREFIX).lower().split("__")
+            yield keys, _value(keys, text)
 
 
 def _from_flags(flags: Sequence[str]) -> Iterator[tuple[list[str], Any]]:
@@ -335,11 +336,14 @@ def _from_flags(flags: Sequence[str]) -> Iterator[tuple[list[str], Any]]:
         keys, equals, text = flag.partition("=")
         if not equals:
             raise SettingsError(f"--set {flag}: write it as section.key=value")
-        yield keys.strip().split("."), _value(text)
+        path = keys.strip().split(".")
+        yield path, _value(path, text)
 
 
-def _value(text: str) -> Any:
-    """JSON where it is JSON, else the text itself."""
+def _value(keys: Sequence[str], text: str) -> Any:
+    """JSON where it is JSON, else the text itself; a secret, whatever it looks like, is the text."""
+    if keys[:-1] == ["kafka", "security"]:
+        return text
     try:
         return json.loads(text)
     except ValueError:

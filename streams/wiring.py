@@ -13,6 +13,8 @@ import torch
 from torch import nn
 
 from engine import drift
+from engine.checks.models import MODEL_CHECKS
+from engine.checks.running import run
 from engine.drift import Detector
 from engine.features import Category, Column, Cyclic, Features, Numeric, Text
 from engine.fold import Engine
@@ -141,6 +143,18 @@ def learner(settings: Settings, spec: TaskSpec) -> Learner:
         raise SettingsError(f"learner = {name!r} does not go with [target] or [model]: {error}") from error
 
 
+def stream_engine(settings: Settings, spec: TaskSpec) -> Engine:
+    """The engine of a stream.
+
+    Raises:
+        CheckFailed: the network mixes the tasks of a block, or draws random numbers.
+
+    """
+    learns = learner(settings, spec)
+    run(MODEL_CHECKS, spec)
+    return Engine(spec, learns, usable(settings.run.device))
+
+
 def _check_rule(settings: Settings) -> None:
     """Refuse now an outer rule that its first round would refuse."""
     rule, inner = settings.outer.rule, settings.inner
@@ -228,8 +242,7 @@ def output_files(settings: Settings) -> dict[str, OutputFile]:
 def embedded(settings: Settings) -> Embedded:
     """Everything that `reptide run` needs, over its state directory."""
     spec, directory = task_spec(settings), settings.run.directory
-    learns = learner(settings, spec)
-    engine = Engine(spec, learns, usable(settings.run.device))
+    folds = stream_engine(settings, spec)
     log = input_log(settings, spec, directory)
     store = lmdb_store(settings)
     versions = DirectoryMeta(directory / "theta")
@@ -238,9 +251,9 @@ def embedded(settings: Settings) -> Embedded:
     dead_letters = DeadLetterLines(outputs["dead-letter"], log.origin)
     said = Outputs(outputs, dead_letters, spec, settings.outer.support_rate, settings.run.durable)
     outer = settings.outer
-    worker = Worker(engine, log, store, ThetaCache(engine, versions), said, settings.run.batch, outer.every)
+    worker = Worker(folds, log, store, ThetaCache(folds, versions), said, settings.run.batch, outer.every)
     trainer = Trainer(
-        learns,
+        folds.learner,
         RULES[outer.rule](),
         fit_settings(outer),
         versions,
@@ -248,4 +261,4 @@ def embedded(settings: Settings) -> Embedded:
         outer.batch,
         outer.held_out,
     )
-    return Embedded(engine, log, store, worker, trainer, Rounds(trainer, outputs["episodes"]), outputs)
+    return Embedded(folds, log, store, worker, trainer, Rounds(trainer, outputs["episodes"]), outputs)

@@ -33,4 +33,18 @@ def the_model_draws_no_random_numbers(spec: TaskSpec) -> None:
     )
 
 
-MODEL_CHECKS = (no_running_statistics_adapt, the_model_draws_no_random_numbers)
+def a_row_does_not_depend_on_its_block_mates(spec: TaskSpec) -> None:
+    """Outputs of a row are the same in other company: statistics of a batch would mix the tasks of a block."""
+    model, x = spec.model(), torch.from_numpy(stored_rows(spec.features, BLOCK, seed=0))
+    others = torch.from_numpy(stored_rows(spec.features, BLOCK, seed=1))
+    require(
+        torch.equal(model(x)[0], model(torch.cat([x[:1], others[1:]]))[0]),
+        "outputs of a row depend on the other rows of its batch",
+        "use LayerNorm or GroupNorm instead of statistics over a batch",
+    )
+
+
+OFFLINE_CHECKS = (no_running_statistics_adapt, the_model_draws_no_random_numbers)
+"""Of these, what episodes of examples ask for: batch statistics may be compared there."""
+
+MODEL_CHECKS = (*OFFLINE_CHECKS, a_row_does_not_depend_on_its_block_mates)

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
+from warnings import catch_warnings, simplefilter
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import ExifTags, Image
 
 from engine.features import Features
 from engine.pixels import Pixels
@@ -15,6 +16,17 @@ from engine.types import Float32
 from streams.errors import InputError
 from streams.examples.source import ONE_TASK, Source, example
 from streams.logs.base import Record
+
+TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+"""What puts an image upright, by its EXIF orientation."""
 
 SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".gif", ".tif", ".tiff", ".webp"}
 
@@ -70,13 +82,24 @@ def _folders(folder: Path) -> list[Path]:
 def _pixels(path: Path, side: int, channels: int) -> Float32:
     """One image as a stored row [W], channel by channel, from 0 to 1."""
     try:
-        with Image.open(path) as image:
-            shown = _as_shown(image).convert("RGB" if channels == 3 else "L")
-            scaled = shown.resize((side, side), Image.Resampling.BOX)
-            pixels = np.asarray(scaled, np.float32).reshape(side, side, channels)
+        with catch_warnings():
+            simplefilter("ignore", UserWarning)  # of what lies beside the pixels
+            with Image.open(path) as image:
+                shown = _as_shown(image).convert("RGB" if channels == 3 else "L")
+        scaled = shown.resize((side, side), Image.Resampling.BOX)
+        pixels = np.asarray(scaled, np.float32).reshape(side, side, channels)
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
         raise InputError(f"{path}: cannot be read as an image ({error}); mend it or take it out") from error
     return np.ascontiguousarray(pixels.transpose(2, 0, 1)).reshape(-1) / np.float32(255)
+
+
+def _upright(image: Image.Image) -> Image.Image:
+    """The image turned as its EXIF data say, where they can be read."""
+    try:
+        turn = TURNS.get(image.getexif().get(ExifTags.Base.Orientation, 1))
+    except Exception:  # what a camera wrote beside sound pixels may be anything
+        turn = None
+    return image if turn is None else image.transpose(turn)
 
 
 def _as_shown(image: Image.Image) -> Image.Image:
@@ -86,7 +109,7 @@ def _as_shown(image: Image.Image) -> Image.Image:
         ValueError: its numbers have no known range.
 
     """
-    image = ImageOps.exif_transpose(image)
+    image = _upright(image)
     if image.mode.startswith("I;16"):
         return Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
     if image.mode in ("I", "F"):

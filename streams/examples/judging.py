@@ -11,6 +11,7 @@ from engine.episodic import Contender, Judging, Setting, evaluate
 from engine.episodic_report import EpisodicDict
 from engine.learners.gradient import GradientLearner
 from engine.meta_train import Stretch
+from engine.train import FitSettings
 from streams.episodic import EpisodicPage, write_page
 from streams.errors import ReptideError
 from streams.examples.laboratory import Laboratory
@@ -38,15 +39,15 @@ def judge(laboratory: Laboratory, episodes: int, show: Progress) -> EpisodicDict
     section, seed, device = laboratory.section, laboratory.settings.run.seed, laboratory.settings.run.device
     settings = [Setting(shots, *laboratory.evaluated(shots)) for shots in laboratory.judged_shots]
     judging = Judging(REFERENCE, episodes, section.steps, seed, device=device)
-    _, source = laboratory.evaluated(section.shots)
-    tasks = section.tasks * section.accumulate * found.processes
-    drawn = laboratory.taught().draw(tasks, seed=seed, step=0)
+    source = laboratory.plain(section.shots)
+    drawn = laboratory.taught().draw(section.tasks, seed=seed, step=0)
     examples = sum(int((side.weight > 0).sum()) for side in drawn)
+    outer = FitSettings(accumulate=section.accumulate * found.processes)
     beside = baselines(
         laboratory.spec,
         laboratory.parts.training,
         source,
-        PooledTraining(found.stretch.state.step, tasks, examples, seed=seed, device=device),
+        PooledTraining(found.stretch.state.step, section.tasks, examples, outer, seed, device),
         Tuning(laboratory.judges() or source, section.steps[-1], seed=seed, device=device),
         show,
     )

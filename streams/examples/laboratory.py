@@ -9,7 +9,7 @@ from hashlib import blake2b
 from pathlib import Path
 
 from engine.baselines import class_of
-from engine.checks.models import MODEL_CHECKS
+from engine.checks.models import MODEL_CHECKS, OFFLINE_CHECKS
 from engine.checks.running import run
 from engine.episodic import tasks_of
 from engine.features import Features
@@ -52,9 +52,8 @@ class Laboratory:
 
     @property
     def serves(self) -> bool:
-        """Whether `run` or `worker` could begin with theta: there is a stream of its features and target."""
-        streamed = self.settings.input is not None or self.settings.kafka is not None
-        return streamed and self.section.ways is None
+        """Whether `run` could begin with theta: there is a stream of its features and target."""
+        return self.settings.input is not None and self.section.ways is None
 
     @property
     def said(self) -> str:
@@ -108,25 +107,39 @@ class Laboratory:
 
     def check(self) -> None:
         """Refuse now what the first episode, or the evaluation after the last, would refuse."""
-        seed, theta = self.settings.run.seed, leaves(self.learner.init(0))
         self.taught()
         self.judges()
         GradientLearner(replace(self.spec, adapts="head"))  # a baseline
+        if self.serves:
+            run(MODEL_CHECKS, self.spec)
+            wiring.fit_settings(self.settings.outer)
+        shots = self.section.shots
+        self._try("training", self.plain(shots), shots)
         for shots in self.judged_shots:
             for part, side in zip(("held-out", "training"), self.evaluated(shots), strict=True):
-                try:
-                    tasks_of(side, EPISODES, seed)
-                    support = side.draw(1, seed=seed, step=0).support
-                    self.learner.adapt_differentiably(theta, support, second_order=True)
-                except EngineError as error:
-                    raise SettingsError(
-                        f"[episodes]: in the {part} part of the examples, with {shots} shots: {error}"
-                    ) from error
+                self._try(part, side, shots)
+
+    def _try(self, part: str, episodes: TaskSource, shots: int) -> None:
+        """Draw one episode, and adapt to it."""
+        seed, theta = self.settings.run.seed, self.learner.init(0)
+        theta |= leaves({name: theta[name] for name in self.learner.learned})
+        try:
+            tasks_of(episodes, EPISODES, seed)
+            self.learner.adapt_differentiably(
+                theta, episodes.draw(1, seed=seed, step=0).support, second_order=True
+            )
+        except EngineError as error:
+            raise SettingsError(
+                f"[episodes]: in the {part} part of the examples, with {shots} shots: {error}"
+            ) from error
 
     def taught(self) -> TaskSource:
         """Episodes to train on, augmented."""
-        drawn = source(self.parts.training, self.section, self.section.shots, "training")
-        return augmented(drawn, self.section, self.spec, self.parts.training)
+        return augmented(self.plain(self.section.shots), self.section, self.spec, self.parts.training)
+
+    def plain(self, shots: int) -> TaskSource:
+        """Episodes of training tasks as they are."""
+        return source(self.parts.training, self.section, shots, "training")
 
     def judges(self) -> TaskSource | None:
         """Episodes that judge theta while it is trained; None without a validation part."""
@@ -136,8 +149,7 @@ class Laboratory:
 
     def evaluated(self, shots: int) -> tuple[TaskSource, TaskSource]:
         """Episodes to evaluate on, and of training tasks beside them."""
-        held_out = source(self.parts.held_out, self.section, shots, "held-out")
-        return held_out, source(self.parts.training, self.section, shots, "training")
+        return source(self.parts.held_out, self.section, shots, "held-out"), self.plain(shots)
 
 
 def laboratory(settings: Settings) -> Laboratory:
@@ -154,7 +166,7 @@ def laboratory(settings: Settings) -> Laboratory:
     spec = _spec(settings, section)
     found = _read(settings, section, spec)
     spec = replace(spec, features=found.features)
-    run(MODEL_CHECKS, spec)
+    run(OFFLINE_CHECKS, spec)
     parts = split(found.examples, section, settings.run.seed)
     made = Laboratory(settings, section, spec, wiring.learner(settings, spec), found, parts)
     made.check()

@@ -16,7 +16,7 @@ from streams.errors import SettingsError
 from streams.examples.sections import Episodes
 
 LEAST_TASKS = 2
-"""Held-out tasks that give an interval, where every episode of a task is of the same task."""
+"""Tasks that give an interval, held out or trained on: where there is more than one, it counts tasks."""
 
 
 class Parts(NamedTuple):
@@ -36,12 +36,12 @@ def split(examples: Examples, section: Episodes, seed: int) -> Parts:
     """
     classes = section.ways is not None and not examples.task.any()
     count = len(np.unique(examples.y if classes else examples.task))
-    validated, least = section.validation > 0, LEAST_TASKS if section.ways is None else 1
+    validated, least = section.validation > 0, 1 if classes else LEAST_TASKS
     what = f"{count} class{'es' * (count != 1)}" if classes else f"{count} task{'s' * (count != 1)}"
-    if count < 1 + validated + least:
+    if count < 2 * least + validated:
         raise SettingsError(
-            f"episodes.held_out: the examples are of {what}, too few to hold {least} out and have some left; "
-            "name the task of each example, or bring examples of more tasks or classes"
+            f"episodes.held_out: the examples are of {what}, too few to hold {least} out and have {least} left to "
+            "train on; name the task of each example, or bring examples of more tasks or classes"
         )
     if section.held_out + section.validation >= 1:
         raise SettingsError("episodes.held_out, episodes.validation: together they leave nothing to train on")

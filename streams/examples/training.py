@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from itertools import count
+from math import isinf
 from typing import NamedTuple
 
 import torch
@@ -124,7 +125,7 @@ def train(laboratory: Laboratory, place: Place, show: Show) -> Stretch:
     """Train to the end, going on where the last training stopped; `show` is told rounds, and stretches.
 
     Raises:
-        ReptideError: the state directory has a theta from elsewhere.
+        ReptideError: the state directory has a theta from elsewhere; validation never gave a finite loss.
         SettingsError: the training was begun with other settings, or by another number of processes.
 
     """
@@ -148,6 +149,11 @@ def train(laboratory: Laboratory, place: Place, show: Show) -> Stretch:
         if place.rank == 0:
             saved.save(now, place.processes)
         show(now.state.step, now)
+    if laboratory.parts.validation is not None and isinf(now.best_loss):
+        raise ReptideError(
+            f"no validation loss was finite in {now.state.step:,} rounds, so no theta is the best one; lower "
+            "inner.lr, or look for values in the examples that are far from all others"
+        )
     if place.rank == 0 and laboratory.serves:
         _publish(laboratory, now)
     return now
@@ -197,15 +203,14 @@ def is_published(laboratory: Laboratory, stretch: Stretch) -> bool:
 
 
 def _publish(laboratory: Laboratory, stretch: Stretch) -> None:
-    """Make the best theta the first version for a stream, which goes on from it with a fresh optimizer."""
+    """Make the best theta the first version for a stream, which goes on with a fresh optimizer and schedule."""
     versions = _versions_of_theta(laboratory)
     if versions.current():
         return
     agree(ClassFile(versions.directory / "classes.json"), laboratory.spec.target)
     trainer = Trainer(laboratory.learner, laboratory.rule, laboratory.fit, versions)
-    trainer.publish(
-        1, replace(stretch.state, params=stretch.best, optimizer={}), {"position": 0, "through": 0}
-    )
+    begins = replace(stretch.state, params=stretch.best, optimizer={}, step=0)
+    trainer.publish(1, begins, {"position": 0, "through": 0})
 
 
 def _on(stretch: Stretch, device: str) -> Stretch:

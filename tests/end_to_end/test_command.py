@@ -165,7 +165,7 @@ def test_a_wrong_setting_is_one_sentence_that_names_its_path(folder: Path) -> No
     assert "Traceback" not in done.stderr
 
 
-def test_check_reads_own_examples_and_runs_the_conformance_suite(tmp_path: Path) -> None:
+def test_check_reads_own_examples_and_checks_the_network(tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     np.savez(tmp_path / "own.npz", x=rng.normal(size=(60, 2)), y=np.arange(60) % 20)
     text = (
@@ -176,6 +176,33 @@ def test_check_reads_own_examples_and_runs_the_conformance_suite(tmp_path: Path)
     assert done.returncode == 0, done.stderr
     assert "ok the model draws no random numbers" in done.stderr
     assert "held out 12 of 4 classes" in done.stderr
+
+
+def test_check_of_a_stream_with_episodes_checks_both(folder: Path) -> None:
+    text = SETTINGS + "[episodes]\nshots = 4\nqueries = 4\n"
+    (folder / "settings.toml").write_text(text, encoding="utf-8")
+    done = reptide(folder, "check", "settings.toml")
+    assert done.returncode == 0, done.stderr
+    assert "held out" in done.stderr
+    assert "one task takes" in done.stderr
+    done = reptide(folder, "check", "settings.toml", "--set", "input.label_time=knwon")
+    assert done.returncode == 1
+    assert "knwon" in done.stderr
+
+
+def test_a_network_may_lie_where_the_command_is_run_and_must_keep_tasks_apart(folder: Path) -> None:
+    (folder / "own_networks.py").write_text(
+        "from torch import nn\n"
+        "def mixing(inputs, outputs):\n"
+        "    norm = nn.BatchNorm1d(4, track_running_stats=False)\n"
+        "    return nn.Sequential(nn.Linear(inputs, 4), norm, nn.Linear(4, outputs))\n",
+        encoding="utf-8",
+    )
+    command = [str(Path(sys.executable).with_name("reptide")), "run", "settings.toml"]
+    flags = ["--set", 'model={"network": "own_networks:mixing"}']
+    done = subprocess.run([*command, *flags], cwd=folder, capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert "outputs of a row depend on the other rows of its batch" in done.stderr
 
 
 def test_a_folder_that_cannot_be_made_is_a_sentence(folder: Path) -> None:

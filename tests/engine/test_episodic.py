@@ -272,7 +272,7 @@ def test_episodes_that_repeat_tasks_are_counted_as_so_many_tasks():
 
 def test_one_task_alone_gives_no_interval_and_is_refused():
     spec = replace(spec_of(), target=Regression(-5, 5))
-    with pytest.raises(EngineError, match="hold out more tasks"):
+    with pytest.raises(EngineError, match="bring examples of more tasks"):
         evaluate([guess(spec)], [Setting(5, TaskEpisodes(sums(users=1), shots=5))], FEW)
 
 

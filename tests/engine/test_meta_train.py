@@ -179,3 +179,9 @@ def test_a_judgement_that_is_not_finite_keeps_the_best_theta_and_ends_training()
 def test_training_that_never_moves_theta_says_so():
     with pytest.raises(EngineError, match="theta did not move in 3 rounds from 0 on"):
         list(meta_train(LEARNER, Backprop(), Blank(), None, SETTINGS, OUTER, begun(start(LEARNER, 0))))
+
+
+def test_a_last_stretch_that_is_short_may_be_all_skipped():
+    one = replace(SETTINGS, rounds=1)
+    (last,) = meta_train(LEARNER, Backprop(), Blank(), None, one, OUTER, begun(start(LEARNER, 0)))
+    assert last.state.step == 1

@@ -15,8 +15,9 @@ from hypothesis import strategies as st
 from PIL import Image
 from torch import nn
 
+from engine.episodic import tasks_of
 from engine.features import Features, Numeric
-from engine.task_source import Examples
+from engine.task_source import ClassEpisodes, Examples
 from engine.types import EngineError
 from streams.errors import InputError, ReptideError, SettingsError
 from streams.examples.images import _pixels
@@ -341,6 +342,9 @@ def test_more_shots_than_a_task_has_room_for_are_refused_before_training(tmp_pat
     text = TABLE.format(path="own.parquet", episodes="judged_shots = [2, 20]") + "[memory]\nsupport = 4\n"
     said = refusal(tmp_path, 'learner = "matching"\n' + text)
     assert "with 20 shots: a support set of 20 examples does not fit" in said
+    text = text.replace("[2, 20]", "[2]").replace("shots = 2\n", "shots = 20\n")
+    said = refusal(tmp_path, 'learner = "matching"\n' + text)
+    assert "with 20 shots: a support set of 20 examples does not fit" in said
 
 
 def test_a_number_has_no_classes_to_balance(tmp_path):
@@ -357,11 +361,48 @@ def test_labels_that_are_all_one_class_are_refused(tmp_path):
 
 
 def test_episodes_of_classes_may_come_from_an_event_log(tmp_path):
-    visits(users=4, each=12).write_parquet(tmp_path / "own.parquet")
+    visits(users=5, each=12).write_parquet(tmp_path / "own.parquet")
     text = TABLE.format(path="own.parquet", episodes="ways = 2").replace("[examples]", "[input]")
     found = opened(tmp_path, text.replace('[target]\nclasses = ["no", "yes"]', ""))
     assert found.spec.target.exchangeable
-    assert "of 4 classes" in found.said
+    assert "held out 24 of 4 classes" in found.said
+
+
+def test_domains_are_held_out_by_two_so_that_an_interval_can_count_them(tmp_path):
+    visits(users=4, each=12).write_parquet(tmp_path / "own.parquet")
+    text = TABLE.format(path="own.parquet", episodes="ways = 2")
+    said = refusal(tmp_path, text.replace('[target]\nclasses = ["no", "yes"]', ""))
+    assert "of 4 tasks, too few to hold 2 out and have 2 left to train on" in said
+
+
+def test_domains_of_which_one_alone_has_enough_examples_are_no_interval():
+    y, task = np.repeat(np.arange(6.0), [9, 9, 9, 2, 2, 2]), np.repeat([0, 1], [27, 6])
+    one = ClassEpisodes(Examples(np.zeros((33, 1), np.float32), y, task, np.zeros(33)), 2, 3, 2)
+    with pytest.raises(EngineError, match="all episodes are of one task"):
+        tasks_of(one, 50, 0)
+
+
+@pytest.mark.parametrize("learner", ["gradient", "prototype"])
+def test_a_network_may_keep_whole_numbers(tmp_path, learner):
+    visits().write_parquet(tmp_path / "own.parquet")
+    network = '[model]\nnetwork = "tests.streams.test_examples:with_an_index"\n'
+    found = opened(
+        tmp_path, f'learner = "{learner}"\n' + TABLE.format(path="own.parquet", episodes="") + network
+    )
+    assert not found.learner.init(0)["1.1.order"].is_floating_point()
+
+
+class Reordered(nn.Module):
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.register_buffer("order", torch.arange(width).flip(0))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x[..., self.order]
+
+
+def with_an_index(inputs: int, outputs: int) -> nn.Module:
+    return nn.Sequential(nn.Linear(inputs, 8), Reordered(8), nn.Linear(8, outputs))
 
 
 @pytest.mark.parametrize("flag", ["run.device=gpu", "run.device=cuda:99", "run.seed=-1", "inner.lr=1e30"])
@@ -384,7 +425,7 @@ def test_a_damaged_archive_is_refused_in_a_sentence(tmp_path, content):
 
 
 @settings(deadline=None, max_examples=60)
-@given(place=st.integers(0, 700), value=st.integers(0, 255))
+@given(place=st.integers(0, 1800), value=st.integers(0, 255))
 def test_an_archive_with_any_byte_changed_is_read_or_refused(tmp_path_factory, place, value):
     folder = tmp_path_factory.mktemp("damaged")
     text = of_arrays(folder, x=np.eye(12), y=np.arange(12) % 4)
@@ -421,6 +462,17 @@ def test_a_photograph_is_turned_as_its_camera_was_held(tmp_path):
     exif = turned.getexif()
     exif[0x0112] = 6  # to be turned by 90 degrees clockwise
     assert one_image(tmp_path, turned, exif=exif).reshape(4, 4)[0].min() > 0.9
+
+
+@pytest.mark.parametrize("place", range(18))
+def test_what_a_camera_wrote_wrongly_beside_sound_pixels_is_passed_over(tmp_path, place):
+    image = Image.new("L", (4, 4), 255)
+    exif = image.getexif()
+    exif[0x0112], exif[0x010F] = 6, "camera"
+    damaged = bytearray(exif.tobytes())
+    damaged[-place - 1] ^= 0xFF
+    damaged[6 + place] ^= 0xFF
+    assert one_image(tmp_path, image, "jpg", exif=bytes(damaged)).min() > 0.9
 
 
 def test_numbers_without_a_range_are_refused(tmp_path):

@@ -19,7 +19,7 @@ from safetensors.torch import load_file
 
 from engine.baselines import baselines
 from engine.meta_train import Place, Stretch
-from engine.types import Params
+from engine.types import EngineError, Params
 from streams.errors import CheckpointError, ReptideError, SettingsError, StoreError
 from streams.examples.commands import evaluate, meta_train
 from streams.examples.judging import judge
@@ -281,7 +281,19 @@ def test_the_stream_takes_the_theta_that_was_trained_for_its_own(shop):
     newest = program.trainer.newest()
     program.close()
     assert newest is not None
-    assert newest.version == 1
+    assert (newest.version, program.trainer.state(newest).step) == (1, 0)
+
+
+def test_a_schedule_that_the_stream_would_refuse_is_refused_before_training(shop):
+    with pytest.raises(EngineError, match="needs steps"):
+        opened(shop, "outer.schedule=linear")
+
+
+def test_validation_that_is_never_finite_leaves_no_theta(shop, monkeypatch):
+    monkeypatch.setattr("engine.meta_train.judged", lambda *_: float("nan"))
+    with pytest.raises(ReptideError, match="no validation loss was finite in 4 rounds"):
+        trained(shop)
+    assert not DirectoryMeta(shop.parent / "reptide-state" / "theta").current()
 
 
 def test_examples_without_episodes_say_what_is_missing(blobs):
@@ -326,11 +338,12 @@ def test_the_pooled_baseline_sees_as_many_examples_as_training_drew(blobs, monke
         return baselines(spec, examples, source, training, *others)
 
     monkeypatch.setattr("streams.examples.judging.baselines", spying)
-    config = settings_in(blobs, "state", BLOBS.replace("queries = 3", "queries = 1000"))
+    text = BLOBS.replace("queries = 3", "queries = 1000\naccumulate = 2")
+    config = settings_in(blobs, "state", text)
     trained(config)
     judge(opened(config), 4, lambda *_: None)
     (training,) = seen
-    assert (training.rounds, training.tasks) == (12, 4)
+    assert (training.rounds, training.batches, training.tasks) == (12, 24, 4)
     assert training.examples == 4 * 3 * 6, "a class has six examples, whatever was asked for"
 
 

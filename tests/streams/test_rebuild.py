@@ -9,6 +9,7 @@ import lmdb
 import pytest
 
 from engine.table import RowError
+from streams.errors import CheckpointError
 from streams.logs.memory import Crash
 from streams.rebuild import rebuild
 from streams.run import steps
@@ -72,6 +73,13 @@ def test_a_damaged_row_is_refused_by_its_task_and_comes_back_with_the_same_bits(
     with pytest.raises(RowError, match=r"'user 3/\{\}'.*reptide rebuild"):
         what_is_left(settings)
     assert rebuilt(settings).differs(whole) == []
+
+
+def test_a_rebuild_that_is_refused_leaves_every_row(settings, whole):
+    other = settings.model_copy(update={"learner": "prototype"})
+    with pytest.raises(CheckpointError, match="was trained for task spec"):
+        rebuild(other, lambda position, progress: None)
+    assert what_is_left(settings).differs(whole) == []
 
 
 def test_a_rebuild_writes_no_output_and_no_theta(settings):

@@ -55,6 +55,17 @@ def test_the_environment_goes_before_the_file(config):
     assert (settings.inner.lr, settings.inner.steps) == (0.2, 2)
 
 
+def test_a_password_of_digits_is_the_text_itself(config):
+    environment = {"REPTIDE_KAFKA__SECURITY__SASL_PLAIN_PASSWORD": "007e5"} | {
+        f"REPTIDE_KAFKA__{name}": value
+        for name, value in (("BOOTSTRAP", '["a:1"]'), ("INPUTS", '["events"]'))
+    }
+    kafka = load_settings(config, environment).kafka
+    assert kafka.security["sasl_plain_password"].get_secret_value() == "007e5"
+    kafka = load_settings(config, environment, ["kafka.security.sasl_plain_password=123456"]).kafka
+    assert kafka.security["sasl_plain_password"].get_secret_value() == "123456"
+
+
 def test_a_flag_goes_before_the_environment(config):
     settings = load_settings(config, {"REPTIDE_INNER__LR": "0.2"}, ["inner.lr=0.1"])
     assert (settings.inner.lr, settings.inner.steps) == (0.1, 2)
