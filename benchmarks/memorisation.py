@@ -74,10 +74,21 @@ class Remedy:
     numbered: bool = True
 
 
+SHARE = 1 / len(AMPLITUDES)
+DEVIATIONS = torch.tensor([10 / 12**0.5] + [(SHARE * (1 - SHARE)) ** 0.5] * len(AMPLITUDES))
+"""Of each feature, by which `episodes.augment` scales its noise."""
+
 REMEDIES = (
     Remedy("nothing"),
     *(Remedy(f"weight decay {decay}", decay) for decay in (0.01, 0.03, 0.1)),
-    *(Remedy(f"feature noise {scale}", augmented=(FeatureNoise(scale),)) for scale in (0.1, 0.3, 1.0)),
+    *(
+        Remedy(f"the same noise on all, {noise}", augmented=(FeatureNoise(noise),))
+        for noise in (0.1, 0.3, 1.0)
+    ),
+    *(
+        Remedy(f"noise of {share} deviations", augmented=(FeatureNoise(share * DEVIATIONS),))
+        for share in (0.1, 0.3, 1.0)
+    ),
     Remedy("the number is left out", numbered=False),
 )
 

@@ -6,7 +6,8 @@ each followed by a small network (Vaswani et al. 2017, arXiv:1706.03762, equatio
 support as in Kim et al. 2019, arXiv:1901.05761, section 3; normalised before each step as in Xiong et al. 2020,
 arXiv:2002.04745). Three choices make it learn from few episodes. What is read out are labels, by the attention of
 matching networks between finished query and finished examples, so nothing need learn to copy a label. Every residual
-branch begins at zero, so theta begins as a matching network without context. And examples know those of their own
+branch begins at zero, so theta begins as a matching network without context where classes are numbered anew in each
+episode. And examples know those of their own
 class by a bias of the attention among them, not by a name: rename the classes of an episode, and the outputs are
 renamed with them. A label is part of a token only where a class is the same in every task, or a label a number.
 
