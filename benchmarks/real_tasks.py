@@ -148,7 +148,7 @@ class BaseRates:
 
 @lru_cache(maxsize=128)
 def built(kind: Callable[[TaskSpec], Adapts], spec: TaskSpec) -> Adapts:
-    """Build a contender once for all trainings and folds: its first call of each shape is recorded."""
+    """Build a contender once for all trainings and folds."""
     return kind(spec)
 
 

@@ -16,7 +16,6 @@ from torch.func import vmap
 
 from engine.episodic_report import Metric, Mode
 from engine.spec import Classification, Regression, TaskSpec
-from engine.support import bucket_of
 from engine.types import Batch, Episodes, Fast, Float64, Params
 
 ALONE = 512
@@ -55,7 +54,7 @@ def predicted(built: Adapts, theta: Params, episodes: Episodes, *, by_batch: boo
     """
     if by_batch:
         return _together_and_alone(built, theta, episodes)
-    fast = built.adapt(theta, _bucketed(episodes.support))
+    fast = built.adapt(theta, episodes.support)
     return {"inductive": built.predict(theta, fast, episodes.query.x)}
 
 
@@ -104,12 +103,3 @@ def _alone(built: Adapts, theta: Params, fast: Fast, support: Tensor, queries: T
 def _unpadded(batch: Batch, task: int) -> Batch:
     kept = batch.weight[task] > 0
     return Batch(*(column[task : task + 1, kept] for column in batch))
-
-
-def _bucketed(support: Batch) -> Batch:
-    """Ragged support sets padded to a few lengths, since the first call of each length is recorded."""
-    longest = support.y.shape[1]
-    if (support.weight > 0).all():
-        return support
-    extra = bucket_of(longest) - longest
-    return Batch(*(torch.cat([c, c.new_zeros(len(c), extra, *c.shape[2:])], 1) for c in support))
