@@ -91,7 +91,7 @@ def meta_train(
     Stopped between stretches and resumed from the last, training continues bit for bit.
 
     Raises:
-        EngineError: in none of the rounds of a whole stretch was the pseudo-gradient finite.
+        EngineError: in none of the rounds of a whole stretch, of two or more, was the pseudo-gradient finite.
 
     """
     now = start

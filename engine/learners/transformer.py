@@ -7,9 +7,9 @@ support as in Kim et al. 2019, arXiv:1901.05761, section 3; normalised before ea
 arXiv:2002.04745). Three choices make it learn from few episodes. What is read out are labels, by the attention of
 matching networks between finished query and finished examples, so nothing need learn to copy a label. Every residual
 branch begins at zero, so theta begins as a matching network without context where classes are numbered anew in each
-episode. And examples know those of their own
-class by a bias of the attention among them, not by a name: rename the classes of an episode, and the outputs are
-renamed with them. A label is part of a token only where a class is the same in every task, or a label a number.
+episode. And examples know those of their own class by a bias of the attention among them, not by a name: rename the
+classes of an episode, and the outputs are renamed with them. A label is part of a token only where a class is the
+same in every task, or a label a number.
 
 Not SNAIL, which reads examples as a sequence; not Matching Networks in full context, whose context is an LSTM's; not
 TabPFN (Hollmann et al. 2023, arXiv:2207.01848), where labels enter as numbers and leave by a head.

@@ -37,7 +37,10 @@ def judge(laboratory: Laboratory, episodes: int, show: Progress) -> EpisodicDict
             f"nothing is trained in {saved.directory} yet; run `reptide meta-train` with this file"
         )
     section, seed, device = laboratory.section, laboratory.settings.run.seed, laboratory.settings.run.device
-    settings = [Setting(shots, *laboratory.evaluated(shots)) for shots in laboratory.judged_shots]
+    settings = [
+        Setting(shots, laboratory.held_out(shots), laboratory.plain(shots))
+        for shots in laboratory.judged_shots
+    ]
     judging = Judging(REFERENCE, episodes, section.steps, seed, device=device)
     source = laboratory.plain(section.shots)
     drawn = laboratory.taught().draw(section.tasks, seed=seed, step=0)

@@ -21,7 +21,7 @@ from engine.spec import Classification, TaskSpec
 from engine.task_source import Examples as TaskExamples
 from engine.task_source import TaskSource
 from engine.train import FitSettings
-from engine.types import EngineError
+from engine.types import EngineError, Params
 from streams import wiring
 from streams.errors import InputError, SettingsError
 from streams.examples.arrays import read_arrays
@@ -53,7 +53,7 @@ class Laboratory:
     @property
     def serves(self) -> bool:
         """Whether `run` could begin with theta: there is a stream of its features and target."""
-        return self.settings.input is not None and self.section.ways is None
+        return _streamed(self.settings, self.section)
 
     @property
     def said(self) -> str:
@@ -111,23 +111,21 @@ class Laboratory:
         self.judges()
         GradientLearner(replace(self.spec, adapts="head"))  # a baseline
         if self.serves:
-            run(MODEL_CHECKS, self.spec)
             wiring.fit_settings(self.settings.outer)
-        shots = self.section.shots
-        self._try("training", self.plain(shots), shots)
-        for shots in self.judged_shots:
-            for part, side in zip(("held-out", "training"), self.evaluated(shots), strict=True):
-                self._try(part, side, shots)
-
-    def _try(self, part: str, episodes: TaskSource, shots: int) -> None:
-        """Draw one episode, and adapt to it."""
-        seed, theta = self.settings.run.seed, self.learner.init(0)
+        theta = self.learner.init(0)
         theta |= leaves({name: theta[name] for name in self.learner.learned})
+        for shots in dict.fromkeys((self.section.shots, *self.judged_shots)):
+            self._try("training", self.plain(shots), shots, theta)
+        for shots in self.judged_shots:
+            self._try("held-out", self.held_out(shots), shots, theta)
+
+    def _try(self, part: str, episodes: TaskSource, shots: int, theta: Params) -> None:
+        """Draw one episode, and adapt to it."""
+        seed = self.settings.run.seed
         try:
             tasks_of(episodes, EPISODES, seed)
-            self.learner.adapt_differentiably(
-                theta, episodes.draw(1, seed=seed, step=0).support, second_order=True
-            )
+            support = episodes.draw(1, seed=seed, step=0).support
+            self.learner.adapt_differentiably(theta, support, second_order=True)
         except EngineError as error:
             raise SettingsError(
                 f"[episodes]: in the {part} part of the examples, with {shots} shots: {error}"
@@ -147,9 +145,9 @@ class Laboratory:
             return None
         return source(self.parts.validation, self.section, self.section.shots, "validation")
 
-    def evaluated(self, shots: int) -> tuple[TaskSource, TaskSource]:
-        """Episodes to evaluate on, and of training tasks beside them."""
-        return source(self.parts.held_out, self.section, shots, "held-out"), self.plain(shots)
+    def held_out(self, shots: int) -> TaskSource:
+        """Episodes to evaluate on."""
+        return source(self.parts.held_out, self.section, shots, "held-out")
 
 
 def laboratory(settings: Settings) -> Laboratory:
@@ -166,11 +164,16 @@ def laboratory(settings: Settings) -> Laboratory:
     spec = _spec(settings, section)
     found = _read(settings, section, spec)
     spec = replace(spec, features=found.features)
-    run(OFFLINE_CHECKS, spec)
+    run(MODEL_CHECKS if _streamed(settings, section) else OFFLINE_CHECKS, spec)
     parts = split(found.examples, section, settings.run.seed)
     made = Laboratory(settings, section, spec, wiring.learner(settings, spec), found, parts)
     made.check()
     return made
+
+
+def _streamed(settings: Settings, section: Episodes) -> bool:
+    """Whether there is a stream of the same features and target."""
+    return settings.input is not None and section.ways is None
 
 
 def _check(settings: Settings, section: Episodes) -> None:

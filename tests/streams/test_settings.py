@@ -56,9 +56,10 @@ def test_the_environment_goes_before_the_file(config):
 
 
 def test_a_password_of_digits_is_the_text_itself(config):
-    environment = {"REPTIDE_KAFKA__SECURITY__SASL_PLAIN_PASSWORD": "007e5"} | {
-        f"REPTIDE_KAFKA__{name}": value
-        for name, value in (("BOOTSTRAP", '["a:1"]'), ("INPUTS", '["events"]'))
+    environment = {
+        "REPTIDE_KAFKA__SECURITY__SASL_PLAIN_PASSWORD": "007e5",
+        "REPTIDE_KAFKA__BOOTSTRAP": '["a:1"]',
+        "REPTIDE_KAFKA__INPUTS": '["events"]',
     }
     kafka = load_settings(config, environment).kafka
     assert kafka.security["sasl_plain_password"].get_secret_value() == "007e5"
