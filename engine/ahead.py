@@ -2,7 +2,8 @@
 
 What a task adapts on is made of labels and does not depend on what was predicted. So the scan, run without
 its detector over a copy of the rows, finds each adaptation that the batch brings, the support set it reads,
-and which of them every later observation is to be served by. One task with many events would otherwise
+and which of them every later observation is to be served by. It knows the row as it will be at each event, so it
+writes the task's history as well, before anything is predicted. One task with many events would otherwise
 adapt alone, block after block. Only an alarm cuts a support set: from there on its task is on its own.
 """
 
@@ -33,12 +34,21 @@ class Ahead(NamedTuple):
 
 
 def look_ahead(
-    rows: Any, events: scan.Events, rules: scan.Rules, version: int, order: Int64, cursor: Int64, stop: Int64
+    rows: Any,
+    events: scan.Events,
+    rules: scan.Rules,
+    version: scan.Version,
+    order: Int64,
+    cursor: Int64,
+    stop: Int64,
 ) -> Ahead | None:
-    """Find the adaptations of a batch; None where there are none. Changes nothing it is given."""
+    """Find the adaptations of a batch; None where there are none.
+
+    Writes the history of each observation into its features, and changes nothing else that it is given.
+    """
     rows, cursor = rows.copy(), cursor.copy()
     c = Columns(*(rows[name] for name in Columns._fields))
-    out = scan.blank_results(len(events.kind), rules.outputs)
+    out = scan.blank_results(len(events.kind), rules.outputs, events.x.shape[1])
     quiet = rules._replace(detector_kind=drift.NEVER)
     latest = np.full(len(cursor), ROW)
     serves = np.full(len(events.kind), ROW)

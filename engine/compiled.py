@@ -20,14 +20,16 @@ def compiled(function: F) -> F:
 
 
 def scalars(record: type[tuple[Any, ...]], types: list[Any]) -> Any:
-    """The numba type of a named tuple of numbers; a pair stands for a tuple of that many of one type."""
-    fields = [
-        numba.types.UniTuple(getattr(numba.types, kind[0]), kind[1])
-        if isinstance(kind, tuple)
-        else getattr(numba.types, kind)
-        for kind in types
-    ]
-    return numba.types.NamedTuple(fields, record)
+    """The numba type of a named tuple of numbers; a pair stands for a tuple of that many, [] for a vector."""
+    return numba.types.NamedTuple([_scalar(kind) for kind in types], record)
+
+
+def _scalar(kind: str | tuple[str, int]) -> Any:
+    if isinstance(kind, tuple):
+        return numba.types.UniTuple(getattr(numba.types, kind[0]), kind[1])
+    if kind.endswith("[]"):
+        return numba.types.Array(getattr(numba.types, kind[:-2]), 1, "C")
+    return getattr(numba.types, kind)
 
 
 def arrays(columns: type[tuple[Any, ...]], types: list[tuple[str, int]], *, strided: bool) -> Any:

@@ -21,16 +21,17 @@ def sample(episodes: Sequence[T], size: int, *, seed: int, step: int) -> list[T]
     return [episodes[i] for i in chosen]
 
 
-def stack(episodes: Sequence[Episode], size: int = 0) -> Episodes:
-    """Pad ragged episodes to their bucket, and with empty ones to `size` of them.
+def stack(episodes: Sequence[Episode], size: int = 0, support: int = 0, query: int = 0) -> Episodes:
+    """Pad ragged episodes to the bucket of the longest, or of so many examples, and with empty ones to `size`.
 
     Support weights are as stored, query weights 1 / length. Few shapes mean few recordings of the inner loop.
     """
     if not episodes:
         raise EngineError("stack needs at least one episode, got none")
-    support = _pad([(e.support_x, e.support_y, e.support_weight) for e in episodes], size)
-    query = _pad([(e.query_x, e.query_y, _even(len(e.query_y))) for e in episodes], size)
-    return Episodes(support, query)
+    return Episodes(
+        _pad([(e.support_x, e.support_y, e.support_weight) for e in episodes], size, support),
+        _pad([(e.query_x, e.query_y, _even(len(e.query_y))) for e in episodes], size, query),
+    )
 
 
 def resplit(episodes: Episodes, turn: int) -> Episodes:
@@ -65,9 +66,9 @@ def _even(count: int) -> Float32:
     return np.full(count, 1 / max(count, 1), np.float32)
 
 
-def _pad(sets: Sequence[tuple[Float32, Float32, Float32]], size: int) -> Batch:
+def _pad(sets: Sequence[tuple[Float32, Float32, Float32]], size: int, length: int) -> Batch:
     """Join sets of x [S, W], y [S] and weight [S]; a padded example is zero and weighs 0."""
-    shape = max(len(sets), size), bucket_of(max(len(y) for _, y, _ in sets))
+    shape = max(len(sets), size), bucket_of(max(length, *(len(y) for _, y, _ in sets)))
     x = np.zeros((*shape, sets[0][0].shape[1]), np.float32)
     y, weight = np.zeros(shape, np.float32), np.zeros(shape, np.float32)
     for i, (xs, ys, weights) in enumerate(sets):

@@ -12,6 +12,7 @@ summation by shape, so only a fixed shape makes a task's bits independent of its
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from time import perf_counter
 from typing import Any, NamedTuple
 
@@ -19,15 +20,18 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from engine import mixture, scan
+from engine import scan
 from engine.ahead import ROW, look_ahead
-from engine.learners.base import Learner, flatten, unflatten
+from engine.learners.base import LABEL_MEAN, Learner, flatten, unflatten
 from engine.learners.gradient import GradientLearner
 from engine.recorded import Recorded
 from engine.spec import Classification, Regression, TaskSpec
 from engine.support import Support, bucket_of, episodes_of, padded, support_of
 from engine.table import Columns, Layout, TaskTable, layout_of
 from engine.types import (
+    ADAPTED,
+    PREDICTORS,
+    THETA,
     Batch,
     Bool,
     EngineError,
@@ -35,11 +39,18 @@ from engine.types import (
     EventBatch,
     Fast,
     Float32,
+    Float64,
     Int64,
     Kind,
     Meta,
+    Outcome,
     Outcomes,
 )
+
+LABEL_RATE = "0.label_rate"
+"""Theta's buffer that holds the class rates of all tasks."""
+
+UNKNOWN = np.uint64(0xFFFF_FFFF_FFFF_FFFF)
 
 BLOCK, PREDICTED = 32, 128
 """Adaptations, and predictions, of one tensor call."""
@@ -66,6 +77,8 @@ class Folded(NamedTuple):
 class Prediction(NamedTuple):
     """What would be served now: [U, C] each."""
 
+    base: Float32
+    recent: Float32
     theta: Float32
     adapted: Float32
     served: Float32
@@ -97,25 +110,34 @@ class Engine:
         """
         work = _Work(self, states, events, meta)
         work.adapt(work.touched_and_stale())
-        work.predict_with_theta()
         work.work_ahead()
         while len(active := np.flatnonzero(work.cursor < work.stop)):
             work.fold_round(active)
         return work.result()
 
-    def predict(self, states: TaskTable, x: Float32, meta: Meta) -> Prediction:
-        """The read path: one prediction for each of U tasks, x [U, W]; changes nothing."""
-        work = _Work(self, states, _no_events(self.spec), meta)
-        every = np.arange(len(states))
-        if meta.version:
-            work.adapt(every[work.rows["fast_version"][:-1] != meta.version])
-        theta, adapted = work.predictions(every, x)
-        shared = [mixture.shared_weight(v) for v in work.c.shared[:-1]]
-        lanes = np.argmin(work.c.pending_order[:-1], axis=1).tolist()  # the lowest free slot, else the oldest
-        weights = [mixture.lane_weight(work.c.lanes[u, lane], shared[u]) for u, lane in enumerate(lanes)]
-        weight = np.array(weights, np.float64).reshape(-1, 1)
-        served = ((1 - weight) * theta + weight * adapted).astype(np.float32)
-        return Prediction(theta, adapted, served)
+    def predict(self, states: TaskTable, x: Float32, meta: Meta, time_s: Float64 | None = None) -> Prediction:
+        """The read path: one prediction for each of U tasks, x [U, own width]; changes nothing.
+
+        It is what an observation at `time_s` [U] would be served, or one at each task's latest event.
+        """
+        tasks = np.arange(len(states))
+        events = replace(
+            no_events(self.spec),
+            row=tasks,
+            kind=np.full(len(tasks), Kind.OBSERVATION, np.uint8),
+            # Ids that no event has: what is looked up by them is never found.
+            id=np.full(len(tasks), UNKNOWN, np.uint64),
+            time_s=states.rows["clock_s"] if time_s is None else time_s,
+            x=x,
+            has_x=np.ones(len(tasks), np.bool_),
+            y=np.zeros(len(tasks), np.float32),
+            topic=np.zeros(len(tasks), np.int64),
+            offset=states.rows["position"][:, 0],
+            partition=states.rows["partition"][:, 0],
+            incarnation=states.rows["incarnation"][:, 0],
+        )
+        served = self.fold(states, events, meta).outcomes.prediction
+        return Prediction(*(served[:, place] for place in range(len(PREDICTORS))))
 
 
 class _Work:
@@ -127,10 +149,14 @@ class _Work:
         self.rows = np.zeros(len(states) + 1, states.layout.dtype)
         self.rows[:-1] = states.rows
         self.c = Columns(*(self.rows[name] for name in Columns._fields))
-        self.out = scan.blank_results(len(events), engine.spec.target.outputs)
+        self.out = scan.blank_results(len(events), engine.spec.target.outputs, engine.spec.width)
         self.out.prediction[:] = 0
+        self.version = version_of(engine.spec, meta)
         self.adapted = np.zeros(len(events), np.bool_)
-        self.scanned = scan.Events(*(getattr(events, name) for name in scan.Events._fields))
+        self.x = np.zeros((len(events), engine.spec.width), np.float32)
+        self.x[:, : events.x.shape[1]] = events.x
+        columns = (self.x if name == "x" else getattr(events, name) for name in scan.Events._fields)
+        self.scanned = scan.Events(*columns)
         fresh = self._fresh()
         index = np.flatnonzero(fresh)
         self.order = index[np.argsort(events.row[index], kind="stable")]
@@ -167,24 +193,21 @@ class _Work:
         touched = self.cursor < self.stop
         return np.flatnonzero(touched & (self.rows["fast_version"] != self.meta.version))
 
-    def predict_with_theta(self) -> None:
+    def _predict_with_theta(self) -> None:
         """Theta's prediction of every observation; it does not change during a fold."""
-        if self.meta.version == 0:
-            return
         index = self.order[self.events.kind[self.order] == Kind.OBSERVATION]
-        x = self.events.x[index]
+        x = self.x[index]
         for part in _blocks(len(index), PREDICTED):
             outputs = self.engine.predict_shared(self.meta.params, self._tensor(x[part]))
-            self.out.prediction[index[part], 0] = self._finite(outputs, None, len(part))
+            self.out.prediction[index[part], THETA] = self._finite(outputs, None, len(part))
 
     def work_ahead(self) -> None:
         """Run every adaptation of the batch, and every prediction, as far as no alarm changes them."""
         if self.meta.version == 0:
             return
         rules = self.engine.rules
-        ahead = look_ahead(
-            self.rows, self.scanned, rules, self.meta.version, self.order, self.cursor, self.stop
-        )
+        ahead = look_ahead(self.rows, self.scanned, rules, self.version, self.order, self.cursor, self.stop)
+        self._predict_with_theta()
         self.on_track = self.cursor < self.stop
         serves = np.full(len(self.events), ROW)
         if ahead is not None:
@@ -208,7 +231,7 @@ class _Work:
             run = self.order[scan.runs(self.cursor[alone], end[alone])]
             self._predict_adapted(run, np.full(len(self.events), ROW))
         scan.scan(
-            self.c, self.scanned, self.out, self.engine.rules, self.meta.version,
+            self.c, self.scanned, self.out, self.engine.rules, self.version,
             active, self.order, self.cursor, end, self.reason, self.last,
         )  # fmt: skip
         self._ask_detector(active[self.reason[active] == scan.ASK_DETECTOR])
@@ -222,20 +245,7 @@ class _Work:
             fast = self.rows["fast"][self.events.row[n]]
             known = serves[n] != ROW
             fast[known] = self.values_ahead[serves[n][known]]
-            self.out.prediction[n, 1] = self._adapted(fast, self.events.x[n], self.out.prediction[n, 0])
-
-    def predictions(self, tasks: Int64, x: Float32) -> tuple[Float32, Float32]:
-        """Theta's and the adapted model's predictions [T, C] of x [T, W], for the read path."""
-        outputs = self.engine.spec.target.outputs
-        theta, adapted = np.zeros((2, len(tasks), outputs), np.float32)
-        for u in tasks.tolist() if self.meta.version == 0 else ():
-            scan.base_rate(self.c, u, self.engine.rules, theta[u])
-            adapted[u] = theta[u]
-        for part in _blocks(len(tasks), PREDICTED) if self.meta.version else ():
-            shared = self.engine.predict_shared(self.meta.params, self._tensor(x[part]))
-            theta[part] = self._finite(shared, None, len(part))
-            adapted[part] = self._adapted(self.rows["fast"][tasks[part]], x[part], theta[part])
-        return theta, adapted
+            self.out.prediction[n, ADAPTED] = self._adapted(fast, self.x[n], self.out.prediction[n, THETA])
 
     def _adapted(self, fast: Float32, x: Float32, theta: Float32) -> Float32:
         """Predictions [n, C] of at most one block of events, each by fast parameters of its own [n, F]."""
@@ -259,7 +269,11 @@ class _Work:
             return
         events = self.last[tasks]
         states = self.c.detector[tasks]
-        alarms = self.engine.spec.detector.update(states, self.out.loss[events, 1])
+        fed = [
+            scan.surprise(self.c, u, self.c.counts[u, Outcome.SCORED], loss, self.engine.rules)
+            for u, loss in zip(tasks.tolist(), self.out.loss[events, ADAPTED].tolist(), strict=True)
+        ]
+        alarms = self.engine.spec.detector.update(states, np.array(fed))
         self.c.detector[tasks] = states
         for u, n, alarm in zip(tasks.tolist(), events.tolist(), alarms.tolist(), strict=True):
             if alarm:
@@ -324,7 +338,7 @@ class _Work:
     def _unadapted(self) -> Fast:
         """Theta's own values as the fast parameters of one task."""
         y = torch.zeros(1, 0, device=self.engine.device)
-        x = y.new_zeros(1, 0, self.engine.spec.features.width)
+        x = y.new_zeros(1, 0, self.engine.spec.width)
         return self.engine.learner.adapt(self.meta.params, Batch(x, y, y))
 
     def result(self) -> Folded:
@@ -347,6 +361,7 @@ def rules_of(spec: TaskSpec) -> scan.Rules:
     """The numbers of a spec that the compiled scan needs."""
     target, regression = spec.target, isinstance(spec.target, Regression)
     low, high = (target.low, target.high) if isinstance(target, Regression) else (0.0, 1.0)
+    past = spec.history_columns
     return scan.Rules(
         outputs=target.outputs,
         named=len(target.classes) if isinstance(target, Classification) else 1,
@@ -360,11 +375,23 @@ def rules_of(spec: TaskSpec) -> scan.Rules:
         every=spec.policy.every,
         recent=spec.policy.recent,
         refractory=spec.policy.refractory,
-        eta=1 / (2 * (high - low) ** 2) if regression else 1.0,
         share=float(spec.share),
         detector_kind=spec.detector.kind,
         detector=spec.detector.parameters,
+        writes_history=spec.history is not None,
+        own_width=past.start,
+        label_width=past.label_width,
+        numbers=np.array(past.numbers, np.int64),
+        by=np.array(past.by, np.int64),
     )
+
+
+def version_of(spec: TaskSpec, meta: Meta) -> scan.Version:
+    """What the scan needs of a version of theta."""
+    regression = isinstance(spec.target, Regression)
+    known = meta.params.get(LABEL_MEAN if regression else LABEL_RATE) if meta.version else None
+    rates = np.zeros(spec.target.outputs) if known is None else known.cpu().double().numpy().reshape(-1)
+    return scan.Version(meta.version, np.array(meta.prior, np.float64), rates)
 
 
 def _blocks(count: int, size: int) -> Iterator[Int64]:
@@ -393,7 +420,7 @@ def _moved(states: TaskTable, rows: Any, events: EventBatch, n: int) -> str:
     )
 
 
-def _no_events(spec: TaskSpec) -> EventBatch:
+def no_events(spec: TaskSpec) -> EventBatch:
     """An empty batch."""
     index = np.zeros(0, np.int64)
     return EventBatch(

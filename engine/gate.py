@@ -6,18 +6,24 @@ what chance does not explain refuses a candidate.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 
-from engine.episodes import stack
 from engine.learners.base import Learner, losses
-from engine.types import Episode, Float64, Params
+from engine.spread import estimate
+from engine.types import Episode, Episodes, Float64, Int64, Params
+
+BLOCK = 32
+"""Episodes of one call."""
+
+Stacked = Callable[[Sequence[Episode], int], Episodes]
+"""Pads episodes to so many, in as few shapes as the caller likes."""
 
 FEWEST = 8
-"""Fewer held-out episodes than this say nothing."""
+"""Fewer held-out tasks than this say nothing."""
 
 STANDARD_ERRORS = 2.0
 """A candidate is refused where its mean loss is higher by more than this."""
@@ -36,32 +42,38 @@ class Verdict:
 
 
 def gate(
-    learner: Learner, before: Params, candidate: Params, episodes: Sequence[Episode], batch: int
+    learner: Learner,
+    before: Params,
+    candidate: Params,
+    episodes: Sequence[Episode],
+    task: Int64,
+    stacked: Stacked,
 ) -> Verdict:
-    """Judge a candidate on held-out episodes, in blocks of `batch`; one that is not finite is refused."""
+    """Judge a candidate on held-out episodes, each of a numbered `task` [N]; one that is not finite is refused."""
     if not all(bool(torch.isfinite(value).all()) for value in candidate.values()):
         return Verdict(len(episodes), float("nan"), float("nan"), refused=True)
     if not episodes:
         return Verdict(0, float("nan"), float("nan"), refused=False)
-    old, new = (losses_after_adaptation(learner, theta, episodes, batch) for theta in (before, candidate))
-    return Verdict(len(episodes), float(old.mean()), float(new.mean()), _worse(new - old))
+    old, new = (losses_after_adaptation(learner, theta, episodes, stacked) for theta in (before, candidate))
+    return Verdict(len(episodes), float(old.mean()), float(new.mean()), _worse(new - old, task))
 
 
 @torch.no_grad()
 def losses_after_adaptation(
-    learner: Learner, theta: Params, episodes: Sequence[Episode], batch: int
+    learner: Learner, theta: Params, episodes: Sequence[Episode], stacked: Stacked
 ) -> Float64:
     """Query loss [N] of each episode after adaptation on its support set."""
     found = []
-    for start in range(0, len(episodes), batch):
-        stacked = stack(episodes[start : start + batch], batch)
-        fast = learner.adapt(theta, stacked.support)
-        found.append(losses(learner, theta, fast, stacked.query).double().numpy())
+    for start in range(0, len(episodes), BLOCK):
+        block = stacked(episodes[start : start + BLOCK], BLOCK)
+        fast = learner.adapt(theta, block.support)
+        found.append(losses(learner, theta, fast, block.query).double().numpy())
     return np.concatenate(found)[: len(episodes)]
 
 
-def _worse(difference: Float64) -> bool:
-    if len(difference) < FEWEST:
+def _worse(difference: Float64, task: Int64) -> bool:
+    """Whether the mean is above 0 by more than chance explains; tasks are counted, not how often each was judged."""
+    if len(np.unique(task)) < FEWEST:
         return False
-    error = difference.std(ddof=1) / len(difference) ** 0.5
-    return not float(difference.mean()) <= STANDARD_ERRORS * float(error)
+    found = estimate(difference, task)
+    return not found.mean <= STANDARD_ERRORS * found.error

@@ -1,15 +1,21 @@
-"""The hedge: every prediction is served as a mixture of theta's and the adapted model's.
+"""The hedge: every prediction is served as a mixture of what four experts say.
 
-Each pending slot of a task is a *lane*: it predicts, waits, is scored, and only then predicts again, so
-inside a lane labels are never late. A lane is the Bayesian mixture (exponentially weighted average
-forecaster, Cesa-Bianchi and Lugosi 2006, chapters 3 and 9) over three experts: theta, adapted, and
-the mixture of both by one weight that all lanes of the task share. Summed over lanes,
+The experts are the task's base rate, its recent labels, theta, and the adapted model. Each pending slot of a task
+is a *lane*: it predicts, waits, is scored, and only then predicts again, so inside a lane labels are never late. A
+lane mixes five: the experts, and a mixture of them by weights that all lanes of the task share.
 
-    loss as served <= min(loss of theta, loss of adapted) + G ln 3 / eta
+Log loss: a lane is the Bayesian mixture (exponentially weighted average forecaster, Cesa-Bianchi and Lugosi 2006,
+chapters 3 and 9) from a prior p. Squared loss: a lane is AdaHedge (de Rooij, van Erven, Grünwald, Koolen 2014,
+JMLR 15, section 2), whose rate is 1 over the mixability gap so far, so that no range has to be known for it to be
+fast. Summed over lanes, for any labels in any order,
 
-for any labels in any order, where G is the most predictions ever outstanding at once (the lowest free
-slot is taken first, so no more lanes than G are ever used) and eta is 1 for log loss, 1 / (2 R^2) for
-squared loss on a range of width R. With fixed share `a` (off by default), T ln(1 / (1 - a)) / eta is
+    log loss as served      <=  loss of expert e + G ln(1 / p_e)
+    squared loss as served  <=  loss of expert e + 3 R^2 G (1 + ln(1 / p_e))
+
+where G is the most predictions ever outstanding at once (the lowest free slot is taken first, so no more lanes
+than G are ever used), and R the width of the range. The gap of a lane stops growing at 2 R^2, where squared loss is
+exp-concave at the lane's rate, and its last step adds at most R^2. A lane takes the prior of the version of theta
+that it is first used under, and keeps it. With fixed share `a` (classes alone, off by default), T ln(1 / (1 - a)) is
 added for T labels, and in exchange the mixture can follow a change of the better expert.
 """
 
@@ -17,40 +23,87 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
+
 from engine.compiled import compiled
 from engine.types import Float64
 
-EXPERTS = 3
-"""Theta, adapted, shared mixture."""
+EXPERTS = 4
+"""Base rate, recent labels, theta, adapted."""
+
+MIXED = EXPERTS + 1
+"""What a lane mixes: the experts, and the mixture by shared weights."""
+
+UNIFORM = np.full(MIXED, 1 / MIXED)
+"""The prior before anything was learned."""
 
 
 @compiled
-def shared_weight(log_odds: float) -> float:
-    """The adapted model's weight in the shared mixture, from its log-odds against theta."""
-    if log_odds >= 0.0:
-        return 1.0 / (1.0 + math.exp(-log_odds))
-    odds = math.exp(log_odds)
-    return odds / (1.0 + odds)
+def remaining(above: float, gap: float) -> float:
+    """exp(-above / gap), of what is above the least; with a gap of 0 the best alone remains."""
+    if gap > 0.0:
+        return math.exp(-above / gap)
+    return 1.0 if above == 0.0 else 0.0
 
 
 @compiled
-def lane_weight(lane: Float64, shared: float) -> float:
-    """The adapted model's weight as served by a lane [3] of log-weights, given the shared weight."""
-    top = max(lane[0], lane[1], lane[2])
-    theta, adapted, mixed = math.exp(lane[0] - top), math.exp(lane[1] - top), math.exp(lane[2] - top)
-    return (adapted + mixed * shared) / (theta + adapted + mixed)
+def weights(prior: Float64, losses: Float64, gap: float, adaptive: bool, w: Float64) -> None:
+    """Write the weights w [K] of K experts, from their cumulative losses and, where `adaptive`, the gap so far."""
+    least = math.inf
+    for e in range(len(w)):
+        least = min(least, losses[e])
+    total = 0.0
+    for e in range(len(w)):
+        above = losses[e] - least
+        w[e] = prior[e] * remaining(above, gap if adaptive else 1.0)
+        total += w[e]
+    for e in range(len(w)):
+        w[e] /= total
 
 
 @compiled
-def update_lane(lane: Float64, theta: float, adapted: float, mixed: float, eta: float, share: float) -> None:
-    """Score the three experts of a lane by their losses; the largest log-weight is kept at zero."""
-    lane[0] -= eta * theta
-    lane[1] -= eta * adapted
-    lane[2] -= eta * mixed
-    top = max(lane[0], lane[1], lane[2])
-    for e in range(EXPERTS):
-        lane[e] -= top
+def log_sum(prior: Float64, losses: Float64, step: Float64, gap: float, least: float) -> float:
+    """Logarithm of the sum of prior * exp(-(losses + step - least) / gap)."""
+    total = 0.0
+    for e in range(len(step)):
+        total += prior[e] * math.exp(-(losses[e] + step[e] - least) / gap)
+    return math.log(total)
+
+
+@compiled
+def mix_loss(prior: Float64, losses: Float64, step: Float64, gap: float) -> float:
+    """The loss of the mixture in AdaHedge's sense; `step` [K] are the losses of the experts at this label."""
+    before, after = math.inf, math.inf
+    for e in range(len(step)):
+        before = min(before, losses[e])
+        after = min(after, losses[e] + step[e])
+    if gap <= 0.0:
+        return after - before
+    nothing = step * 0.0
+    return (
+        after
+        - before
+        - gap * (log_sum(prior, losses, step, gap, after) - log_sum(prior, losses, nothing, gap, before))
+    )
+
+
+@compiled
+def update(
+    prior: Float64, state: Float64, step: Float64, served: float, adaptive: bool, share: float
+) -> None:
+    """Score K experts by their losses `step` [K] in `state` [K + 1]: losses, the least kept at zero, and the gap."""
+    k = len(step)
+    losses = state[:k]
+    if adaptive:
+        state[k] += max(0.0, served - mix_loss(prior, losses, step, state[k]))
+    least = math.inf
+    for e in range(k):
+        losses[e] += step[e]
+        least = min(least, losses[e])
+    for e in range(k):
+        losses[e] -= least
     if share > 0.0:
-        total = math.exp(lane[0]) + math.exp(lane[1]) + math.exp(lane[2])
-        for e in range(EXPERTS):
-            lane[e] = math.log((1.0 - share) * math.exp(lane[e]) + share * total / EXPERTS)
+        w = np.empty(k)
+        weights(prior, losses, 0.0, False, w)
+        for e in range(k):
+            losses[e] = -math.log(((1.0 - share) * w[e] + share * prior[e]) / prior[e])

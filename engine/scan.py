@@ -12,10 +12,13 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from engine import drift, mixture
+from engine import drift, history, mixture
 from engine.compiled import arrays, compiled, compiled_as, scalars, vectors
+from engine.features import RATE_STRENGTH, VALUE_STRENGTH
+from engine.history import RATES
+from engine.mixture import EXPERTS, MIXED
 from engine.table import COLUMNS_LAYOUT, EXPIRED, FORGOTTEN, LABELLED, Columns
-from engine.types import Kind, Outcome
+from engine.types import ADAPTED, BASE, PREDICTORS, RECENT, SERVED, THETA, Kind, Outcome
 
 OBSERVATION = int(Kind.OBSERVATION)
 PREDICTED, SCORED = int(Outcome.PREDICTED), int(Outcome.SCORED)
@@ -52,6 +55,19 @@ class Results(NamedTuple):
     weight: Any
     alarm: Any
     expired: Any
+    shared_loss: Any
+    learned: Any
+    learned_x: Any
+
+
+class Version(NamedTuple):
+    """What the scan needs of a version of theta."""
+
+    number: int
+    prior: Any
+    """[5] of a lane of the hedge."""
+    rates: Any
+    """[C] how common each class is; of a regression the mean of all labels. Of version 0 nothing is known."""
 
 
 class Rules(NamedTuple):
@@ -70,10 +86,18 @@ class Rules(NamedTuple):
     every: int
     recent: int
     refractory: int
-    eta: float
     share: float
     detector_kind: int
     detector: tuple[float, float, float, float, float]
+    writes_history: bool
+    own_width: int
+    """Of an event's own features in a stored row; its history follows."""
+    label_width: int
+    """Numbers of one set of counts of labels."""
+    numbers: Any
+    """[M] stored places of the numbers that the history holds."""
+    by: Any
+    """[B] and of the categories."""
 
 
 EVENTS_LAYOUT = arrays(
@@ -102,9 +126,13 @@ RESULTS_LAYOUT = arrays(
         ("float64", 1),
         ("boolean", 1),
         ("int64", 1),
+        ("float64", 1),
+        ("int64", 1),
+        ("float32", 2),
     ],
     strided=False,
 )
+VERSION_LAYOUT = scalars(Version, ["int64", "float64[]", "float64[]"])
 RULES_LAYOUT = scalars(
     Rules,
     [
@@ -121,25 +149,32 @@ RULES_LAYOUT = scalars(
         "int64",
         "int64",
         "float64",
-        "float64",
         "int64",
         ("float64", 5),
+        "boolean",
+        "int64",
+        "int64",
+        "int64[]",
+        "int64[]",
     ],
 )
 
 
-def blank_results(events: int, outputs: int) -> Results:
+def blank_results(events: int, outputs: int, width: int) -> Results:
     """Outcome columns before anything was folded: no event is more than a duplicate, every prediction even."""
     return Results(
         code=np.full(events, Outcome.DUPLICATE, np.uint8),
-        prediction=np.full((events, 3, outputs), 1 / outputs, np.float32),
-        loss=np.full((events, 3), np.nan),
+        prediction=np.full((events, len(PREDICTORS), outputs), 1 / outputs, np.float32),
+        loss=np.full((events, len(PREDICTORS)), np.nan),
         version=np.zeros(events, np.int64),
         seen=np.zeros(events, np.int64),
         waited_s=np.full(events, np.nan),
         weight=np.full(events, np.nan),
         alarm=np.zeros(events, np.bool_),
         expired=np.zeros(events, np.int64),
+        shared_loss=np.full(events, np.nan),
+        learned=np.zeros(events, np.int64),
+        learned_x=np.zeros((events, width), np.float32),
     )
 
 
@@ -213,28 +248,84 @@ def oldest_lane(c: Any, u: int) -> int:
 
 
 @compiled
-def base_rate(c: Any, u: int, r: Any, prediction: Any) -> None:
-    """What is served before there is any theta: the task's own smoothed class rates, or its mean label."""
-    total = 0
+def base_rate(c: Any, u: int, r: Any, version: Any, prediction: Any) -> None:
+    """The task's own class rates, or mean label, drawn towards those of all tasks where these are known."""
+    if r.regression:
+        middle = version.rates[0] if version.number else (r.low + r.high) / 2
+        strength = VALUE_STRENGTH if version.number else 1.0
+        value = (c.label_sum[u] + strength * middle) / (c.class_counts[u, 0] + strength)
+        prediction[0] = min(max(value, r.low), r.high)
+        return
+    total = 0.0
     for k in range(r.outputs):
         total += c.class_counts[u, k]
+    for k in range(r.outputs):
+        if version.number:
+            prediction[k] = drawn(c.class_counts[u, k], total, version.rates[k], r)
+        elif k < r.named:
+            prediction[k] = (c.class_counts[u, k] + 0.5) / (total + 0.5 * r.named)
+        else:
+            prediction[k] = r.floor
+
+
+@compiled
+def drawn(count: float, total: float, rate: float, r: Any) -> float:
+    """A smoothed rate, with the floor mixed in."""
+    smoothed = (count + RATE_STRENGTH * rate) / (total + RATE_STRENGTH)
+    return float(smoothed * (1.0 - r.outputs * r.floor) + r.floor)
+
+
+@compiled
+def recent_rate(c: Any, u: int, r: Any, version: Any, prediction: Any) -> None:
+    """The rates of the task's last few labels, or the last value; the base rate where nothing is known of these."""
+    if version.number == 0 or c.seq[u] == 0 or r.label_width == 0:
+        base_rate(c, u, r, version, prediction)
+        return
     if r.regression:
-        middle = (r.low + r.high) / 2
-        prediction[0] = (c.label_sum[u] + middle) / (total + 1)
-    else:
-        for k in range(r.outputs):
-            named = k < r.named
-            prediction[k] = (c.class_counts[u, k] + 0.5) / (total + 0.5 * r.named) if named else r.floor
+        prediction[0] = c.last_labels[u, 0]
+        return
+    counts = c.label_rates[u, RATES - 1]
+    total = 0.0
+    for k in range(r.outputs):
+        total += counts[k]
+    for k in range(r.outputs):
+        prediction[k] = drawn(counts[k], total, version.rates[k], r)
 
 
 @compiled
-def mixed(p: Any, weight: float, k: int) -> float:
-    """Output k of the mixture (1 - weight) theta + weight adapted, p [2, C]; in float64, compiled or not."""
-    return (1.0 - weight) * float(p[0, k]) + weight * float(p[1, k])
+def mixed(p: Any, w: Any, k: int) -> float:
+    """Output k of the mixture of the experts' predictions p [4, C] by weights w [4]; in float64, compiled or not."""
+    total = 0.0
+    for e in range(EXPERTS):
+        total += w[e] * float(p[e, k])
+    return total
 
 
 @compiled
-def observe(c: Any, u: int, e: Any, n: int, r: Any, version: int, out: Any) -> None:
+def shared_weights(c: Any, u: int, r: Any, prior: Any, w: Any) -> None:
+    """Write the weights of the shared mixture, w [4] float32, as they are kept until the label comes."""
+    own = np.empty(EXPERTS)
+    mixture.weights(prior[:EXPERTS], c.shared[u, :EXPERTS], c.shared[u, EXPERTS], r.regression, own)
+    for e in range(EXPERTS):
+        w[e] = own[e]
+
+
+@compiled
+def lane_weights(prior: Any, state: Any, shared: Any, r: Any, w: Any) -> None:
+    """Write what a lane gives each expert, its part in the shared mixture added, to w [4]."""
+    five, own = np.empty(MIXED), np.empty(MIXED)
+    for e in range(MIXED):
+        own[e] = prior[e]
+    mixture.weights(own, state[:MIXED], state[MIXED], r.regression, five)
+    total = 0.0
+    for e in range(EXPERTS):
+        total += float(shared[e])
+    for e in range(EXPERTS):
+        w[e] = five[e] + five[EXPERTS] * (float(shared[e]) / total)
+
+
+@compiled
+def observe(c: Any, u: int, e: Any, n: int, r: Any, version: Any, out: Any) -> None:
     """Serve one observation and keep it pending."""
     seen_before = find(c.pending_id[u], c.pending_order[u], e.id[n]) >= 0
     if seen_before or find(c.recent_id[u], c.recent_status[u], e.id[n]) >= 0:
@@ -245,59 +336,92 @@ def observe(c: Any, u: int, e: Any, n: int, r: Any, version: int, out: Any) -> N
         lane = oldest_lane(c, u)
         give_up(c, u, lane)
         out.expired[n] += 1
+    if r.writes_history:
+        history.write(c, u, e.x[n], e.time_s[n], r)
     p = out.prediction[n]
-    if version == 0:
-        base_rate(c, u, r, p[0])
-        p[1] = p[0]
-    shared = mixture.shared_weight(c.shared[u])
-    weight = mixture.lane_weight(c.lanes[u, lane], shared)
+    base_rate(c, u, r, version, p[BASE])
+    recent_rate(c, u, r, version, p[RECENT])
+    if version.number == 0:
+        p[THETA], p[ADAPTED] = p[BASE], p[BASE]
+    elif c.lane_prior[u, lane, 0] == 0.0:
+        c.lane_prior[u, lane] = version.prior
+    w = np.empty(EXPERTS)
+    if version.number == 0:  # every expert says the same, and the lane is as good as unused
+        w[:] = 1.0 / EXPERTS
+        c.pending_mix[u, lane] = w
+    else:
+        shared_weights(c, u, r, version.prior, c.pending_mix[u, lane])
+        lane_weights(c.lane_prior[u, lane], c.lanes[u, lane], c.pending_mix[u, lane], r, w)
     for k in range(r.outputs):
-        p[2, k] = mixed(p, weight, k)
+        p[SERVED, k] = mixed(p, w, k)
     out.code[n] = PREDICTED
-    out.weight[n] = weight
-    out.version[n] = version
+    out.weight[n] = w[ADAPTED]
+    out.version[n] = version.number
     out.seen[n] = c.seq[u]
     c.pending_id[u, lane] = e.id[n]
     c.pending_order[u, lane] = c.counts[u, PREDICTED] + 1
     c.pending_s[u, lane] = e.time_s[n]
     c.pending_x[u, lane] = e.x[n]
-    c.pending_p[u, lane] = p[:2]
-    c.pending_mix[u, lane, 0] = weight
-    c.pending_mix[u, lane, 1] = shared
+    c.pending_p[u, lane] = p[:EXPERTS]
     c.pending_seen[u, lane] = c.seq[u]
-    c.pending_version[u, lane] = version
+    c.pending_version[u, lane] = version.number
     c.pending_epoch[u, lane] = c.epoch[u]
+    history.count_event(c, u, e.x[n], e.time_s[n], r)
 
 
 @compiled
-def loss_of(p: Any, weight: float, y: float, regression: bool) -> float:
-    """Loss of the mixture (1 - weight) theta + weight adapted, p [2, C], at label y."""
-    k = 0 if regression else int(y)
-    value = mixed(p, weight, k)
+def loss_of(value: float, y: float, regression: bool) -> float:
+    """Loss of a value, or of the probability of the class that was true."""
     return (value - y) * (value - y) if regression else -math.log(value)
 
 
 @compiled
 def score(c: Any, u: int, lane: int, e: Any, n: int, r: Any, out: Any) -> None:
     """Score the stored predictions by the label, and move the lane's and the shared weights."""
-    p, y = c.pending_p[u, lane], float(e.y[n])
-    weight, shared = c.pending_mix[u, lane, 0], c.pending_mix[u, lane, 1]
-    theta, adapted = loss_of(p, 0.0, y, r.regression), loss_of(p, 1.0, y, r.regression)
-    by_shared, served = loss_of(p, shared, y, r.regression), loss_of(p, weight, y, r.regression)
-    mixture.update_lane(c.lanes[u, lane], theta, adapted, by_shared, r.eta, r.share)
-    c.shared[u] += r.eta * (theta - adapted)
+    p, y, prior = c.pending_p[u, lane], float(e.y[n]), np.empty(MIXED)
+    truth = 0 if r.regression else int(y)
+    w, shared, step = np.empty(EXPERTS), c.pending_mix[u, lane], np.empty(MIXED)
+    even = c.lane_prior[u, lane, 0] == 0.0  # as it is under version 0, and for what came before
+    for k in range(MIXED):
+        prior[k] = 1.0 / MIXED if even else float(c.lane_prior[u, lane, k])
+    lane_weights(prior, c.lanes[u, lane], shared, r, w)
+    total = 0.0
+    for k in range(EXPERTS):
+        step[k] = loss_of(float(p[k, truth]), y, r.regression)
+        out.loss[n, k] = step[k]
+        total += float(shared[k])
+    by_shared = 0.0
+    for k in range(EXPERTS):
+        by_shared += float(shared[k]) / total * float(p[k, truth])
+    step[EXPERTS] = loss_of(by_shared, y, r.regression)
+    served = loss_of(mixed(p, w, truth), y, r.regression)
+    if not even:
+        mixture.update(prior, c.lanes[u, lane], step, served, r.regression, r.share)
+        mixture.update(prior[:EXPERTS], c.shared[u], step[:EXPERTS], step[EXPERTS], r.regression, 0.0)
     out.code[n] = SCORED
     out.version[n] = c.pending_version[u, lane]
     out.seen[n] = c.pending_seen[u, lane]
     out.waited_s[n] = e.time_s[n] - c.pending_s[u, lane]
     for k in range(r.outputs):
-        out.prediction[n, 0, k] = p[0, k]
-        out.prediction[n, 1, k] = p[1, k]
-        out.prediction[n, 2, k] = mixed(p, weight, k)
-    out.loss[n, 0], out.loss[n, 1], out.loss[n, 2] = theta, adapted, served
-    c.score_sums[u, 0] += theta
-    c.score_sums[u, 1] += adapted
-    c.score_sums[u, 2] += served
+        for one in range(EXPERTS):
+            out.prediction[n, one, k] = p[one, k]
+        out.prediction[n, SERVED, k] = mixed(p, w, k)
+    out.loss[n, SERVED] = served
+    out.shared_loss[n] = step[EXPERTS]
+    for one in range(MIXED):
+        c.score_sums[u, one] += out.loss[n, one]
+
+
+@compiled
+def surprise(c: Any, u: int, scored: int, loss: float, r: Any) -> float:
+    """What a detector is fed: log loss as it is; the root of a squared loss over the task's mean of it so far.
+
+    A threshold means the same then whatever the unit of a regression: errors, in units of the usual one.
+    """
+    if not r.regression:
+        return loss
+    usual = c.score_sums[u, ADAPTED] / max(scored, 1)
+    return math.sqrt(loss / usual) if usual > 0.0 else 0.0
 
 
 @compiled
@@ -317,6 +441,15 @@ def victim(c: Any, u: int, y: float, r: Any) -> int:
         if frequency > most or (frequency == most and c.support_seq[u, s] < oldest):
             chosen, most, oldest = s, frequency, c.support_seq[u, s]
     return chosen
+
+
+@compiled
+def take_in(c: Any, u: int, x: Any, e: Any, n: int, r: Any, out: Any) -> None:
+    """Learn from label n, of an observation with stored features x [W]: into the history and the support set."""
+    out.learned_x[n] = x
+    history.count_label(c, u, x, float(e.y[n]), e.time_s[n], r)
+    insert(c, u, x, e.y[n], e.id[n], r)
+    out.learned[n] = c.seq[u]
 
 
 @compiled
@@ -361,6 +494,7 @@ def correct(c: Any, u: int, place: int, e: Any, n: int, r: Any) -> bool:
     """A second label that differs: mend counts and, where the example is still there, the support set."""
     old = c.recent_y[u, place]
     c.recent_y[u, place] = e.y[n]
+    history.correct_label(c, u, float(old), float(e.y[n]), r)
     if c.recent_status[u, place] == FORGOTTEN:
         return False
     if c.class_counts[u, 0 if r.regression else int(old)] > 0:
@@ -403,11 +537,12 @@ def learn(c: Any, u: int, e: Any, n: int, r: Any, out: Any) -> int:
         score(c, u, lane, e, n, r, out)
         c.pending_order[u, lane] = 0
         remember(c, u, e.id[n], LABELLED, y)
-        insert(c, u, c.pending_x[u, lane], y, e.id[n], r)
+        take_in(c, u, c.pending_x[u, lane], e, n, r, out)
         if c.pending_epoch[u, lane] == c.epoch[u] and c.seq[u] > c.quiet_until[u]:
             if r.detector_kind == drift.EXTERNAL:
                 return ASK_DETECTOR
-            if drift.step(r.detector_kind, r.detector, c.detector[u], out.loss[n, 1]):
+            fed = surprise(c, u, c.counts[u, SCORED] + 1, out.loss[n, ADAPTED], r)
+            if drift.step(r.detector_kind, r.detector, c.detector[u], fed):
                 out.alarm[n] = True
                 cut_to_recent(c, u, r)
                 return ALARM
@@ -429,7 +564,9 @@ def learn(c: Any, u: int, e: Any, n: int, r: Any, out: Any) -> int:
         c.recent_y[u, place] = y
     else:
         remember(c, u, e.id[n], LABELLED, y)
-    insert(c, u, e.x[n], y, e.id[n], r)
+    if r.writes_history:
+        history.write(c, u, e.x[n], e.time_s[n], r)
+    take_in(c, u, e.x[n], e, n, r, out)
     return SCHEDULED if due(c.seq[u], r.every) else NOT_DUE
 
 
@@ -448,13 +585,13 @@ def run_ends(c: Columns, e: Events, r: Rules, active: Any, order: Any, cursor: A
                 break
 
 
-@compiled_as(COLUMNS_LAYOUT, EVENTS_LAYOUT, RESULTS_LAYOUT, RULES_LAYOUT, "int64", *vectors(6))
+@compiled_as(COLUMNS_LAYOUT, EVENTS_LAYOUT, RESULTS_LAYOUT, RULES_LAYOUT, VERSION_LAYOUT, *vectors(6))
 def scan(
     c: Columns,
     e: Events,
     out: Results,
     r: Rules,
-    version: int,
+    version: Version,
     active: Any,
     order: Any,
     cursor: Any,

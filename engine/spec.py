@@ -16,9 +16,14 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from engine.drift import Detector, PageHinkley
-from engine.features import Features
+from engine.features import Category, Features, FrontEnd, Numeric
+from engine.history import History, HistoryColumns
 from engine.models.mlp import mlp
+from engine.models.wide_deep import Linear, WideAndDeep
 from engine.types import EngineError
+
+START = 0.1
+"""The step size of the inner loop before one was chosen."""
 
 NORMS = (nn.LayerNorm, nn.GroupNorm, nn.BatchNorm1d, nn.BatchNorm2d)
 
@@ -110,19 +115,19 @@ class Regression:
 class InnerLoop:
     """K gradient steps from theta on a task's support set; the gradient of each task is clipped by its norm.
 
-    `rates` "learned" makes a step size of its own for every number that adapts, beginning at `lr`, a part of
-    theta (Meta-SGD). `proximal` is lambda of a term lambda/2 |phi - theta|^2 in the inner loss, which `Implicit`
-    needs (iMAML); 0 leaves it out.
+    `lr` "auto" is a number in theta, which whoever trains it chooses; 0.1 until then. `rates` "learned" makes a step
+    size of its own for every number that adapts, beginning at `lr`, a part of theta (Meta-SGD). `proximal` is lambda
+    of a term lambda/2 |phi - theta|^2 in the inner loss, which `Implicit` needs (iMAML); 0 leaves it out.
     """
 
     steps: int = 5
-    lr: float = 0.1
+    lr: float | Literal["auto"] = 0.1
     clip: float = 1.0
     rates: Literal["fixed", "learned"] = "fixed"
     proximal: float = 0.0
 
     def __post_init__(self) -> None:
-        if self.steps < 0 or not 0 < self.lr < math.inf or not 0 < self.clip < math.inf:
+        if self.steps < 0 or not 0 < self.start < math.inf or not 0 < self.clip < math.inf:
             raise EngineError(
                 f"steps must not be negative, lr and clip must be positive and finite, got {self}"
             )
@@ -134,6 +139,11 @@ class InnerLoop:
             raise EngineError(
                 f"where the inner loop ends does not depend on its rates if proximal holds it; use one: {self}"
             )
+
+    @property
+    def start(self) -> float:
+        """The step size of a theta that was not trained."""
+        return START if self.lr == "auto" else self.lr
 
 
 @dataclass(frozen=True)
@@ -186,24 +196,69 @@ class TaskSpec:
     share: float = 0.0
     """Fixed share of the hedge (Herbster and Warmuth 1998); 0 keeps the bound as stated."""
     topics: int = 1
+    history: History | None = None
+    """Which of the task's own past is among the features; none, where it is left out."""
+    wide: bool = False
+    """Whether a linear model stands beside the network, with a weight for each bucket of a category."""
+
+    def __post_init__(self) -> None:
+        if self.share and isinstance(self.target, Regression):
+            raise EngineError("share: fixed share is for classes; leave it at 0 for a regression")
+        if self.history is not None:
+            by = {c.name for c in self.features.columns if isinstance(c, Category)}
+            numbers = {c.name for c in self.features.columns if isinstance(c, Numeric)}
+            for names, fields, kind in (
+                (self.history.by, by, "by"),
+                (self.history.numbers, numbers, "numbers"),
+            ):
+                if unknown := [name for name in names if name not in fields]:
+                    raise EngineError(f"history.{kind}: {unknown[0]!r} is not one of {sorted(fields)}")
+
+    @property
+    def history_columns(self) -> HistoryColumns:
+        """Where the history lies in a stored row, if there is one."""
+        kept = self.history or History()
+        return HistoryColumns(
+            start=self.features.width,
+            outputs=self.target.outputs,
+            regression=isinstance(self.target, Regression),
+            by=tuple(self.features.place(name, Category) for name in kept.by),
+            numbers=tuple(self.features.place(name, Numeric) for name in kept.numbers),
+        )
+
+    @property
+    def width(self) -> int:
+        """Stored width W of an event, with its history."""
+        return self.features.width if self.history is None else self.history_columns.stop
 
     def model(self, seed: int = 0) -> nn.Sequential:
         """Front end and network, freshly initialised from the seed."""
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            return nn.Sequential(*self.modules(self.target.outputs))
+            if not self.wide:
+                return nn.Sequential(*self.modules(self.target.outputs))
+            front = self._front_end(self.target.outputs)
+            deep = self.network(front.width, self.target.outputs)
+            return nn.Sequential(front, WideAndDeep(deep, front.numbers, front.width, self.target.outputs))
 
     def modules(self, outputs: int) -> tuple[nn.Module, nn.Module]:
         """Front end, and the network behind it with so many outputs, initialised from torch's global state."""
-        front = self.features.front_end()
+        front = self._front_end(0)
         return front, self.network(front.width, outputs)
+
+    def _front_end(self, wide: int) -> FrontEnd:
+        target = self.target
+        labels = None if isinstance(target, Regression) else target.outputs
+        return self.features.front_end(labels, self.history_columns if self.history else None, wide)
 
     def adapted_names(self, model: nn.Module) -> tuple[str, ...]:
         """Names of the parameters that belong to a task: the head, the head and norms, or all behind the encoder."""
         network = [name for name, _ in model.named_parameters() if not name.startswith("0.")]
         linears = [name for name, module in model.named_modules() if isinstance(module, nn.Linear)]
+        beside = [name for name, module in model.named_modules() if isinstance(module, Linear)]
         norms = [name for name, module in model.named_modules() if isinstance(module, NORMS)]
-        owners = {"head": linears[-1:], "head+norms": [*linears[-1:], *norms]}
+        head = [*linears[-1:], *beside]
+        owners = {"head": head, "head+norms": [*head, *norms]}
         if self.adapts == "all":
             return tuple(network)
         if self.adapts not in owners:

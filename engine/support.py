@@ -66,10 +66,13 @@ def padded(support: Support, members: Int64, block: int) -> Batch:
 
 
 def episodes_of(c: Columns, tasks: Int64, last: Int64, balanced: bool) -> list[Episode]:
-    """One episode a task about to adapt: support as of the last adaptation, query what came since."""
+    """One episode a task about to adapt: support as of the last adaptation, query every label since.
+
+    What a balanced set has let go meanwhile is judged on too, as often as it came; what was corrected is not.
+    """
     support = support_of(c, tasks, balanced)
     seq = c.support_seq[tasks]
-    since = (seq > c.adapted_through[tasks, None]) & (c.support_dropped[tasks] == 0)
+    since = (seq > c.adapted_through[tasks, None]) & ~_superseded(seq, c.support_id[tasks])
     slots, sizes = _in_order(seq, since)
     episodes = []
     for t, u in enumerate(tasks.tolist()):
@@ -88,6 +91,14 @@ def episodes_of(c: Columns, tasks: Int64, last: Int64, balanced: bool) -> list[E
                 )
             )
     return episodes
+
+
+def _superseded(seq: Int64, ids: Any) -> Bool:
+    """Which examples [T, R] a later one of the same observation has replaced."""
+    same = ids[:, :, None] == ids[:, None, :]
+    later = (seq[:, :, None] < seq[:, None, :]) & (seq[:, :, None] > 0)
+    superseded: Bool = (same & later).any(axis=2)
+    return superseded
 
 
 def _in_order(seq: Int64, inside: Bool) -> tuple[Int64, Int64]:

@@ -19,8 +19,10 @@ import numpy.typing as npt
 
 from engine.compiled import arrays, compiled
 from engine.fingerprints import row_fingerprint
+from engine.history import EVENT_RATES, RATES, History
 from engine.learners.base import Learner, fast_size
-from engine.types import EngineError, Outcome, UInt64
+from engine.mixture import EXPERTS, MIXED
+from engine.types import PREDICTORS, EngineError, Outcome, UInt64
 
 RECENT_IDS = 64
 """How many resolved observation ids a task remembers."""
@@ -60,11 +62,13 @@ class Columns(NamedTuple):
     label_sum: Any
     """[U] sum of the labels of a regression."""
     score_sums: Any
-    """[U, 3] sum of losses of theta, adapted, and as served."""
+    """[U, 5] sum of losses of base, recent, theta, adapted, and as served."""
     lanes: Any
-    """[U, P, 3] log-weights of the hedge."""
+    """[U, P, 6] of the hedge: losses of the five that a lane mixes, above the least, and AdaHedge's gap."""
+    lane_prior: Any
+    """[U, P, 5] the prior it was first used under; 0 where it was not."""
     shared: Any
-    """[U] log-odds of the shared mixture."""
+    """[U, 5] of the shared mixture: losses of the four experts, above the least, and the gap."""
     detector: Any
     """[U, D] state of the drift detector."""
     support_seq: Any
@@ -80,7 +84,7 @@ class Columns(NamedTuple):
     pending_s: Any
     """[U, P] event time."""
     pending_mix: Any
-    """[U, P, 2] the adapted model's weight as served, and in the shared mixture."""
+    """[U, P, 4] the experts' weights in the shared mixture when the prediction was made."""
     pending_seen: Any
     """[U, P] the label count when the prediction was made."""
     pending_version: Any
@@ -100,17 +104,43 @@ class Columns(NamedTuple):
     pending_x: Any
     """[U, P, W]"""
     pending_p: Any
-    """[U, P, 2, C] predictions of theta and adapted."""
+    """[U, P, 4, C] predictions of the experts."""
     recent_y: Any
     """[U, 64] the label, where LABELLED or FORGOTTEN."""
+    events: Any
+    """[U] observations so far."""
+    event_s: Any
+    """[U] time of the last of them."""
+    event_rates: Any
+    """[U, 3] decayed counts of observations."""
+    label_rates: Any
+    """[U, 3, L] decayed counts of labels: of each class, or count and sum."""
+    last_labels: Any
+    """[U, 2] the last label and the one before."""
+    label_s: Any
+    """[U, 2] when these became known."""
+    number_mean: Any
+    """[U, M] decayed mean of each number."""
+    number_variance: Any
+    """[U, M] about it."""
+    number_last: Any
+    """[U, M] last value."""
+    by_id: Any
+    """[U, B, K] bucket + 1 of the categories seen last; 0 where the slot is free."""
+    by_seen: Any
+    """[U, B, K] label count at which each was counted last."""
+    by_rates: Any
+    """[U, B, K, L] decayed counts of its labels."""
 
 
 COLUMN_TYPES: list[tuple[str, int]] = [
     ("int64", 2), ("int64", 2), ("float64", 1), ("int64", 1), ("int64", 1), ("int64", 1), ("int64", 1),
-    ("int64", 2), ("int64", 2), ("float64", 1), ("float64", 2), ("float64", 3), ("float64", 1), ("float64", 2),
-    ("int64", 2), ("int64", 2), ("uint64", 2), ("uint64", 2), ("int64", 2), ("float64", 2), ("float64", 3),
-    ("int64", 2), ("int64", 2), ("int64", 2), ("uint64", 2), ("int64", 2), ("int64", 1),
+    ("int64", 2), ("int64", 2), ("float64", 1), ("float64", 2), ("float64", 3), ("float32", 3), ("float64", 2),
+    ("float64", 2), ("int64", 2), ("int64", 2), ("uint64", 2), ("uint64", 2), ("int64", 2), ("float64", 2),
+    ("float32", 3), ("int64", 2), ("int64", 2), ("int64", 2), ("uint64", 2), ("int64", 2), ("int64", 1),
     ("float32", 3), ("float32", 2), ("float32", 3), ("float32", 4), ("float32", 2),
+    ("int64", 1), ("float64", 1), ("float64", 2), ("float64", 3), ("float64", 2), ("float64", 2),
+    ("float64", 2), ("float64", 2), ("float64", 2), ("float32", 3), ("int64", 3), ("float32", 4),
 ]  # fmt: skip
 """Scalar type and dimensions of each of `Columns`, in order."""
 
@@ -133,14 +163,20 @@ class Layout:
 def layout_of(learner: Learner) -> Layout:
     """Derive the row layout of the learner's tasks."""
     spec = learner.spec
-    slots, lanes, width, outputs = spec.slots, spec.memory.pending, spec.features.width, spec.target.outputs
+    slots, lanes, width, outputs = spec.slots, spec.memory.pending, spec.width, spec.target.outputs
+    past, kept = spec.history_columns, spec.history or History()
+    # One of each at least: a view of no numbers at all is not strided, as the scan expects it.
+    by, numbers, rates = max(1, len(past.by)), max(1, len(past.numbers)), max(1, past.label_width)
+    kinds = (by, kept.slots if past.by else 1)
     shapes: dict[str, tuple[int, ...]] = {
         "position": (spec.topics,),
         "counts": (len(Outcome),),
         "class_counts": (outputs,),
         "adapted_counts": (outputs,),
-        "score_sums": (3,),
-        "lanes": (lanes, 3),
+        "score_sums": (len(PREDICTORS),),
+        "lanes": (lanes, MIXED + 1),
+        "lane_prior": (lanes, MIXED),
+        "shared": (EXPERTS + 1,),
         "detector": (spec.detector.width,),
         "support_seq": (slots,),
         "support_dropped": (slots,),
@@ -148,7 +184,7 @@ def layout_of(learner: Learner) -> Layout:
         "pending_id": (lanes,),
         "pending_order": (lanes,),
         "pending_s": (lanes,),
-        "pending_mix": (lanes, 2),
+        "pending_mix": (lanes, EXPERTS),
         "pending_seen": (lanes,),
         "pending_version": (lanes,),
         "pending_epoch": (lanes,),
@@ -157,8 +193,18 @@ def layout_of(learner: Learner) -> Layout:
         "support_x": (slots, width),
         "support_y": (slots,),
         "pending_x": (lanes, width),
-        "pending_p": (lanes, 2, outputs),
+        "pending_p": (lanes, EXPERTS, outputs),
         "recent_y": (RECENT_IDS,),
+        "event_rates": (EVENT_RATES,),
+        "label_rates": (RATES, rates),
+        "last_labels": (2,),
+        "label_s": (2,),
+        "number_mean": (numbers,),
+        "number_variance": (numbers,),
+        "number_last": (numbers,),
+        "by_id": kinds,
+        "by_seen": kinds,
+        "by_rates": (*kinds, rates),
     }
     head: list[Any] = [
         ("fingerprint", "<u8"),

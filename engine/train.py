@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from inspect import Parameter, signature
 from itertools import islice
 from typing import Any, Literal, TypeVar
@@ -17,17 +17,27 @@ from typing import Any, Literal, TypeVar
 import torch
 from torch import Tensor
 
-from engine.features import Features, Numeric
+from engine.features import Numeric
 from engine.learners.base import Learner
 from engine.outer.base import OuterRule, Report, averaged
+from engine.spec import Classification, Regression, TaskSpec
 from engine.types import EngineError, Episodes, Params
 
 T = TypeVar("T")
 
+FAR, ENOUGH = 10.0, 64
+"""Numbers are counted up to this many deviations from the mean of so many before them, or as many quartile ranges."""
+
+RARE = 1e-6
+"""The rate of a class that has no name yet."""
+
 
 @dataclass(frozen=True)
 class Statistics:
-    """Count, mean and sum of squared deviations of each numeric column; [D] float64."""
+    """Count, mean and sum of squared deviations of each number that is standardised, then of the labels; [D] float64.
+
+    Labels are the last columns: of a regression the value, of classes an indicator each.
+    """
 
     count: Tensor
     mean: Tensor
@@ -46,6 +56,8 @@ class TrainState:
     """Rounds seen, those skipped among them."""
     statistics: Statistics
     """What the standardisation buffers in `params` are derived from."""
+    sums: Params = field(default_factory=dict)
+    """What `engine.outer.online` keeps beside the optimizer: Adagrad's sums of squares, and losses by step size."""
 
 
 @dataclass(frozen=True)
@@ -106,7 +118,7 @@ class Round:
 
 def start(learner: Learner, seed: int) -> TrainState:
     """Begin: theta from the seed, nothing counted, no optimizer state."""
-    columns = len(_numeric(learner.spec.features))
+    columns = len(_numeric(learner.spec)) + learner.spec.target.outputs
     nothing = torch.zeros(3, columns, dtype=torch.float64)
     return TrainState(learner.init(seed), {}, 0, Statistics(*(part.clone() for part in nothing)))
 
@@ -125,18 +137,18 @@ def fit(
     """
     params = {name: value.clone() for name, value in state.params.items()}
     theta = {name: params[name] for name in learner.learned}
-    optimizer = _resumed(settings, theta, state.optimizer)
+    optimizer = resumed(settings, theta, state.optimizer)
     rounds: list[Round] = []
     for step, batches in enumerate(batched(episodes, settings.accumulate), state.step):
         found = [rule(learner, params, batch) for batch in batches]
         gradient = combine(_mean([moves for moves, _ in found]))
         norm = global_norm(gradient)
         if math.isfinite(norm):
-            _descend(
+            descend(
                 optimizer, theta, gradient, settings.rate(step), min(1.0, settings.clip / max(norm, 1e-12))
             )
         rounds.append(Round(step, averaged([report for _, report in found]), norm, math.isfinite(norm)))
-    kept = _state_of(optimizer, settings, theta)
+    kept = state_of(optimizer, settings, theta)
     return replace(state, params=params, optimizer=kept, step=state.step + len(rounds)), rounds
 
 
@@ -158,11 +170,41 @@ def global_norm(gradient: Params) -> float:
     return math.sqrt(sum(float(value.double().square().sum()) for value in gradient.values()))
 
 
-def with_statistics(learner: Learner, state: TrainState, x: Tensor) -> TrainState:
-    """Count stored rows x [N, W] into the statistics, and standardise by them from here on."""
-    statistics = merged(state.statistics, measured(x[:, _numeric(learner.spec.features)]))
-    mean, std = _standardisation(statistics)
-    return replace(state, params={**state.params, "0.mean": mean, "0.std": std}, statistics=statistics)
+def with_statistics(learner: Learner, state: TrainState, x: Tensor, y: Tensor | None = None) -> TrainState:
+    """Count stored rows x [N, W], and their labels y [N] if given, into the statistics; standardise by them.
+
+    What is far from everything else is counted as if it were as far as statistics can tell: no value owns them.
+    """
+    spec = learner.spec
+    numbers = _bounded(x[:, _numeric(spec)], state.statistics)
+    labels = x.new_full((len(x), spec.target.outputs), math.nan) if y is None else _indicators(spec, y)
+    statistics = merged(state.statistics, measured(torch.cat([numbers, labels], 1)))
+    return replace(
+        state, params={**state.params, **_standardisation(spec, statistics)}, statistics=statistics
+    )
+
+
+def _indicators(spec: TaskSpec, y: Tensor) -> Tensor:
+    """Labels as columns [N, C]."""
+    if isinstance(spec.target, Regression):
+        return y.unsqueeze(1)
+    return torch.nn.functional.one_hot(y.long(), spec.target.outputs).to(y.dtype)
+
+
+def _bounded(numbers: Tensor, before: Statistics) -> Tensor:
+    """Numbers [N, D], none more than `FAR` deviations from the mean; or quartile ranges, where little was counted."""
+    if not len(numbers):
+        return numbers
+    columns = numbers.shape[1]
+    count, mean, m2 = (value[:columns] for value in (before.count, before.mean, before.m2))
+    std = (m2 / count.clamp(min=1)).sqrt()
+    quartiles = torch.nanquantile(numbers.double(), torch.tensor([0.25, 0.75], dtype=torch.float64), dim=0)
+    between = quartiles[1] - quartiles[0]
+    known = (count >= ENOUGH) & (std > 0)
+    low = torch.where(known, mean - FAR * std, quartiles[0] - FAR * between)
+    high = torch.where(known, mean + FAR * std, quartiles[1] + FAR * between)
+    bounded = numbers.double().clamp(low, high)
+    return torch.where(known | (between > 0), bounded, numbers.double()).to(numbers.dtype)
 
 
 def measured(numbers: Tensor) -> Statistics:
@@ -181,27 +223,31 @@ def merged(a: Statistics, b: Statistics) -> Statistics:
     return Statistics(count, a.mean + delta * share, a.m2 + b.m2 + delta.square() * a.count * share)
 
 
-def _standardisation(statistics: Statistics) -> tuple[Tensor, Tensor]:
-    """Derive mean and std [D] float32; std is 1 for a column that varies by less than float32 resolves."""
+def _standardisation(spec: TaskSpec, statistics: Statistics) -> Params:
+    """Theta's buffers: mean and std of the numbers; of labels the rate of each class, or mean and std."""
     std = (statistics.m2 / statistics.count.clamp(min=1)).sqrt()
     resolved = torch.finfo(torch.float32)
     varies = std > resolved.eps * statistics.mean.abs() + resolved.tiny
-    return statistics.mean.float(), std.where(varies, 1.0).float()
+    mean, std = statistics.mean.float(), std.where(varies, 1.0).float()
+    numbers = len(mean) - spec.target.outputs
+    buffers = {"0.mean": mean[:numbers], "0.std": std[:numbers]}
+    if not isinstance(spec.target, Classification):
+        return buffers | {"0.label_mean": mean[-1], "0.label_std": std[-1]}
+    count, rate = statistics.count[numbers:], statistics.mean[numbers:]
+    named = torch.arange(len(rate)) < len(spec.target.classes)
+    smoothed = (count * rate + 0.5) / (count + 0.5 * len(spec.target.classes))
+    return buffers | {"0.label_rate": torch.where(named, smoothed, RARE).float()}
 
 
-def _numeric(features: Features) -> list[int]:
-    """List where in a stored row the numeric columns are, in the order of the front end's buffers."""
-    at: list[int] = []
-    width = 0
-    for column in features.columns:
-        at += [width] if isinstance(column, Numeric) else []
-        width += column.width
-    return at
+def _numeric(spec: TaskSpec) -> list[int]:
+    """List where in a stored row the standardised numbers are, in the order of the front end's buffers."""
+    return [*spec.features.places(Numeric), *(spec.history_columns.plain if spec.history else ())]
 
 
-def _descend(
+def descend(
     optimizer: torch.optim.Optimizer, theta: Params, gradient: Params, rate: float, scale: float
 ) -> None:
+    """Step along a pseudo-gradient, scaled; a parameter that it does not name stays."""
     for name, value in theta.items():
         value.grad = gradient[name] * scale if name in gradient else None
     for group in optimizer.param_groups:
@@ -228,7 +274,7 @@ def _accepted(name: str, weight_decay: float) -> type[torch.optim.Optimizer]:
     return kind
 
 
-def _resumed(settings: FitSettings, theta: Params, saved: Params) -> torch.optim.Optimizer:
+def resumed(settings: FitSettings, theta: Params, saved: Params) -> torch.optim.Optimizer:
     """Build an optimizer over theta that goes on from what was saved."""
     kind: Callable[..., torch.optim.Optimizer] = _accepted(settings.optimizer, settings.weight_decay)
     decays = "weight_decay" in signature(kind).parameters
@@ -245,7 +291,8 @@ def _resumed(settings: FitSettings, theta: Params, saved: Params) -> torch.optim
     return optimizer
 
 
-def _state_of(optimizer: torch.optim.Optimizer, settings: FitSettings, theta: Params) -> Params:
+def state_of(optimizer: torch.optim.Optimizer, settings: FitSettings, theta: Params) -> Params:
+    """The optimizer's tensors, as a `TrainState` keeps them."""
     return {
         f"{settings.optimizer}:{name}:{field}": value
         for name, parameter in theta.items()

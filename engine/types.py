@@ -82,12 +82,21 @@ class Episodes(NamedTuple):
     query: Batch
 
 
+BASE, RECENT, THETA, ADAPTED, SERVED = range(5)
+"""Places of the predictors in an event's predictions and losses: four experts, and what was served of them."""
+
+PREDICTORS = ("base", "recent", "theta", "adapted", "served")
+"""Their names, in that order."""
+
+
 @dataclass(frozen=True)
 class Meta:
     """One version of theta. Version 0 means that there is none yet and the base rate is served."""
 
     version: int
     params: Params
+    prior: tuple[float, ...] = (0.2,) * 5
+    """Of a lane of the hedge over base, recent, theta, adapted and their shared mixture; it sums to 1."""
 
 
 @dataclass(frozen=True)
@@ -128,9 +137,11 @@ class Outcomes:
     code: UInt8
     """[N] `Outcome`."""
     prediction: Float32
-    """[N, 3, C] by theta, adapted, and as served: made now for an observation, made then for a scored label."""
+    """[N, 5, C] of `PREDICTORS`: made now for an observation, made then for a scored label."""
     loss: Float64
-    """[N, 3] of the same three, for scored labels; NaN elsewhere."""
+    """[N, 5] of the same, for scored labels; NaN elsewhere."""
+    shared_loss: Float64
+    """[N] loss of the mixture by shared weights, for scored labels; NaN elsewhere."""
     version: Int64
     """[N] version of theta behind the prediction."""
     seen: Int64
@@ -145,6 +156,10 @@ class Outcomes:
     """[N] whether this label made the task adapt."""
     expired: Int64
     """[N] how many pending observations of the task this event found expired or pushed out."""
+    learned: Int64
+    """[N] the task's label count with this label, where it was learned from; 0 elsewhere."""
+    learned_x: Float32
+    """[N, W] the features that came with it, history included."""
 
 
 @dataclass(frozen=True)

@@ -26,6 +26,7 @@ from streams.roles import worker as working
 from streams.roles.trainer import TrainerService
 from streams.roles.worker import WorkerService
 from streams.run import Progress
+from streams.schedule import Schedule
 from streams.settings import Settings, required
 from streams.stores.classes import agree
 from streams.stores.redis import RedisStore
@@ -34,8 +35,8 @@ from streams.stores.redis_meta import RedisMeta
 from streams.stores.redis_server import RedisServer
 from streams.telemetry import Telemetry
 from streams.theta import ThetaCache
-from streams.trainer import Advance, Trainer
-from streams.wiring import RULES, fit_settings, stream_engine, task_spec
+from streams.trainer import Advance
+from streams.wiring import stream_engine, task_spec, trainer
 from streams.worker import Worker
 
 STUCK_S = 60.0
@@ -153,7 +154,7 @@ class Deployment:
             ThetaCache(self.engine, self.versions),
             self.outputs(producer, log),
             run.batch,
-            self.settings.outer.every,
+            Schedule(self.settings.outer.every),
             telemetry,
         )
         health = Health(working.CONDITIONS, STUCK_S)
@@ -171,19 +172,9 @@ class Deployment:
 
     def trainer(self, show: Callable[[Advance], None], say: Callable[[str], None]) -> TrainerService:
         """The loop of `reptide trainer`."""
-        outer = self.settings.outer
-        trainer = Trainer(
-            self.engine.learner,
-            RULES[outer.rule](),
-            fit_settings(outer),
-            self.versions,
-            self.settings.run.seed,
-            outer.batch,
-            outer.held_out,
-        )
         health = Health(training.CONDITIONS, STUCK_S)
         return TrainerService(
-            trainer,
+            trainer(self.settings, self.engine.learner, self.versions),
             self.reader("episodes"),
             Telemetry(),
             health,

@@ -19,9 +19,8 @@ from engine.evaluate import Prequential, TaskScores
 from engine.report import ReportDict
 from engine.spec import Classification, Regression
 from engine.tallies import ScoredLabels
-from engine.types import Float32, Float64, Int64, Outcome
+from engine.types import PREDICTORS, SERVED, THETA, Float32, Float64, Int64, Outcome
 from streams.logs.output import OutputLog
-from streams.outputs import PREDICTORS
 
 LINES_AT_ONCE = 16_384
 
@@ -34,7 +33,7 @@ class Scores:
     """[N] of the label."""
     task: list[str]
     labels: ScoredLabels
-    """Predictors: theta, adapted, served."""
+    """Predictors: `PREDICTORS`."""
 
 
 def lines_once(log: OutputLog) -> Iterator[list[dict[str, Any]]]:
@@ -174,8 +173,8 @@ def _add_task_sums(sums: dict[str, list[float]], part: Scores, shared: Int64) ->
     for n in shared.tolist():
         total = sums.setdefault(part.task[n], [0, 0.0, 0.0])
         total[0] += 1
-        total[1] += part.labels.loss[n, 0]
-        total[2] += part.labels.loss[n, 2]
+        total[1] += part.labels.loss[n, THETA]
+        total[2] += part.labels.loss[n, SERVED]
 
 
 def _task_scores(sums: dict[str, list[float]]) -> TaskScores:

@@ -6,8 +6,9 @@ from typing import Any
 
 import numpy as np
 
+from engine.mixture import EXPERTS
 from engine.table import TaskTable
-from engine.types import Outcome
+from engine.types import PREDICTORS, Outcome
 from streams.settings import Settings
 from streams.state import opened
 from streams.stores.base import key_of
@@ -33,12 +34,12 @@ def _described(table: TaskTable, task: str) -> dict[str, Any]:
         "bytes": table.layout.bytes_per_task,
         "revision": int(row["revision"]),
         "outcomes": {o.name.lower(): int(row["counts"][o]) for o in Outcome if row["counts"][o]},
-        "mean_loss": {"theta": mean[0], "adapted": mean[1], "served": mean[2]} if scored else None,
+        "mean_loss": dict(zip(PREDICTORS, mean, strict=True)) if scored else None,
         "labels": int(row["seq"]),
         "adapted_through": int(row["adapted_through"]),
         "theta_version": int(row["fast_version"]),
         "alarms": int(row["epoch"]),
-        "log_odds_of_adapted": float(row["shared"]),
+        "loss_above_the_best": dict(zip(PREDICTORS, row["shared"][:EXPERTS].tolist(), strict=False)),
         "support": row["support_y"][inside][order].tolist(),
         "pending": int(waiting.sum()),
         "oldest_pending_s": float(row["pending_s"][waiting].min()) if waiting.any() else None,

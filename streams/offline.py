@@ -10,6 +10,8 @@ import shutil
 from collections.abc import Callable
 from contextlib import ExitStack, closing
 from dataclasses import replace
+from math import isfinite, nan
+from statistics import fmean
 from time import perf_counter
 
 from engine.train import Round, start
@@ -21,6 +23,7 @@ from streams.run import Progress
 from streams.settings import Settings
 from streams.stores.memory import MemoryMeta, MemoryStore
 from streams.theta import ThetaCache
+from streams.trainer import held_out
 from streams.wiring import embedded, input_log
 
 
@@ -57,22 +60,22 @@ def meta_train(settings: Settings, passes: int, show: Callable[[int, Progress], 
         while worker.step() is not None:
             pass
         trainer = program.trainer
-        found = trainer.taught(Rounds(trainer, episodes).episodes_from(0, 0)[0])
+        labels = Rounds(trainer, episodes).labels()
+        found = [one for one in labels if not held_out(one.task, trainer.held_out)]
         if not found:
             raise ReptideError(
                 "no task of the input has a label, but for those held out, so there is nothing to train on"
             )
-        state = trainer.counted(found, start(trainer.learner, settings.run.seed))
+        state = trainer.prepared(found, start(trainer.learner, settings.run.seed))
         rounds: list[Round] = []
         for number in range(passes):
-            state, rounds = trainer.take(found, state)
+            state, rounds = trainer.take(found, found, state)
             show(number + 1, Progress(events=(number + 1) * len(found), seconds=perf_counter() - began))
-        trainer.publish(1, state, {"position": 0, "through": 0})
-        before, after = (
-            sum(getattr(one.report, name) for one in rounds) / len(rounds)
-            for name in ("query_loss_before", "query_loss_after")
-        )
+        trainer.publish(1, state, {"position": 0, "through": 0, "window": [0, 0]})
+        reports = [one.report for one in rounds if isfinite(one.report.query_loss_after)]
+        after = fmean([one.query_loss_after for one in reports] or [nan])
+        before = fmean([one.report.query_loss_before for one in rounds])
         return (
-            f"version 1 of theta from {len(found):,} episodes, {passes} passes; in the last, query loss "
+            f"version 1 of theta from {len(found):,} labels, {passes} passes; in the last, loss "
             f"{before:.4f} under theta, {after:.4f} after adaptation"
         )

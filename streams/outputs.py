@@ -16,14 +16,13 @@ import orjson
 
 from engine.fold import Folded
 from engine.spec import Classification, TaskSpec
-from engine.types import Episode, EventBatch, Kind, Outcome
+from engine.types import PREDICTORS, SERVED, Episode, EventBatch, Float32, Float64, Kind, Outcome
 from streams.logs.base import Record
 from streams.logs.output import OutputWriter
 from streams.wire import Rejected
 
 DEAD_LETTER = "dead-letter"
 TOPICS = ("predictions", "scores", "drifts", "episodes", DEAD_LETTER)
-PREDICTORS = ("theta", "adapted", "served")
 NAMES = tuple(outcome.name.lower() for outcome in Outcome)
 
 # Plain numbers: comparing with a member of an enumeration costs more than everything else about a line.
@@ -73,7 +72,7 @@ class Outputs:
     dead_letters: DeadLetters
     spec: TaskSpec
     support_rate: float
-    """Share of episodes whose support set is kept; the others train theta to be good unadapted."""
+    """Share of episodes that are kept for the outer rule; every label trains theta to be good unadapted."""
     durable: bool = True
 
     def produce(
@@ -81,10 +80,7 @@ class Outputs:
     ) -> None:
         """Append the outcomes of one fold; `records` [N] and `tasks` [U] belong to its events and rows."""
         said = _outcome_lines(self.spec, events, records, tasks, folded)
-        said["episodes"] = [
-            (episode.row, _episode_line(episode, tasks[episode.row], events, self.support_rate))
-            for episode in folded.episodes
-        ]
+        said["episodes"] = list(_learned_lines(events, tasks, folded, self.support_rate))
         keys = [task.encode() for task in tasks]
         for topic, lines in said.items():
             if lines:
@@ -98,32 +94,47 @@ class Outputs:
             self.dead_letters.sync()
 
 
-class FoundEpisode(NamedTuple):
-    """An episode as it lies in the `episodes` output."""
+class LearnedLabel(NamedTuple):
+    """A label that a task learned from, as it lies in the `episodes` output."""
 
     task: str
     partition: int
     offset: int
-    """Of the label that ended it."""
-    episode: Episode
+    """Of the label."""
+    labels: int
+    """The task's label count with it; with the task's id it identifies the label."""
+    x: Float32
+    """[W] the features that came with it, as stored, history included."""
+    y: float
+    losses: Float64
+    """[5] what base, recent, theta, adapted and their shared mixture lost by it; NaN where it was not scored."""
+    episode: Episode | None
+    """Where the task adapted at this label: what it had adapted on before, and every label since."""
 
 
-def read_episode(line: bytes) -> FoundEpisode:
+def read_learned(line: bytes) -> LearnedLabel:
     """Read a line of the `episodes` output."""
     said = orjson.loads(line)
+    x = np.array(said["x"], np.float32)
+    losses = np.array(said["losses"] or [np.nan] * len(PREDICTORS), np.float64)
+    place = said["task"], said["partition"], said["offset"], said["labels"]
+    return LearnedLabel(*place, x, float(said["y"]), losses, _episode(said, len(x)))
+
+
+def _episode(said: Mapping[str, Any], width: int) -> Episode | None:
+    if "support" not in said:
+        return None
     support, query = said["support"], said["query"]
-    width = len(query["x"][0])
-    episode = Episode(
+    return Episode(
         row=-1,
         labels=said["labels"],
         event=-1,
         support_x=np.array(support["x"], np.float32).reshape(-1, width),
         support_y=np.array(support["y"], np.float32),
         support_weight=np.array(support["weight"], np.float32),
-        query_x=np.array(query["x"], np.float32),
+        query_x=np.array(query["x"], np.float32).reshape(-1, width),
         query_y=np.array(query["y"], np.float32),
     )
-    return FoundEpisode(said["task"], said["partition"], said["offset"], episode)
 
 
 def kept(task: str, labels: int, rate: float) -> bool:
@@ -150,11 +161,10 @@ def _outcome_lines(
             said["label"] = fact.y if classes is None else classes[int(fact.y)]
         if fact.code == PREDICTED or fact.code == SCORED:
             said["version"] = fact.version
-            said["theta"], said["adapted"], said["served"] = fact.prediction
+            said.update(zip(PREDICTORS, fact.prediction, strict=True))
         if fact.code == SCORED:
-            theta, adapted, served = fact.loss
             said["seen"], said["waited_s"], said["alarm"] = fact.seen, fact.waited_s, fact.alarm
-            said["loss"] = {"theta": theta, "adapted": adapted, "served": served}
+            said["loss"] = dict(zip(PREDICTORS, fact.loss, strict=True))
         if fact.expired:
             said["expired"] = fact.expired
         lines["scores" if fact.kind == LABEL else "predictions"].append((fact.row, orjson.dumps(said)))
@@ -195,21 +205,32 @@ def _columns(
     return zip(*(column.tolist() for column in columns), records, strict=True)
 
 
-def _episode_line(episode: Episode, task: str, events: EventBatch, rate: float) -> bytes:
-    keep = slice(None) if kept(task, episode.labels, rate) else slice(0)
-    said = {
-        "task": task,
-        "labels": episode.labels,
-        "partition": int(events.partition[episode.event]),
-        "offset": int(events.offset[episode.event]),
-        "support": {
-            "x": np.ascontiguousarray(episode.support_x[keep]),
-            "y": np.ascontiguousarray(episode.support_y[keep]),
-            "weight": np.ascontiguousarray(episode.support_weight[keep]),
-        },
-        "query": {"x": np.ascontiguousarray(episode.query_x), "y": np.ascontiguousarray(episode.query_y)},
-    }
-    return orjson.dumps(said, option=orjson.OPT_SERIALIZE_NUMPY)
+def _learned_lines(
+    events: EventBatch, tasks: Sequence[str], folded: Folded, rate: float
+) -> Iterator[tuple[int, bytes]]:
+    """One line for each label that was learned from, with the episode that it ended if that is kept; and its row."""
+    out = folded.outcomes
+    ended = {episode.event: episode for episode in folded.episodes if len(episode.support_y)}
+    index = np.flatnonzero(out.learned)
+    losses: Float64 = out.loss[index].copy()
+    losses[:, SERVED] = out.shared_loss[index]  # the fifth that a lane mixes
+    columns = zip(
+        index.tolist(), events.row[index].tolist(), events.partition[index].tolist(), events.offset[index].tolist(),
+        out.learned[index].tolist(), out.learned_x[index], events.y[index].tolist(),
+        losses.round(DIGITS).tolist(), np.isfinite(losses.sum(axis=1)).tolist(), strict=True,
+    )  # fmt: skip
+    for n, row, partition, offset, labels, x, y, lost, scored in columns:
+        said: dict[str, Any] = {
+            "task": tasks[row], "labels": labels, "partition": partition, "offset": offset,
+            "x": x, "y": y, "losses": lost if scored else None,
+        }  # fmt: skip
+        episode = ended.get(n)
+        if episode is not None and kept(tasks[row], labels, rate):
+            support = episode.support_x, episode.support_y, episode.support_weight
+            said["support"] = dict(zip(("x", "y", "weight"), map(np.ascontiguousarray, support), strict=True))
+            query = episode.query_x, episode.query_y
+            said["query"] = dict(zip(("x", "y"), map(np.ascontiguousarray, query), strict=True))
+        yield row, orjson.dumps(said, option=orjson.OPT_SERIALIZE_NUMPY)
 
 
 def _dead_letter(rejected: Rejected, origin: str) -> bytes:

@@ -16,6 +16,7 @@ from streams.logs.base import Offsets, Polled
 from streams.logs.kafka_replay import GroupOffsets, KafkaReplay
 from streams.logs.output import Silence
 from streams.outputs import TOPICS, DeadLetterLines, Outputs
+from streams.schedule import Schedule
 from streams.stores.base import RecordStore
 from streams.theta import ThetaCache
 from streams.worker import Worker
@@ -99,7 +100,7 @@ def _folded(
         ThetaCache(engine, deployment.versions),
         silent(deployment),
         deployment.settings.run.batch,
-        deployment.settings.outer.every,
+        Schedule(deployment.settings.outer.every),
     )
     events = 0
     try:

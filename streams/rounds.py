@@ -1,4 +1,4 @@
-"""The outer loop of one process: rounds that fall due at positions of the input log.
+"""The outer loop of one process: rounds that fall due at places in the input log.
 
 What a round trains on is decided by offsets alone, so the versions of theta are a function of the log, and a
 process that died goes on bit for bit.
@@ -6,49 +6,92 @@ process that died goes on bit for bit.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
 
 from streams.logs.output import OutputLog
-from streams.outputs import FoundEpisode, read_episode
-from streams.trainer import Advance, Trainer
+from streams.outputs import LearnedLabel, read_learned
+from streams.trainer import WINDOW, Advance, Trainer
 
 LINES_AT_ONCE = 1024
 
 
+class _Read(NamedTuple):
+    """A label, and a position at or before which its line begins."""
+
+    position: int
+    label: LearnedLabel
+
+
 @dataclass(frozen=True)
+class _Window:
+    """The last labels before a position in the output."""
+
+    position: int = 0
+    read: tuple[_Read, ...] = ()
+
+    def with_later(self, found: list[_Read], position: int) -> _Window:
+        """Take labels in, and let the oldest go."""
+        return _Window(position, (*self.read, *found)[-WINDOW:])
+
+    @property
+    def numbers(self) -> list[int]:
+        """Where to read it again from: a position in the output, and the first label's offset."""
+        return [self.read[0].position, self.read[0].label.offset] if self.read else [self.position, 0]
+
+
+@dataclass
 class Rounds:
-    """Runs a round of the outer loop whenever it is due, on the episodes that came since the last."""
+    """Runs a round of the outer loop whenever it is due, on the labels that came since the last."""
 
     trainer: Trainer
     episodes: OutputLog
+    _window: _Window = field(default_factory=_Window)
 
     def run(self, through: int) -> Advance | None:
-        """Train on every episode that ended below offset `through`, and publish; None if that was done."""
+        """Train on every label that came below offset `through`, and publish; None if that was done."""
         before = self.trainer.newest()
-        consumed = before.numbers if before else {"position": 0, "through": 0}
+        consumed: Mapping[str, Any] = (
+            before.numbers if before else {"position": 0, "through": 0, "window": [0, 0]}
+        )
         if consumed["through"] >= through:
             return None
-        found, position = self.episodes_from(consumed["position"], consumed["through"], through)
+        earlier = self._earlier(consumed["window"], consumed["position"], consumed["through"])
+        found, position = self._read(consumed["position"], consumed["through"], through)
         if not found:
             return None
-        return self.trainer.advance(before, found, {"position": position, "through": through})
+        self._window = earlier.with_later(found, position)
+        reached = {"position": position, "through": through, "window": self._window.numbers}
+        new, old = ([one.label for one in part] for part in (found, earlier.read))
+        return self.trainer.advance(before, new, old, reached)
 
-    def episodes_from(
-        self, position: int, since: int, below: int | None = None
-    ) -> tuple[list[FoundEpisode], int]:
-        """Episodes from a position on that ended in a range of offsets, each once; and the position after.
+    def labels(self) -> list[LearnedLabel]:
+        """Every label that there is."""
+        return [one.label for one in self._read(0, 0, None)[0]]
 
-        A worker that died, or runs ahead, may have left episodes from beyond a round that is due: they are
-        not consumed. All that ended below an offset were appended before the first that did not.
+    def _earlier(self, window: Sequence[int], position: int, through: int) -> _Window:
+        """The window before a position; read again where this process has another, since it was started anew."""
+        if self._window.position == position:
+            return self._window
+        start, since = window
+        return _Window().with_later(self._read(start, since, through)[0], position)
+
+    def _read(self, position: int, since: int, below: int | None) -> tuple[list[_Read], int]:
+        """Labels from a position on, of a range of offsets, each once; and the position after.
+
+        Offsets only rise, but for what a worker that died had said before. One that runs ahead may have left labels
+        from beyond a round that is due: they are not consumed. All below an offset come before the first that is not.
         """
-        found: dict[tuple[str, int], FoundEpisode] = {}
+        found: list[_Read] = []
         while True:
             lines, after = self.episodes.read(position, LINES_AT_ONCE)
             if not lines:
-                return list(found.values()), position
-            for number, one in enumerate(map(read_episode, lines)):
+                return found, position
+            for number, one in enumerate(map(read_learned, lines)):
                 if below is not None and one.offset >= below:
-                    return list(found.values()), self.episodes.read(position, number)[1]
+                    return found, self.episodes.read(position, number)[1]
                 if one.offset >= since:
-                    found.setdefault((one.task, one.episode.labels), one)
+                    found.append(_Read(position, one))
+                    since = one.offset + 1
             position = after

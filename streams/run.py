@@ -1,6 +1,6 @@
 """The embedded program: worker and trainer in one process, in step with the log.
 
-An outer round falls due where the offset is a multiple of `outer.every`, before the next event is folded.
+An outer round falls due at places in the log (`streams.schedule`), before the next event is folded.
 So the result is a function of the log and the settings: stopped anywhere, by any signal, and started
 again, it goes on to the same rows.
 """
@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from time import perf_counter
 
+from engine.types import PREDICTORS, SERVED, THETA
 from streams.wiring import Embedded
 from streams.worker import Step
 
@@ -27,7 +28,7 @@ class Progress:
     adaptations: int = 0
     version: int = 0
     until_s: float = 0.0
-    loss_sums: list[float] = field(default_factory=lambda: [0.0, 0.0, 0.0])
+    loss_sums: list[float] = field(default_factory=lambda: [0.0] * len(PREDICTORS))
     started: float = field(default_factory=perf_counter)
     seconds: float = 0.0
     """Wall time from the start to the end of the last batch."""
@@ -47,18 +48,18 @@ class Progress:
     @property
     def lift(self) -> float:
         """Mean loss of theta minus mean loss as served."""
-        return (self.loss_sums[0] - self.loss_sums[2]) / max(self.scored, 1)
+        return (self.loss_sums[THETA] - self.loss_sums[SERVED]) / max(self.scored, 1)
 
 
 def steps(program: Embedded) -> Iterator[Step]:
     """Every batch to the end of the log, with the outer rounds that fall due between them."""
-    every = program.worker.grid
+    schedule = program.worker.schedule
     settle_collector()
     while True:
         position = program.log.position()
-        if position % every == 0 and position > 0:
+        if position > 0 and schedule.cell(position) == position:
             program.rounds.run(position)
-        step = program.worker.step(every - position % every)
+        step = program.worker.step(schedule.next(position) - position)
         if step is None:
             return
         yield step

@@ -54,7 +54,7 @@ class CategoryFeature(Section):
 
     encoder: Literal["category"]
     name: str
-    buckets: int = 256
+    buckets: int = 16_384
     embedding: int = 8
 
 
@@ -100,14 +100,29 @@ class Model(Section):
     network: str | None = None
     width: int = Field(64, ge=1)
     """Of an embedding: the outputs of the network where the learner compares or remembers examples."""
-    adapts: Literal["head", "head+norms", "all"] = "head+norms"
+    adapts: Literal["head", "head+norms", "all"] = "head"
+    wide: bool = True
+    """Whether a linear model stands beside the network (wide and deep); in a stream, where steps are taken."""
+
+
+class HistorySection(Section):
+    """The task's own past among its features: of labels as they became known, of events, of numbers."""
+
+    enabled: bool = True
+    by: tuple[str, ...] | None = None
+    """Categories within which labels are counted too; without it, the first four that are not the task's id."""
+    numbers: tuple[str, ...] | None = None
+    """Numbers held against the task's own; without it, the first sixteen."""
+    slots: int = Field(32, ge=1)
+    """Values of a category that are remembered: those seen last."""
 
 
 class Inner(Section):
     """The inner loop."""
 
     steps: int = Field(5, ge=0)
-    lr: float = Field(0.1, gt=0, le=1e6)
+    lr: Annotated[float, Field(gt=0, le=1e6)] | Literal["auto"] = "auto"
+    """Auto: the trainer of a stream tries several on recent episodes, and the best belongs to each version."""
     clip: float = Field(1.0, gt=0)
     rates: Literal["fixed", "learned"] = "fixed"
     """Learned: a step size of its own for every number that adapts, a part of theta (Meta-SGD)."""
@@ -120,8 +135,8 @@ class TaskMemory(Section):
 
     support: int = Field(32, ge=1)
     balanced: bool = True
-    pending: int = Field(16, ge=1)
-    ttl_s: float = Field(86_400.0, gt=0)
+    pending: int = Field(64, ge=1)
+    ttl_s: float = Field(30 * 86_400.0, gt=0)
 
 
 class AdaptationPolicy(Section):
@@ -146,27 +161,36 @@ class Hedge(Section):
 
 
 class Outer(Section):
-    """The outer loop. A round falls due every `every` events, and takes steps of `batch` episodes."""
+    """The outer loop. Rounds fall due after 64, 128, 256 events and so on, then every `every`."""
 
     rule: Literal["fomaml", "maml", "reptile", "implicit", "pooled"] = "fomaml"
     """`fomaml` and `maml` are backpropagation, right for every learner, and differ only for gradient steps."""
-    every: int = Field(4096, ge=1)
-    batch: int = Field(32, ge=1)
+    every: int = Field(1024, ge=1)
+    batch: int = Field(64, ge=1)
+    """Labels of one step."""
+    replays: float = Field(1.0, ge=0)
+    """How often each label is trained on again, out of the last 16,384; more often while there are few. Then
+    `batch` labels take 1 + replays steps, so a stream is never slowed by more than those."""
     optimizer: str = "Adam"
+    """Of the network; tables of buckets and the linear part take Adagrad."""
     lr: float = Field(1e-3, gt=0)
+    tables_lr: float = Field(0.2, gt=0)
+    """Adagrad's rate for embeddings and weights of buckets."""
+    linear_lr: float = Field(0.05, gt=0)
+    """And for weights of numbers."""
     weight_decay: float = Field(0.0, ge=0)
     clip: float = Field(10.0, ge=1, le=10)
     warmup: int = Field(0, ge=0)
     schedule: Literal["constant", "linear", "cosine"] = "constant"
     steps: int = Field(0, ge=0)
-    support_rate: float = Field(1.0, ge=0, le=1)
-    """Share of episodes that keep their support set; the others train theta to be good unadapted."""
+    support_rate: float = Field(0.5, ge=0, le=1)
+    """Share of episodes that the outer rule is given; every label trains theta to be good unadapted."""
     held_out: float = Field(0.05, ge=0, lt=1)
     """Share of tasks, chosen by a hash of their id, that judge each new version and are never trained on."""
 
 
 class Run(Section):
-    """The process. Theta is adopted at offsets that are a multiple of `outer.every`."""
+    """The process. Theta is adopted where rounds fall due."""
 
     directory: Path = Path("reptide-state")
     batch: int = Field(4096, ge=1)
@@ -251,6 +275,7 @@ class Settings(Section):
     learner: Literal["gradient", "prototype", "matching", "memory", "snail", "transformer"] = "gradient"
     """How a task adapts: by steps of `[inner]`, or in one pass over its embedded examples."""
     model: Model = Model()
+    history: HistorySection = HistorySection()
     inner: Inner = Inner()
     memory: TaskMemory = TaskMemory()
     policy: AdaptationPolicy = AdaptationPolicy()

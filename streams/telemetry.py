@@ -22,9 +22,8 @@ import numpy as np
 from prometheus_client import CONTENT_TYPE_PLAIN_0_0_4, CollectorRegistry, ProcessCollector, generate_latest
 from prometheus_client import core as families
 
-from engine.types import Float64, Outcome, Outcomes
+from engine.types import PREDICTORS, Float64, Outcome, Outcomes
 from streams.errors import StoreError, Unavailable
-from streams.outputs import PREDICTORS
 from streams.stores.base import Swap
 
 CONTENT_TYPE = CONTENT_TYPE_PLAIN_0_0_4

@@ -6,6 +6,7 @@ import torch
 
 from engine.fingerprints import theta_fingerprint
 from engine.fold import Engine
+from engine.mixture import UNIFORM
 from engine.types import Meta
 from streams.errors import CheckpointError
 from streams.stores.base import Checkpoint, MetaStore
@@ -34,10 +35,10 @@ class ThetaCache:
             CheckpointError: it is damaged, not finite, or of another task spec.
         """
         if version not in self._loaded:
-            params = checked(self.store.load(version), self._fingerprint).params
-            self._loaded[version] = Meta(
-                version, {name: params[name].to(self.engine.device) for name in self._names}
-            )
+            checkpoint = checked(self.store.load(version), self._fingerprint)
+            params = {name: checkpoint.params[name].to(self.engine.device) for name in self._names}
+            prior = checkpoint.numbers.get("prior", UNIFORM.tolist())
+            self._loaded[version] = Meta(version, params, tuple(prior))
             while len(self._loaded) > KEPT + 1:
                 del self._loaded[min(self._loaded.keys() - {0, version})]
         return self._loaded[version]

@@ -1,43 +1,71 @@
-"""The trainer: episodes in, versions of theta out. It alone writes versions.
+"""The trainer: labels in, versions of theta out. It alone writes versions.
 
-Tasks chosen by a hash of their id are held out: never trained on, they judge each candidate. A candidate
-that is refused is thrown away with its optimizer state; the version published then is theta as it was.
+Every label that a task learned from is trained on when it comes, and again from a window of the last ones: which, a
+seed draws, so a trainer that died goes on as it would have. Tasks chosen by a hash of their id are held out: never
+trained on, they judge each candidate. A candidate that is refused is thrown away with its optimizer state; the
+version published then is theta as it was.
 
-A checkpoint holds what was consumed: so an episode produced again after a crash is recognised, and
-training that was published is never done twice.
+A checkpoint holds what was consumed: so a label produced again after a crash is recognised, and training that was
+published is never done twice.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from hashlib import blake2b
 from math import inf
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
+from torch import Tensor
 
-from engine.episodes import sample, stack
+from engine.episodes import stack
 from engine.fingerprints import theta_fingerprint
-from engine.gate import Verdict, gate
+from engine.gate import Verdict, gate, losses_after_adaptation
 from engine.learners.base import Learner
-from engine.outer.base import OuterRule
+from engine.learners.gradient import LR
+from engine.outer.online import Lesson, Online
 from engine.spec import Classification, Regression
-from engine.train import FitSettings, Round, Statistics, TrainState, fit, start, with_statistics
-from engine.types import Episodes
+from engine.train import Round, Statistics, TrainState, start, with_statistics
+from engine.types import Batch, Episode, Episodes, Float64, Params
 from streams.errors import SettingsError, StoreError
-from streams.outputs import FoundEpisode
+from streams.outputs import LearnedLabel
+from streams.prior import learned_prior
 from streams.stores.base import Checkpoint, MetaStore
 from streams.theta import checked
 
 STATISTICS = ("count", "mean", "m2")
+
+EPISODES = 8
+"""Episodes of one step of the outer rule: always as many, so that its inner loop is recorded once."""
+
+WINDOW, PRIOR_WINDOW = 16_384, 4096
+"""Labels that are kept to be trained on again, and those of them that the prior is learned from."""
+
+FEW_LABELS, MOST_REPLAYS = 8192, 6
+"""While theta has seen fewer labels than this, each is trained on more often, up to so many times more."""
+
+SIZES = (0.01, 0.03, 0.1, 0.3, 1.0)
+"""Step sizes that `inner.lr = "auto"` chooses from."""
+
+SIZES_EVERY = 4
+"""Versions of theta between two choices."""
+
+SIZES_MEMORY = 256.0
+"""In episodes: how far back the choice looks, as a half-life."""
+
+FEWEST_TASKS = 40
+"""With fewer tasks about, none is held out: one in twenty of so few would say nothing, and be missed."""
 
 
 class Advance(NamedTuple):
     """What one version of theta was made from."""
 
     version: int
-    episodes: int
+    labels: int
     rounds: list[Round]
     verdict: Verdict
     published: bool
@@ -46,17 +74,22 @@ class Advance(NamedTuple):
 
 @dataclass(frozen=True)
 class Trainer:
-    """Trains theta on episodes, judges the result on held-out tasks, and publishes it."""
+    """Trains theta on what tasks learned from, judges the result on held-out tasks, and publishes it."""
 
-    learner: Learner
-    rule: OuterRule
-    fit: FitSettings
+    online: Online
     store: MetaStore
     seed: int = 0
-    batch: int = 32
-    """Episodes of one outer step."""
+    batch: int = 64
+    """Labels of one outer step."""
+    replays: float = 1.0
+    """How often a label is trained on again, in the mean."""
     held_out: float = 0.0
     """Share of tasks that are never trained on."""
+
+    @property
+    def learner(self) -> Learner:
+        """What is trained."""
+        return self.online.learner
 
     def newest(self) -> Checkpoint | None:
         """The version in force; None before the first.
@@ -70,39 +103,52 @@ class Trainer:
         return checked(self.store.load(version), fingerprint) if version else None
 
     def advance(
-        self, before: Checkpoint | None, found: Sequence[FoundEpisode], consumed: Mapping[str, Any]
+        self,
+        before: Checkpoint | None,
+        found: Sequence[LearnedLabel],
+        earlier: Sequence[LearnedLabel],
+        consumed: Mapping[str, Any],
     ) -> Advance:
-        """Make the next version from episodes; `consumed` says in its checkpoint how far they reached.
+        """Make the next version from labels; `earlier` ones, up to `WINDOW`, are trained on again.
+
+        `consumed` says in the checkpoint how far they reached.
 
         Raises:
             SettingsError: the workers name more classes than we do.
 
         """
         _check_named(self.learner.spec.target, found)
-        judges = [one.episode for one in found if held_out(one.task, self.held_out)]
-        taught, state = self.taught(found), self.state(before)
-        candidate, rounds = self.take(taught, self.counted(taught, state))
-        verdict = gate(self.learner, state.params, candidate.params, judges, self.batch)
+        window = [*earlier, *found]
+        share = self.held_out if len({one.task for one in window}) >= FEWEST_TASKS else 0.0
+        judges = [one for one in found if one.episode is not None and held_out(one.task, share)]
+        taught, replayed = ([o for o in part if not held_out(o.task, share)] for part in (found, window))
+        state = self.state(before)
         version = (before.version if before else 0) + 1
-        published = self.publish(version, state if verdict.refused else candidate, consumed)
+        candidate, rounds = self.take(taught, replayed, self.prepared(taught, state, version))
+        verdict = self._verdict(state, candidate, judges)
+        kept = state if verdict.refused else candidate
+        published = self.publish(version, kept, {**consumed, "prior": self._prior(window)})
         return Advance(version, len(found), rounds, verdict, published)
 
-    def taught(self, found: Sequence[FoundEpisode]) -> list[FoundEpisode]:
-        """Episodes of tasks that are not held out."""
-        return [one for one in found if not held_out(one.task, self.held_out)]
+    def prepared(self, found: Sequence[LearnedLabel], state: TrainState, version: int = 0) -> TrainState:
+        """Count new labels into the statistics, and choose the step size by what they say; once for each label."""
+        if not found:
+            return state
+        x = torch.from_numpy(np.stack([one.x for one in found]))
+        y = torch.tensor([one.y for one in found], dtype=torch.float32)
+        counted = with_statistics(self.learner, state, x, y)
+        return counted if version % SIZES_EVERY else self._with_size(found, counted)
 
-    def counted(self, found: Sequence[FoundEpisode], state: TrainState) -> TrainState:
-        """Count the new examples of episodes into the statistics; to be done once for each episode."""
-        seen = [torch.from_numpy(one.episode.query_x) for one in found]
-        return with_statistics(self.learner, state, torch.cat(seen)) if seen else state
-
-    def take(self, found: Sequence[FoundEpisode], state: TrainState) -> tuple[TrainState, list[Round]]:
-        """Train on every episode once."""
-        return fit(self.learner, self.rule, self._batches(found, state.step), state, self.fit)
+    def take(
+        self, found: Sequence[LearnedLabel], window: Sequence[LearnedLabel], state: TrainState
+    ) -> tuple[TrainState, list[Round]]:
+        """Train on every label once, in order, and on labels of the window again."""
+        return self.online.learn(self._lessons(found, window, state), state)
 
     def publish(self, version: int, state: TrainState, consumed: Mapping[str, Any]) -> bool:
         """Write a version, unless another trainer has."""
         trainer = {f"optimizer.{name}": value for name, value in state.optimizer.items()}
+        trainer |= {f"sums.{name}": value for name, value in state.sums.items()}
         trainer |= {f"statistics.{name}": getattr(state.statistics, name) for name in STATISTICS}
         fingerprint = theta_fingerprint(self.learner)
         checkpoint = Checkpoint(version, fingerprint, state.params, trainer, {**consumed, "step": state.step})
@@ -113,25 +159,88 @@ class Trainer:
         if before is None:
             return start(self.learner, self.seed)
         statistics = Statistics(*(before.trainer[f"statistics.{name}"] for name in STATISTICS))
-        optimizer = {
-            name.removeprefix("optimizer."): value
-            for name, value in before.trainer.items()
-            if name.startswith("optimizer.")
-        }
+        optimizer, sums = (_below(f"{part}.", before.trainer) for part in ("optimizer", "sums"))
         params = {name: before.params[name] for name in self.learner.init(self.seed)}
-        return TrainState(params, optimizer, before.numbers["step"], statistics)
+        return TrainState(params, optimizer, before.numbers["step"], statistics, sums)
 
-    def _batches(self, found: Sequence[FoundEpisode], step: int) -> Iterator[Episodes]:
-        """Every episode once, in an order drawn from the seed and the step."""
-        shuffled = [one.episode for one in sample(found, len(found), seed=self.seed, step=step)]
-        return (stack(shuffled[i : i + self.batch], self.batch) for i in range(0, len(shuffled), self.batch))
+    def _lessons(
+        self, found: Sequence[LearnedLabel], window: Sequence[LearnedLabel], state: TrainState
+    ) -> Iterator[Lesson]:
+        """Each batch of new labels, then batches drawn from the window; with episodes wherever enough have ended."""
+        drawn, ended = np.random.default_rng((self.seed, state.step)), list[Episode]()
+        due = 0.0
+        for start_at in range(0, len(found), self.batch):
+            labels = found[start_at : start_at + self.batch]
+            ended += [one.episode for one in labels if one.episode is not None]
+            last = start_at + self.batch >= len(found)
+            taken = ended[:EPISODES] if len(ended) >= EPISODES or last else []
+            ended = ended[len(taken) :]
+            yield self._lesson(labels, taken)
+            due += self._replays(state)
+            for _ in range(int(due)):
+                again = drawn.integers(0, len(window), min(self.batch, len(window)))
+                yield self._lesson([window[n] for n in again.tolist()], [])
+            due %= 1.0
+        while ended:
+            yield self._lesson(found[-self.batch :], ended[:EPISODES])
+            ended = ended[EPISODES:]
+
+    def _replays(self, state: TrainState) -> float:
+        """How often each label is trained on again: more often while there are few."""
+        seen = float(state.statistics.count[-1])
+        return max(self.replays, min(MOST_REPLAYS, FEW_LABELS // max(seen, 1.0)) * (self.replays > 0))
+
+    def _lesson(self, labels: Sequence[LearnedLabel], episodes: Sequence[Episode]) -> Lesson:
+        x = np.zeros((1, self.batch, self.learner.spec.width), np.float32)
+        y, weight = np.zeros((2, 1, self.batch), np.float32)
+        x[0, : len(labels)] = [one.x for one in labels]
+        x[0, len(labels) :] = labels[0].x
+        y[0, : len(labels)] = [one.y for one in labels]
+        weight[0, : len(labels)] = 1
+        batch = Batch(torch.from_numpy(x), torch.from_numpy(y), torch.from_numpy(weight))
+        return Lesson(batch, self._stacked(episodes, EPISODES) if episodes else None)
+
+    def _stacked(self, episodes: Sequence[Episode], size: int) -> Episodes:
+        """Episodes in one shape, whatever their number and lengths."""
+        spec = self.learner.spec
+        return stack(episodes, size, spec.memory.support, spec.policy.every)
+
+    def _with_size(self, found: Sequence[LearnedLabel], state: TrainState) -> TrainState:
+        """Judge each step size on new episodes, before they are trained on, and take the best so far."""
+        episodes = [one.episode for one in found if one.episode is not None]
+        if LR not in state.params or not episodes:
+            return state
+        each = torch.tensor(
+            [float(self._judged({**state.params, LR: torch.tensor(size)}, episodes).sum()) for size in SIZES],
+            dtype=torch.float64,
+        )
+        before = state.sums.get(LR, torch.zeros(len(SIZES), dtype=torch.float64))
+        total = before * 2.0 ** (-len(episodes) / SIZES_MEMORY) + each
+        chosen = torch.tensor(SIZES[int(total.argmin())])
+        return replace(state, params={**state.params, LR: chosen}, sums={**state.sums, LR: total})
+
+    def _judged(self, theta: Params, episodes: Sequence[Episode]) -> Float64:
+        """Query loss [N] of each episode after adaptation."""
+        return losses_after_adaptation(self.learner, theta, episodes, self._stacked)
+
+    def _verdict(self, state: TrainState, candidate: TrainState, judges: Sequence[LearnedLabel]) -> Verdict:
+        numbered = np.unique([one.task for one in judges], return_inverse=True)[1]
+        episodes = [one.episode for one in judges if one.episode is not None]
+        return gate(self.learner, state.params, candidate.params, episodes, numbered, self._stacked)
+
+    def _prior(self, window: Sequence[LearnedLabel]) -> list[float]:
+        return list(learned_prior(window[-PRIOR_WINDOW:], isinstance(self.learner.spec.target, Regression)))
 
 
-def _check_named(target: Classification | Regression, found: Sequence[FoundEpisode]) -> None:
+def _below(prefix: str, tensors: Mapping[str, Tensor]) -> Params:
+    return {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
+
+
+def _check_named(target: Classification | Regression, found: Sequence[LearnedLabel]) -> None:
     """Refuse to learn nothing from a class that was appended since this process began."""
     named = len(target.classes) if isinstance(target, Classification) else inf
     for one in found:
-        if one.episode.query_y.max() >= named:
+        if one.y >= named:
             raise SettingsError(
                 f"target.classes: task {one.task!r} has a label of a class that is not among them; start the trainer "
                 "again with the classes that the workers have, nothing is lost"
@@ -153,6 +262,7 @@ def restore(store: MetaStore, version: int) -> int:
     return newest.version + 1
 
 
+@lru_cache(1 << 16)
 def held_out(task: str, share: float) -> bool:
     """Whether a task is in the share that judges and never teaches; the same for ever."""
     digest = blake2b(task.encode(), digest_size=4, person=b"held out").digest()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ from engine.checks.running import run
 from engine.drift import Detector
 from engine.features import Category, Column, Cyclic, Features, Numeric, Text
 from engine.fold import Engine
+from engine.history import History
 from engine.learners.base import Learner
 from engine.learners.gradient import GradientLearner
 from engine.learners.matching import MatchingLearner
@@ -31,9 +32,10 @@ from engine.models.transformer import transformer
 from engine.outer.backprop import Backprop
 from engine.outer.base import OuterRule
 from engine.outer.implicit import Implicit
+from engine.outer.online import Online, Rates
 from engine.outer.pooled import Pooled
 from engine.outer.reptile import Reptile
-from engine.spec import Classification, InnerLoop, Memory, Policy, Regression, TaskSpec
+from engine.spec import START, Classification, InnerLoop, Memory, Policy, Regression, TaskSpec
 from engine.train import FitSettings
 from engine.types import EngineError
 from streams import settings as tree
@@ -42,7 +44,9 @@ from streams.logs.file import FileLog, TableColumns
 from streams.logs.output import OutputFile
 from streams.outputs import TOPICS, DeadLetterLines, Outputs
 from streams.rounds import Rounds
+from streams.schedule import Schedule
 from streams.settings import Settings, required
+from streams.stores.base import MetaStore
 from streams.stores.checkpoints import DirectoryMeta
 from streams.stores.classes import ClassFile, agree
 from streams.stores.lmdb import LmdbStore
@@ -77,6 +81,9 @@ RULES: dict[str, Callable[[], OuterRule]] = {
     "implicit": Implicit,
     "pooled": Pooled,
 }
+MOST_BY, MOST_NUMBERS = 4, 16
+"""Categories and numbers that the history holds where the settings name none."""
+
 STEPPING = ("reptile", "implicit")
 """Rules that are made of a learner's inner steps."""
 
@@ -102,19 +109,39 @@ class Embedded:
 
 def task_spec(settings: Settings) -> TaskSpec:
     """The task spec that the settings describe."""
+    offline = settings.episodes is not None  # theta of examples, which have no past
+    inner = settings.inner.model_dump()
+    if offline and inner["lr"] == "auto":
+        inner["lr"] = START
     return TaskSpec(
         features=Features(
             tuple(ENCODERS[f.encoder](**f.model_dump(exclude={"encoder"})) for f in settings.features)
         ),
+        history=None if offline else history(settings),
+        wide=settings.model.wide and settings.learner == "gradient" and not offline,
         target=target(settings.target),
         network=network(settings.model),
         adapts=settings.model.adapts,
-        inner=InnerLoop(**settings.inner.model_dump()),
+        inner=InnerLoop(**inner),
         memory=Memory(**settings.memory.model_dump()),
         policy=Policy(**settings.policy.model_dump()),
         detector=detector(settings.drift),
         share=settings.hedge.share,
     )
+
+
+def history(settings: Settings) -> History | None:
+    """Which of a task's past is among its features."""
+    section, task = settings.history, settings.input.task if settings.input else ()
+    if not section.enabled:
+        return None
+    of = {
+        kind: [f.name for f in settings.features if f.encoder == kind and f.name not in task]
+        for kind in ("category", "numeric")
+    }
+    by = of["category"][:MOST_BY] if section.by is None else section.by
+    numbers = of["numeric"][:MOST_NUMBERS] if section.numbers is None else section.numbers
+    return History(tuple(dict.fromkeys(by)), tuple(dict.fromkeys(numbers)), section.slots)
 
 
 def target(section: tree.Target) -> Classification | Regression:
@@ -219,7 +246,21 @@ def usable(device: str) -> str:
 
 def fit_settings(section: tree.Outer) -> FitSettings:
     """The optimizer's part of the outer loop's settings."""
-    return FitSettings(**section.model_dump(exclude={"rule", "every", "batch", "support_rate", "held_out"}))
+    known = {field.name for field in fields(FitSettings)}
+    return FitSettings(**{name: value for name, value in section if name in known})
+
+
+def trainer(settings: Settings, learns: Learner, versions: MetaStore) -> Trainer:
+    """The trainer of a stream."""
+    outer = settings.outer
+    return Trainer(
+        Online(learns, RULES[outer.rule](), Rates(fit_settings(outer), outer.tables_lr, outer.linear_lr)),
+        versions,
+        settings.run.seed,
+        outer.batch,
+        outer.replays,
+        outer.held_out,
+    )
 
 
 def input_log(settings: Settings, spec: TaskSpec, state: Path | None) -> FileLog:
@@ -250,15 +291,7 @@ def embedded(settings: Settings) -> Embedded:
     outputs = output_files(settings)
     dead_letters = DeadLetterLines(outputs["dead-letter"], log.origin)
     said = Outputs(outputs, dead_letters, spec, settings.outer.support_rate, settings.run.durable)
-    outer = settings.outer
-    worker = Worker(folds, log, store, ThetaCache(folds, versions), said, settings.run.batch, outer.every)
-    trainer = Trainer(
-        folds.learner,
-        RULES[outer.rule](),
-        fit_settings(outer),
-        versions,
-        settings.run.seed,
-        outer.batch,
-        outer.held_out,
-    )
-    return Embedded(folds, log, store, worker, trainer, Rounds(trainer, outputs["episodes"]), outputs)
+    theta = ThetaCache(folds, versions)
+    worker = Worker(folds, log, store, theta, said, settings.run.batch, Schedule(settings.outer.every))
+    trains = trainer(settings, folds.learner, versions)
+    return Embedded(folds, log, store, worker, trains, Rounds(trains, outputs["episodes"]), outputs)

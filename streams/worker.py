@@ -16,7 +16,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from functools import reduce
+from functools import partial, reduce
 from itertools import zip_longest
 from typing import Any, NamedTuple
 
@@ -26,6 +26,7 @@ from engine.fold import Engine, Folded
 from engine.types import EventBatch, Int64, Kind, Meta, Outcome
 from streams.logs.base import EventLog, Polled
 from streams.outputs import Outputs
+from streams.schedule import Schedule
 from streams.stores.base import RecordStore, Swap
 from streams.telemetry import Telemetry
 from streams.theta import ThetaCache
@@ -41,8 +42,8 @@ class Step(NamedTuple):
     rejected: int
     observations: int
     scored: int
-    loss_sums: tuple[float, float, float]
-    """Of theta, adapted and served, over the labels scored."""
+    loss_sums: tuple[float, ...]
+    """[5] of `PREDICTORS`, over the labels scored."""
     alarms: int
     adaptations: int
     not_finite: int
@@ -64,8 +65,8 @@ class Worker:
     outputs: Outputs
     batch: int = 4096
     """At most this many events at once."""
-    grid: int = 4096
-    """Theta is adopted where the offset is a multiple of this."""
+    schedule: Schedule = field(default_factory=partial(Schedule, 1024))
+    """Theta is adopted where one of its cells begins."""
     telemetry: Telemetry = field(default_factory=Telemetry)
 
     def step(self, at_most: int | None = None) -> Step | None:
@@ -87,7 +88,7 @@ class Worker:
     def _cut(self, polled: Sequence[Polled]) -> Iterator[tuple[int, list[Polled]]]:
         """What was polled, cut where theta is adopted; what is folded under one version stays together."""
         pieces = [
-            [(self._adopted(piece), piece) for piece in cut_at_grid(part, self.grid)] for part in polled
+            [(self._adopted(piece), piece) for piece in cut_at_cells(part, self.schedule)] for part in polled
         ]
         for side_by_side in zip_longest(*pieces):
             by_version: dict[int, list[Polled]] = {}
@@ -96,8 +97,8 @@ class Worker:
             yield from by_version.items()
 
     def _adopted(self, piece: Polled) -> int:
-        """The version of this cell of the grid: adopted where the cell begins, by whoever came first."""
-        cell = piece.position // self.grid * self.grid
+        """The version of this cell: adopted where the cell begins, by whoever came first."""
+        cell = self.schedule.cell(piece.position)
         with self.telemetry.store_seconds("adopt"):
             return self.store.adopt(piece.partition, cell, self.theta.current())
 
@@ -151,11 +152,11 @@ class Worker:
         return _summary(part.events, folded, meta.version)._replace(rejected=len(rejected))
 
 
-def cut_at_grid(polled: Polled, grid: int) -> Iterator[Polled]:
-    """The records of one partition, cut where the first topic's offset passes a multiple of `grid`."""
+def cut_at_cells(polled: Polled, schedule: Schedule) -> Iterator[Polled]:
+    """The records of one partition, cut where the first topic's offset comes to another cell."""
     position, start = polled.position, 0
     for n, record in enumerate(polled.records):
-        if record.topic == 0 and record.offset // grid != position // grid:
+        if record.topic == 0 and schedule.cell(record.offset) != schedule.cell(position):
             if n > start:
                 yield polled._replace(position=position, records=polled.records[start:n])
             position, start = record.offset, n
@@ -177,10 +178,10 @@ def only(decoded: Decoded, tasks: Int64) -> Decoded:
 
 def _added(one: Step, other: Step) -> Step:
     """Two parts of a batch as one."""
-    theta, adapted, served = (a + b for a, b in zip(one.loss_sums, other.loss_sums, strict=True))
+    losses = tuple(a + b for a, b in zip(one.loss_sums, other.loss_sums, strict=True))
     summed = {name: getattr(one, name) + getattr(other, name) for name in SUMMED}
     later = {name: max(getattr(one, name), getattr(other, name)) for name in ("version", "until_s")}
-    return one._replace(loss_sums=(theta, adapted, served), **summed, **later)
+    return one._replace(loss_sums=losses, **summed, **later)
 
 
 def _summary(events: EventBatch, folded: Folded, version: int) -> Step:
@@ -191,7 +192,7 @@ def _summary(events: EventBatch, folded: Folded, version: int) -> Step:
         rejected=0,
         observations=int((events.kind == Kind.OBSERVATION).sum()),
         scored=int((out.code == Outcome.SCORED).sum()),
-        loss_sums=(float(sums[0]), float(sums[1]), float(sums[2])),
+        loss_sums=tuple(map(float, sums)),
         alarms=int(out.alarm.sum()),
         adaptations=folded.adaptations,
         not_finite=folded.not_finite,

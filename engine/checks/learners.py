@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 
 from engine.checks.running import require
-from engine.checks.samples import labels_of, no_examples, stored_rows, support_sets
+from engine.checks.samples import labels_of, no_examples, rows_of, support_sets
 from engine.fold import BLOCK
 from engine.learners.base import Learner, flatten
 from engine.recorded import Recorded
@@ -48,7 +48,7 @@ def fast_parameters_are_as_declared(learner: Learner, spec: TaskSpec) -> None:
 def predictions_have_the_right_shape(learner: Learner, spec: TaskSpec) -> None:
     """`shared` gives [N, C] for [N, W], and `predict` [U, 1, C] for [U, 1, W]."""
     meta, outputs = learner.init(0), spec.target.outputs
-    x = torch.from_numpy(stored_rows(spec.features, BLOCK, seed=0))
+    x = torch.from_numpy(rows_of(spec, BLOCK, seed=0))
     fast = learner.adapt(meta, support_sets(spec, seed=0))
     shared, adapted = learner.shared(meta, x).shape, learner.predict(meta, fast, x.unsqueeze(1)).shape
     require(
@@ -70,7 +70,7 @@ def adapting_twice_gives_the_same_bits(learner: Learner, spec: TaskSpec) -> None
 
 def theta_is_left_as_it_is(learner: Learner, spec: TaskSpec) -> None:
     """Neither adapting nor predicting writes to theta."""
-    meta, x = learner.init(0), torch.from_numpy(stored_rows(spec.features, BLOCK, seed=0))
+    meta, x = learner.init(0), torch.from_numpy(rows_of(spec, BLOCK, seed=0))
     before = {name: value.clone() for name, value in meta.items()}
     learner.predict(meta, learner.adapt(meta, support_sets(spec, seed=0)), x.unsqueeze(1))
     learner.shared(meta, x)
@@ -80,7 +80,7 @@ def theta_is_left_as_it_is(learner: Learner, spec: TaskSpec) -> None:
 
 def an_empty_support_set_predicts_with_theta(learner: Learner, spec: TaskSpec) -> None:
     """A task never labelled is served theta's prediction (to rounding: the kernels differ)."""
-    meta, x = learner.init(0), torch.from_numpy(stored_rows(spec.features, BLOCK, seed=0))
+    meta, x = learner.init(0), torch.from_numpy(rows_of(spec, BLOCK, seed=0))
     for length in (0, SMALLEST_BUCKET):
         fast = learner.adapt(meta, no_examples(spec, length))
         unadapted = learner.predict(meta, fast, x.unsqueeze(1)).squeeze(1)
@@ -95,7 +95,7 @@ def a_task_does_not_depend_on_its_block_mates(learner: Learner, spec: TaskSpec) 
     """Other tasks beside it, or another place in the block, change no bit of a task."""
     meta, support, others = learner.init(0), support_sets(spec, seed=0), support_sets(spec, seed=1)
     mixed = Batch(*(torch.cat([theirs[:-1], mine[:1]]) for mine, theirs in zip(support, others, strict=True)))
-    x = torch.from_numpy(stored_rows(spec.features, BLOCK, seed=2)).unsqueeze(1)
+    x = torch.from_numpy(rows_of(spec, BLOCK, seed=2)).unsqueeze(1)
     moved = torch.cat([x[1:], x[:1]])
     first, last = learner.adapt(meta, support), learner.adapt(meta, mixed)
     first_out, last_out = learner.predict(meta, first, x), learner.predict(meta, last, moved)
@@ -109,7 +109,7 @@ def a_task_does_not_depend_on_its_block_mates(learner: Learner, spec: TaskSpec) 
 def an_event_does_not_depend_on_its_block_mates(learner: Learner, spec: TaskSpec) -> None:
     """Theta's prediction of an event is the same whatever events stand beside it."""
     meta = learner.init(0)
-    x, others = (torch.from_numpy(stored_rows(spec.features, BLOCK, seed=seed)) for seed in (0, 1))
+    x, others = (torch.from_numpy(rows_of(spec, BLOCK, seed=seed)) for seed in (0, 1))
     beside = torch.cat([others[:-1], x[:1]])
     require(
         torch.equal(learner.shared(meta, x)[0], learner.shared(meta, beside)[-1]),
@@ -148,7 +148,7 @@ def recording_changes_no_bit(learner: Learner, spec: TaskSpec) -> None:
 
 def an_outer_rule_adapts_the_same_and_gets_finite_gradients(learner: Learner, spec: TaskSpec) -> None:
     """`adapt_differentiably` gives what `adapt` does (to rounding), and a gradient for theta, finite at any size."""
-    meta, x = learner.init(0), torch.from_numpy(stored_rows(spec.features, BLOCK, seed=0)).unsqueeze(1)
+    meta, x = learner.init(0), torch.from_numpy(rows_of(spec, BLOCK, seed=0)).unsqueeze(1)
     values = meta | {name: meta[name].clone().requires_grad_() for name in learner.learned}
     theta, y = [values[name] for name in learner.learned], torch.from_numpy(labels_of(spec, BLOCK, seed=0))
     reached = False

@@ -30,6 +30,13 @@ def stored_rows(features: Features, count: int, seed: int) -> Float32:
     return np.concatenate(parts, axis=1).astype(np.float32)
 
 
+def rows_of(spec: TaskSpec, count: int, seed: int) -> Float32:
+    """Stored rows [count, W] of a task spec, with a history of some task where it keeps one."""
+    own = stored_rows(spec.features, count, seed)
+    past = np.random.default_rng(seed + 1).uniform(0, 3, (count, spec.width - own.shape[1]))
+    return np.concatenate([own, np.floor(past)], axis=1).astype(np.float32)
+
+
 def labels_of(spec: TaskSpec, count: int, seed: int) -> Float32:
     """Labels [count] that the target allows."""
     rng, target = np.random.default_rng(seed), spec.target
@@ -41,7 +48,7 @@ def labels_of(spec: TaskSpec, count: int, seed: int) -> Float32:
 def support_sets(spec: TaskSpec, seed: int) -> Batch:
     """A block of ragged support sets, of 5, 4 .. 1 examples in turn; zeros and weight 0 to the smallest bucket."""
     count = BLOCK * SMALLEST_BUCKET
-    x = torch.from_numpy(stored_rows(spec.features, count, seed)).view(BLOCK, SMALLEST_BUCKET, -1)
+    x = torch.from_numpy(rows_of(spec, count, seed)).view(BLOCK, SMALLEST_BUCKET, -1)
     y = torch.from_numpy(labels_of(spec, count, seed)).view(BLOCK, SMALLEST_BUCKET)
     sizes = EXAMPLES - torch.arange(BLOCK).unsqueeze(1) % EXAMPLES
     present = torch.arange(SMALLEST_BUCKET) < sizes
@@ -51,7 +58,7 @@ def support_sets(spec: TaskSpec, seed: int) -> Batch:
 def no_examples(spec: TaskSpec, padding: int = 0) -> Batch:
     """A block of tasks never labelled; `padding` is the length of a batch in which others are."""
     y = torch.zeros(BLOCK, padding)
-    return Batch(torch.zeros(BLOCK, padding, spec.features.width), y, y)
+    return Batch(torch.zeros(BLOCK, padding, spec.width), y, y)
 
 
 def event_stream(spec: TaskSpec, start: int, stop: int) -> EventBatch:

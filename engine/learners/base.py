@@ -11,8 +11,11 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from engine.spec import TaskSpec
+from engine.spec import Classification, TaskSpec
 from engine.types import Batch, Fast, Params
+
+LABEL_MEAN, LABEL_STD = "0.label_mean", "0.label_std"
+"""Theta's buffers that hold what the labels of a regression are standardised by."""
 
 
 class Learner(Protocol):
@@ -60,7 +63,13 @@ class Learner(Protocol):
 def losses(learner: Learner, meta: Params, fast: Fast, batch: Batch) -> Tensor:
     """Weighted loss [U] of U tasks on the examples of a batch."""
     outputs = learner.predict(meta, fast, batch.x)
-    return (learner.spec.target.loss(outputs, batch.y) * batch.weight).sum(1)
+    return (example_losses(learner.spec, meta, outputs, batch.y) * batch.weight).sum(1)
+
+
+def example_losses(spec: TaskSpec, meta: Params, outputs: Tensor, y: Tensor) -> Tensor:
+    """What training descends, of each example: the loss, of a regression in units of theta's deviation of labels."""
+    loss = spec.target.loss(outputs, y)
+    return loss if isinstance(spec.target, Classification) else loss / meta[LABEL_STD].square()
 
 
 def below(prefix: str, params: Params) -> Params:

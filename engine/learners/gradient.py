@@ -24,10 +24,13 @@ from torch import Tensor
 from torch.func import functional_call, vmap
 from torch.nn import functional as F
 
-from engine.learners.base import below, flatten, losses, unflatten
+from engine.learners.base import LABEL_MEAN, LABEL_STD, below, example_losses, flatten, losses, unflatten
 from engine.recorded import Recorded
-from engine.spec import TaskSpec
+from engine.spec import Classification, TaskSpec
 from engine.types import Batch, Fast, Params
+
+LR = "lr"
+"""The name of theta's step size, where the inner loop has it from theta."""
 
 RATES = "rates."
 """What the name of a parameter's learned step sizes begins with."""
@@ -66,6 +69,8 @@ class GradientLearner:
     def init(self, seed: int) -> Params:
         """Theta freshly initialised: every parameter and buffer of the model; every learned step size at `lr`."""
         model = {name: value.detach().clone() for name, value in self.spec.model(seed).state_dict().items()}
+        if self.spec.inner.lr == "auto":
+            model[LR] = torch.tensor(self.spec.inner.start)
         return model | {name: torch.zeros(self.fast_shapes[name.removeprefix(RATES)]) for name in self._rates}
 
     def unrecorded(self) -> Self:
@@ -122,8 +127,8 @@ class GradientLearner:
 
     def shared(self, meta: Params, x: Tensor) -> Tensor:
         """Compute outputs [N, C] of theta itself, unadapted, for x [N, W]."""
-        model = {name: value for name, value in meta.items() if name not in self._rates}
-        return functional_call(self._model, model, (x,))  # type: ignore[no-any-return]
+        model = {name: value for name, value in meta.items() if name not in self._rates and name != LR}
+        return self._in_units(meta, functional_call(self._model, model, (x,)))
 
     def step(self, meta: Params, fast: Fast, batch: Batch) -> Fast:
         """Take one clipped step of `lr` of U tasks, without guard, on whichever parameters are in `fast`."""
@@ -134,12 +139,16 @@ class GradientLearner:
             return self._held(losses(self, meta, unflatten(shapes, phi), batch), phi, theta)
 
         with torch.enable_grad():
-            phi, _ = self._step(loss, self.spec.inner.lr, flatten(fast), differentiable=False)
+            phi, _ = self._step(loss, self._size(meta), flatten(fast), differentiable=False)
         return unflatten(shapes, phi)
+
+    def _size(self, meta: Params) -> float | Tensor:
+        """The one step size, from the settings or from theta."""
+        return meta[LR] if self.spec.inner.lr == "auto" else self.spec.inner.lr
 
     def _sizes(self, meta: Params) -> float | Tensor:
         """Step sizes: one for all, or [1, F] learned."""
-        lr = self.spec.inner.lr
+        lr = self._size(meta)
         return lr * WIDEST * torch.sigmoid(_centred(_row(meta, self._rates))) if self._rates else lr
 
     def _encoded(self, meta: Params, fast: Fast, x: Tensor) -> Tensor:
@@ -150,7 +159,13 @@ class GradientLearner:
 
     def _outputs(self, meta: Params, fast: Fast, dense: Tensor) -> Tensor:
         """Run the network of U tasks: outputs [U, N, C] for dense rows [U, N, D]."""
-        return self._per_task("1.", meta, fast, dense)
+        return self._in_units(meta, self._per_task("1.", meta, fast, dense))
+
+    def _in_units(self, meta: Params, outputs: Tensor) -> Tensor:
+        """The network's outputs in the unit of the labels: those of a regression are standardised."""
+        if isinstance(self.spec.target, Classification):
+            return outputs
+        return outputs * meta[LABEL_STD] + meta[LABEL_MEAN]
 
     def _per_task(self, part: str, meta: Params, fast: Fast, x: Tensor) -> Tensor:
         """One half of the model, with each task's own values where there are any."""
@@ -162,7 +177,8 @@ class GradientLearner:
     def _loss(self, meta: Params, support: Batch, theta: Tensor, phi: Tensor) -> Tensor:
         """What the inner loop descends [U], on dense rows, at phi [U, F]."""
         outputs = self._outputs(meta, unflatten(self.fast_shapes, phi), support.x)
-        return self._held((self.spec.target.loss(outputs, support.y) * support.weight).sum(1), phi, theta)
+        loss = (example_losses(self.spec, meta, outputs, support.y) * support.weight).sum(1)
+        return self._held(loss, phi, theta)
 
     def _held(self, losses: Tensor, phi: Tensor, theta: Tensor) -> Tensor:
         """Add the proximal term, which holds phi near theta."""

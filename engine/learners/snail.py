@@ -61,7 +61,7 @@ class SnailLearner(EmbeddingLearner):
         super().__init__(spec, width)
         # Sizes do not depend on the values: shapes are read off an adaptation on nothing.
         nothing = torch.zeros(1, 0)
-        rows = Batch(torch.zeros(1, 0, spec.features.width), nothing, nothing)
+        rows = Batch(torch.zeros(1, 0, spec.width), nothing, nothing)
         self.fast_shapes = {name: value.shape[1:] for name, value in self._adapt(self.init(0), rows).items()}
 
     def _own(self) -> nn.Module:

@@ -14,7 +14,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from engine.learners.base import Learner, losses
+from engine.learners.base import Learner, example_losses, losses
 from engine.learners.gradient import GradientLearner
 from engine.spec import Classification
 from engine.types import Batch, EngineError, Episodes, Fast, Params
@@ -100,7 +100,9 @@ def _loss_before(learner: Learner, meta: Params, episodes: Episodes) -> float:
     if isinstance(target, Classification) and target.exchangeable:
         return float("nan")
     outputs = learner.shared(meta, query.x.flatten(0, 1)).view(*query.y.shape, target.outputs)
-    loss = (target.loss(outputs, query.y) * query.weight).sum() / judged(episodes).sum().clamp(min=1)
+    loss = (example_losses(learner.spec, meta, outputs, query.y) * query.weight).sum() / judged(
+        episodes
+    ).sum().clamp(min=1)
     return float(loss)
 
 

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 import torch
 
-from engine.learners.base import Learner
+from engine.learners.base import Learner, example_losses
 from engine.learners.embedding import EmbeddingLearner
 from engine.outer.base import Report, gradient_of, labelled, leaves, reported
 from engine.spec import Classification
@@ -47,6 +47,6 @@ class Pooled:
         x = torch.cat([side.x.flatten(0, 1) for side in sides])
         y = torch.cat([side.y.flatten() for side in sides])
         weight = torch.cat([side.weight.flatten() for side in sides])
-        losses = learner.spec.target.loss(learner.shared({**meta, **theta}, x), y)
+        losses = example_losses(learner.spec, meta, learner.shared({**meta, **theta}, x), y)
         loss = (losses * weight).sum() / weight.sum().clamp(min=1)
         return gradient_of(loss, theta), reported(learner, meta, episodes)

@@ -17,6 +17,7 @@ import torch
 from engine.fingerprints import theta_fingerprint
 from engine.learners.base import below
 from engine.meta_train import Place, Stretch, begun, meta_train, moved
+from engine.outer.online import Online, Rates
 from engine.task_source import TaskSource
 from engine.train import start, with_statistics
 from engine.types import Episodes
@@ -63,7 +64,7 @@ class SavedTraining:
         self.directory = laboratory.settings.run.directory / "training"
         self._versions = DirectoryMeta(self.directory)
         self._newest = self._versions.current()
-        self._trainer = Trainer(laboratory.learner, laboratory.rule, laboratory.fit, self._versions)
+        self._trainer = Trainer(_online(laboratory), self._versions)
 
     def load(self) -> Saved | None:
         """Where training stands; None where it has not begun.
@@ -208,9 +209,13 @@ def _publish(laboratory: Laboratory, stretch: Stretch) -> None:
     if versions.current():
         return
     agree(ClassFile(versions.directory / "classes.json"), laboratory.spec.target)
-    trainer = Trainer(laboratory.learner, laboratory.rule, laboratory.fit, versions)
+    trainer = Trainer(_online(laboratory), versions)
     begins = replace(stretch.state, params=stretch.best, optimizer={}, step=0)
-    trainer.publish(1, begins, {"position": 0, "through": 0})
+    trainer.publish(1, begins, {"position": 0, "through": 0, "window": [0, 0]})
+
+
+def _online(laboratory: Laboratory) -> Online:
+    return Online(laboratory.learner, laboratory.rule, Rates(laboratory.fit))
 
 
 def _on(stretch: Stretch, device: str) -> Stretch:

@@ -220,6 +220,4 @@ def _advanced(advance: Advance) -> str:
     judged = (
         f"; held-out loss {verdict.loss_before:.4f} -> {verdict.loss_after:.4f}" if verdict.episodes else ""
     )
-    return (
-        f"theta {advance.version} from {advance.episodes:,} episodes{judged}{', refused' * verdict.refused}"
-    )
+    return f"theta {advance.version} from {advance.labels:,} labels{judged}{', refused' * verdict.refused}"

@@ -8,23 +8,23 @@ the episodes comes in order, so a place at or below the last one trained on was 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from threading import Event
 from time import monotonic, time
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
+from engine.types import PREDICTORS
 from streams.errors import Unavailable
 from streams.health import Health
-from streams.outputs import FoundEpisode, read_episode
+from streams.outputs import LearnedLabel, read_learned
 from streams.roles.patience import Stopped, patiently, told_away
-from streams.stores.base import Checkpoint
 from streams.telemetry import Telemetry
-from streams.trainer import Advance, Trainer
+from streams.trainer import WINDOW, Advance, Trainer
 
 AT_ONCE = 4096
-"""The most episodes of one version."""
+"""The most labels of one version."""
 
 CONDITIONS = ("servers",)
 
@@ -62,9 +62,40 @@ class EpisodeReader(Protocol):
         ...
 
 
+class _Placed(NamedTuple):
+    """A label, and where its message lies in the episodes topic."""
+
+    partition: int
+    offset: int
+    label: LearnedLabel
+
+
+@dataclass(frozen=True)
+class _Window:
+    """How far the episodes topic was read, and the last labels before that."""
+
+    positions: dict[int, int] = field(default_factory=dict)
+    """Of its partitions."""
+    input: dict[str, int] = field(default_factory=dict)
+    """The last offset of the input, of each of its partitions in each of the topic's."""
+    labels: tuple[_Placed, ...] = ()
+
+    @property
+    def numbers(self) -> dict[str, Any]:
+        """What a checkpoint holds of it: enough to read it again."""
+        first = dict(self.positions)
+        for placed in reversed(self.labels):
+            first[placed.partition] = placed.offset
+        return {
+            "positions": {str(partition): at for partition, at in self.positions.items()},
+            "input": self.input,
+            "window": {str(partition): at for partition, at in first.items()},
+        }
+
+
 @dataclass
 class TrainerService:
-    """Runs a trainer on the episodes of all workers."""
+    """Runs a trainer on the labels of all workers."""
 
     trainer: Trainer
     episodes: EpisodeReader
@@ -75,6 +106,7 @@ class TrainerService:
     say: Callable[[str], None]
     away: str = ""
     """Why the last attempt failed; empty while all servers answer."""
+    _window: _Window = field(default_factory=_Window)
 
     def run(self, stopping: Event) -> None:
         """Train until told to stop; what was not published is trained on again."""
@@ -90,29 +122,44 @@ class TrainerService:
             self.episodes.close()
 
     def turn(self) -> Advance | None:
-        """Make one version of the episodes that came since the last; None where there were none."""
+        """Make one version of the labels that came since the last; None where there were none."""
         before = self.trainer.newest()
-        found, consumed = self.unread(before)
+        earlier = self._earlier(before.numbers if before else {})
+        found, reached = self._unread(earlier)
         if not found:
             return None
-        advance = self.trainer.advance(before, found, consumed)
+        now = _Window(reached.positions, reached.input, (*earlier.labels, *found)[-WINDOW:])
+        new, old = ([placed.label for placed in part] for part in (found, earlier.labels))
+        advance = self.trainer.advance(before, new, old, now.numbers)
         verdict = advance.verdict
         if advance.published:
-            self.telemetry.round(
-                advance.episodes, not verdict.refused, verdict.loss_before, verdict.loss_after
-            )
+            self._window = now
+            self.telemetry.round(advance.labels, not verdict.refused, verdict.loss_before, verdict.loss_after)
             losses = [(one.report.query_loss_before, one.report.query_loss_after) for one in advance.rounds]
             self.telemetry.inner_loss(*np.array(losses, np.float64).reshape(-1, 2).T)
             self.telemetry.theta(advance.version, time())
         self.show(advance)
         return advance
 
-    def unread(self, before: Checkpoint | None) -> tuple[list[FoundEpisode], dict[str, Any]]:
-        """Episodes not trained on yet, each once; and what a checkpoint then has consumed."""
-        numbers = before.numbers if before else {}
+    def _earlier(self, numbers: Mapping[str, Any]) -> _Window:
+        """The labels before those of a checkpoint; read again where this process has not trained on them itself."""
         positions = {int(partition): offset for partition, offset in numbers.get("positions", {}).items()}
-        through = dict(numbers.get("input", {}))
-        found: list[FoundEpisode] = []
+        if self._window.positions == positions:
+            return self._window
+        at = {int(partition): offset for partition, offset in numbers.get("window", {}).items()}
+        labels: list[_Placed] = []
+        while any(at.get(partition, 0) < end for partition, end in positions.items()):
+            messages, at = self.episodes.read(at, AT_ONCE)
+            if not messages:
+                break
+            inside = (m for m in messages if m.offset < positions.get(m.partition, 0))
+            labels += [_Placed(m.partition, m.offset, one) for m in inside if (one := self._readable(m))]
+        return _Window(positions, dict(numbers.get("input", {})), tuple(labels[-WINDOW:]))
+
+    def _unread(self, before: _Window) -> tuple[list[_Placed], _Window]:
+        """Labels not trained on yet, each once; and how far they reach."""
+        positions, through = dict(before.positions), dict(before.input)
+        found: list[_Placed] = []
         while len(found) < AT_ONCE:
             messages, positions = self.episodes.read(positions, AT_ONCE)
             if not messages:
@@ -122,23 +169,21 @@ class TrainerService:
                 channel = f"{message.partition}:{one.partition if one else ''}"
                 if one and one.offset > through.get(channel, -1):
                     through[channel] = one.offset
-                    found.append(one)
-        return found, {"positions": {str(p): at for p, at in positions.items()}, "input": through}
+                    found.append(_Placed(message.partition, message.offset, one))
+        return found, _Window(positions, through)
 
-    def _readable(self, message: EpisodeMessage) -> FoundEpisode | None:
-        """The episode of a message; what is none, or one of another task spec, is passed over and told."""
-        width = self.trainer.learner.spec.features.width
+    def _readable(self, message: EpisodeMessage) -> LearnedLabel | None:
+        """The label of a message; what is none, or one of another task spec, is passed over and told."""
+        width = self.trainer.learner.spec.width
         try:
-            one = read_episode(message.value or b"")
-            if one.episode.query_x.shape[1:] == one.episode.support_x.shape[1:] == (width,):
+            one = read_learned(message.value or b"")
+            if one.x.shape == (width,) and one.losses.shape == (len(PREDICTORS),):
                 return one
             why = f"is not of this task spec, whose features are {width} wide"
         except (ValueError, KeyError, TypeError, IndexError) as error:
             # Its kind alone: its text may quote what somebody wrote into the topic.
             why = f"cannot be read ({type(error).__name__})"
-        self.say(
-            f"the episode in partition {message.partition} at offset {message.offset} {why}; passed over"
-        )
+        self.say(f"the label in partition {message.partition} at offset {message.offset} {why}; passed over")
         return None
 
     def _away(self, error: Unavailable) -> None:

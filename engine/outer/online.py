@@ -1,0 +1,171 @@
+"""Training on a stream: every label counts at once, theta alone and theta after adaptation in one gradient.
+
+    g = d/d theta  mean over labels of loss(theta, label)  +  the outer rule's pseudo-gradient of episodes
+
+So theta is trained for two things: to be good unadapted, which is what a new task is served by, and to be good
+after a few steps. Parameters come in three groups. Tables, of which a lesson touches a few rows, and the linear part
+take Adagrad (Duchi, Hazan, Singer 2011, JMLR 12), which learns from a bucket's first labels and forgets its rate
+from there; the network takes the optimizer of the settings.
+
+Only the rows of tables that a lesson names take part in it: they are gathered into small tables first, so its cost
+does not depend on how many buckets there are.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from engine.features import Category, Text
+from engine.learners.base import Learner, example_losses
+from engine.outer.base import OuterRule, Report, gradient_of, leaves
+from engine.recorded import Recorded
+from engine.spec import TaskSpec
+from engine.train import FitSettings, Round, TrainState, descend, global_norm, resumed, state_of
+from engine.types import Batch, Episodes, Params
+
+FIRST_SUM = 0.1
+"""Where Adagrad's sums of tables begin, in squares of one label's gradient: a rare class moves a bucket gently."""
+
+TINY = 1e-8
+
+
+class Lesson(NamedTuple):
+    """What one step trains on."""
+
+    labels: Batch
+    """[1, N, W] of any tasks, N the same in every lesson; weights 1, or 0 for padding."""
+    episodes: Episodes | None
+
+
+@dataclass(frozen=True)
+class Rates:
+    """How far a step goes."""
+
+    network: FitSettings
+    tables: float = 0.2
+    linear: float = 0.05
+
+
+class _Rows(NamedTuple):
+    """The rows of a table that a lesson names."""
+
+    name: str
+    rows: Tensor
+
+
+class Online:
+    """Trains theta of one learner by lessons. What labels alone say is recorded once and replayed."""
+
+    def __init__(self, learner: Learner, rule: OuterRule, rates: Rates) -> None:
+        self.learner, self.rule, self.rates = learner, rule, rates
+        self._recorded = Recorded(self._of_labels)
+
+    def learn(self, lessons: Iterable[Lesson], state: TrainState) -> tuple[TrainState, list[Round]]:
+        """Take a step for each lesson; resumed from the state it returns, training goes on bit for bit."""
+        learner, rates = self.learner, self.rates
+        params = {name: value.clone() for name, value in state.params.items()}
+        tables, linear = _tables(learner), [n for n in learner.learned if n.startswith("1.linear.")]
+        own = {name: params[name] for name in learner.learned if name not in tables and name not in linear}
+        sums = {name: value.clone() for name, value in state.sums.items()}
+        for name in (*tables, *linear):
+            first = FIRST_SUM if name in tables else 0.0
+            sums.setdefault(name, torch.full_like(params[name], first))
+        optimizer = resumed(rates.network, own, state.optimizer)
+        rounds: list[Round] = []
+        for step, lesson in enumerate(lessons, state.step):
+            small, gathered, rows = _gathered(learner.spec, params, tables, lesson)
+            gradient, report = self._gradient(small, gathered)
+            norm = global_norm(gradient)
+            if math.isfinite(norm):
+                scale = min(1.0, rates.network.clip / max(norm, 1e-12))
+                labels = float(lesson.labels.weight.sum())
+                _descend_rows(params, sums, rows, gradient, rates.tables, scale * labels)
+                for name in linear:
+                    _adagrad(params[name], sums[name], gradient[name] * scale, rates.linear)
+                descend(optimizer, own, gradient, rates.network.rate(step), scale)
+            rounds.append(Round(step, report, norm, math.isfinite(norm)))
+        kept = state_of(optimizer, rates.network, own)
+        params |= {name: value.detach() for name, value in own.items()}
+        return replace(state, params=params, optimizer=kept, step=state.step + len(rounds), sums=sums), rounds
+
+    def _gradient(self, meta: Params, lesson: Lesson) -> tuple[Params, Report]:
+        loss, gradient = self._recorded({name: value.detach() for name, value in meta.items()}, lesson.labels)
+        if lesson.episodes is None:
+            return gradient, Report(float(loss), math.nan)
+        moves, report = self.rule(self.learner, meta, lesson.episodes)
+        return {n: value + moves[n] if n in moves else value for n, value in gradient.items()}, report
+
+    def _of_labels(self, meta: Params, labels: Batch) -> tuple[Tensor, Params]:
+        """Mean loss of labels under theta unadapted, and its gradient."""
+        with torch.enable_grad():
+            theta = leaves({name: meta[name] for name in self.learner.learned})
+            outputs = self.learner.shared({**meta, **theta}, labels.x[0])
+            losses = example_losses(self.learner.spec, meta, outputs, labels.y[0])
+            loss = (losses * labels.weight[0]).sum() / labels.weight.sum().clamp(min=1)
+            return loss.detach(), gradient_of(loss, theta)
+
+
+def _tables(learner: Learner) -> list[str]:
+    """Names of theta's tables of buckets."""
+    return [name for name in learner.learned if name.startswith(("0.embeddings.", "0.wide."))]
+
+
+def _gathered(
+    spec: TaskSpec, params: Params, tables: Sequence[str], lesson: Lesson
+) -> tuple[Params, Lesson, list[_Rows]]:
+    """Theta with small tables, the lesson with ids that point into them, and which rows these are."""
+    sides = [lesson.labels, *(lesson.episodes or ())]
+    xs = [side.x for side in sides]
+    small, rows = dict(params), list[_Rows]()
+    for number, (start, width) in enumerate(_places(spec)):
+        names = [name for name in tables if name.split(".")[2] == str(number)]
+        ids = torch.cat([x[..., start : start + width].flatten() for x in xs]).long()
+        size = 1 << (len(ids) - 1).bit_length()
+        if size >= len(params[names[0]]):
+            index = torch.unique(ids)
+            rows += [_Rows(name, index) for name in names]
+            continue
+        index, places = torch.unique(ids, return_inverse=True)
+        padded = torch.cat([index, index.new_zeros(size - len(index))])
+        for name in names:
+            small[name] = params[name][padded]
+            rows.append(_Rows(name, index))
+        cut = places.float().split([x[..., start : start + width].numel() for x in xs])
+        xs = [_with_ids(x, start, width, part) for x, part in zip(xs, cut, strict=True)]
+    labels, *episodes = (side._replace(x=x) for side, x in zip(sides, xs, strict=True))
+    return small, Lesson(labels, Episodes(*episodes) if episodes else None), rows
+
+
+def _places(spec: TaskSpec) -> list[tuple[int, int]]:
+    """Start and width of each column that has a table, in the order of the front end's."""
+    columns = [(start, 1) for start in spec.features.places(Category)]
+    texts = [column.width for column in spec.features.columns if isinstance(column, Text)]
+    return columns + list(zip(spec.features.places(Text), texts, strict=True))
+
+
+def _with_ids(x: Tensor, start: int, width: int, ids: Tensor) -> Tensor:
+    moved = x.clone()
+    moved[..., start : start + width] = ids.view(*x.shape[:-1], width)
+    return moved
+
+
+def _descend_rows(
+    params: Params, sums: Params, rows: Sequence[_Rows], gradient: Params, rate: float, scale: float
+) -> None:
+    """Adagrad of the rows that took part; a gradient of a whole table has them at their own places."""
+    for name, index in rows:
+        slope = gradient[name] * scale
+        slope = slope[index] if len(slope) == len(params[name]) else slope[: len(index)]
+        sums[name][index] += slope.square()
+        params[name][index] -= rate * slope / (sums[name][index].sqrt() + TINY)
+
+
+def _adagrad(value: Tensor, total: Tensor, slope: Tensor, rate: float) -> None:
+    total += slope.square()
+    value -= rate * slope / (total.sqrt() + TINY)

@@ -1,0 +1,45 @@
+"""The prior of the hedge: how often each of what a lane mixes turned out to be the best for a task.
+
+A mixture over tasks, fitted by expectation and maximisation (Dempster, Laird, Rubin 1977): each task is taken to be
+of one kind, for which one predictor is right, and its losses say of which. The prior belongs to a version of
+theta, so a new task begins where tasks like it ended.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from engine.types import Float64
+from streams.outputs import LearnedLabel
+
+PASSES = 10
+
+FLOOR = 0.02
+"""No predictor is given less, so that none costs a task more than -ln of it."""
+
+
+def learned_prior(labels: Sequence[LearnedLabel], squared: bool) -> tuple[float, ...]:
+    """Fit the prior [5] to the losses of scored labels; even where there are none.
+
+    >>> learned_prior([], squared=False)
+    (0.2, 0.2, 0.2, 0.2, 0.2)
+    """
+    scored = [one for one in labels if np.isfinite(one.losses).all()]
+    if not scored:
+        return (0.2,) * 5
+    tasks, index = np.unique([one.task for one in scored], return_inverse=True)
+    losses = np.stack([one.losses for one in scored])
+    sums = np.zeros((len(tasks), losses.shape[1]))
+    np.add.at(sums, index, losses)
+    if squared:  # as the log likelihood of a normal distribution about the best of them
+        sums /= max(2 * float(losses.mean(axis=0).min()), 1e-300)
+    sums -= sums.min(axis=1, keepdims=True)
+    prior: Float64 = np.full(losses.shape[1], 1 / losses.shape[1])
+    for _ in range(PASSES):
+        share = prior * np.exp(-sums)
+        share /= share.sum(axis=1, keepdims=True)
+        prior = (share.sum(axis=0) + 1 / len(prior)) / (len(tasks) + 1)
+    prior = np.maximum(prior, FLOOR)
+    return tuple((prior / prior.sum()).tolist())
