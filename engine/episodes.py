@@ -29,7 +29,7 @@ def stack(episodes: Sequence[Episode], size: int = 0) -> Episodes:
     if not episodes:
         raise EngineError("stack needs at least one episode, got none")
     support = _pad([(e.support_x, e.support_y, e.support_weight) for e in episodes], size)
-    query = _pad([(e.query_x, e.query_y, _even(len(e.query_y))) for e in episodes], size)
+    query = _pad([(e.query_x, e.query_y, even(len(e.query_y))) for e in episodes], size)
     return Episodes(support, query)
 
 
@@ -61,7 +61,8 @@ def _gathered(examples: Batch, chosen: Tensor, length: int) -> Batch:
     return Batch(x, examples.y.gather(1, order), weight.to(examples.weight.dtype))
 
 
-def _even(count: int) -> Float32:
+def even(count: int) -> Float32:
+    """Weights of so many examples that all count alike."""
     return np.full(count, 1 / max(count, 1), np.float32)
 
 

@@ -15,6 +15,8 @@ from typing import NamedTuple, Protocol
 import numpy as np
 import torch
 
+from engine.episodes import even
+from engine.support import class_weights
 from engine.types import Batch, Bool, EngineError, Episodes, Float32, Float64, Int64
 
 
@@ -37,6 +39,9 @@ class Examples(NamedTuple):
 
 Side = tuple[Int64, Float32]
 """Indices of examples, and their labels in the episode."""
+
+Cut = tuple[Int64, Int64, Float32]
+"""Indices of support and of query examples, and the weights of the former."""
 
 
 class TaskSource(Protocol):
@@ -125,7 +130,8 @@ class TaskEpisodes:
     With `temporal`, an episode is cut at a random moment: the last `shots` labels before it, the next `queries`
     after it. Otherwise both are drawn: `shots` in all, or with `balanced` up to `shots` of each class out of what
     the query set leaves, which is drawn first and takes at most half: a support set that took its share of a rare
-    class first would leave none to be judged on. The two never overlap; tasks with too few examples for both are
+    class first would leave none to be judged on. Its weights are those of a stream's balanced set: they weigh it back
+    to the class counts of what it was drawn from. The two never overlap; tasks with too few examples for both are
     left out.
 
     Raises:
@@ -155,9 +161,9 @@ class TaskEpisodes:
         """Draw `count` episodes of different tasks, as far as there are so many."""
         rng = np.random.default_rng((seed, step))
         tasks = self._tasks
-        cut = self._cut_in_time if self.temporal else self._drawn
-        pairs = [cut(tasks[i], rng) for i in self._order(count, rng)]
-        return Episodes(self._batch([s for s, _ in pairs]), self._batch([q for _, q in pairs]))
+        cut = self._cut_in_time if self.temporal else self._balanced if self.balanced else self._drawn
+        support, query, weights = zip(*(cut(tasks[i], rng) for i in self._order(count, rng)), strict=True)
+        return Episodes(self._batch(support, weights), self._batch(query))
 
     def tasks(self, count: int, *, seed: int, step: int) -> Int64:
         """Which task each episode of that draw is of: episodes of one task are not independent of each other."""
@@ -173,19 +179,24 @@ class TaskEpisodes:
         groups = _groups_of(self.examples.task, np.lexsort((self.examples.time_s, self.examples.task)))
         return [group for group in groups if len(group) > self.shots]
 
-    def _cut_in_time(self, task: Int64, rng: np.random.Generator) -> tuple[Int64, Int64]:
+    def _cut_in_time(self, task: Int64, rng: np.random.Generator) -> Cut:
         cut = int(rng.integers(self.shots, len(task)))
-        return task[cut - self.shots : cut], task[cut : cut + self.queries]
+        return task[cut - self.shots : cut], task[cut : cut + self.queries], even(self.shots)
 
-    def _drawn(self, task: Int64, rng: np.random.Generator) -> tuple[Int64, Int64]:
+    def _drawn(self, task: Int64, rng: np.random.Generator) -> Cut:
         order = rng.permutation(task)
-        if not self.balanced:
-            return order[: self.shots], order[self.shots : self.shots + self.queries]
-        query, rest = np.split(order, [min(self.queries, len(order) // 2)])
-        return rest[_rank_among_equals(self.examples.y[rest]) < self.shots], query
+        return order[: self.shots], order[self.shots : self.shots + self.queries], even(self.shots)
 
-    def _batch(self, index: Sequence[Int64]) -> Batch:
-        return batch_of(self.examples, index, [self.examples.y[i] for i in index])
+    def _balanced(self, task: Int64, rng: np.random.Generator) -> Cut:
+        order = rng.permutation(task)
+        query, rest = np.split(order, [min(self.queries, len(order) // 2)])
+        _, label, counts = np.unique(self.examples.y[rest], return_inverse=True, return_counts=True)
+        chosen = np.flatnonzero(_rank_among_equals(label) < self.shots)
+        weight = class_weights(label[None, chosen], np.ones((1, len(chosen))), counts[None])[0]
+        return rest[chosen], query, weight / weight.sum()
+
+    def _batch(self, index: Sequence[Int64], weights: Sequence[Float32] | None = None) -> Batch:
+        return batch_of(self.examples, index, [self.examples.y[i] for i in index], weights)
 
 
 def _check_labels(examples: Examples) -> None:
@@ -196,12 +207,18 @@ def _check_labels(examples: Examples) -> None:
         )
 
 
-def batch_of(examples: Examples, index: Sequence[Int64], labels: Sequence[Float32]) -> Batch:
-    """Examples by index, a list a task, padded to the longest; each weighs 1 / length."""
+def batch_of(
+    examples: Examples,
+    index: Sequence[Int64],
+    labels: Sequence[Float32],
+    weights: Sequence[Float32] | None = None,
+) -> Batch:
+    """Examples by index, a list a task, padded to the longest; each weighs 1 / length if not told otherwise."""
     shape = len(index), max(len(i) for i in index)
     at, (y, weight) = np.zeros(shape, np.int64), np.zeros((2, *shape), np.float32)
-    for u, (i, label) in enumerate(zip(index, labels, strict=True)):
-        at[u, : len(i)], y[u, : len(i)], weight[u, : len(i)] = i, label, 1 / max(len(i), 1)
+    weights = [even(len(i)) for i in index] if weights is None else weights
+    for u, (i, label, weighs) in enumerate(zip(index, labels, weights, strict=True)):
+        at[u, : len(i)], y[u, : len(i)], weight[u, : len(i)] = i, label, weighs
     x = np.where(weight[..., None] > 0, examples.x[at], np.float32(0))
     return Batch(torch.from_numpy(x), torch.from_numpy(y), torch.from_numpy(weight))
 
@@ -233,7 +250,7 @@ def _groups_of(key: Float32 | Int64, order: Int64) -> list[Int64]:
     return np.split(order, np.flatnonzero(np.diff(key[order])) + 1) if len(order) else []
 
 
-def _rank_among_equals(label: Float32) -> Int64:
+def _rank_among_equals(label: Int64) -> Int64:
     """How many equal labels come before each."""
     rank = np.zeros(len(label), np.int64)
     for value in np.unique(label):

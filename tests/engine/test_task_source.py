@@ -153,6 +153,17 @@ def test_a_balanced_support_set_leaves_the_queries_the_tasks_own_share_of_a_rare
     assert float(drawn.query.y.mean()) == pytest.approx(0.1, abs=0.01)
 
 
+def test_a_balanced_support_set_weighs_back_to_the_class_counts_of_what_it_was_drawn_from():
+    pool = examples(classes=10, each=6, tasks=4)
+    pool = pool._replace(y=(pool.y == 0).astype(np.float32))  # 6 of the 60 examples of a task are rare
+    support, query = TaskEpisodes(pool, 2, 20, balanced=True).draw(40, seed=0, step=0)
+    assert ((support.weight > 0).sum(1) == 4).all()
+    left = 6 - query.y.sum(1)
+    torch.testing.assert_close((support.weight * support.y).sum(1), left / 40)
+    torch.testing.assert_close(support.weight.sum(1), torch.ones(40))
+    torch.testing.assert_close(query.weight, torch.full((40, 20), 1 / 20))
+
+
 def test_an_episode_of_classes_tells_its_domain_and_is_its_own_task_where_there_is_one():
     source = ClassEpisodes(examples(tasks=3), 2, 1, 2)
     drawn = source.draw(20, seed=1, step=2)
