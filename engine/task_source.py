@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -50,6 +50,22 @@ class TaskSource(Protocol):
     def draw(self, count: int, *, seed: int, step: int) -> Episodes:
         """Draw `count` episodes, each with a query set; the same for the same seed and step."""
         ...
+
+
+@runtime_checkable
+class TellsTasks(Protocol):
+    """A `TaskSource` that tells which task an episode is of: it may draw a task more than once."""
+
+    def tasks(self, count: int, *, seed: int, step: int) -> Int64:
+        """Number the task that each episode of that draw is of."""
+        ...
+
+
+def tasks_drawn(source: TaskSource, count: int, *, seed: int, step: int) -> Int64:
+    """Which task each episode of a draw is of; each is of its own where the source does not tell."""
+    if isinstance(source, TellsTasks):
+        return source.tasks(count, seed=seed, step=step)
+    return step * count + np.arange(count)
 
 
 @dataclass(frozen=True)
