@@ -199,8 +199,8 @@ def _minibatch(examples: Examples, label: Int64, training: PooledTraining, step:
     """Examples of any classes, as the query set of one episode."""
     rng = np.random.default_rng((training.seed, step))
     at, nothing = rng.integers(len(label), size=training.examples), np.empty(0, np.int64)
-    query = batch_of(examples, [at], [label[at].astype(np.float32)])
-    return Episodes(batch_of(examples, [nothing], [nothing.astype(np.float32)]), query)
+    query = batch_of(examples, [at], [label[at].astype(np.float32)], most=len(at))
+    return Episodes(batch_of(examples, [nothing], [nothing.astype(np.float32)], most=0), query)
 
 
 def _of_classifier(learner: Learner, meta: Params, episodes: Episodes) -> tuple[Params, Report]:

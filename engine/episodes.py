@@ -33,6 +33,24 @@ def stack(episodes: Sequence[Episode], size: int = 0) -> Episodes:
     return Episodes(support, query)
 
 
+def by_size(episodes: Episodes) -> list[Episodes]:
+    """Those of as many support and query examples together, in order of size and without padding."""
+    present = [side.weight > 0 for side in episodes]
+    sizes = torch.stack([side.sum(1) for side in present], 1)
+    _, which = torch.unique(sizes, dim=0, return_inverse=True)
+    return [
+        Episodes(*(_of_size(side, there, which == k) for side, there in zip(episodes, present, strict=True)))
+        for k in range(int(which.max()) + 1)
+    ]
+
+
+def _of_size(batch: Batch, present: Tensor, tasks: Tensor) -> Batch:
+    """Some tasks of a batch, whose numbers of examples are the same."""
+    x, y, weight = (column[tasks][present[tasks]] for column in batch)
+    shape = int(tasks.sum()), int(present[tasks].sum()) // int(tasks.sum())
+    return Batch(x.view(*shape, x.shape[-1]), y.view(shape), weight.view(shape))
+
+
 def resplit(episodes: Episodes, turn: int) -> Episodes:
     """The same examples of each class, the next of them as the support set; turn 0 changes nothing but the order.
 

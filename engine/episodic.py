@@ -28,10 +28,10 @@ from engine.episodic_report import (
     gain_of,
     gap_of,
 )
-from engine.learners.embedding import EmbeddingLearner
 from engine.learners.gradient import GradientLearner
 from engine.meta_train import moved, on_device
 from engine.queries import Adapts, metrics_of, normalises_by_batch, predicted, scored
+from engine.recorded import unrecorded
 from engine.spec import TaskSpec
 from engine.task_source import TaskSource, tasks_drawn
 from engine.types import EngineError, Episodes, Float64, Int64, Params
@@ -178,8 +178,7 @@ def entered(contender: Contender, steps: Sequence[int]) -> list[Entrant]:
 
 def _built(contender: Contender, spec: TaskSpec) -> Adapts:
     """Build one; a few dozen calls of each shape are too few to record them."""
-    built = contender.build(spec)
-    return built.unrecorded() if isinstance(built, GradientLearner | EmbeddingLearner) else built
+    return unrecorded(contender.build(spec))
 
 
 def _sides(setting: Setting) -> Iterator[tuple[Tasks, TaskSource]]:

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 
 from engine.episodes import even
-from engine.support import class_weights
+from engine.support import bucket_of, class_weights
 from engine.types import Batch, Bool, EngineError, Episodes, Float32, Float64, Int64
 
 
@@ -104,8 +104,9 @@ class ClassEpisodes:
         """Draw `count` episodes: support [U, ways * shots], query [U, ways * queries], padded with weight 0."""
         rng = np.random.default_rng((seed, step))
         episodes = [self._episode(self._groups[i], rng) for i in self._order(count, rng)]
+        sides = zip(zip(*episodes, strict=True), self._most, strict=True)
         return Episodes(
-            *(batch_of(self.examples, *zip(*side, strict=True)) for side in zip(*episodes, strict=True))
+            *(batch_of(self.examples, *zip(*side, strict=True), most=most) for side, most in sides)
         )
 
     def tasks(self, count: int, *, seed: int, step: int) -> Int64:
@@ -122,6 +123,13 @@ class ClassEpisodes:
     def _groups(self) -> list[list[Int64]]:
         """Indices of the examples of each class that has enough of them, by task."""
         return _classes_of_tasks(self.examples, more_than=self.shots)
+
+    @cached_property
+    def _most(self) -> tuple[int, int]:
+        """Examples of the largest support set, and of the largest query set."""
+        left = [sorted((len(one) - self.shots for one in group), reverse=True) for group in self._groups]
+        queries = [sum(min(count, self.queries) for count in counts[: self.ways]) for counts in left]
+        return self.shots * min(self.ways, max(map(len, left))), max(queries)
 
     def _episode(self, group: list[Int64], rng: np.random.Generator) -> tuple[Side, Side]:
         """Support and query examples."""
@@ -179,7 +187,8 @@ class TaskEpisodes:
         tasks = self._tasks
         cut = self._cut_in_time if self.temporal else self._balanced if self.balanced else self._drawn
         support, query, weights = zip(*(cut(tasks[i], rng) for i in self._order(count, rng)), strict=True)
-        return Episodes(self._batch(support, weights), self._batch(query))
+        most, most_queries = self._most
+        return Episodes(self._batch(support, most, weights), self._batch(query, most_queries))
 
     def tasks(self, count: int, *, seed: int, step: int) -> Int64:
         """Which task each episode of that draw is of: episodes of one task are not independent of each other."""
@@ -194,6 +203,15 @@ class TaskEpisodes:
         """Indices of each task's examples, in order of time."""
         groups = _groups_of(self.examples.task, np.lexsort((self.examples.time_s, self.examples.task)))
         return [group for group in groups if len(group) > self.shots]
+
+    @cached_property
+    def _most(self) -> tuple[int, int]:
+        """Examples of the largest support set, and of the largest query set."""
+        longest = max(map(len, self._tasks))
+        if not self.balanced:
+            return self.shots, min(self.queries, longest - self.shots)
+        counts = [np.unique(self.examples.y[task], return_counts=True)[1] for task in self._tasks]
+        return max(int(np.minimum(one, self.shots).sum()) for one in counts), min(self.queries, longest // 2)
 
     def _cut_in_time(self, task: Int64, rng: np.random.Generator) -> Cut:
         cut = int(rng.integers(self.shots, len(task)))
@@ -211,8 +229,8 @@ class TaskEpisodes:
         weight = class_weights(label[None, chosen], np.ones((1, len(chosen))), counts[None])[0]
         return rest[chosen], query, weight / weight.sum()
 
-    def _batch(self, index: Sequence[Int64], weights: Sequence[Float32] | None = None) -> Batch:
-        return batch_of(self.examples, index, [self.examples.y[i] for i in index], weights)
+    def _batch(self, index: Sequence[Int64], most: int, weights: Sequence[Float32] | None = None) -> Batch:
+        return batch_of(self.examples, index, [self.examples.y[i] for i in index], weights, most=most)
 
 
 def _check_labels(examples: Examples) -> None:
@@ -228,9 +246,16 @@ def batch_of(
     index: Sequence[Int64],
     labels: Sequence[Float32],
     weights: Sequence[Float32] | None = None,
+    *,
+    most: int,
 ) -> Batch:
-    """Examples by index, a list a task, padded to the longest; each weighs 1 / length if not told otherwise."""
-    shape = len(index), max(len(i) for i in index)
+    """Examples by index, a list a task; each weighs 1 / length if not told otherwise.
+
+    All are padded to the bucket of the longest, so that they come in few shapes, but not beyond `most`, the longest
+    list there is: lists that are always as long are never padded.
+    """
+    longest = max(len(i) for i in index)
+    shape = len(index), max(longest, min(bucket_of(longest), most))
     at, (y, weight) = np.zeros(shape, np.int64), np.zeros((2, *shape), np.float32)
     weights = [even(len(i)) for i in index] if weights is None else weights
     for u, (i, label, weighs) in enumerate(zip(index, labels, weights, strict=True)):

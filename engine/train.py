@@ -20,6 +20,9 @@ from torch import Tensor
 from engine.features import Features, Numeric
 from engine.learners.base import Learner
 from engine.outer.base import OuterRule, Report, averaged
+from engine.outer.pooled import Pooled
+from engine.outer.unpadded import Unpadded
+from engine.queries import normalises_by_batch
 from engine.types import EngineError, Episodes, Params
 
 T = TypeVar("T")
@@ -126,6 +129,8 @@ def fit(
     params = {name: value.clone() for name, value in state.params.items()}
     theta = {name: params[name] for name in learner.learned}
     optimizer = _resumed(settings, theta, state.optimizer)
+    if normalises_by_batch(learner.spec) and not isinstance(rule, Pooled):  # which leaves padding out itself
+        rule = Unpadded(rule)
     rounds: list[Round] = []
     for step, batches in enumerate(batched(episodes, settings.accumulate), state.step):
         found = [rule(learner, params, batch) for batch in batches]

@@ -174,6 +174,39 @@ def test_an_episode_of_classes_tells_its_domain_and_is_its_own_task_where_there_
     assert len(set(numbers)) == 12
 
 
+def shapes(source, draws: int = 60, count: int = 2) -> tuple[set[int], set[int]]:
+    """Lengths of support and of query sets over many draws."""
+    drawn = [source.draw(count, seed=0, step=step) for step in range(draws)]
+    return {one.support.y.shape[1] for one in drawn}, {one.query.y.shape[1] for one in drawn}
+
+
+def uneven() -> Examples:
+    """Tasks of 12 to 51 examples, of which one in four is of class 1 and so few others of class 2."""
+    task = np.repeat(np.arange(40), np.arange(12, 52))
+    index = np.arange(len(task))
+    y = np.where(index % 4 == 0, 1, np.where(index % 11 == 0, 2, 0))
+    return Examples(index[:, None].astype(np.float32), y.astype(np.float32), task, index.astype(np.float64))
+
+
+@pytest.mark.parametrize("count", [1, 4])
+def test_ragged_sets_come_in_few_lengths(count):
+    support, query = shapes(TaskEpisodes(uneven(), 9, 40, balanced=True), count=count)
+    assert support <= {8, 16, 22}
+    assert query <= {8, 16, 25}
+    support, query = shapes(TaskEpisodes(uneven(), 9, 40, temporal=True), count=count)
+    assert support == {9}
+    assert query <= {8, 16, 32, 40}
+    support, query = shapes(ClassEpisodes(uneven(), 3, 1, 40), count=count)
+    assert support == {3}
+    assert query <= {8, 16, 32, 48}
+
+
+def test_sets_that_are_all_as_long_are_not_padded():
+    assert shapes(ClassEpisodes(examples(), 3, 2, 15)) == ({6}, {15})
+    assert shapes(TaskEpisodes(examples(tasks=3), 5, 11)) == ({5}, {11})
+    assert shapes(TaskEpisodes(examples(classes=3, each=40, tasks=3), 3, 11, balanced=True)) == ({9}, {11})
+
+
 @pytest.mark.parametrize("source", [ClassEpisodes, TaskEpisodes])
 def test_a_label_that_is_no_number_is_refused(source):
     pool = examples(tasks=2)
