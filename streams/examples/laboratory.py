@@ -110,6 +110,7 @@ class Laboratory:
         self.taught()
         self.judges()
         GradientLearner(replace(self.spec, adapts="head"))  # a baseline
+        _ = self.fit
         if self.serves:
             wiring.fit_settings(self.settings.outer)
         theta = self.learner.init(0)

@@ -290,6 +290,7 @@ def test_images_without_pillow_name_what_to_install(tmp_path, monkeypatch):
         (TABLE.format(path="own.csv", episodes="ways = 2"), "leave [target] out"),
         (TABLE.format(path="own.csv", episodes="temporal = true").replace('time = "at"', ""), "no times"),
         (TABLE.format(path="own.csv", episodes="held_out = 0.6\nvalidation = 0.4"), "nothing to train on"),
+        (TABLE.format(path="own.csv", episodes="") + "[outer]\nmomentum = 0.9", "'Adam' takes no momentum"),
     ],
 )
 def test_settings_that_do_not_go_together_are_refused(tmp_path, text, said):
