@@ -348,6 +348,14 @@ def test_more_shots_than_a_task_has_room_for_are_refused_before_training(tmp_pat
     assert "with 20 shots: a support set of 20 examples does not fit" in said
 
 
+def test_the_largest_of_uneven_support_sets_is_tried_before_training(tmp_path):
+    users = pl.concat([visits(users=20), visits(users=1, each=60).with_columns(user=pl.lit("busy"))])
+    users.write_parquet(tmp_path / "own.parquet")
+    text = TABLE.format(path="own.parquet", episodes="balanced = true").replace("shots = 2", "shots = 5")
+    said = refusal(tmp_path, 'learner = "matching"\n' + text + "[memory]\nsupport = 8\n")
+    assert "with 5 shots: a support set of 10 examples does not fit" in said
+
+
 def test_a_number_has_no_classes_to_balance(tmp_path):
     visits().with_columns(bought=pl.col("price")).write_parquet(tmp_path / "own.parquet")
     text = TABLE.format(path="own.parquet", episodes="balanced = true")
