@@ -17,7 +17,6 @@ from benchmarks.real_sets import (
     TEST,
     VALIDATION,
     Fold,
-    FullSupport,
     RealSet,
     drawn,
     of_tasks,
@@ -53,9 +52,9 @@ class DelayedEpisodes:
         """Draw `count` episodes of different customers, as far as there are so many."""
         rng = np.random.default_rng((seed, step))
         pairs = [self._cut(self._histories[i], rng) for i in self._order(count, rng)]
-        y = self.examples.y
+        y, sides = self.examples.y, zip(zip(*pairs, strict=True), (SUPPORT, QUERIES), strict=True)
         return Episodes(
-            *(batch_of(self.examples, side, [y[i] for i in side]) for side in zip(*pairs, strict=True))
+            *(batch_of(self.examples, side, [y[i] for i in side], most=most) for side, most in sides)
         )
 
     def tasks(self, count: int, *, seed: int, step: int) -> Int64:
@@ -105,9 +104,9 @@ def fraud() -> RealSet:
         mine = of_tasks(early, training)
         yield Fold(
             mine,
-            FullSupport(DelayedEpisodes(mine), SUPPORT),
-            drawn(DelayedEpisodes(of_tasks(early, choosing)), SUPPORT, len(choosing), VALIDATION),
-            drawn(DelayedEpisodes(of_tasks(examples, judged), JULY_S), SUPPORT, len(judged), TEST),
+            DelayedEpisodes(mine),
+            drawn(DelayedEpisodes(of_tasks(early, choosing)), len(choosing), VALIDATION),
+            drawn(DelayedEpisodes(of_tasks(examples, judged), JULY_S), len(judged), TEST),
         )
 
     title = f"Fraud handbook, other customers and later months, last {SUPPORT} labels known, log loss (nats)"

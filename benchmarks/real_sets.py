@@ -15,13 +15,12 @@ from typing import NamedTuple, Protocol
 
 import numpy as np
 import polars as pl
-import torch
 from torch import nn
 
 from engine.features import Features, Numeric, Text
 from engine.spec import Classification, Memory, TaskSpec
 from engine.task_source import ClassEpisodes, Examples, TaskEpisodes, TaskSource
-from engine.types import Batch, Episodes, Float32, Int64
+from engine.types import Episodes, Float32, Int64
 
 SEED = 0
 VALIDATION, TEST = 1, 2
@@ -90,21 +89,6 @@ class TaskwiseSource(TaskSource, Protocol):
         ...
 
 
-@dataclass(frozen=True)
-class FullSupport:
-    """A `TaskSource` whose support sets are padded to one size: an inner loop is recorded once for each shape."""
-
-    source: TaskSource
-    size: int
-
-    def draw(self, count: int, *, seed: int, step: int) -> Episodes:
-        """Draw `count` episodes of the source."""
-        support, query = self.source.draw(count, seed=seed, step=step)
-        spare = self.size - support.y.shape[1]
-        padded = (torch.cat([part, part.new_zeros(count, spare, *part.shape[2:])], 1) for part in support)
-        return Episodes(Batch(*padded), query)
-
-
 def wisdm() -> RealSet:
     """Six activities of 36 users, told from ten seconds of a phone's accelerometer."""
     rows = read("wisdm").sort("user", "UNIQUE_ID", maintain_order=True)
@@ -125,9 +109,9 @@ def wisdm() -> RealSet:
         for split in splits(examples, folds=3, validation=6):
             yield Fold(
                 of_tasks(examples, split.training),
-                FullSupport(source(split.training), size),
-                drawn(source(split.validation), size, 100, VALIDATION),
-                drawn(source(split.test), size, 300, TEST),
+                source(split.training),
+                drawn(source(split.validation), 100, VALIDATION),
+                drawn(source(split.test), 300, TEST),
             )
 
     spec = spec_of(features, Classification(tuple(activities)), size)
@@ -157,8 +141,8 @@ def _intents(title: str, rows: pl.DataFrame, validation: int, episodes: int) -> 
     features = Features((Text("text", buckets=2048, embedding=128),))
     examples = _examples(features, rows.sort("domain", "intent", "text"), "intent", "domain")
 
-    def source(domains: Int64) -> FullSupport:
-        return FullSupport(ClassEpisodes(of_tasks(examples, domains), ways, shots, queries), size)
+    def source(domains: Int64) -> ClassEpisodes:
+        return ClassEpisodes(of_tasks(examples, domains), ways, shots, queries)
 
     def judged(domains: Int64, count: int, seed: int) -> Drawn:
         """As many of each domain, however many intents it has: the domain is the unit."""
@@ -194,9 +178,9 @@ def splits(examples: Examples, folds: int, validation: int) -> Iterator[Tasks]:
         yield Tasks(rest[validation:], rest[:validation], order[first:last])
 
 
-def drawn(source: TaskwiseSource, size: int, count: int, seed: int) -> Drawn:
-    """At least `count` episodes, support sets of one size, as many of each task as nearly as can be."""
-    blocks = [FullSupport(source, size).draw(BLOCK, seed=seed, step=step) for step in steps(count)]
+def drawn(source: TaskwiseSource, count: int, seed: int) -> Drawn:
+    """At least `count` episodes, as many of each task as nearly as can be."""
+    blocks = [source.draw(BLOCK, seed=seed, step=step) for step in steps(count)]
     return Drawn(blocks, np.concatenate([source.tasks(BLOCK, seed=seed, step=step) for step in steps(count)]))
 
 

@@ -14,8 +14,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from engine.task_source import TaskSource
-from engine.types import Batch, EngineError, Episodes
+from engine.task_source import TaskSource, tasks_drawn
+from engine.types import Batch, EngineError, Episodes, Int64
 
 Augmentation = Callable[[Episodes, torch.Generator], Episodes]
 
@@ -35,6 +35,10 @@ class Augmented:
         for augment in self.ways:
             episodes = augment(episodes, generator)
         return episodes
+
+    def tasks(self, count: int, *, seed: int, step: int) -> Int64:
+        """Which task each episode of that draw is of: that of the episode it is made of."""
+        return tasks_drawn(self.source, count, seed=seed, step=step)
 
 
 @dataclass(frozen=True)

@@ -28,6 +28,7 @@ from torch.nn import functional as F
 from engine.episodic import BLOCK, Contender, entered
 from engine.learners.base import Learner
 from engine.learners.gradient import GradientLearner
+from engine.learners.labels import mass_of
 from engine.learners.prototype import PrototypeLearner
 from engine.meta_train import moved, on_device
 from engine.outer.base import OuterRule, Report, gradient_of, leaves
@@ -129,14 +130,14 @@ class SupportGuess:
         self.spec = spec
 
     def adapt(self, meta: Params, support: Batch) -> Fast:
-        """Outputs [U, 1, C] of U tasks: log frequencies, one example added to each class, or the mean."""
+        """Outputs [U, 1, C] of U tasks: log frequencies as weighed, one example added to each class, or the mean."""
         del meta
-        present, target = (support.weight > 0).float(), self.spec.target
+        present, target = (support.weight > 0).any(1), self.spec.target
         if isinstance(target, Regression):
             middle = (target.low + target.high) / 2
-            mean = (support.y * present).sum(1) / present.sum(1).clamp(min=1)
-            return {"outputs": mean.where(present.any(1), middle).view(-1, 1, 1)}
-        counts = (F.one_hot(support.y.long(), target.outputs) * present.unsqueeze(-1)).sum(1)
+            mean = (support.y * support.weight).sum(1)
+            return {"outputs": mean.where(present, middle).view(-1, 1, 1)}
+        counts = (F.one_hot(support.y.long(), target.outputs) * mass_of(support).unsqueeze(-1)).sum(1)
         return {"outputs": (counts + 1).log().unsqueeze(1)}
 
     def predict(self, meta: Params, fast: Fast, x: Tensor) -> Tensor:
@@ -198,8 +199,8 @@ def _minibatch(examples: Examples, label: Int64, training: PooledTraining, step:
     """Examples of any classes, as the query set of one episode."""
     rng = np.random.default_rng((training.seed, step))
     at, nothing = rng.integers(len(label), size=training.examples), np.empty(0, np.int64)
-    query = batch_of(examples, [at], [label[at].astype(np.float32)])
-    return Episodes(batch_of(examples, [nothing], [nothing.astype(np.float32)]), query)
+    query = batch_of(examples, [at], [label[at].astype(np.float32)], most=len(at))
+    return Episodes(batch_of(examples, [nothing], [nothing.astype(np.float32)], most=0), query)
 
 
 def _of_classifier(learner: Learner, meta: Params, episodes: Episodes) -> tuple[Params, Report]:

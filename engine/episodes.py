@@ -30,15 +30,33 @@ def stack(episodes: Sequence[Episode], size: int = 0, support: int = 0, query: i
         raise EngineError("stack needs at least one episode, got none")
     return Episodes(
         _pad([(e.support_x, e.support_y, e.support_weight) for e in episodes], size, support),
-        _pad([(e.query_x, e.query_y, _even(len(e.query_y))) for e in episodes], size, query),
+        _pad([(e.query_x, e.query_y, even(len(e.query_y))) for e in episodes], size, query),
     )
+
+
+def by_size(episodes: Episodes) -> list[Episodes]:
+    """Those of as many support and query examples together, in order of size and without padding."""
+    present = [side.weight > 0 for side in episodes]
+    sizes = torch.stack([side.sum(1) for side in present], 1)
+    _, which = torch.unique(sizes, dim=0, return_inverse=True)
+    return [
+        Episodes(*(_of_size(side, there, which == k) for side, there in zip(episodes, present, strict=True)))
+        for k in range(int(which.max()) + 1)
+    ]
+
+
+def _of_size(batch: Batch, present: Tensor, tasks: Tensor) -> Batch:
+    """Some tasks of a batch, whose numbers of examples are the same."""
+    x, y, weight = (column[tasks][present[tasks]] for column in batch)
+    shape = int(tasks.sum()), int(present[tasks].sum()) // int(tasks.sum())
+    return Batch(x.view(*shape, x.shape[-1]), y.view(shape), weight.view(shape))
 
 
 def resplit(episodes: Episodes, turn: int) -> Episodes:
     """The same examples of each class, the next of them as the support set; turn 0 changes nothing but the order.
 
     With k support examples of n of a class, n / k turns let each example be a support example once. Sides keep
-    their lengths; a side of fewer examples than it has room for is padded.
+    their lengths, and each class the weight it has on a side, in even parts.
     """
     support, query = episodes
     examples = Batch(*(torch.cat(pair, 1) for pair in zip(support, query, strict=True)))
@@ -48,21 +66,23 @@ def resplit(episodes: Episodes, turn: int) -> Episodes:
     moved = (rank - turn * shots) % alike.sum(2).clamp(min=1)
     present = examples.weight > 0
     chosen = present & (moved < shots)
+    of_class = alike * examples.weight.unsqueeze(1)
     return Episodes(
-        _gathered(examples, chosen, support.y.shape[1]),
-        _gathered(examples, present & ~chosen, query.y.shape[1]),
+        _gathered(examples, chosen, alike, of_class[..., : support.y.shape[1]]),
+        _gathered(examples, present & ~chosen, alike, of_class[..., support.y.shape[1] :]),
     )
 
 
-def _gathered(examples: Batch, chosen: Tensor, length: int) -> Batch:
-    """The chosen examples first, as a batch of one length; each weighs 1 / number."""
-    order = (~chosen).to(torch.uint8).argsort(dim=1, stable=True)[:, :length]
-    weight = chosen.gather(1, order) / chosen.sum(1, keepdim=True).clamp(min=1)
+def _gathered(examples: Batch, chosen: Tensor, alike: Tensor, of_class: Tensor) -> Batch:
+    """The chosen examples first, as long a side as was; `of_class` weighs its examples [U, N, side] of each class."""
+    order = (~chosen).to(torch.uint8).argsort(dim=1, stable=True)[:, : of_class.shape[2]]
+    share = of_class.sum(2) / (alike & chosen.unsqueeze(1)).sum(2).clamp(min=1)
     x = examples.x.gather(1, order.unsqueeze(-1).expand(-1, -1, examples.x.shape[-1]))
-    return Batch(x, examples.y.gather(1, order), weight.to(examples.weight.dtype))
+    return Batch(x, examples.y.gather(1, order), (share * chosen).gather(1, order))
 
 
-def _even(count: int) -> Float32:
+def even(count: int) -> Float32:
+    """Weights of so many examples that all count alike."""
     return np.full(count, 1 / max(count, 1), np.float32)
 
 

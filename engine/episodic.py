@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, replace
-from typing import NamedTuple, Protocol, runtime_checkable
+from typing import NamedTuple
 
 import numpy as np
 from torch import Tensor
@@ -28,25 +28,16 @@ from engine.episodic_report import (
     gain_of,
     gap_of,
 )
-from engine.learners.embedding import EmbeddingLearner
 from engine.learners.gradient import GradientLearner
 from engine.meta_train import moved, on_device
 from engine.queries import Adapts, metrics_of, normalises_by_batch, predicted, scored
+from engine.recorded import unrecorded
 from engine.spec import TaskSpec
-from engine.task_source import TaskSource
+from engine.task_source import TaskSource, tasks_drawn
 from engine.types import EngineError, Episodes, Float64, Int64, Params
 
 BLOCK = 25
 """Episodes of one call."""
-
-
-@runtime_checkable
-class TellsTasks(Protocol):
-    """A `TaskSource` that tells which task an episode is of: it may draw a task more than once."""
-
-    def tasks(self, count: int, *, seed: int, step: int) -> Int64:
-        """Number the task that each episode of that draw is of."""
-        ...
 
 
 @dataclass(frozen=True)
@@ -187,8 +178,7 @@ def entered(contender: Contender, steps: Sequence[int]) -> list[Entrant]:
 
 def _built(contender: Contender, spec: TaskSpec) -> Adapts:
     """Build one; a few dozen calls of each shape are too few to record them."""
-    built = contender.build(spec)
-    return built.unrecorded() if isinstance(built, GradientLearner | EmbeddingLearner) else built
+    return unrecorded(contender.build(spec))
 
 
 def _sides(setting: Setting) -> Iterator[tuple[Tasks, TaskSource]]:
@@ -224,9 +214,7 @@ def tasks_of(source: TaskSource, episodes: int, seed: int) -> Int64:
         EngineError: all are of one task.
 
     """
-    if not isinstance(source, TellsTasks):
-        return np.arange(episodes)
-    draws = [source.tasks(BLOCK, seed=seed, step=block) for block in range(-(-episodes // BLOCK))]
+    draws = [tasks_drawn(source, BLOCK, seed=seed, step=block) for block in range(-(-episodes // BLOCK))]
     task = np.concatenate(draws)[:episodes]
     if len(np.unique(task)) < 2:
         raise EngineError(

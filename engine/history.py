@@ -159,7 +159,7 @@ def trend(c: Any, u: int, time_s: float) -> float:
     passed = c.label_s[u, 0] - c.label_s[u, 1]
     if passed <= 0.0:
         return 0.0
-    ahead = max(time_s - c.label_s[u, 0], 0.0) / passed
+    ahead = max(time_s - float(c.label_s[u, 0]), 0.0) / float(passed)
     return float(c.last_labels[u, 0] - c.last_labels[u, 1]) * min(ahead, MOST_DEVIATIONS)
 
 

@@ -13,8 +13,11 @@ from statistics import fmean
 
 import torch
 
+from engine.episodes import by_size
 from engine.learners.base import Learner, losses
 from engine.outer.base import OuterRule
+from engine.queries import normalises_by_batch
+from engine.recorded import unrecorded
 from engine.task_source import TaskSource
 from engine.train import FitSettings, TrainState, fit
 from engine.types import Batch, EngineError, Episodes, Params
@@ -116,12 +119,15 @@ def judged(
     learner: Learner, theta: Params, held_out: TaskSource, settings: MetaTraining, device: str
 ) -> float:
     """Mean query loss after adaptation on held-out episodes, the same ones each time."""
-    found = []
+    found, by_batch = [], normalises_by_batch(learner.spec)
     with torch.no_grad():
         for step, _ in enumerate(range(0, settings.judged, BLOCK)):
             episodes = on_device(held_out.draw(BLOCK, seed=settings.seed, step=step), device)
-            fast = learner.adapt(theta, episodes.support)
-            found.append(losses(learner, theta, fast, episodes.query))
+            parts = by_size(episodes) if by_batch else [episodes]
+            subject = learner if len(parts) == 1 else unrecorded(learner)
+            for part in parts:
+                fast = subject.adapt(theta, part.support)
+                found.append(losses(subject, theta, fast, part.query))
     return float(torch.cat(found).double().mean())
 
 

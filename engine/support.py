@@ -36,7 +36,7 @@ def support_of(c: Columns, tasks: Int64, balanced: bool) -> Support:
     weights = np.where(np.arange(seq.shape[1]) < sizes[:, None], 1.0, 0.0)
     y = c.support_y[tasks[:, None], slots]
     if balanced:
-        weights *= _class_weights(y.astype(np.int64), weights, c.adapted_counts[tasks])
+        weights *= class_weights(y.astype(np.int64), weights, c.adapted_counts[tasks])
     weights /= np.maximum(weights.sum(axis=1, keepdims=True), 1e-12)
     return Support(sizes, c.support_x[tasks[:, None], slots], y, weights.astype(np.float32))
 
@@ -107,7 +107,7 @@ def _in_order(seq: Int64, inside: Bool) -> tuple[Int64, Int64]:
     return order, inside.sum(axis=1)
 
 
-def _class_weights(labels: Int64, present: Any, counts: Int64) -> Any:
+def class_weights(labels: Int64, present: Any, counts: Int64) -> Any:
     """What weighs a balanced set back to the class counts: counts of a class over its share of the set."""
     weights = np.zeros(labels.shape)
     for k in range(counts.shape[1]):

@@ -10,11 +10,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 import torch
 
+from engine.episodes import even
+from engine.support import bucket_of, class_weights
 from engine.types import Batch, Bool, EngineError, Episodes, Float32, Float64, Int64
 
 
@@ -38,6 +40,9 @@ class Examples(NamedTuple):
 Side = tuple[Int64, Float32]
 """Indices of examples, and their labels in the episode."""
 
+Cut = tuple[Int64, Int64, Float32]
+"""Indices of support and of query examples, and the weights of the former."""
+
 
 class TaskSource(Protocol):
     """Draws episodes."""
@@ -45,6 +50,22 @@ class TaskSource(Protocol):
     def draw(self, count: int, *, seed: int, step: int) -> Episodes:
         """Draw `count` episodes, each with a query set; the same for the same seed and step."""
         ...
+
+
+@runtime_checkable
+class TellsTasks(Protocol):
+    """A `TaskSource` that tells which task an episode is of: it may draw a task more than once."""
+
+    def tasks(self, count: int, *, seed: int, step: int) -> Int64:
+        """Number the task that each episode of that draw is of."""
+        ...
+
+
+def tasks_drawn(source: TaskSource, count: int, *, seed: int, step: int) -> Int64:
+    """Which task each episode of a draw is of; each is of its own where the source does not tell."""
+    if isinstance(source, TellsTasks):
+        return source.tasks(count, seed=seed, step=step)
+    return step * count + np.arange(count)
 
 
 @dataclass(frozen=True)
@@ -83,8 +104,9 @@ class ClassEpisodes:
         """Draw `count` episodes: support [U, ways * shots], query [U, ways * queries], padded with weight 0."""
         rng = np.random.default_rng((seed, step))
         episodes = [self._episode(self._groups[i], rng) for i in self._order(count, rng)]
+        sides = zip(zip(*episodes, strict=True), self._most, strict=True)
         return Episodes(
-            *(batch_of(self.examples, *zip(*side, strict=True)) for side in zip(*episodes, strict=True))
+            *(batch_of(self.examples, *zip(*side, strict=True), most=most) for side, most in sides)
         )
 
     def tasks(self, count: int, *, seed: int, step: int) -> Int64:
@@ -101,6 +123,13 @@ class ClassEpisodes:
     def _groups(self) -> list[list[Int64]]:
         """Indices of the examples of each class that has enough of them, by task."""
         return _classes_of_tasks(self.examples, more_than=self.shots)
+
+    @cached_property
+    def _most(self) -> tuple[int, int]:
+        """Examples of the largest support set, and of the largest query set."""
+        left = [sorted((len(one) - self.shots for one in group), reverse=True) for group in self._groups]
+        queries = [sum(min(count, self.queries) for count in counts[: self.ways]) for counts in left]
+        return self.shots * min(self.ways, max(map(len, left))), max(queries)
 
     def _episode(self, group: list[Int64], rng: np.random.Generator) -> tuple[Side, Side]:
         """Support and query examples."""
@@ -125,7 +154,8 @@ class TaskEpisodes:
     With `temporal`, an episode is cut at a random moment: the last `shots` labels before it, the next `queries`
     after it. Otherwise both are drawn: `shots` in all, or with `balanced` up to `shots` of each class out of what
     the query set leaves, which is drawn first and takes at most half: a support set that took its share of a rare
-    class first would leave none to be judged on. The two never overlap; tasks with too few examples for both are
+    class first would leave none to be judged on. Its weights are those of a stream's balanced set: they weigh it back
+    to the class counts of what it was drawn from. The two never overlap; tasks with too few examples for both are
     left out.
 
     Raises:
@@ -155,9 +185,10 @@ class TaskEpisodes:
         """Draw `count` episodes of different tasks, as far as there are so many."""
         rng = np.random.default_rng((seed, step))
         tasks = self._tasks
-        cut = self._cut_in_time if self.temporal else self._drawn
-        pairs = [cut(tasks[i], rng) for i in self._order(count, rng)]
-        return Episodes(self._batch([s for s, _ in pairs]), self._batch([q for _, q in pairs]))
+        cut = self._cut_in_time if self.temporal else self._balanced if self.balanced else self._drawn
+        support, query, weights = zip(*(cut(tasks[i], rng) for i in self._order(count, rng)), strict=True)
+        most, most_queries = self._most
+        return Episodes(self._batch(support, most, weights), self._batch(query, most_queries))
 
     def tasks(self, count: int, *, seed: int, step: int) -> Int64:
         """Which task each episode of that draw is of: episodes of one task are not independent of each other."""
@@ -173,19 +204,33 @@ class TaskEpisodes:
         groups = _groups_of(self.examples.task, np.lexsort((self.examples.time_s, self.examples.task)))
         return [group for group in groups if len(group) > self.shots]
 
-    def _cut_in_time(self, task: Int64, rng: np.random.Generator) -> tuple[Int64, Int64]:
-        cut = int(rng.integers(self.shots, len(task)))
-        return task[cut - self.shots : cut], task[cut : cut + self.queries]
-
-    def _drawn(self, task: Int64, rng: np.random.Generator) -> tuple[Int64, Int64]:
-        order = rng.permutation(task)
+    @cached_property
+    def _most(self) -> tuple[int, int]:
+        """Examples of the largest support set, and of the largest query set."""
+        longest = max(map(len, self._tasks))
         if not self.balanced:
-            return order[: self.shots], order[self.shots : self.shots + self.queries]
-        query, rest = np.split(order, [min(self.queries, len(order) // 2)])
-        return rest[_rank_among_equals(self.examples.y[rest]) < self.shots], query
+            return self.shots, min(self.queries, longest - self.shots)
+        counts = [np.unique(self.examples.y[task], return_counts=True)[1] for task in self._tasks]
+        return max(int(np.minimum(one, self.shots).sum()) for one in counts), min(self.queries, longest // 2)
 
-    def _batch(self, index: Sequence[Int64]) -> Batch:
-        return batch_of(self.examples, index, [self.examples.y[i] for i in index])
+    def _cut_in_time(self, task: Int64, rng: np.random.Generator) -> Cut:
+        cut = int(rng.integers(self.shots, len(task)))
+        return task[cut - self.shots : cut], task[cut : cut + self.queries], even(self.shots)
+
+    def _drawn(self, task: Int64, rng: np.random.Generator) -> Cut:
+        order = rng.permutation(task)
+        return order[: self.shots], order[self.shots : self.shots + self.queries], even(self.shots)
+
+    def _balanced(self, task: Int64, rng: np.random.Generator) -> Cut:
+        order = rng.permutation(task)
+        query, rest = np.split(order, [min(self.queries, len(order) // 2)])
+        _, label, counts = np.unique(self.examples.y[rest], return_inverse=True, return_counts=True)
+        chosen = np.flatnonzero(_rank_among_equals(label) < self.shots)
+        weight = class_weights(label[None, chosen], np.ones((1, len(chosen))), counts[None])[0]
+        return rest[chosen], query, weight / weight.sum()
+
+    def _batch(self, index: Sequence[Int64], most: int, weights: Sequence[Float32] | None = None) -> Batch:
+        return batch_of(self.examples, index, [self.examples.y[i] for i in index], weights, most=most)
 
 
 def _check_labels(examples: Examples) -> None:
@@ -196,12 +241,25 @@ def _check_labels(examples: Examples) -> None:
         )
 
 
-def batch_of(examples: Examples, index: Sequence[Int64], labels: Sequence[Float32]) -> Batch:
-    """Examples by index, a list a task, padded to the longest; each weighs 1 / length."""
-    shape = len(index), max(len(i) for i in index)
+def batch_of(
+    examples: Examples,
+    index: Sequence[Int64],
+    labels: Sequence[Float32],
+    weights: Sequence[Float32] | None = None,
+    *,
+    most: int,
+) -> Batch:
+    """Examples by index, a list a task; each weighs 1 / length if not told otherwise.
+
+    All are padded to the bucket of the longest, so that they come in few shapes, but not beyond `most`, the longest
+    list there is: lists that are always as long are never padded.
+    """
+    longest = max(len(i) for i in index)
+    shape = len(index), max(longest, min(bucket_of(longest), most))
     at, (y, weight) = np.zeros(shape, np.int64), np.zeros((2, *shape), np.float32)
-    for u, (i, label) in enumerate(zip(index, labels, strict=True)):
-        at[u, : len(i)], y[u, : len(i)], weight[u, : len(i)] = i, label, 1 / max(len(i), 1)
+    weights = [even(len(i)) for i in index] if weights is None else weights
+    for u, (i, label, weighs) in enumerate(zip(index, labels, weights, strict=True)):
+        at[u, : len(i)], y[u, : len(i)], weight[u, : len(i)] = i, label, weighs
     x = np.where(weight[..., None] > 0, examples.x[at], np.float32(0))
     return Batch(torch.from_numpy(x), torch.from_numpy(y), torch.from_numpy(weight))
 
@@ -233,7 +291,7 @@ def _groups_of(key: Float32 | Int64, order: Int64) -> list[Int64]:
     return np.split(order, np.flatnonzero(np.diff(key[order])) + 1) if len(order) else []
 
 
-def _rank_among_equals(label: Float32) -> Int64:
+def _rank_among_equals(label: Int64) -> Int64:
     """How many equal labels come before each."""
     rank = np.zeros(len(label), np.int64)
     for value in np.unique(label):

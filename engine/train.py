@@ -20,6 +20,9 @@ from torch import Tensor
 from engine.features import Numeric
 from engine.learners.base import Learner
 from engine.outer.base import OuterRule, Report, averaged
+from engine.outer.pooled import Pooled
+from engine.outer.unpadded import Unpadded
+from engine.queries import normalises_by_batch
 from engine.spec import Classification, Regression, TaskSpec
 from engine.types import EngineError, Episodes, Params
 
@@ -64,7 +67,8 @@ class TrainState:
 class FitSettings:
     """How pseudo-gradients become steps of theta.
 
-    `optimizer` names a class of `torch.optim` that takes dense gradients and no closure. `clip` bounds the
+    `optimizer` names a class of `torch.optim` that takes dense gradients and no closure; `betas` (of Adam and its
+    like) and `momentum` (of SGD and RMSprop) are torch's own where not given. `clip` bounds the
     global norm of a pseudo-gradient. The rate rises linearly for `warmup` rounds; then it stays, or falls to
     0 at round `steps`. A round takes `accumulate` batches of episodes and steps along their mean, for batches that
     do not fit in memory at once.
@@ -78,9 +82,13 @@ class FitSettings:
     schedule: Literal["constant", "linear", "cosine"] = "constant"
     steps: int = 0
     accumulate: int = 1
+    betas: tuple[float, float] | None = None
+    momentum: float | None = None
 
     def __post_init__(self) -> None:
-        _accepted(self.optimizer, self.weight_decay)
+        _accepted(self)
+        if not all(0 <= share < 1 for share in (*(self.betas or ()), self.momentum or 0.0)):
+            raise EngineError(f"betas and momentum must be from 0 to below 1, got {self}")
         if not 0 < self.lr < math.inf or not 0 <= self.weight_decay < math.inf:
             raise EngineError(f"lr must be positive and weight_decay not negative, both finite, got {self}")
         if not 1 <= self.clip <= 10:
@@ -138,6 +146,8 @@ def fit(
     params = {name: value.clone() for name, value in state.params.items()}
     theta = {name: params[name] for name in learner.learned}
     optimizer = resumed(settings, theta, state.optimizer)
+    if normalises_by_batch(learner.spec) and not isinstance(rule, Pooled):  # which leaves padding out itself
+        rule = Unpadded(rule)
     rounds: list[Round] = []
     for step, batches in enumerate(batched(episodes, settings.accumulate), state.step):
         found = [rule(learner, params, batch) for batch in batches]
@@ -256,8 +266,9 @@ def descend(
     optimizer.zero_grad()
 
 
-def _accepted(name: str, weight_decay: float) -> type[torch.optim.Optimizer]:
-    """Find the optimizer class of that name, or say why it will not do."""
+def _accepted(settings: FitSettings) -> type[torch.optim.Optimizer]:
+    """Find the optimizer class that is named, or say why it will not do."""
+    name = settings.optimizer
     kind = getattr(torch.optim, name, None)
     if (
         not (isinstance(kind, type) and issubclass(kind, torch.optim.Optimizer))
@@ -269,17 +280,31 @@ def _accepted(name: str, weight_decay: float) -> type[torch.optim.Optimizer]:
         raise EngineError(
             f"optimizer {name!r} cannot follow a dense pseudo-gradient alone; use 'Adam' or 'SGD'"
         )
-    if weight_decay and "weight_decay" not in signature(kind).parameters:
+    takes = signature(kind).parameters
+    if settings.weight_decay and "weight_decay" not in takes:
         raise EngineError(f"optimizer {name!r} has no weight decay; set weight_decay = 0")
+    for option, other in (("betas", "Adam"), ("momentum", "SGD")):
+        if getattr(settings, option) is not None and option not in takes:
+            raise EngineError(f"optimizer {name!r} takes no {option}; leave {option} out, or use {other!r}")
     return kind
+
+
+def _options(settings: FitSettings) -> dict[str, Any]:
+    """What the optimizer is built with: what it takes of the settings that are given."""
+    takes = signature(_accepted(settings)).parameters
+    given = {name: getattr(settings, name) for name in ("lr", "weight_decay", "betas", "momentum")}
+    return {name: value for name, value in given.items() if name in takes and value is not None}
 
 
 def resumed(settings: FitSettings, theta: Params, saved: Params) -> torch.optim.Optimizer:
     """Build an optimizer over theta that goes on from what was saved."""
-    kind: Callable[..., torch.optim.Optimizer] = _accepted(settings.optimizer, settings.weight_decay)
-    decays = "weight_decay" in signature(kind).parameters
-    options: dict[str, Any] = {"weight_decay": settings.weight_decay} if decays else {}
-    optimizer = kind(list(theta.values()), lr=settings.lr, **options)
+    kind: Callable[..., torch.optim.Optimizer] = _accepted(settings)
+    optimizer = kind(list(theta.values()), **_options(settings))
+    if settings.momentum and saved and not any(key.endswith(":momentum_buffer") for key in saved):
+        raise EngineError(
+            f"saved optimizer state is of {settings.optimizer!r} without momentum; take momentum out, or start from "
+            "TrainState(..., optimizer={})"
+        )
     for key, value in saved.items():
         owner, name, field = key.split(":")
         if owner != settings.optimizer or name not in theta:

@@ -178,6 +178,10 @@ class Outer(Section):
     """Adagrad's rate for embeddings and weights of buckets."""
     linear_lr: float = Field(0.05, gt=0)
     """And for weights of numbers."""
+    betas: tuple[float, float] | None = None
+    """Of Adam and its like; torch's own where not given. The paper's Reptile takes [0.0, 0.999]."""
+    momentum: float | None = Field(None, ge=0, lt=1)
+    """Of SGD and RMSprop; torch's own where not given."""
     weight_decay: float = Field(0.0, ge=0)
     clip: float = Field(10.0, ge=1, le=10)
     warmup: int = Field(0, ge=0)

@@ -31,7 +31,7 @@ class Backprop:
 
     With `splits`, a learner that embeds examples embeds those of an episode once, and is trained on so many ways to
     split them into support and query set: embedding is most of the work, so this is as many episodes for little more
-    than the price of one. Of classes alone: a split has as many examples of each, of even weights.
+    than the price of one. Of classes alone: a split has as many examples of each, of the same weight in all.
     """
 
     first_order: bool = True

@@ -47,6 +47,8 @@ class Pooled:
         x = torch.cat([side.x.flatten(0, 1) for side in sides])
         y = torch.cat([side.y.flatten() for side in sides])
         weight = torch.cat([side.weight.flatten() for side in sides])
-        losses = example_losses(learner.spec, meta, learner.shared({**meta, **theta}, x), y)
-        loss = (losses * weight).sum() / weight.sum().clamp(min=1)
+        kept = weight > 0  # what is padded would count in a network that normalises by batch
+        kept = kept | ~kept.any()
+        losses = example_losses(learner.spec, meta, learner.shared({**meta, **theta}, x[kept]), y[kept])
+        loss = (losses * weight[kept]).sum() / weight.sum().clamp(min=1)
         return gradient_of(loss, theta), reported(learner, meta, episodes)

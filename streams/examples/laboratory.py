@@ -11,7 +11,7 @@ from pathlib import Path
 from engine.baselines import class_of
 from engine.checks.models import MODEL_CHECKS, OFFLINE_CHECKS
 from engine.checks.running import run
-from engine.episodic import tasks_of
+from engine.episodic import BLOCK, tasks_of
 from engine.features import Features
 from engine.learners.base import Learner
 from engine.learners.gradient import GradientLearner
@@ -21,7 +21,7 @@ from engine.spec import Classification, TaskSpec
 from engine.task_source import Examples as TaskExamples
 from engine.task_source import TaskSource
 from engine.train import FitSettings
-from engine.types import EngineError, Params
+from engine.types import Batch, EngineError, Params
 from streams import wiring
 from streams.errors import InputError, SettingsError
 from streams.examples.arrays import read_arrays
@@ -110,6 +110,7 @@ class Laboratory:
         self.taught()
         self.judges()
         GradientLearner(replace(self.spec, adapts="head"))  # a baseline
+        _ = self.fit
         if self.serves:
             wiring.fit_settings(self.settings.outer)
         theta = self.learner.init(0)
@@ -120,11 +121,13 @@ class Laboratory:
             self._try("held-out", self.held_out(shots), shots, theta)
 
     def _try(self, part: str, episodes: TaskSource, shots: int, theta: Params) -> None:
-        """Draw one episode, and adapt to it."""
+        """Draw a block of episodes, and adapt to one of the most support examples."""
         seed = self.settings.run.seed
         try:
             tasks_of(episodes, EPISODES, seed)
-            support = episodes.draw(1, seed=seed, step=0).support
+            support = episodes.draw(BLOCK, seed=seed, step=0).support
+            largest = (support.weight > 0).sum(1).argmax()
+            support = Batch(*(column[largest].unsqueeze(0) for column in support))
             self.learner.adapt_differentiably(theta, support, second_order=True)
         except EngineError as error:
             raise SettingsError(

@@ -18,9 +18,9 @@ from engine.fingerprints import theta_fingerprint
 from engine.learners.base import below
 from engine.meta_train import Place, Stretch, begun, meta_train, moved
 from engine.outer.online import Online, Rates
-from engine.task_source import TaskSource
+from engine.task_source import TaskSource, tasks_drawn
 from engine.train import start, with_statistics
-from engine.types import Episodes
+from engine.types import Episodes, Int64
 from streams.errors import CheckpointError, ReptideError, SettingsError, StoreError
 from streams.examples.laboratory import Laboratory
 from streams.stores.base import Checkpoint
@@ -54,6 +54,10 @@ class Watched:
         """Draw as the source does."""
         self.drawn()
         return self.source.draw(count, seed=seed, step=step)
+
+    def tasks(self, count: int, *, seed: int, step: int) -> Int64:
+        """Tell the tasks as the source does."""
+        return tasks_drawn(self.source, count, seed=seed, step=step)
 
 
 class SavedTraining:

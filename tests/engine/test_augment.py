@@ -7,7 +7,8 @@ import pytest
 import torch
 
 from engine.augment import Augmented, FeatureNoise, Mixup, PermutedLabels, RotatedClasses, Shifted, as_images
-from engine.task_source import ClassEpisodes, Examples
+from engine.episodic import tasks_of
+from engine.task_source import ClassEpisodes, Examples, TaskEpisodes
 from engine.types import Batch, EngineError, Episodes
 
 
@@ -88,6 +89,26 @@ def test_augmented_draws_repeat():
     first, again, other = (source.draw(2, seed=0, step=step) for step in (0, 0, 1))
     assert torch.equal(first.query.x, again.query.x)
     assert not torch.equal(first.query.x, other.query.x)
+
+
+def users(count: int = 6, each: int = 8) -> Examples:
+    index = np.arange(count * each)
+    x = np.random.default_rng(0).normal(size=(len(index), 9)).astype(np.float32)
+    return Examples(x, (index % 2).astype(np.float32), index // each, np.zeros(len(index)))
+
+
+def test_augmented_episodes_are_of_the_tasks_that_they_are_made_of():
+    source = TaskEpisodes(users(), 2, 2)
+    noisy = Augmented(source, (FeatureNoise(0.1),))
+    assert tasks_of(noisy, 50, seed=1).tolist() == tasks_of(source, 50, seed=1).tolist()
+    assert len(set(tasks_of(noisy, 50, seed=1))) == 6
+
+
+def test_augmented_episodes_of_a_source_that_does_not_tell_are_each_of_a_task_of_their_own():
+    class Untold:
+        draw = TaskEpisodes(users(), 2, 2).draw
+
+    assert tasks_of(Augmented(Untold(), ()), 60, seed=1).tolist() == list(range(60))
 
 
 def test_rows_that_are_no_square_image_are_refused():

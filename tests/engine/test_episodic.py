@@ -539,6 +539,17 @@ def test_the_trivial_guess_is_the_majority_class_or_the_mean_of_the_support():
     assert mean.predict({}, mean.adapt({}, batch), x)[:, 0, 0].tolist() == [1.0, 4.0]
 
 
+def test_the_trivial_guess_of_a_balanced_support_set_is_of_the_class_counts_that_it_is_weighed_back_to():
+    batch = Batch(
+        torch.zeros(1, 3, WIDTH), torch.tensor([[0.0, 1.0, 2.0]]), torch.tensor([[2 / 3, 1 / 3, 0]])
+    )
+    guess = SupportGuess(spec_of())
+    outputs = guess.predict({}, guess.adapt({}, batch), batch.x)
+    assert outputs[0, 0].softmax(-1).tolist() == pytest.approx([7 / 15, 5 / 15, 3 / 15])
+    mean = SupportGuess(replace(spec_of(), target=Regression(0, 8)))
+    assert mean.predict({}, mean.adapt({}, batch), batch.x)[0, 0, 0] == pytest.approx(1 / 3)
+
+
 def test_a_regression_has_no_nearest_mean_but_that_of_the_support():
     examples = sums()
     names = list(

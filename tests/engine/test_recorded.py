@@ -28,3 +28,16 @@ def test_what_is_recorded_follows_the_values_it_is_given():
     recorded = Recorded(ranked)
     assert recorded(torch.zeros(3)).tolist() == [0, 1, 2]
     assert recorded(torch.full((3,), 5.0)).tolist() == [5, 6, 7]
+
+
+def test_what_is_kept_is_bounded_and_what_was_used_last_stays(monkeypatch):
+    monkeypatch.setattr("engine.recorded.MOST", 3)
+    recorded, made = Recorded(ranked), []
+    record = recorded._record
+    monkeypatch.setattr(recorded, "_record", lambda flat, how: made.append(len(flat[0])) or record(flat, how))
+    for length in (1, 2, 3, 1, 4, 1, 3, 4):
+        assert recorded(torch.zeros(length)).tolist() == list(range(length))
+    assert made == [1, 2, 3, 4]
+    recorded(torch.zeros(2))
+    assert made == [1, 2, 3, 4, 2], "2 was the one used longest ago when 4 came"
+    assert len(recorded._recordings) == 3

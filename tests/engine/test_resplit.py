@@ -54,6 +54,15 @@ def test_each_example_of_a_class_takes_its_turn_in_the_support_set(turn, support
             assert w == 0 or int(x) // 10 == int(y)
 
 
+def test_every_split_keeps_the_weight_of_each_class():
+    support, query = episode()
+    weighed = Episodes(support._replace(weight=torch.tensor([[0.1, 0.6, 0.3]])), query)
+    for turn in range(3):
+        for side, before in zip(resplit(weighed, turn), weighed, strict=True):
+            for k in range(3):
+                torch.testing.assert_close(side.weight[side.y == k].sum(), before.weight[before.y == k].sum())
+
+
 def test_training_in_all_splits_at_once_is_training_on_each():
     learner = PrototypeLearner(SPEC, width=4)
     theta = learner.init(0)

@@ -153,6 +153,17 @@ def test_a_balanced_support_set_leaves_the_queries_the_tasks_own_share_of_a_rare
     assert float(drawn.query.y.mean()) == pytest.approx(0.1, abs=0.01)
 
 
+def test_a_balanced_support_set_weighs_back_to_the_class_counts_of_what_it_was_drawn_from():
+    pool = examples(classes=10, each=6, tasks=4)
+    pool = pool._replace(y=(pool.y == 0).astype(np.float32))  # 6 of the 60 examples of a task are rare
+    support, query = TaskEpisodes(pool, 2, 20, balanced=True).draw(40, seed=0, step=0)
+    assert ((support.weight > 0).sum(1) == 4).all()
+    left = 6 - query.y.sum(1)
+    torch.testing.assert_close((support.weight * support.y).sum(1), left / 40)
+    torch.testing.assert_close(support.weight.sum(1), torch.ones(40))
+    torch.testing.assert_close(query.weight, torch.full((40, 20), 1 / 20))
+
+
 def test_an_episode_of_classes_tells_its_domain_and_is_its_own_task_where_there_is_one():
     source = ClassEpisodes(examples(tasks=3), 2, 1, 2)
     drawn = source.draw(20, seed=1, step=2)
@@ -161,6 +172,39 @@ def test_an_episode_of_classes_tells_its_domain_and_is_its_own_task_where_there_
     alone = ClassEpisodes(examples(), 2, 1, 2)
     numbers = [n for step in range(3) for n in alone.tasks(4, seed=1, step=step)]
     assert len(set(numbers)) == 12
+
+
+def shapes(source, draws: int = 60, count: int = 2) -> tuple[set[int], set[int]]:
+    """Lengths of support and of query sets over many draws."""
+    drawn = [source.draw(count, seed=0, step=step) for step in range(draws)]
+    return {one.support.y.shape[1] for one in drawn}, {one.query.y.shape[1] for one in drawn}
+
+
+def uneven() -> Examples:
+    """Tasks of 12 to 51 examples, of which one in four is of class 1 and so few others of class 2."""
+    task = np.repeat(np.arange(40), np.arange(12, 52))
+    index = np.arange(len(task))
+    y = np.where(index % 4 == 0, 1, np.where(index % 11 == 0, 2, 0))
+    return Examples(index[:, None].astype(np.float32), y.astype(np.float32), task, index.astype(np.float64))
+
+
+@pytest.mark.parametrize("count", [1, 4])
+def test_ragged_sets_come_in_few_lengths(count):
+    support, query = shapes(TaskEpisodes(uneven(), 9, 40, balanced=True), count=count)
+    assert support <= {8, 16, 22}
+    assert query <= {8, 16, 25}
+    support, query = shapes(TaskEpisodes(uneven(), 9, 40, temporal=True), count=count)
+    assert support == {9}
+    assert query <= {8, 16, 32, 40}
+    support, query = shapes(ClassEpisodes(uneven(), 3, 1, 40), count=count)
+    assert support == {3}
+    assert query <= {8, 16, 32, 48}
+
+
+def test_sets_that_are_all_as_long_are_not_padded():
+    assert shapes(ClassEpisodes(examples(), 3, 2, 15)) == ({6}, {15})
+    assert shapes(TaskEpisodes(examples(tasks=3), 5, 11)) == ({5}, {11})
+    assert shapes(TaskEpisodes(examples(classes=3, each=40, tasks=3), 3, 11, balanced=True)) == ({9}, {11})
 
 
 @pytest.mark.parametrize("source", [ClassEpisodes, TaskEpisodes])

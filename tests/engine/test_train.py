@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -81,9 +82,18 @@ def assert_equal(a: TrainState, b: TrainState) -> None:
         assert all(torch.equal(ours[name], theirs[name]) for name in ours)
 
 
-@pytest.mark.parametrize("optimizer", [*OPTIMIZERS, "Rprop", "SGD"])
-def test_training_resumed_from_a_checkpoint_continues_bit_for_bit(optimizer: str) -> None:
-    how = FitSettings(optimizer, lr=0.02, warmup=3, schedule="cosine", steps=12)
+@pytest.mark.parametrize(
+    ("optimizer", "options"),
+    [
+        *((name, {}) for name in [*OPTIMIZERS, "Rprop", "SGD"]),
+        *((name, {"momentum": 0.9}) for name in ("SGD", "RMSprop")),
+        *((name, {"betas": (0.0, 0.99)}) for name in ("Adam", "AdamW", "NAdam")),
+    ],
+)
+def test_training_resumed_from_a_checkpoint_continues_bit_for_bit(
+    optimizer: str, options: dict[str, Any]
+) -> None:
+    how = FitSettings(optimizer, lr=0.02, warmup=3, schedule="cosine", steps=12, **options)
     whole, _ = fit(LEARNER, Backprop(), drawn(0, 9), start(LEARNER, 0), how)
     half, _ = fit(LEARNER, Backprop(), drawn(0, 4), start(LEARNER, 0), how)
     resumed, _ = fit(LEARNER, Backprop(), drawn(half.step, 9), half, how)
@@ -158,6 +168,31 @@ def test_weight_decay_reaches_the_optimizer() -> None:
         torch.testing.assert_close(state.params[name], begun.params[name] * 0.95)
 
 
+def test_momentum_is_that_of_the_formula() -> None:
+    how = FitSettings("SGD", lr=0.1, momentum=0.5)
+    begun = start(LEARNER, 0)
+    state, _ = fit(LEARNER, Fixed(constant(0.1), constant(0.1)), drawn(0, 2), begun, how)
+    for name in LEARNER.learned:
+        gone = begun.params[name] - state.params[name]
+        torch.testing.assert_close(gone, torch.full_like(gone, 0.1 * (0.1 + 0.15)), atol=1e-6, rtol=1e-5)
+
+
+def test_adam_without_its_first_beta_forgets_the_gradient_before() -> None:
+    begun, how = start(LEARNER, 0), FitSettings(lr=0.1, betas=(0.0, 0.5))
+    state, _ = fit(LEARNER, Fixed(constant(0.1)), drawn(0, 1), begun, how)
+    turned, _ = fit(LEARNER, Fixed(constant(-0.1)), drawn(1, 2), state, how)
+    for (
+        name
+    ) in LEARNER.learned:  # both gradients are as long, so each step is one of the rate, there and back
+        torch.testing.assert_close(turned.params[name], begun.params[name], atol=1e-5, rtol=1e-4)
+
+
+def test_momentum_is_not_begun_in_the_middle() -> None:
+    state, _ = fit(LEARNER, Backprop(), drawn(0, 1), start(LEARNER, 0), FitSettings("RMSprop"))
+    with pytest.raises(EngineError, match="without momentum"):
+        fit(LEARNER, Backprop(), drawn(1, 2), state, FitSettings("RMSprop", momentum=0.9))
+
+
 def test_the_rate_of_a_round_is_the_one_scheduled() -> None:
     begun = start(LEARNER, 0)
     gradient = {"1.0.bias": torch.full_like(begun.params["1.0.bias"], 1 / 8)}  # of norm 1
@@ -194,6 +229,12 @@ def test_a_constant_schedule_stays() -> None:
         ({"optimizer": "LBFGS"}, "LBFGS"),
         ({"optimizer": "SparseAdam"}, "SparseAdam"),
         ({"optimizer": "Rprop", "weight_decay": 0.1}, "weight_decay = 0"),
+        ({"optimizer": "SGD", "betas": (0.0, 0.999)}, "'SGD' takes no betas; leave betas out, or use 'Adam'"),
+        ({"momentum": 0.9}, "'Adam' takes no momentum; leave momentum out, or use 'SGD'"),
+        ({"momentum": 0.0}, "'Adam' takes no momentum"),
+        ({"betas": (0.0, 1.0)}, "below 1"),
+        ({"betas": (math.nan, 0.9)}, "below 1"),
+        ({"optimizer": "SGD", "momentum": -0.1}, "from 0"),
         ({"clip": 0.5}, "from 1 to 10"),
         ({"clip": 11}, "from 1 to 10"),
         ({"clip": math.nan}, "from 1 to 10"),

@@ -290,6 +290,7 @@ def test_images_without_pillow_name_what_to_install(tmp_path, monkeypatch):
         (TABLE.format(path="own.csv", episodes="ways = 2"), "leave [target] out"),
         (TABLE.format(path="own.csv", episodes="temporal = true").replace('time = "at"', ""), "no times"),
         (TABLE.format(path="own.csv", episodes="held_out = 0.6\nvalidation = 0.4"), "nothing to train on"),
+        (TABLE.format(path="own.csv", episodes="") + "[outer]\nmomentum = 0.9", "'Adam' takes no momentum"),
     ],
 )
 def test_settings_that_do_not_go_together_are_refused(tmp_path, text, said):
@@ -345,6 +346,14 @@ def test_more_shots_than_a_task_has_room_for_are_refused_before_training(tmp_pat
     text = text.replace("[2, 20]", "[2]").replace("shots = 2\n", "shots = 20\n")
     said = refusal(tmp_path, 'learner = "matching"\n' + text)
     assert "with 20 shots: a support set of 20 examples does not fit" in said
+
+
+def test_the_largest_of_uneven_support_sets_is_tried_before_training(tmp_path):
+    users = pl.concat([visits(users=20), visits(users=1, each=60).with_columns(user=pl.lit("busy"))])
+    users.write_parquet(tmp_path / "own.parquet")
+    text = TABLE.format(path="own.parquet", episodes="balanced = true").replace("shots = 2", "shots = 5")
+    said = refusal(tmp_path, 'learner = "matching"\n' + text + "[memory]\nsupport = 8\n")
+    assert "with 5 shots: a support set of 10 examples does not fit" in said
 
 
 def test_a_number_has_no_classes_to_balance(tmp_path):

@@ -18,13 +18,14 @@ import torch
 from safetensors.torch import load_file
 
 from engine.baselines import baselines
+from engine.episodic import tasks_of
 from engine.meta_train import Place, Stretch
 from engine.types import EngineError, Params
 from streams.errors import CheckpointError, ReptideError, SettingsError, StoreError
 from streams.examples.commands import evaluate, meta_train
 from streams.examples.judging import judge
 from streams.examples.laboratory import Laboratory, laboratory
-from streams.examples.training import SavedTraining, train
+from streams.examples.training import SavedTraining, Watched, train
 from streams.settings import load_settings
 from streams.stores.checkpoints import DirectoryMeta
 from streams.wiring import embedded
@@ -389,3 +390,14 @@ def test_offline_training_forgets_what_a_killed_one_left(shop):
     (state / "meta-train" / "episodes.jsonl").write_text("{}\n", encoding="utf-8")
     meta_train(shop)
     assert equal(dict(DirectoryMeta(state / "theta").load(1).params), clean)
+
+
+def test_episodes_that_are_watched_are_of_the_tasks_that_they_were(tmp_path):
+    np.savez(tmp_path / "own.npz", x=np.zeros((24, 1)), y=np.arange(24) % 2, task=np.arange(24) // 4)
+    (tmp_path / "own.toml").write_text(
+        '[examples]\npath = "own.npz"\n[target]\nclasses = [0, 1]\n[episodes]\nshots = 2\nvalidation = 0.0\n'
+    )
+    source = laboratory(load_settings(tmp_path / "own.toml", {})).taught()
+    watched = Watched(source, lambda: None)
+    assert tasks_of(watched, 40, seed=0).tolist() == tasks_of(source, 40, seed=0).tolist()
+    assert len(set(tasks_of(watched, 40, seed=0))) == 4

@@ -6,8 +6,10 @@ from pathlib import Path
 
 import pytest
 
+from engine.types import EngineError
 from streams.errors import SettingsError
 from streams.settings import Settings, load_settings
+from streams.wiring import fit_settings
 
 SMALLEST = """
 [input]
@@ -110,6 +112,15 @@ def test_settings_cannot_be_changed_afterwards(config):
     settings = load_settings(config, {})
     with pytest.raises(ValueError, match="frozen"):
         settings.inner.lr = 1.0  # type: ignore[misc]
+
+
+def test_the_optimizers_own_options_reach_the_outer_loop(config):
+    adam = load_settings(config, {}, ["outer.betas=[0.0, 0.999]"])
+    sgd = load_settings(config, {}, ["outer.optimizer=SGD", "outer.momentum=0.9"])
+    assert fit_settings(adam.outer).betas == (0.0, 0.999)
+    assert fit_settings(sgd.outer).momentum == 0.9
+    with pytest.raises(EngineError, match="'SGD' takes no betas; leave betas out, or use 'Adam'"):
+        fit_settings(load_settings(config, {}, ["outer.optimizer=SGD", "outer.betas=[0.0, 0.999]"]).outer)
 
 
 def test_settings_survive_being_shown(config):

@@ -132,9 +132,16 @@ def test_a_trainer_started_anew_before_every_round_goes_on_bit_for_bit(lines, wh
     assert same(DirectoryMeta(tmp_path), whole)
 
 
-@pytest.mark.parametrize("optimizer", ["SGD", "Adam", "AdamW", "RMSprop", "NAdam"])
-def test_going_on_from_a_checkpoint_is_going_on_in_memory_bit_for_bit(lines, optimizer, tmp_path):
-    fit = FitSettings(optimizer, lr=0.1, warmup=2, schedule="cosine", steps=9)
+@pytest.mark.parametrize(
+    ("optimizer", "options"),
+    [
+        *((name, {}) for name in ("SGD", "Adam", "AdamW", "RMSprop", "NAdam")),
+        ("SGD", {"momentum": 0.9}),
+        ("Adam", {"betas": (0.0, 0.999)}),
+    ],
+)
+def test_going_on_from_a_checkpoint_is_going_on_in_memory_bit_for_bit(lines, optimizer, options, tmp_path):
+    fit = FitSettings(optimizer, lr=0.1, warmup=2, schedule="cosine", steps=9, **options)
     stopped = rounds(lines, DirectoryMeta(tmp_path))
     trainer = replace(stopped.trainer, fit=fit)
     stopped = replace(stopped, trainer=trainer)
