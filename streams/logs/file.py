@@ -126,6 +126,11 @@ class FileLog:
         """Offset after the last record."""
         return len(self._order)
 
+    def order(self) -> Int64:
+        """[E] what each offset is: `r` the observation of row r, counted from 0, `~r` its label."""
+        kinds, rows = np.divmod(self._order, self._rows)
+        return np.where(kinds == Kind.OBSERVATION, rows, ~rows)
+
     def origin(self, record: Record) -> str:
         """File and line (or row) of a record."""
         return f"{self._path}, {self._table.unit} {record.line}"
