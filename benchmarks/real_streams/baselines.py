@@ -13,9 +13,11 @@ import numpy as np
 
 from benchmarks.real_streams.judge import Predicted, scored
 from benchmarks.real_streams.prepared import Prepared
-from engine.linear_model import RATES, LinearModel
+from engine.linear_model import LinearModel, Steps
 from engine.task_rates import STRENGTHS, WEIGHTS, TaskRates
 from engine.types import Float32, Int64
+
+GRID = tuple(Steps(rate, keep) for keep in (1.0, 0.99) for rate in (0.05, 0.1, 0.25, 0.6, 1.5))
 
 Variants = Iterator[tuple[str, Float32]]
 """Each of a grid by name, with its predictions [L, C]."""
@@ -70,9 +72,9 @@ def linear_task(stream: Prepared) -> Variants:
 
 
 def _linear(stream: Prepared, *, knows_task: bool) -> Variants:
-    judged = LinearModel(stream.columns, stream.target, RATES, knows_task=knows_task).follow(stream.events)
-    for g, rate in enumerate(RATES):
-        yield f"rate {rate:g}", judged.prediction[:, g]
+    judged = LinearModel(stream.columns, stream.target, GRID, knows_task=knows_task).follow(stream.events)
+    for g, steps in enumerate(GRID):
+        yield f"rate {steps.rate:g}, keep {steps.keep:g}", judged.prediction[:, g]
 
 
 CHEAP = {"base_rate": base_rate, "last_label": last_label, "linear": linear, "linear_task": linear_task}
