@@ -28,7 +28,7 @@ def main() -> None:
     began = perf_counter()
 
     def progress(text: str) -> None:
-        said.print(f"{perf_counter() - began:7.0f} s  {text}", markup=False)
+        said.print(f"{perf_counter() - began:7.0f} s  {text}", markup=False, soft_wrap=True)
 
     rows = QUICK_ROWS if options.quick else None
     choices = Choices(BASELINES[options.baselines], rows, quick=options.quick)

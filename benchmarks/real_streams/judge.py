@@ -55,19 +55,17 @@ def figures(said: Predicted, y: Float64, target: Classification | Regression) ->
     if isinstance(target, Regression):
         return {"rmse": mean**0.5, "mae": float(np.abs(said.prediction[:, 0] - y).mean())}
     found = {"log_loss": mean, "accuracy": float((said.prediction.argmax(1) == y).mean())}
-    if target.outputs == 2:
+    if target.outputs == 2 and len(np.unique(y)) == 2:
         found["auc"] = auc(y, said.prediction[:, 1])
         found["average_precision"] = average_precision(y, said.prediction[:, 1])
     return found
 
 
 def auc(y: Float64, score: Any) -> float:
-    """Area under the curve by ranks; ties share their mean rank. NaN where a class is missing."""
+    """Area under the curve by ranks, of labels of both classes; ties share their mean rank."""
     _, inverse, counts = np.unique(score, return_inverse=True, return_counts=True)
     rank = (np.cumsum(counts) - (counts - 1) / 2)[inverse]
     positives, negatives = float((y == 1).sum()), float((y == 0).sum())
-    if not positives or not negatives:
-        return float("nan")
     return float((rank[y == 1].sum() - positives * (positives + 1) / 2) / (positives * negatives))
 
 
@@ -77,7 +75,7 @@ def average_precision(y: Float64, score: Any) -> float:
     hits = np.cumsum(y[order] == 1)
     last = np.append(np.flatnonzero(np.diff(score[order])), len(y) - 1)
     precision = hits[last] / (last + 1)
-    return float((np.diff(hits[last], prepend=0) * precision).sum() / max(hits[-1], 1))
+    return float((np.diff(hits[last], prepend=0) * precision).sum() / hits[-1])
 
 
 def clusters(task: Int64) -> Int64:

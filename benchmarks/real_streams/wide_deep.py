@@ -33,6 +33,7 @@ def wide_deep_task(stream: Prepared) -> Variants:
     numbers, ids, buckets = _inputs(stream)
     for rate in SPARSE_RATES[:1] if stream.source.heavy else SPARSE_RATES:
         torch.manual_seed(0)
+        torch.sparse.check_sparse_tensor_invariants.disable()  # said once, or torch warns at every gradient
         model = WideAndDeep(numbers.shape[1], ids.shape[1], buckets, stream.target.outputs)
         yield f"rate {rate:g}, batches of {batch}", _online(stream, model, numbers, ids, rate, batch)
 
@@ -76,7 +77,7 @@ def _inputs(stream: Prepared) -> tuple[Tensor, Tensor, int]:
             numbers += [_standardised(part[:, 0], observed), np.isnan(part[:, 0]).astype(np.float32)]
         else:
             numbers += list(part.T)
-    dense = np.stack(numbers, 1) if numbers else np.zeros((len(stream.events.x), 0), np.float32)
+    dense = np.stack(numbers, 1) if numbers else np.zeros((len(stream.events.x), 1), np.float32)
     return torch.from_numpy(dense), torch.from_numpy(np.stack(ids, 1)), buckets
 
 

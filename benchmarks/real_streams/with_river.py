@@ -61,18 +61,18 @@ def _linear(stream: Prepared, rate: float, names: list[str]) -> Any:
 
 
 def _rows(stream: Prepared) -> Iterator[Fields]:
-    """What river reads of each row: numbers, a missing one 0; cyclic pairs; text for categories and task."""
-    table = stream.fields
-    for row, task in zip(table.iter_rows(named=True), stream.events.task.tolist(), strict=True):
-        yield {**_fields(stream, row), "task id": f"t{task}"}
+    """What river reads of each row: numbers, a missing one 0; cyclic pairs; whole numbers for categories and task."""
+    known = {column.name: dict[Any, int]() for column in stream.columns.columns}
+    for row, task in zip(stream.fields.iter_rows(named=True), stream.events.task.tolist(), strict=True):
+        yield {**_fields(stream, row, known), "task id": task}
 
 
-def _fields(stream: Prepared, row: Mapping[str, Any]) -> Fields:
+def _fields(stream: Prepared, row: Mapping[str, Any], known: Mapping[str, dict[Any, int]]) -> Fields:
     fields: Fields = {}
     for column in stream.columns.columns:
         value = row[column.name]
         if isinstance(column, Category):
-            fields[column.name] = str(value)
+            fields[column.name] = known[column.name].setdefault(value, len(known[column.name]))
         elif isinstance(column, Cyclic):
             turn = 2 * np.pi * value / column.period
             fields[f"{column.name} {column.period:g} sin"] = float(np.sin(turn))
