@@ -66,11 +66,13 @@ class FileLog:
         if not len(events):
             return []
         kinds, rows = np.divmod(events, self._rows)
+        needed, place = np.unique(
+            rows, return_inverse=True
+        )  # an observation and its label are often neighbours
+        read = self._table.read(needed.tolist())
         records = [
-            self._record(offset, KINDS[kind], row)
-            for offset, (kind, row) in enumerate(
-                zip(kinds.tolist(), self._table.read(rows.tolist()), strict=True), position
-            )
+            self._record(offset, KINDS[kind], read[at])
+            for offset, (kind, at) in enumerate(zip(kinds.tolist(), place.tolist(), strict=True), position)
         ]
         self._position += len(records)
         return [Polled(0, (self._incarnation,), position, records)]
