@@ -9,11 +9,14 @@ run refuses is left out, except that its time is not looked at.
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import numpy as np
 
+from engine.features import Category, Features
 from engine.linear_model import LinearModel, Stream, grown, rules_of
 from engine.spec import Classification, Regression, TaskSpec
 from engine.task_rates import STRENGTHS, WEIGHTS, TaskRates
@@ -28,7 +31,11 @@ EVENTS_AT_ONCE = 65_536
 REMEMBERED = 65_536
 """How many labelled observations are known again, so that a label which comes twice is learned from once."""
 
+FEWEST_BUCKETS = 2**15
+"""Of a category: with fewer, values would share weights, and the mirror would flatter us."""
+
 IDENTITY = (str, int)
+OBSERVATION = int(Kind.OBSERVATION)  # comparing with a member of an enumeration costs as much as the rest
 
 Model = LinearModel | TaskRates
 
@@ -65,20 +72,20 @@ class _Replay:
     """The log, replayed once from its start; S observations wait for their label, each in a place of its own."""
 
     def __init__(self, spec: TaskSpec) -> None:
-        self._spec = spec
+        self._features = _roomy(spec.features)
         self._label = readable_label(spec.target)
         last = WEIGHTS if isinstance(spec.target, Classification) else (1.0,)
         self._models: tuple[Model, ...] = (
             TaskRates(spec.target, STRENGTHS),
             TaskRates(spec.target, last, last=True),
-            LinearModel(spec.features, spec.target),
+            LinearModel(self._features, spec.target),
         )
-        self._x = np.zeros((0, spec.features.width), np.float32)
+        self._x = np.zeros((0, self._features.width), np.float32)
         self._task = np.zeros(0, np.int64)
         self._places = 0
         self._free: list[int] = []
         self._waiting: dict[tuple[Any, Any], int] = {}
-        self._labelled: dict[tuple[Any, Any], None] = {}
+        self._labelled: OrderedDict[tuple[Any, Any], None] = OrderedDict()
         self._tasks: dict[Any, int] = {}
 
     def parts(self, log: ReplayLog, end: int) -> Iterator[_Labels]:
@@ -94,31 +101,33 @@ class _Replay:
         is_label = order < 0
         self._free += (~order[is_label]).tolist()
         while len(self._labelled) > REMEMBERED:
-            del self._labelled[next(iter(self._labelled))]
+            self._labelled.popitem(last=False)
         return _Labels(np.array(labels, np.int64), y[is_label], said)
 
     def _joined(self, records: Sequence[Record]) -> tuple[Int64, Float64, list[int]]:
         """The events that count as `Stream.order` and `Stream.y`, and the offsets of the labels among them."""
         order, y, labels, kept = list[int](), list[float](), list[int](), list[int]()
-        observed = [record for record in records if record.kind == Kind.OBSERVATION and record.fields]
-        encoded = self._spec.features.encode([record.fields or {} for record in observed])
-        n = -1
+        waiting, labelled, n = self._waiting, self._labelled, -1
+        observed = [record for record in records if record.kind == OBSERVATION and record.fields]
+        encoded = self._features.encode([record.fields or {} for record in observed])
         for record in records:
-            is_observation = record.kind == Kind.OBSERVATION and bool(record.fields)
+            event, is_observation = (
+                (record.task, record.id),
+                record.kind == OBSERVATION and bool(record.fields),
+            )
             n += is_observation
             if not isinstance(record.task, IDENTITY) or not isinstance(record.id, IDENTITY):
                 continue
-            event = (record.task, record.id)
             if is_observation:
-                if n not in encoded.faults and event not in self._waiting and event not in self._labelled:
+                if n not in encoded.faults and event not in waiting and event not in labelled:
                     order.append(self._placed(event))
                     y.append(0.0)
                     kept.append(n)
-            elif event in self._waiting and (label := self._label(record.label)) is not None:
-                order.append(~self._waiting.pop(event))
+            elif event in waiting and (label := self._label(record.label)) is not None:
+                order.append(~waiting.pop(event))
                 y.append(label)
                 labels.append(record.offset)
-                self._labelled[event] = None
+                labelled[event] = None
         self._keep(np.array(order, np.int64), encoded.x[kept], [observed[n].task for n in kept])
         return np.array(order, np.int64), np.array(y, np.float64), labels
 
@@ -136,6 +145,18 @@ class _Replay:
         places = order[order >= 0]
         self._x[places] = x
         self._task[places] = [self._tasks.setdefault(task, len(self._tasks)) for task in tasks]
+
+
+def _roomy(features: Features) -> Features:
+    """The same columns, with room for categories of many values."""
+    return Features(
+        tuple(
+            replace(column, buckets=max(column.buckets, FEWEST_BUCKETS))
+            if isinstance(column, Category)
+            else column
+            for column in features.columns
+        )
+    )
 
 
 def _led(model: Model, stream: Stream) -> Float32:

@@ -81,7 +81,7 @@ class FileLog:
         values, c = row.values, self._columns
         if row.fault is not None:
             return Record(offset, kind, None, None, None, line=row.line, raw=row.raw, fault=row.fault)
-        task = joined_task([values.get(name) for name in c.task])
+        task = values.get(c.task[0]) if len(c.task) == 1 else joined_task([values.get(n) for n in c.task])
         identity = row.number if c.id is None else values.get(c.id)
         if kind == Kind.OBSERVATION or c.label is None:
             return Record(offset, kind, task, identity, values.get(c.time), None, values, row.line, row.raw)
