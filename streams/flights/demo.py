@@ -1,9 +1,9 @@
 """`reptide demo`: stream a year of flights, beside it every baseline, and say what adaptation bought.
 
-Three passes over the same events with the same label delays: ours; the same engine trained by pooled
-descent, whose theta and adapted model are the baselines `pooled` and `pooled_finetuned`; and river. What
-`streams.mirror` shows beside every run is here too. The baseline passes run in a process of their own. Everything was chosen on January to March; only labels
-from April on are counted.
+Three passes over the same events with the same label delays: ours; the same engine trained by pooled descent, whose
+theta and adapted model are the baselines `pooled` and `pooled_finetuned`; and river. What `streams.mirror` shows
+beside every run is here too. The baseline passes run in a process of their own. Everything was chosen on January to
+March; only labels from April on are counted.
 """
 
 from __future__ import annotations
