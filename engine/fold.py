@@ -156,7 +156,7 @@ class _Work:
         self.x = np.zeros((len(events), engine.spec.width), np.float32)
         self.x[:, : events.x.shape[1]] = events.x
         columns = (self.x if name == "x" else getattr(events, name) for name in scan.Events._fields)
-        self.scanned = scan.Events(*columns)
+        self.scanned = scan.Events(*map(np.ascontiguousarray, columns))
         fresh = self._fresh()
         index = np.flatnonzero(fresh)
         self.order = index[np.argsort(events.row[index], kind="stable")]

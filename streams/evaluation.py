@@ -19,7 +19,7 @@ from engine.evaluate import Prequential, TaskScores
 from engine.report import ReportDict
 from engine.spec import Classification, Regression
 from engine.tallies import ScoredLabels
-from engine.types import PREDICTORS, SERVED, THETA, Float32, Float64, Int64, Outcome
+from engine.types import PREDICTORS, SERVED, THETA, Bool, Float32, Float64, Int64, Outcome
 from streams.logs.output import OutputLog
 
 LINES_AT_ONCE = 16_384
@@ -146,7 +146,7 @@ def evaluate(
     sums: dict[str, list[float]] = {}
     for part in scores:
         shared = np.flatnonzero(
-            np.all([np.isin(part.offset, extra.offset) for extra in extras] or [part.offset >= 0], axis=0)
+            np.all([_among(part.offset, extra.offset) for extra in extras] or [part.offset >= 0], axis=0)
         )
         places = [np.searchsorted(extra.offset, part.offset[shared]) for extra in extras]
         labels = part.labels
@@ -163,6 +163,14 @@ def evaluate(
         )
         _add_task_sums(sums, part, shared)
     return evaluation.report(_task_scores(sums)).as_dict()
+
+
+def _among(offset: Int64, ordered: Int64) -> Bool:
+    """Whether each offset is one of others, which are sorted."""
+    if not len(ordered):
+        return np.zeros(len(offset), np.bool_)
+    nearest = np.minimum(np.searchsorted(ordered, offset), len(ordered) - 1)
+    return np.equal(ordered[nearest], offset)
 
 
 def _beside(own: Any, others: list[Any]) -> Any:

@@ -11,8 +11,10 @@ from engine.report import ReportDict
 from streams.evaluation import evaluate, lines_once, outcome_counts, scores_of
 from streams.host import described_machine
 from streams.logs.output import OutputFile, OutputLog
+from streams.mirror import mirrored
 from streams.report import write_report
 from streams.report.contents import Drift, Rejection, Run, RunReport
+from streams.report.phrases import mirror
 from streams.run import Progress
 from streams.settings import Settings, required
 from streams.wire import Tally, tally
@@ -79,7 +81,8 @@ def rejections(log: OutputLog) -> list[Rejection]:
 def summarise(settings: Settings, program: Embedded, totals: Progress) -> str:
     """Write the page of everything streamed so far; returns the result in words, with the page's path."""
     spec = program.engine.spec
-    evaluation = evaluate(spec.target, scores_of(program.outputs["scores"], spec.target))
+    beside = mirrored(program.log, spec)
+    evaluation = evaluate(spec.target, scores_of(program.outputs["scores"], spec.target), (beside,))
     run = Run(
         source=str(required(settings.input, "input").path),
         events=totals.events,
@@ -94,11 +97,11 @@ def summarise(settings: Settings, program: Embedded, totals: Progress) -> str:
 
 
 def verdict(evaluation: ReportDict) -> str:
-    """What adaptation bought, in a sentence."""
+    """What adaptation bought, and whether something simple would have done."""
     if not evaluation["labels"]:
         return "no label has met its observation yet, so there is nothing to report"
     theta, served = (evaluation["predictors"][name]["loss"] or 0.0 for name in ("theta", "served"))
     return (
         f"{evaluation['labels']:,} labels scored: loss {served:.4f} as served, {theta:.4f} under theta alone, "
-        f"lift {theta - served:+.4f}"
-    )
+        f"lift {theta - served:+.4f}. {mirror(evaluation)}"
+    ).rstrip()

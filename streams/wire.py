@@ -81,7 +81,7 @@ class _Event(NamedTuple):
 
 
 class _Refusal(Exception):
-    """Stays in this module: `_checked` turns it into `Rejected`."""
+    """Stays in this module: `_checked` turns it into `Rejected`, and `readable_label` into None."""
 
     def __init__(self, reason: str, detail: str) -> None:
         self.reason = reason
@@ -221,6 +221,20 @@ def _number(value: Any) -> float | None:
         return None if isinstance(value, str) and "_" in value else float(value)
     except (ValueError, OverflowError):
         return None
+
+
+def readable_label(target: Classification | Regression) -> Callable[[Any], float | None]:
+    """Build what turns a raw label into the engine's `y`; None for one that would be refused."""
+    read = _label_reader(target)
+
+    def readable(label: Any) -> float | None:
+        """The label, or None."""
+        try:
+            return read(label)
+        except _Refusal:
+            return None
+
+    return readable
 
 
 def _label_reader(target: Classification | Regression) -> Callable[[Any], float]:

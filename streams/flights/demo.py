@@ -1,9 +1,9 @@
 """`reptide demo`: stream a year of flights, beside it every baseline, and say what adaptation bought.
 
-Three passes over the same events with the same label delays: ours; the same engine trained by pooled
-descent, whose theta and adapted model are the baselines `pooled` and `pooled_finetuned`; and river. The
-two baseline passes run in a process of their own. Everything was chosen on January to March; only labels
-from April on are counted.
+Three passes over the same events with the same label delays: ours; the same engine trained by pooled descent, whose
+theta and adapted model are the baselines `pooled` and `pooled_finetuned`; and river. What `streams.mirror` shows
+beside every run is here too. The baseline passes run in a process of their own. Everything was chosen on January to
+March; only labels from April on are counted.
 """
 
 from __future__ import annotations
@@ -30,10 +30,11 @@ from streams.evaluation import Extra, binary_extra, evaluate, extra_of, scores_o
 from streams.flights.baselines import Predicted, river_logistic, running_base_rate
 from streams.flights.table import write_flights
 from streams.host import described_machine
+from streams.mirror import mirrored
 from streams.progress import progress_bar
 from streams.report import write_report
 from streams.report.contents import Period, Run
-from streams.report.phrases import METRICS, difference, interval, number, signed, standing
+from streams.report.phrases import METRICS, MIRROR, difference, interval, mirror, number, signed, standing
 from streams.run import Progress, run
 from streams.settings import Settings, load_settings
 from streams.summary import run_report
@@ -61,7 +62,7 @@ DESCRIPTIONS = {
     "base_rate": "the share of late flights so far",
     "river_logistic": "river's logistic regression with a running scaler, on the same features",
 }
-REPORTED = ("served", "theta", "pooled", "pooled_finetuned", "base_rate", "river_logistic")
+REPORTED = ("served", "theta", "pooled", "pooled_finetuned", "base_rate", "river_logistic", *MIRROR)
 COMPARED: tuple[Literal["log_loss", "auc"], ...] = ("log_loss", "auc")
 BESIDE = {1: "better than", 0: "a tie with", -1: "worse than", None: "beside"}
 """How what was served stands beside theta; None where there are too few days for an interval."""
@@ -132,7 +133,10 @@ def run_baselines(out: Path) -> tuple[tuple[Extra, ...], float]:
     base = _extra("base_rate", running_base_rate(input_log(settings, task_spec(settings), None)), offset, y)
     numbers = [feature.name for feature in settings.features if feature.encoder == "numeric"]
     river = river_logistic(input_log(settings, task_spec(settings), None), numbers, **RIVER)
-    return (pooled, base, _extra("river_logistic", river, offset, y)), perf_counter() - began
+    log = input_log(settings, task_spec(settings), None)
+    log.seek(log.end())
+    beside = mirrored(log, task_spec(settings))
+    return (pooled, base, _extra("river_logistic", river, offset, y), beside), perf_counter() - began
 
 
 def _extra(name: str, predicted: Predicted, offset: Int64, y: Float32) -> Extra:
@@ -218,6 +222,6 @@ def outcome(evaluation: ReportDict, report: Path) -> str:
     beside = BESIDE[standing(gap) if gap else None]
     return (
         f"A model of its own for every airport predicts late flights at a log loss of {served}, {beside} the "
-        f"{theta} of the shared model alone: open {report} to see where, then stream a table of your own with "
-        "`reptide run` (the README says how)."
+        f"{theta} of the shared model alone. {mirror(evaluation)} Open {report} to see where, then stream a "
+        "table of your own with `reptide run` (the README says how)."
     )

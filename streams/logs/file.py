@@ -66,11 +66,13 @@ class FileLog:
         if not len(events):
             return []
         kinds, rows = np.divmod(events, self._rows)
+        needed, place = np.unique(
+            rows, return_inverse=True
+        )  # an observation and its label are often neighbours
+        read = self._table.read(needed.tolist())
         records = [
-            self._record(offset, KINDS[kind], row)
-            for offset, (kind, row) in enumerate(
-                zip(kinds.tolist(), self._table.read(rows.tolist()), strict=True), position
-            )
+            self._record(offset, KINDS[kind], read[at])
+            for offset, (kind, at) in enumerate(zip(kinds.tolist(), place.tolist(), strict=True), position)
         ]
         self._position += len(records)
         return [Polled(0, (self._incarnation,), position, records)]
@@ -79,7 +81,7 @@ class FileLog:
         values, c = row.values, self._columns
         if row.fault is not None:
             return Record(offset, kind, None, None, None, line=row.line, raw=row.raw, fault=row.fault)
-        task = joined_task([values.get(name) for name in c.task])
+        task = values.get(c.task[0]) if len(c.task) == 1 else joined_task([values.get(n) for n in c.task])
         identity = row.number if c.id is None else values.get(c.id)
         if kind == Kind.OBSERVATION or c.label is None:
             return Record(offset, kind, task, identity, values.get(c.time), None, values, row.line, row.raw)
@@ -125,6 +127,11 @@ class FileLog:
     def end(self) -> int:
         """Offset after the last record."""
         return len(self._order)
+
+    def order(self) -> Int64:
+        """[E] what each offset is: `r` the observation of row r, counted from 0, `~r` its label."""
+        kinds, rows = np.divmod(self._order, self._rows)
+        return np.where(kinds == Kind.OBSERVATION, rows, ~rows)
 
     def origin(self, record: Record) -> str:
         """File and line (or row) of a record."""

@@ -14,7 +14,17 @@ from streams.report import figures, sections
 from streams.report.calendar_axis import minute, period
 from streams.report.contents import RunReport
 from streams.report.markup import Markup, element, join, page
-from streams.report.phrases import METRICS, count, difference, duration, main_metric, plural, signed, verdict
+from streams.report.phrases import (
+    METRICS,
+    count,
+    difference,
+    duration,
+    main_metric,
+    mirror,
+    plural,
+    signed,
+    verdict,
+)
 
 NOTES = (
     "Each label is scored against the predictions made before it was known (prequential evaluation). Lift is "
@@ -62,9 +72,15 @@ def _headline(report: RunReport) -> Markup:
         element("h1", report["title"]),
         element("p", f"Streamed from {run['source']}", class_="source"),
         element("p", verdict(report["evaluation"]), class_="verdict"),
+        _mirror(report),
         element("dl", *(_tile(*tile) for tile in _tiles(report)), class_="tiles"),
         _period(report),
     )
+
+
+def _mirror(report: RunReport) -> Markup:
+    said = mirror(report["evaluation"])
+    return element("p", said, class_="verdict") if said else Markup()
 
 
 def _tiles(report: RunReport) -> list[tuple[str, str]]:

@@ -13,6 +13,14 @@ METRICS: dict[Metric, str] = {"log_loss": "log loss", "auc": "AUC", "rmse": "RMS
 UNITS: dict[Metric, str] = {"log_loss": " nats a label", "auc": "", "rmse": ""}
 
 
+MIRROR = {
+    "task_rate": "the rate, or mean, of each task's labels so far",
+    "last_label": "each task's last label",
+    "linear_task": "an online linear model with the task's id",
+}
+"""What anyone would try first, which every run is shown beside: `streams.mirror`."""
+
+
 def count(value: int) -> str:
     """Return a whole number in groups of three: 1,234,567."""
     return f"{value:,}"
@@ -95,6 +103,36 @@ def verdict(report: ReportDict) -> str:
     if stand is None:
         return f"{change}; the stream covers too few days for an interval."
     return f"{change}; the 95% interval of this lift is {interval(found)}."
+
+
+def mirror(report: ReportDict) -> str:
+    """Say how what was served stands beside the best of what is simple; nothing where that was not computed.
+
+    Praise is for what is beyond the best of them, by its interval.
+    """
+    metric = main_metric(report)
+    scores = {name: report["predictors"][name][metric] for name in MIRROR if name in report["predictors"]}
+    known = {name: value for name, value in scores.items() if value is not None}
+    served = report["predictors"]["served"][metric]
+    if not known or served is None:
+        return ""
+    best = min(known, key=lambda name: known[name])
+    reached = f"would have reached a {METRICS[metric]} of {number(known[best])}, served {number(served)}"
+    found = difference(report, best, metric)
+    stand = None if found is None else standing(found)
+    return f"{MIRROR[best][0].upper()}{MIRROR[best][1:]} {reached}: {_pays(stand, served < known[best])}."
+
+
+def _pays(stand: int | None, ahead: bool) -> str:
+    """Whether adaptation pays beside what is simple, given how it stands and, without an interval, who is ahead."""
+    if stand is None:
+        pays = "ahead, which shows nothing yet" if ahead else "adaptation does not pay here so far"
+        return f"{pays}, since the stream covers too few days for an interval"
+    return {
+        1: "adaptation pays here, beyond what is simple",
+        0: "a tie, so that adaptation pays here is not shown",
+        -1: "adaptation does not pay here",
+    }[stand]
 
 
 def _relative(report: ReportDict, metric: Metric, lift: float) -> str:

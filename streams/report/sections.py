@@ -11,6 +11,7 @@ from streams.report.contents import Drift, Rejection, RunReport
 from streams.report.markup import Markup, element, join
 from streams.report.phrases import (
     METRICS,
+    MIRROR,
     count,
     difference,
     duration,
@@ -47,7 +48,7 @@ OUTCOMES = {
 def predictor_table(report: RunReport) -> Markup:
     """Every predictor with its figures, what was served first."""
     evaluation = report["evaluation"]
-    described = DESCRIPTIONS | report.get("predictors", {})
+    described = DESCRIPTIONS | MIRROR | report.get("predictors", {})
     metrics: tuple[Metric, ...] = ("rmse",) if evaluation["target"] == "regression" else ("log_loss", "auc")
     compared = [m for m in metrics if m != "auc" or evaluation["target"] == "binary"]
     plain = (

@@ -23,6 +23,7 @@ def evaluation(low: float | None = -0.2860, high: float | None = -0.2317) -> Any
     ]
     scores = {name: {"log_loss": 0.4725, "auc": 0.7580} for name in PREDICTORS}
     return {
+        "target": "binary",
         "labels": 249_504,
         "predictors": scores | {"theta": {"log_loss": 0.4946, "auc": 0.7321}},
         "differences": gaps,
@@ -74,7 +75,7 @@ def test_the_last_sentence_claims_what_the_interval_allows(
 ) -> None:
     sentence = outcome(evaluation(low, high), Path("demo/report.html"))
     assert said in sentence
-    assert "open demo/report.html" in sentence
+    assert "Open demo/report.html" in sentence
     assert "`reptide run`" in sentence
 
 

@@ -1,0 +1,59 @@
+"""The embedded program on a stream, as `reptide run` runs it, and what it said of each label."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from benchmarks.real_streams.judge import Predicted
+from benchmarks.real_streams.prepared import Prepared
+from engine.types import Bool
+from streams.evaluation import scores_of
+from streams.outputs import PREDICTORS
+from streams.run import run
+from streams.settings import load_settings
+from streams.wiring import embedded
+
+
+@dataclass(frozen=True)
+class Ours:
+    """What the program said of the labels that it scored."""
+
+    scored: Bool
+    """[L] labels that met their observation."""
+    predictors: dict[str, Predicted]
+    """Of all L labels; zero where none was scored."""
+    events_per_s: float
+
+
+def streamed(stream: Prepared, folder: Path, name: str, changes: Mapping[str, Any] | None = None) -> Ours:
+    """Run a stream written to `folder`, with `changes` to the defaults; the state is dropped afterwards."""
+    program = embedded(load_settings(stream.source.settings(folder, name, changes or {}), {}))
+    try:
+        totals = run(program, lambda _: None)
+        return _collected(stream, program, totals.events / totals.seconds)
+    finally:
+        program.close()
+        shutil.rmtree(folder / name, ignore_errors=True)
+
+
+def _collected(stream: Prepared, program: Any, events_per_s: float) -> Ours:
+    labels, outputs = len(stream.y), stream.target.outputs
+    scored = np.zeros(labels, np.bool_)
+    prediction = np.zeros((len(PREDICTORS), labels, outputs), np.float32)
+    loss = np.zeros((len(PREDICTORS), labels))
+    for part in scores_of(program.outputs["scores"], stream.target):
+        place = np.searchsorted(stream.offset, part.offset)
+        scored[place] = True
+        prediction[:, place] = part.labels.prediction.transpose(1, 0, 2)
+        loss[:, place] = part.labels.loss.T
+    return Ours(
+        scored,
+        {name: Predicted(prediction[k], loss[k]) for k, name in enumerate(PREDICTORS)},
+        events_per_s,
+    )
