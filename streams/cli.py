@@ -16,7 +16,7 @@ from engine.checks import check_spec
 from engine.checks.models import OFFLINE_CHECKS
 from engine.table import layout_of
 from engine.types import EngineError
-from streams import wiring
+from streams import checking, wiring
 from streams.errors import ReptideError
 from streams.examples.commands import app as meta_training
 from streams.examples.laboratory import laboratory
@@ -26,7 +26,7 @@ from streams.options import Config, Flags, console, settings_from
 from streams.progress import progress_bar
 from streams.rebuild import rebuild
 from streams.run import run as run_embedded
-from streams.settings import Settings
+from streams.settings import Settings, required
 from streams.summary import summarise
 
 app = typer.Typer(
@@ -95,7 +95,7 @@ def run(config: Config, flag: Flags = None) -> None:
 
 @app.command()
 def check(config: Config, flag: Flags = None) -> None:
-    """Check the settings, the input or examples and the model of CONFIG, and say what a task costs."""
+    """Check the settings, the model and the input or examples of CONFIG, and say what to mend before streaming."""
     settings = settings_from(config, flag)
     if settings.episodes is not None:
         found = laboratory(settings)
@@ -111,6 +111,10 @@ def check(config: Config, flag: Flags = None) -> None:
     console.print(
         f"input: {log.end():,} events; one task takes {cost:,} bytes, a million {cost / 1000:,.1f} GB"
     )
+    has_labels = required(settings.input, "input").label is not None
+    with console.status("looking at the table"):
+        seen = checking.findings(log, spec, settings.outer.every, has_labels=has_labels)
+    checking.show(seen, console)
 
 
 def _promised(kept: Sequence[str]) -> None:
