@@ -40,7 +40,7 @@ app = typer.Typer(
 INTERRUPTED = 130
 """How typer exits on Ctrl-C."""
 
-RESUMES = {"run", "worker", "trainer"}
+RESUMES = {"run", "tune", "worker", "trainer"}
 """Commands that go on where they were stopped."""
 
 
@@ -120,6 +120,28 @@ def check(config: Config, flag: Flags = None) -> None:
 def _promised(kept: Sequence[str]) -> None:
     for promise in kept:
         console.print(f"[green]ok[/] {promise.replace('_', ' ')}")
+
+
+@app.command()
+def tune(
+    config: Config,
+    share: Annotated[float, typer.Option(help="Share of the events, from the first on, that decides.")] = 0.2,
+    trials: Annotated[int, typer.Option(min=1, help="How many settings to try in all.")] = 40,
+    minutes: Annotated[float, typer.Option(min=0, help="Stop after so long.")] = 30.0,
+    jobs: Annotated[int, typer.Option(min=1, help="Trials at a time, each in a process of its own.")] = 1,
+    out: Annotated[Path | None, typer.Option(help="The file to write; else CONFIG with .tuned.toml.")] = None,
+    flag: Flags = None,
+) -> None:
+    """Choose settings on the first part of the stream of CONFIG and write them beside it; goes on where stopped."""
+    settings = settings_from(config, flag)
+    try:
+        from streams.tuning.commands import tune as search  # imports optuna, for half a second
+    except ModuleNotFoundError as error:
+        if error.name not in ("optuna", "tomlkit"):
+            raise
+        raise ReptideError("this command needs optuna and tomlkit: pip install 'reptide[tune]'") from error
+    if not search(config, settings, tuple(flag or ()), out, share, trials, minutes, jobs, console):
+        raise typer.Exit(INTERRUPTED)
 
 
 @app.command()
