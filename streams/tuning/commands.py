@@ -19,7 +19,7 @@ from streams.tuning.written import write_settings
 
 ENDED = {
     "unpromising": "given up: worse than most others by then",
-    "stopped": "stopped: it will be tried again",
+    "stopped": "stopped, and not counted",
 }
 MINUTE_S = 60.0
 
