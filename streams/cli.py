@@ -16,7 +16,7 @@ from engine.checks import check_spec
 from engine.checks.models import OFFLINE_CHECKS
 from engine.table import layout_of
 from engine.types import EngineError
-from streams import wiring
+from streams import checking, wiring
 from streams.errors import ReptideError
 from streams.examples.commands import app as meta_training
 from streams.examples.laboratory import laboratory
@@ -26,7 +26,7 @@ from streams.options import Config, Flags, console, settings_from
 from streams.progress import progress_bar
 from streams.rebuild import rebuild
 from streams.run import run as run_embedded
-from streams.settings import Settings
+from streams.settings import Settings, required
 from streams.summary import summarise
 
 app = typer.Typer(
@@ -40,7 +40,7 @@ app = typer.Typer(
 INTERRUPTED = 130
 """How typer exits on Ctrl-C."""
 
-RESUMES = {"run", "worker", "trainer"}
+RESUMES = {"run", "tune", "worker", "trainer"}
 """Commands that go on where they were stopped."""
 
 
@@ -95,7 +95,7 @@ def run(config: Config, flag: Flags = None) -> None:
 
 @app.command()
 def check(config: Config, flag: Flags = None) -> None:
-    """Check the settings, the input or examples and the model of CONFIG, and say what a task costs."""
+    """Check the settings, the model and the input or examples of CONFIG, and say what to mend before streaming."""
     settings = settings_from(config, flag)
     if settings.episodes is not None:
         found = laboratory(settings)
@@ -111,11 +111,37 @@ def check(config: Config, flag: Flags = None) -> None:
     console.print(
         f"input: {log.end():,} events; one task takes {cost:,} bytes, a million {cost / 1000:,.1f} GB"
     )
+    has_labels = required(settings.input, "input").label is not None
+    with console.status("looking at the table"):
+        seen = checking.findings(log, spec, settings.outer.every, has_labels=has_labels)
+    checking.show(seen, console)
 
 
 def _promised(kept: Sequence[str]) -> None:
     for promise in kept:
         console.print(f"[green]ok[/] {promise.replace('_', ' ')}")
+
+
+@app.command()
+def tune(
+    config: Config,
+    share: Annotated[float, typer.Option(help="Share of the events, from the first on, that decides.")] = 0.2,
+    trials: Annotated[int, typer.Option(min=1, help="How many settings to try in all.")] = 40,
+    minutes: Annotated[float, typer.Option(min=0, help="Stop after so long.")] = 30.0,
+    jobs: Annotated[int, typer.Option(min=1, help="Trials at a time, each in a process of its own.")] = 1,
+    out: Annotated[Path | None, typer.Option(help="The file to write; else CONFIG with .tuned.toml.")] = None,
+    flag: Flags = None,
+) -> None:
+    """Choose settings on the first part of the stream of CONFIG and write them beside it; goes on where stopped."""
+    settings = settings_from(config, flag)
+    try:
+        from streams.tuning.commands import tune as search  # imports optuna, for half a second
+    except ModuleNotFoundError as error:
+        if error.name not in ("optuna", "tomlkit"):
+            raise
+        raise ReptideError("this command needs optuna and tomlkit: pip install 'reptide[tune]'") from error
+    if not search(config, settings, tuple(flag or ()), out, share, trials, minutes, jobs, console):
+        raise typer.Exit(INTERRUPTED)
 
 
 @app.command()

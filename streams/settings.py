@@ -360,6 +360,11 @@ def _from_environment(environment: Mapping[str, str]) -> Iterator[tuple[list[str
             yield keys, _value(keys, text)
 
 
+def values_of(flags: Sequence[str]) -> dict[str, Any]:
+    """What `section.key=value` flags set, by the path of each setting."""
+    return {".".join(keys): value for keys, value in _from_flags(flags)}
+
+
 def _from_flags(flags: Sequence[str]) -> Iterator[tuple[list[str], Any]]:
     for flag in flags:
         keys, equals, text = flag.partition("=")

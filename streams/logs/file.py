@@ -124,6 +124,10 @@ class FileLog:
         except (FileNotFoundError, ValueError, KeyError, TypeError):
             return 0
 
+    def stop_at(self, offset: int) -> None:
+        """Let the log end before this offset: nothing from there on is ever handed out."""
+        self._order = self._order[:offset]
+
     def end(self) -> int:
         """Offset after the last record."""
         return len(self._order)

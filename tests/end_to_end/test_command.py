@@ -178,6 +178,15 @@ def test_check_reads_own_examples_and_checks_the_network(tmp_path: Path) -> None
     assert "held out 12 of 4 classes" in done.stderr
 
 
+def test_check_warns_of_a_copy_of_the_label(folder: Path) -> None:
+    text = SETTINGS.replace('encoder = "numeric"\nname = "b"', 'encoder = "category"\nname = "label"')
+    (folder / "settings.toml").write_text(text, encoding="utf-8")
+    done = reptide(folder, "check", "settings.toml")
+    assert done.returncode == 0, done.stderr
+    assert "warning field 'label' tells the label almost perfectly" in done.stderr
+    assert "600, of 9 tasks" in done.stderr
+
+
 def test_check_of_a_stream_with_episodes_checks_both(folder: Path) -> None:
     text = SETTINGS + "[episodes]\nshots = 4\nqueries = 4\n"
     (folder / "settings.toml").write_text(text, encoding="utf-8")
