@@ -610,7 +610,8 @@ def scan(
             n = order[cursor[u]]
             cursor[u] += 1
             c.position[u, e.topic[n]] = e.offset[n] + 1
-            c.clock_s[u] = max(c.clock_s[u], e.time_s[n])
+            # A row of zeros has no clock yet: events may lie before 1970.
+            c.clock_s[u] = max(c.clock_s[u], e.time_s[n]) if c.clock_s[u] != 0.0 else e.time_s[n]
             out.expired[n] = expire(c, u, r.ttl_s)
             if e.kind[n] == OBSERVATION:
                 observe(c, u, e, n, r, version, out)

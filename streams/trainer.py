@@ -42,7 +42,7 @@ STATISTICS = ("count", "mean", "m2")
 EPISODES = 8
 """Episodes of one step of the outer rule: always as many, so that its inner loop is recorded once."""
 
-WINDOW, PRIOR_WINDOW = 16_384, 2048
+WINDOW, PRIOR_WINDOW = 16_384, 8192
 """Labels that are kept to be trained on again, and those of them that the prior is learned from."""
 
 FEW_LABELS, MOST_REPLAYS = 8192, 6
