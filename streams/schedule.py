@@ -25,8 +25,6 @@ class Schedule:
 
     def next(self, position: int) -> int:
         """Where the next cell begins, above a position."""
-        if position < FIRST:
-            return min(FIRST, self.every)
-        if position < self.every:
-            return min(1 << position.bit_length(), self.every)
-        return (position // self.every + 1) * self.every
+        if position >= self.every:
+            return (position // self.every + 1) * self.every
+        return min(max(FIRST, 1 << position.bit_length()), self.every)
