@@ -244,7 +244,7 @@ def sealed_again(head: bytes, content: bytes, size: int) -> tuple[bytes, bytes]:
 @pytest.mark.parametrize("size", [0, 1, 100, -1, 10**12])
 def test_what_says_another_size_than_it_has_is_refused_before_it_is_decompressed_further(size):
     head, content = sealed(checkpoint())
-    with pytest.raises(ValueError, match="its tensors (do not take|are said to take)"):
+    with pytest.raises(ValueError, match=r"its tensors (do not take|are said to take)"):
         unsealed(*sealed_again(head, content, size))
 
 
