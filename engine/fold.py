@@ -23,7 +23,7 @@ from torch import Tensor
 from engine import scan
 from engine.ahead import ROW, look_ahead
 from engine.learners.base import LABEL_MEAN, Learner, flatten, unflatten
-from engine.learners.gradient import GradientLearner
+from engine.learners.gradient import LR, GradientLearner
 from engine.recorded import Recorded
 from engine.spec import Classification, Regression, TaskSpec
 from engine.support import Support, bucket_of, episodes_of, padded, support_of
@@ -306,6 +306,9 @@ class _Work:
     def _adapted_from(self, support: Support) -> Float32:
         """Fast parameters [T, F] for T support sets, in full blocks of one bucket each."""
         values = np.empty((len(support.sizes), self.rows["fast"].shape[1]), np.float32)
+        if LR in self.meta.params and not self.meta.params[LR]:  # steps of length 0 are not worth taking
+            values[:] = flatten(self._unadapted()).cpu().numpy()
+            return values
         buckets = np.array([bucket_of(size) for size in support.sizes.tolist()])
         for bucket in np.unique(buckets):
             members = np.flatnonzero(buckets == bucket)

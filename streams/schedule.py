@@ -5,26 +5,50 @@ The places cut the log into cells. A cell is folded under one version of theta, 
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from dataclasses import dataclass
+from functools import cached_property
 
 FIRST = 64
-"""The first round; each of the next comes after twice as many events, until they are `every` apart."""
+"""The first round, and the least distance between two."""
+
+GROWTH = 4
+"""The next round comes after a quarter more events, until rounds are `every` apart."""
 
 
 @dataclass(frozen=True)
 class Schedule:
-    """Rounds at 64, 128, 256 and so on below `every`, then at its multiples."""
+    """Rounds at 64, 128, 192 and so on, ever further apart, then at multiples of `every`.
+
+    >>> Schedule(4096).next(0), Schedule(4096).next(1000), Schedule(4096).next(20_000)
+    (64, 1211, 20480)
+    """
 
     every: int
 
+    @cached_property
+    def _early(self) -> tuple[int, ...]:
+        """Where the cells begin that are shorter than `every`; 0 first."""
+        begins, place = [0], min(FIRST, self.every)
+        while max(FIRST, place // GROWTH) < self.every:
+            begins.append(place)
+            place += max(FIRST, place // GROWTH)
+        return tuple(begins)
+
+    @cached_property
+    def _regular(self) -> int:
+        """The first multiple of `every` that is a place of its own, beyond the early ones."""
+        return (self._early[-1] // self.every + 1) * self.every
+
     def cell(self, position: int) -> int:
         """Where the cell of a position begins."""
-        if position >= self.every:
+        if position >= self._regular:
             return position // self.every * self.every
-        return 0 if position < FIRST else 1 << (position.bit_length() - 1)
+        return self._early[bisect_right(self._early, position) - 1]
 
     def next(self, position: int) -> int:
         """Where the next cell begins, above a position."""
-        if position >= self.every:
+        if position >= self._regular:
             return (position // self.every + 1) * self.every
-        return min(max(FIRST, 1 << position.bit_length()), self.every)
+        after = bisect_right(self._early, position)
+        return self._early[after] if after < len(self._early) else self._regular

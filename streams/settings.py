@@ -161,14 +161,14 @@ class Hedge(Section):
 
 
 class Outer(Section):
-    """The outer loop. Rounds fall due after 64, 128, 256 events and so on, then every `every`."""
+    """The outer loop. Rounds fall due after 64 events, then ever further apart, up to `every` events."""
 
     rule: Literal["fomaml", "maml", "reptile", "implicit", "pooled"] = "fomaml"
     """`fomaml` and `maml` are backpropagation, right for every learner, and differ only for gradient steps."""
-    every: int = Field(1024, ge=1)
-    batch: int = Field(64, ge=1)
+    every: int = Field(4096, ge=1)
+    batch: int = Field(128, ge=1)
     """Labels of one step."""
-    replays: float = Field(1.0, ge=0)
+    replays: float = Field(0.5, ge=0)
     """How often each label is trained on again, out of the last 16,384; more often while there are few. Then
     `batch` labels take 1 + replays steps, so a stream is never slowed by more than those."""
     optimizer: str = "Adam"
@@ -187,7 +187,7 @@ class Outer(Section):
     warmup: int = Field(0, ge=0)
     schedule: Literal["constant", "linear", "cosine"] = "constant"
     steps: int = Field(0, ge=0)
-    support_rate: float = Field(0.5, ge=0, le=1)
+    support_rate: float = Field(0.25, ge=0, le=1)
     """Share of episodes that the outer rule is given; every label trains theta to be good unadapted."""
     held_out: float = Field(0.05, ge=0, lt=1)
     """Share of tasks, chosen by a hash of their id, that judge each new version and are never trained on."""

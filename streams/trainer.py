@@ -45,14 +45,17 @@ OF_THETA = ("step", "prior")
 EPISODES = 8
 """Episodes of one step of the outer rule: always as many, so that its inner loop is recorded once."""
 
-WINDOW, PRIOR_WINDOW = 16_384, 4096
+WINDOW, PRIOR_WINDOW = 16_384, 2048
 """Labels that are kept to be trained on again, and those of them that the prior is learned from."""
 
 FEW_LABELS, MOST_REPLAYS = 8192, 6
 """While theta has seen fewer labels than this, each is trained on more often, up to so many times more."""
 
-SIZES = (0.01, 0.03, 0.1, 0.3, 1.0)
-"""Step sizes that `inner.lr = "auto"` chooses from."""
+SIZES = (0.0, 0.01, 0.03, 0.1, 0.3, 1.0)
+"""Step sizes that `inner.lr = "auto"` chooses from; 0 where adaptation does not pay."""
+
+MOST_JUDGED = 64
+"""Episodes that one choice looks at."""
 
 SIZES_EVERY = 4
 """Versions of theta between two choices."""
@@ -214,7 +217,7 @@ class Trainer:
 
     def _with_size(self, found: Sequence[LearnedLabel], state: TrainState) -> TrainState:
         """Judge each step size on new episodes, before they are trained on, and take the best so far."""
-        episodes = [one.episode for one in found if one.episode is not None]
+        episodes = [one.episode for one in found if one.episode is not None][-MOST_JUDGED:]
         if LR not in state.params or not episodes:
             return state
         each = torch.tensor(

@@ -1,6 +1,6 @@
 """Training on a stream: every label counts at once, theta alone and theta after adaptation in one gradient.
 
-    g = d/d theta  mean over labels of loss(theta, label)  +  the outer rule's pseudo-gradient of episodes
+    g = d/d theta  mean over labels of loss(theta, label)  +  1/4 of the outer rule's pseudo-gradient of episodes
 
 So theta is trained for two things: to be good unadapted, which is what a new task is served by, and to be good
 after a few steps. Parameters come in three groups. Tables, of which a lesson touches a few rows, and the linear part
@@ -31,6 +31,9 @@ from engine.types import Batch, Episodes, Params
 
 FIRST_SUM = 0.1
 """Where Adagrad's sums of tables begin, in squares of one label's gradient: a rare class moves a bucket gently."""
+
+EPISODES = 0.25
+"""What the outer rule's pseudo-gradient weighs beside that of labels: its labels have been counted once already."""
 
 TINY = 1e-8
 
@@ -99,7 +102,9 @@ class Online:
         if lesson.episodes is None:
             return gradient, Report(float(loss), math.nan)
         moves, report = self.rule(self.learner, meta, lesson.episodes)
-        return {n: value + moves[n] if n in moves else value for n, value in gradient.items()}, report
+        return {
+            n: value + EPISODES * moves[n] if n in moves else value for n, value in gradient.items()
+        }, report
 
     def _of_labels(self, meta: Params, labels: Batch) -> tuple[Tensor, Params]:
         """Mean loss of labels under theta unadapted, and its gradient."""
