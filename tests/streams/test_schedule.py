@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from streams.logs.base import Polled, Record
-from streams.schedule import Schedule
+from streams.schedule import FIRST, Schedule
 from streams.worker import cut_at_cells
 from tests.faults.model import observation
 
@@ -25,16 +25,22 @@ def places(every: int, below: int) -> list[int]:
 @pytest.mark.parametrize(
     ("every", "due"),
     [
-        (1024, [64, 128, 256, 512, 1024, 2048, 3072]),
-        (1000, [64, 128, 256, 512, 1000, 2000, 3000]),
+        (4096, [64, 128, 192, 256, 320, 400, 500, 625, 781, 976]),
+        (100, [64, 128, 192, 256, 320, 400, 500, 600]),
         (64, [64, 128, 192, 256]),
-        (65, [64, 65, 130, 195]),
+        (65, [64, 128, 192, 256, 260, 325]),
         (8, [8, 16, 24, 32, 40, 48, 56, 64, 72]),
         (1, [1, 2, 3, 4]),
     ],
 )
-def test_rounds_fall_due_after_twice_as_many_events_each_and_then_evenly(every, due):
+def test_rounds_fall_due_ever_further_apart_and_then_evenly(every, due):
     assert places(every, due[-1] + 1) == due
+
+
+@given(st.integers(1, 6000))
+def test_soon_every_round_is_at_a_multiple(every):
+    later = 5 * every + FIRST
+    assert [at for at in places(every, 2 * later) if at > later and at % every] == []
 
 
 @given(st.integers(1, 5000), st.integers(0, 20_000))

@@ -135,7 +135,7 @@ class TestCounting:
         telemetry = Telemetry()
         codes = [Outcome.SCORED, Outcome.PREDICTED]
         waited, weight = np.array([90.0, math.nan]), np.array([math.nan, 0.25])
-        telemetry.folded(outcomes(codes, waited_s=waited, loss=np.ones((2, 3))), weight, 0)
+        telemetry.folded(outcomes(codes, waited_s=waited, loss=np.ones((2, 5))), weight, 0)
         assert buckets(telemetry, "reptide_label_delay_seconds")[60] == 0
         assert buckets(telemetry, "reptide_label_delay_seconds")[600] == 1
         assert seen(telemetry)["reptide_adapted_weight_ratio_count"] == 1
