@@ -2,8 +2,8 @@
 
 The embedded program, whole: file log, LMDB with every batch on disk, hedge, detector, outputs, and the trainer
 publishing ever more rarely. 1,000 tasks, 32 features and the task's own past, a linear model beside an MLP
-of 64-64-2 of which the heads adapt, 5 steps every 16 labels; half of the labels come 16 observations of their task later. Beside
-it, in the same run, the same program with the tensor work done in a loop over tasks: `deepcopy` and
+of 64-64-2 of which the heads adapt, 5 steps every 16 labels; half of the labels come 16 observations of their task
+later. Beside it, in the same run, the same program with the tensor work done in a loop over tasks: `deepcopy` and
 `torch.optim.SGD` for each adaptation, one forward pass for each prediction. (Everything else, the compiled scan,
 encoding, rows and outputs, is batched in both: the comparison favours the loop.)
 """
