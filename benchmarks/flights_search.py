@@ -23,7 +23,7 @@ import polars as pl
 import torch
 
 from benchmarks.reporting import arguments, show, write
-from engine.types import Float64
+from engine.types import PREDICTORS, Float64
 from streams.evaluation import scores_of
 from streams.flights.baselines import river_logistic
 from streams.flights.demo import REPORTED_FROM_S, flight_settings
@@ -57,7 +57,7 @@ def grid(axes: dict[str, tuple[Any, ...]]) -> list[dict[str, Any]]:
 
 
 def streamed(folder: Path, changes: dict[str, Any]) -> Found:
-    """One run of the engine: log loss and AUC of its three predictors on March's labels."""
+    """One run of the engine: log loss and AUC of each of its predictors on March's labels."""
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory(dir=folder) as state:
         program = embedded(_settings(folder, {**changes, "run.directory": state, "run.durable": False}))
@@ -67,9 +67,10 @@ def streamed(folder: Path, changes: dict[str, Any]) -> Found:
         program.close()
     y = np.concatenate([part.labels.y for part in parts])
     p = np.concatenate([part.labels.prediction[:, :, 1] for part in parts]).astype(np.float64)
-    names = ("theta", "adapted", "served")
     return {
-        f"{name}.{key}": value for k, name in enumerate(names) for key, value in judged(y, p[:, k]).items()
+        f"{name}.{key}": value
+        for k, name in enumerate(PREDICTORS)
+        for key, value in judged(y, p[:, k]).items()
     }
 
 

@@ -36,7 +36,7 @@ from streams.roles.worker import WorkerService
 from streams.run import Progress
 from streams.servers import Server, redis_server, tansu
 from streams.settings import validated
-from streams.trainer import Trainer
+from streams.wiring import trainer
 
 CLIENTS = ("kafka-python", "confluent")
 PARTITIONS = 4
@@ -209,8 +209,8 @@ class Drive:
             self.stopping.set()
 
     def _publish(self, version: int) -> None:
-        trainer = Trainer(self.deployment.engine.learner, None, None, self.deployment.versions)  # type: ignore[arg-type]
-        trainer.publish(version, start(self.deployment.engine.learner, 0), {})
+        learner, versions = self.deployment.engine.learner, self.deployment.versions
+        trainer(self.deployment.settings, learner, versions).publish(version, start(learner, 0), {})
 
     def _clocks(self) -> dict[str, float]:
         """Seconds of wall, and of CPU: the worker's whole process, its stages, the servers."""

@@ -1,9 +1,9 @@
 """Measure how fast one core streams, and how much of that is batching across tasks.
 
 The embedded program, whole: file log, LMDB with every batch on disk, hedge, detector, outputs, and the trainer
-publishing a new theta every 20 batches. 1,000 tasks, 32 features, an MLP 32-64-64-2 of which head and
-norms adapt, 5 steps every 16 labels; half of the labels come 16 observations of their task later. Beside
-it, in the same run, the same program with the tensor work done in a loop over tasks: `deepcopy` and
+publishing ever more rarely. 1,000 tasks, 32 features and the task's own past, a linear model beside an MLP
+of 64-64-2 of which the heads adapt, 5 steps every 16 labels; half of the labels come 16 observations of their task
+later. Beside it, in the same run, the same program with the tensor work done in a loop over tasks: `deepcopy` and
 `torch.optim.SGD` for each adaptation, one forward pass for each prediction. (Everything else, the compiled scan,
 encoding, rows and outputs, is batched in both: the comparison favours the loop.)
 """
@@ -25,9 +25,9 @@ from torch import Tensor, nn
 
 from benchmarks.reporting import arguments, show, write
 from engine.fold import Engine
-from engine.learners.gradient import GradientLearner
+from engine.learners.gradient import LR, GradientLearner
 from engine.train import start
-from engine.types import Batch, Fast, Params
+from engine.types import SERVED, THETA, Batch, Fast, Params
 from streams.run import steps
 from streams.settings import Settings, validated
 from streams.wiring import Embedded, embedded
@@ -77,8 +77,9 @@ class LoopLearner(GradientLearner):
     def _load(self, meta: Params) -> None:
         """A new version of theta, once."""
         if meta is not self.loaded:
-            self.theta.load_state_dict(meta)
-            self.model.load_state_dict(meta)
+            of_model = {name: value for name, value in meta.items() if name != LR}
+            self.theta.load_state_dict(of_model)
+            self.model.load_state_dict(of_model)
             self.loaded = meta
 
     def _adapt_one(self, x: Tensor, y: Tensor, weight: Tensor) -> Params:
@@ -87,7 +88,7 @@ class LoopLearner(GradientLearner):
         adapting = [model.get_parameter(name) for name in self.names]
         for name, parameter in model.named_parameters():
             parameter.requires_grad_(name in self.fast_shapes)
-        optimizer = torch.optim.SGD(adapting, lr=inner.lr)
+        optimizer = torch.optim.SGD(adapting, lr=float(self.loaded[LR]))
         x, y, weight = x[present], y[present], weight[present]
         for _ in range(inner.steps if len(x) else 0):
             optimizer.zero_grad()
@@ -175,7 +176,7 @@ def measure(folder: Path, traffic: str, events: int, loop: bool) -> dict[str, fl
     make_stream(folder / f"{name}.parquet", traffic, events)
     program = embedded(settings_of(folder / f"{name}.parquet", folder / name))
     begin = start(program.trainer.learner, seed=0)
-    program.trainer.publish(1, begin, {"position": 0, "through": 0})
+    program.trainer.publish(1, begin, {"position": 0, "through": 0, "window": [0, 0]})
     if loop:
         program = replace(program, worker=replace(program.worker, engine=LoopEngine(program.engine)))
     figures = timed(program)
@@ -194,7 +195,11 @@ def timed(program: Embedded) -> dict[str, float]:
             continue
         total += step.events
         adaptations += step.adaptations
-        theta, served, scored = theta + step.loss_sums[0], served + step.loss_sums[2], scored + step.scored
+        theta, served, scored = (
+            theta + step.loss_sums[THETA],
+            served + step.loss_sums[SERVED],
+            scored + step.scored,
+        )
     seconds = perf_counter() - began
     return {
         "events_per_s": total / seconds,

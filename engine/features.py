@@ -392,7 +392,7 @@ class FrontEnd(nn.Module):
         counts = torch.cat(
             [x[..., history.start : history.last], x[..., history.by_counts : history.stop]], -1
         )
-        sets = counts.view(*counts.shape[:-1], -1, width) if width else counts
+        sets = counts.view(*counts.shape[:-1], counts.shape[-1] // width, width) if width else counts
         parts = [self._rates(sets).flatten(-2)] if width else []
         last = x[..., history.last]
         if self.classes is None:

@@ -203,7 +203,7 @@ def _indicators(spec: TaskSpec, y: Tensor) -> Tensor:
 
 def _bounded(numbers: Tensor, before: Statistics) -> Tensor:
     """Numbers [N, D], none more than `FAR` deviations from the mean; or quartile ranges, where little was counted."""
-    if not len(numbers):
+    if not numbers.numel():
         return numbers
     columns = numbers.shape[1]
     count, mean, m2 = (value[:columns] for value in (before.count, before.mean, before.m2))

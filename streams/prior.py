@@ -41,5 +41,4 @@ def learned_prior(labels: Sequence[LearnedLabel], squared: bool) -> tuple[float,
         share = prior * np.exp(-sums)
         share /= share.sum(axis=1, keepdims=True)
         prior = (share.sum(axis=0) + 1 / len(prior)) / (len(tasks) + 1)
-    prior = np.maximum(prior, FLOOR)
-    return tuple((prior / prior.sum()).tolist())
+    return tuple((FLOOR + (1 - len(prior) * FLOOR) * prior).tolist())

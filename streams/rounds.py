@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 from streams.logs.output import OutputLog
 from streams.outputs import LearnedLabel, read_learned
-from streams.trainer import WINDOW, Advance, Trainer
+from streams.trainer import Advance, Trainer
 
 LINES_AT_ONCE = 1024
 
@@ -31,9 +31,10 @@ class _Window:
     position: int = 0
     read: tuple[_Read, ...] = ()
 
-    def with_later(self, found: list[_Read], position: int) -> _Window:
-        """Take labels in, and let the oldest go."""
-        return _Window(position, (*self.read, *found)[-WINDOW:])
+    def with_later(self, found: list[_Read], position: int, size: int) -> _Window:
+        """Take labels in, and let the oldest go; and all episodes, each of which is trained on once."""
+        new = (_Read(at, label._replace(episode=None)) for at, label in found)
+        return _Window(position, (*self.read, *new)[-size:])
 
     @property
     def numbers(self) -> list[int]:
@@ -57,11 +58,11 @@ class Rounds:
         )
         if consumed["through"] >= through:
             return None
-        earlier = self._earlier(consumed["window"], consumed["position"], consumed["through"])
+        earlier = self._window = self._earlier(consumed["window"], consumed["position"], consumed["through"])
         found, position = self._read(consumed["position"], consumed["through"], through)
         if not found:
             return None
-        self._window = earlier.with_later(found, position)
+        self._window = earlier.with_later(found, position, self.trainer.window)
         reached = {"position": position, "through": through, "window": self._window.numbers}
         new, old = ([one.label for one in part] for part in (found, earlier.read))
         return self.trainer.advance(before, new, old, reached)
@@ -75,7 +76,8 @@ class Rounds:
         if self._window.position == position:
             return self._window
         start, since = window
-        return _Window().with_later(self._read(start, since, through)[0], position)
+        again = self._read(start, since, through)[0]
+        return _Window().with_later(again, position, self.trainer.window)
 
     def _read(self, position: int, since: int, below: int | None) -> tuple[list[_Read], int]:
         """Labels from a position on, of a range of offsets, each once; and the position after.

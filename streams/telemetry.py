@@ -104,7 +104,7 @@ METRICS = (
     Metric("reptide_inner_loss", "summary",
            "Loss on the support set, before and after the inner loop.", WHEN),
     Metric("reptide_prediction_loss", "summary",
-           "Prequential loss of theta, adapted and served; lift is theta's less the served one's.", PREDICTOR),
+           "Prequential loss of each expert and as served; lift is theta's less the served one's.", PREDICTOR),
     Metric("reptide_adapted_weight_ratio", "histogram",
            "The adapted model's share in a prediction as served.", buckets=WEIGHT),
     Metric("reptide_drift_alarms_total", "counter",
@@ -125,8 +125,8 @@ METRICS = (
            "Since the version of theta in use was published, or first used."),
     Metric("reptide_trainer_rounds_total", "counter",
            "Rounds of the outer loop, by the gate's verdict on the candidate.", VERDICT),
-    Metric("reptide_trainer_episodes_total", "counter",
-           "Episodes trained on."),
+    Metric("reptide_trainer_labels_total", "counter",
+           "Labels trained on; each counts once, however often it is trained on again."),
     Metric("reptide_trainer_heldout_loss", "gauge",
            "Loss on held-out tasks at the last round: of theta before it, of the candidate after.", WHEN),
 )  # fmt: skip
@@ -237,11 +237,11 @@ class Telemetry:
             self._set("reptide_theta_version", version)
             self._set("reptide_theta_age_seconds", published_s)
 
-    def round(self, episodes: int, published: bool, before: float, after: float) -> None:
+    def round(self, labels: int, published: bool, before: float, after: float) -> None:
         """Count one round of the trainer, and set the loss on held-out tasks, of theta and of the candidate."""
         with self._lock:
             self._add("reptide_trainer_rounds_total", 1, "published" if published else "refused")
-            self._add("reptide_trainer_episodes_total", episodes)
+            self._add("reptide_trainer_labels_total", labels)
             self._set("reptide_trainer_heldout_loss", before, "before")
             self._set("reptide_trainer_heldout_loss", after, "after")
 

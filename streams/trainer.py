@@ -39,6 +39,9 @@ from streams.theta import checked
 
 STATISTICS = ("count", "mean", "m2")
 
+OF_THETA = ("step", "prior")
+"""Numbers of a checkpoint that belong to its theta; all others say how far it goes."""
+
 EPISODES = 8
 """Episodes of one step of the outer rule: always as many, so that its inner loop is recorded once."""
 
@@ -88,6 +91,10 @@ class Trainer:
     """How often a label is trained on again, in the mean."""
     held_out: float = 0.0
     """Share of tasks that are never trained on."""
+    fewest_tasks: int = FEWEST_TASKS
+    """With fewer in the window, none is held out."""
+    window: int = WINDOW
+    """How many of the last labels are kept to be trained on again."""
 
     @property
     def learner(self) -> Learner:
@@ -112,7 +119,7 @@ class Trainer:
         earlier: Sequence[LearnedLabel],
         consumed: Mapping[str, Any],
     ) -> Advance:
-        """Make the next version from labels; `earlier` ones, up to `WINDOW`, are trained on again.
+        """Make the next version from labels; `earlier` ones, up to `window`, are trained on again.
 
         `consumed` says in the checkpoint how far they reached.
 
@@ -122,7 +129,7 @@ class Trainer:
         """
         _check_named(self.learner.spec.target, found)
         window = [*earlier, *found]
-        share = self.held_out if len({one.task for one in window}) >= FEWEST_TASKS else 0.0
+        share = self.held_out if len({one.task for one in window}) >= self.fewest_tasks else 0.0
         judges = [one for one in found if one.episode is not None and held_out(one.task, share)]
         taught, replayed = ([o for o in part if not held_out(o.task, share)] for part in (found, window))
         state = self.state(before)
@@ -216,7 +223,7 @@ class Trainer:
         each = torch.tensor(
             [float(self._judged({**state.params, LR: torch.tensor(size)}, episodes).sum()) for size in SIZES],
             dtype=torch.float64,
-        )
+        ).nan_to_num(inf)
         before = state.sums.get(LR, torch.zeros(len(SIZES), dtype=torch.float64))
         total = before * 2.0 ** (-len(episodes) / SIZES_MEMORY) + each
         chosen = torch.tensor(SIZES[int(total.argmin())])
@@ -259,7 +266,8 @@ def restore(store: MetaStore, version: int) -> int:
 
     """
     newest, earlier = store.load(store.current()), store.load(version)
-    numbers = {**newest.numbers, "step": earlier.numbers["step"]}
+    kept = {name: value for name, value in newest.numbers.items() if name not in OF_THETA}
+    numbers = kept | {name: value for name, value in earlier.numbers.items() if name in OF_THETA}
     if not store.publish(replace(earlier, version=newest.version + 1, numbers=numbers)):
         raise StoreError("a trainer published a version meanwhile; stop it, and do this again")
     return newest.version + 1

@@ -12,9 +12,8 @@ import numpy as np
 
 from benchmarks.real_streams.judge import Predicted
 from benchmarks.real_streams.prepared import Prepared
-from engine.types import Bool
+from engine.types import PREDICTORS, Bool
 from streams.evaluation import scores_of
-from streams.outputs import PREDICTORS
 from streams.run import run
 from streams.settings import load_settings
 from streams.wiring import embedded

@@ -25,7 +25,7 @@ from rich.table import Table
 
 from engine.metrics import Metric
 from engine.report import ReportDict
-from engine.types import Float32, Int64
+from engine.types import ADAPTED, THETA, Float32, Int64
 from streams.evaluation import Extra, binary_extra, evaluate, extra_of, scores_of, write_extras
 from streams.flights.baselines import Predicted, river_logistic, running_base_rate
 from streams.flights.table import write_flights
@@ -124,7 +124,9 @@ def run_baselines(out: Path) -> tuple[tuple[Extra, ...], float]:
     run(program, lambda _: None)
     target = program.engine.spec.target
     pooled = extra_of(
-        ("pooled", "pooled_finetuned"), (0, 1), scores_of(program.outputs["scores"], target, REPORTED_FROM_S)
+        ("pooled", "pooled_finetuned"),
+        (THETA, ADAPTED),
+        scores_of(program.outputs["scores"], target, REPORTED_FROM_S),
     )
     scored = list(scores_of(program.outputs["scores"], target))
     offset = np.concatenate([part.offset for part in scored])

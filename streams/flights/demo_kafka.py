@@ -28,7 +28,7 @@ from rich.progress import TextColumn
 
 from engine.report import ReportDict
 from engine.table import TaskTable
-from engine.types import Kind, Outcome
+from engine.types import SERVED, Kind, Outcome
 from streams.deployment import Deployment
 from streams.errors import InputError, ReptideError
 from streams.evaluation import evaluate, extra_of, read_extras, scores_of
@@ -231,7 +231,7 @@ def _evaluated(deployment: Deployment, out: Path, embedded: Path) -> ReportDict:
     """One report over what was served here, what the embedded run served, and its baselines."""
     target, since_s = deployment.spec.target, demo.REPORTED_FROM_S
     with _scores(out) as ours, _scores(embedded / "ours") as theirs:
-        served = extra_of(("embedded",), (2,), scores_of(theirs, target, since_s))
+        served = extra_of(("embedded",), (SERVED,), scores_of(theirs, target, since_s))
         extras = (served, *read_extras(embedded / demo.BASELINES))
         return evaluate(target, scores_of(ours, target, since_s), extras)
 

@@ -88,7 +88,7 @@ class RunReport(TypedDict):
     """`engine.report.Report.as_dict()`."""
     period: NotRequired[Period]
     predictors: NotRequired[dict[str, str]]
-    """One line on what each predictor is, by name; theta, adapted and served are described already."""
+    """One line on what each predictor is, by name; those of `PREDICTORS` are described already."""
     drift: NotRequired[Drift]
     outcomes: NotRequired[dict[str, int]]
     """How many events met each `engine.types.Outcome`, by its name."""

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 from itertools import pairwise
 
 from engine.report import Bucket, ReliabilityBin, ReportDict, SeenBin
+from engine.types import PREDICTORS
 from streams.report.calendar_axis import date, minute, time_axis
 from streams.report.charts import (
     Axis,
@@ -37,9 +38,15 @@ FEWEST_LABELS = 30
 MOST_TICKS = 7
 """What fits under the learning curve of a narrow page."""
 
-CURVES = ("theta", "adapted", "served")
+CURVES = PREDICTORS
 
-LEGEND = {"theta": "theta, the initialization", "adapted": "adapted model", "served": "as served"}
+LEGEND = {
+    "base": "base rate of the task",
+    "recent": "its recent labels",
+    "theta": "theta, the initialization",
+    "adapted": "adapted model",
+    "served": "as served",
+}
 
 
 def lift_figure(report: ReportDict) -> Markup:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from engine.metrics import Metric
 from engine.report import ReportDict, Scores, TaskLift, TaskSummary
+from engine.types import PREDICTORS
 from streams.report.calendar_axis import minute
 from streams.report.contents import Drift, Rejection, RunReport
 from streams.report.markup import Markup, element, join
@@ -24,7 +25,9 @@ from streams.report.phrases import (
 )
 
 DESCRIPTIONS = {
-    "served": "the mixture of the two that was answered",
+    "served": "the mixture of these four that was answered",
+    "base": "the rate, or mean, of the task's own labels",
+    "recent": "the same of its recent labels",
     "theta": "the shared initialization, not adapted",
     "adapted": "each task's own model",
 }
@@ -57,7 +60,8 @@ def predictor_table(report: RunReport) -> Markup:
         else ["accuracy", "kappa-temporal", "calibration error"]
     )
     heads = ["predictor", *(h for m in compared for h in (METRICS[m], "difference to served")), *plain]
-    names = sorted(evaluation["predictors"], key=lambda name: name != "served")
+    own = ["served", *(name for name in PREDICTORS if name != "served")]
+    names = sorted(evaluation["predictors"], key=lambda name: own.index(name) if name in own else len(own))
     rows = [
         [
             _described(name, described.get(name, "")),

@@ -7,8 +7,8 @@ the episodes comes in order, so a place at or below the last one trained on was 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from threading import Event
 from time import monotonic, time
 from typing import Any, NamedTuple, Protocol
@@ -21,10 +21,13 @@ from streams.health import Health
 from streams.outputs import LearnedLabel, read_learned
 from streams.roles.patience import Stopped, patiently, told_away
 from streams.telemetry import Telemetry
-from streams.trainer import WINDOW, Advance, Trainer
+from streams.trainer import Advance, Trainer
 
 AT_ONCE = 4096
 """The most labels of one version."""
+
+QUIET = 50
+"""Reads without a message after which labels that were there before are taken to be gone."""
 
 CONDITIONS = ("servers",)
 
@@ -69,6 +72,15 @@ class _Placed(NamedTuple):
     offset: int
     label: LearnedLabel
 
+    @property
+    def channel(self) -> str:
+        """What comes in order: labels of one partition of the input, in one of the topic."""
+        return f"{self.partition}:{self.label.partition}"
+
+    def without_episode(self) -> _Placed:
+        """To be kept: an episode is trained on once, and is most of what a label takes."""
+        return self._replace(label=self.label._replace(episode=None))
+
 
 @dataclass(frozen=True)
 class _Window:
@@ -77,20 +89,25 @@ class _Window:
     positions: dict[int, int] = field(default_factory=dict)
     """Of its partitions."""
     input: dict[str, int] = field(default_factory=dict)
-    """The last offset of the input, of each of its partitions in each of the topic's."""
+    """The last offset of the input, of each of its channels: of its partitions in each of the topic's."""
     labels: tuple[_Placed, ...] = ()
 
     @property
     def numbers(self) -> dict[str, Any]:
         """What a checkpoint holds of it: enough to read it again."""
-        first = dict(self.positions)
+        positions, through = dict(self.positions), dict(self.input)
         for placed in reversed(self.labels):
-            first[placed.partition] = placed.offset
+            positions[placed.partition] = placed.offset
+            through[placed.channel] = placed.label.offset - 1
         return {
-            "positions": {str(partition): at for partition, at in self.positions.items()},
-            "input": self.input,
-            "window": {str(partition): at for partition, at in first.items()},
+            **_told(self.positions, self.input),
+            "window": _told(positions, through),
         }
+
+    def last(self, labels: Sequence[_Placed], size: int) -> _Window:
+        """With the last of these labels, of each partition alike: how they came to be read makes no difference."""
+        kept = sorted(labels, key=lambda one: (one.offset - self.positions[one.partition], one.partition))
+        return replace(self, labels=tuple(kept[-size:]))
 
 
 @dataclass
@@ -124,11 +141,12 @@ class TrainerService:
     def turn(self) -> Advance | None:
         """Make one version of the labels that came since the last; None where there were none."""
         before = self.trainer.newest()
-        earlier = self._earlier(before.numbers if before else {})
+        earlier = self._window = self._earlier(before.numbers if before else {})
         found, reached = self._unread(earlier)
         if not found:
             return None
-        now = _Window(reached.positions, reached.input, (*earlier.labels, *found)[-WINDOW:])
+        kept = (*earlier.labels, *(one.without_episode() for one in found))
+        now = reached.last(kept, self.trainer.window)
         new, old = ([placed.label for placed in part] for part in (found, earlier.labels))
         advance = self.trainer.advance(before, new, old, now.numbers)
         verdict = advance.verdict
@@ -143,18 +161,18 @@ class TrainerService:
 
     def _earlier(self, numbers: Mapping[str, Any]) -> _Window:
         """The labels before those of a checkpoint; read again where this process has not trained on them itself."""
-        positions = {int(partition): offset for partition, offset in numbers.get("positions", {}).items()}
+        positions, through = _read_from(numbers)
         if self._window.positions == positions:
             return self._window
-        at = {int(partition): offset for partition, offset in numbers.get("window", {}).items()}
+        at, since = _read_from(numbers.get("window", {}))
         labels: list[_Placed] = []
-        while any(at.get(partition, 0) < end for partition, end in positions.items()):
-            messages, at = self.episodes.read(at, AT_ONCE)
-            if not messages:
-                break
-            inside = (m for m in messages if m.offset < positions.get(m.partition, 0))
-            labels += [_Placed(m.partition, m.offset, one) for m in inside if (one := self._readable(m))]
-        return _Window(positions, dict(numbers.get("input", {})), tuple(labels[-WINDOW:]))
+        quiet = 0
+        while quiet < QUIET and any(at.get(partition, 0) < end for partition, end in positions.items()):
+            messages, after = self.episodes.read(at, AT_ONCE)
+            quiet, at = (0 if messages or after != at else quiet + 1), after
+            inside = [m for m in messages if m.offset < positions.get(m.partition, 0)]
+            labels += [one.without_episode() for one in self._new(inside, since)]
+        return _Window(positions, through).last(labels, self.trainer.window)
 
     def _unread(self, before: _Window) -> tuple[list[_Placed], _Window]:
         """Labels not trained on yet, each once; and how far they reach."""
@@ -164,13 +182,17 @@ class TrainerService:
             messages, positions = self.episodes.read(positions, AT_ONCE)
             if not messages:
                 break
-            for message in messages:
-                one = self._readable(message)
-                channel = f"{message.partition}:{one.partition if one else ''}"
-                if one and one.offset > through.get(channel, -1):
-                    through[channel] = one.offset
-                    found.append(_Placed(message.partition, message.offset, one))
+            found += self._new(messages, through)
         return found, _Window(positions, through)
+
+    def _new(self, messages: Sequence[EpisodeMessage], through: dict[str, int]) -> Iterator[_Placed]:
+        """Labels of messages, each once; how far each channel has come is kept."""
+        for message in messages:
+            one = self._readable(message)
+            placed = _Placed(message.partition, message.offset, one) if one else None
+            if placed and placed.label.offset > through.get(placed.channel, -1):
+                through[placed.channel] = placed.label.offset
+                yield placed
 
     def _readable(self, message: EpisodeMessage) -> LearnedLabel | None:
         """The label of a message; what is none, or one of another task spec, is passed over and told."""
@@ -193,3 +215,14 @@ class TrainerService:
         self.away = ""
         self.health.alive()
         self.health.say("servers", True, "answer")
+
+
+def _told(positions: Mapping[int, int], through: Mapping[str, int]) -> dict[str, Any]:
+    """Where to read from, as a checkpoint holds it."""
+    return {"positions": {str(partition): at for partition, at in positions.items()}, "input": dict(through)}
+
+
+def _read_from(numbers: Mapping[str, Any]) -> tuple[dict[int, int], dict[str, int]]:
+    """Where to read from: positions in the episodes topic, and how far each channel had come."""
+    positions = {int(partition): at for partition, at in numbers.get("positions", {}).items()}
+    return positions, dict(numbers.get("input", {}))

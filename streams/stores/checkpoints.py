@@ -1,4 +1,4 @@
-"""Versions of theta in a directory: one safetensors file and one JSON file each, written once.
+"""Versions of theta in a directory: one file of compressed safetensors and one of JSON each, written once.
 
 The JSON file holds the hash of both and is linked into place last, which fails if it exists: that
 is the compare-and-set, and a crash before it leaves nothing that a reader would look at.
@@ -52,7 +52,7 @@ class DirectoryMeta:
 
     def _body(self, version: int, seal: str) -> Path:
         """Named by its content, so that a trainer that loses the race overwrites nothing."""
-        return self.directory / f"{version:08d}-{seal:.16}.safetensors"
+        return self.directory / f"{version:08d}-{seal:.16}.safetensors.z"
 
 
 def _write(path: Path, content: bytes) -> Path:

@@ -1,8 +1,12 @@
-"""A version of theta as bytes: tensors as safetensors, all else as JSON with the hash of both, the seal."""
+"""A version of theta as bytes: tensors as compressed safetensors, all else as JSON with the hash of both, the seal.
+
+A table has a row for each of thousands of buckets, and most of them are never met: compressed, those cost nothing.
+"""
 
 from __future__ import annotations
 
 import json
+import zlib
 from collections.abc import Mapping
 from hashlib import blake2b
 from typing import Any
@@ -10,19 +14,37 @@ from typing import Any
 from safetensors import SafetensorError
 from safetensors.torch import load, save
 
+from streams.errors import CheckpointError
 from streams.stores.base import Checkpoint
 
-PARAMS, TRAINER, SEAL = "params.", "trainer.", "blake2b"
+PARAMS, TRAINER, SEAL, BYTES = "params.", "trainer.", "blake2b", "bytes"
+
+LEVEL = 1
+"""Of compression: rows that were never met vanish at any, and numbers that were learned hardly shrink."""
+
+MOST_BYTES = 2**31
+"""Of the tensors of one version, before they are compressed."""
 
 
 def sealed(checkpoint: Checkpoint) -> tuple[bytes, bytes]:
-    """Description and tensors of a version; equal versions give equal bytes."""
+    """Description and tensors of a version; equal versions give equal bytes.
+
+    Raises:
+        CheckpointError: it is too large to be read back.
+    """
     tensors = {PARAMS + k: v.contiguous() for k, v in checkpoint.params.items()}
     tensors |= {TRAINER + k: v.contiguous() for k, v in checkpoint.trainer.items()}
-    content = save(tensors)
+    plain = save(tensors)
+    if len(plain) > MOST_BYTES:
+        raise CheckpointError(
+            f"version {checkpoint.version} of theta takes {len(plain):,} bytes, more than {MOST_BYTES:,}; "
+            "choose fewer buckets, smaller embeddings, or a smaller network"
+        )
+    content = zlib.compress(plain, LEVEL)
     described = {
         "version": checkpoint.version,
         "fingerprint": checkpoint.fingerprint,
+        BYTES: len(plain),
         "numbers": dict(checkpoint.numbers),
     }
     return json.dumps({**described, SEAL: _seal(content, described)}, indent=1).encode(), content
@@ -47,7 +69,7 @@ def unsealed(head: bytes, content: bytes) -> Checkpoint:
     if _seal(content, described) != seal:
         raise ValueError("its tensors or their description are damaged: their hash does not match")
     try:
-        tensors = load(content)
+        tensors = load(_expanded(content, described[BYTES]))
         return Checkpoint(
             version=described["version"],
             fingerprint=described["fingerprint"],
@@ -55,7 +77,7 @@ def unsealed(head: bytes, content: bytes) -> Checkpoint:
             trainer={k.removeprefix(TRAINER): v for k, v in tensors.items() if k.startswith(TRAINER)},
             numbers=described["numbers"],
         )
-    except (KeyError, SafetensorError) as error:
+    except (KeyError, TypeError, zlib.error, SafetensorError) as error:
         raise ValueError(f"it is of another program: {error}") from error
 
 
@@ -64,6 +86,17 @@ def _read(head: bytes) -> tuple[dict[str, Any], str]:
     if not isinstance(described, dict) or not isinstance(described.get(SEAL), str):
         raise ValueError("its description holds no seal")
     return described, described.pop(SEAL)
+
+
+def _expanded(content: bytes, size: int) -> bytes:
+    """Decompress what is said to have a size; never to more than that."""
+    if size > MOST_BYTES:
+        raise ValueError(f"its tensors are said to take {size:,} bytes, more than {MOST_BYTES:,}")
+    reading = zlib.decompressobj()
+    plain = reading.decompress(content, max(size, 1))
+    if len(plain) != size or not reading.eof:
+        raise ValueError(f"its tensors do not take the {size:,} bytes that they are said to")
+    return plain
 
 
 def _seal(content: bytes, described: Mapping[str, Any]) -> str:

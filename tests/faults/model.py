@@ -7,7 +7,7 @@ is what outlives the processes. So a schedule is a value, and the same schedule 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cache, partial
 from threading import Semaphore, Thread
 from typing import Any, NamedTuple
@@ -18,9 +18,10 @@ from torch import Tensor
 from engine.drift import PageHinkley
 from engine.features import Features, Numeric
 from engine.fold import Engine
-from engine.learners.gradient import GradientLearner
+from engine.history import History
 from engine.models.mlp import mlp
 from engine.outer.backprop import Backprop
+from engine.outer.online import Online, Rates
 from engine.spec import Classification, InnerLoop, Memory, Policy, TaskSpec
 from engine.train import FitSettings
 from engine.types import Kind
@@ -29,6 +30,7 @@ from streams.logs.memory import Crash, MemoryLog, MemoryOutput, no_crash
 from streams.outputs import TOPICS, DeadLetterLines, Outputs
 from streams.rounds import Rounds
 from streams.run import steps
+from streams.schedule import Schedule
 from streams.stores.memory import MemoryMeta, MemoryStore
 from streams.theta import ThetaCache
 from streams.trainer import Trainer
@@ -39,13 +41,19 @@ SPEC = TaskSpec(
     Features((Numeric("a"), Numeric("b"))),
     Classification(("x", "y")),
     network=partial(mlp, hidden=(8,)),
-    inner=InnerLoop(steps=1),
+    inner=InnerLoop(steps=1, lr="auto"),
+    history=History(numbers=("a",)),
+    wide=True,
     memory=Memory(support=4, pending=3, ttl_s=50.0),
     policy=Policy(every=3, recent=2, refractory=3),
     detector=PageHinkley(min_instances=3, delta=0.0, threshold=0.15),
 )
+RATES = Rates(FitSettings(lr=0.1))
 GRID = 8
 """Theta is adopted, and an outer round falls due, every so many events."""
+
+WINDOW = 6
+"""Labels that are trained on again: fewer than there are."""
 
 EFFECTS = ("poll", "adopt", "load", "append", "sync", "swap", "commit", "read", "publish")
 LONGEST_TURN = 150
@@ -57,6 +65,12 @@ NOT_PROMISED = ["revision", "checksum"]
 def engine() -> Engine:
     """One engine for all examples, so that its tensor functions are recorded once."""
     return Engine(SPEC)
+
+
+@cache
+def online() -> Online:
+    """One outer loop for all examples, for the same reason; it holds nothing of any of them."""
+    return Online(engine().learner, Backprop(), RATES)
 
 
 class Turn(NamedTuple):
@@ -137,9 +151,10 @@ class World:
         log.seek(max(0, self.committed - back))
         dead_letters = DeadLetterLines(self.outputs["dead-letter"], log.origin)
         outputs = Outputs(self.outputs, dead_letters, SPEC, support_rate=0.7)
-        worker = Worker(engine(), log, self.store, ThetaCache(engine(), self.meta), outputs, batch, GRID)
-        learner = GradientLearner(SPEC)
-        trainer = Trainer(learner, Backprop(), FitSettings(lr=0.1), self.meta, seed=1, batch=4, held_out=0.5)
+        worker = Worker(
+            engine(), log, self.store, ThetaCache(engine(), self.meta), outputs, batch, Schedule(GRID)
+        )
+        trainer = Trainer(online(), self.meta, seed=1, batch=4, held_out=0.5, fewest_tasks=2, window=WINDOW)
         rounds = Rounds(trainer, self.outputs["episodes"])
         return Embedded(engine(), log, self.store, worker, trainer, rounds, self.outputs)  # type: ignore[arg-type]
 
@@ -150,12 +165,15 @@ class World:
         return Left(
             {key: {name: row[name].tobytes() for name in names} for key, row in decoded.items()},
             {topic: frozenset(output.lines) for topic, output in self.outputs.items()},
-            [
-                (bits(v.params), bits(v.trainer), {k: n for k, n in v.numbers.items() if k != "position"})
-                for v in self.meta.versions
-            ],
+            [(bits(v.params), bits(v.trainer), told(v.numbers)) for v in self.meta.versions],
             dict(self.store.adoptions(0)),
         )
+
+
+def told(numbers: Mapping[str, Any]) -> dict[str, Any]:
+    """What a version says of how far it goes; but not where that lies in outputs, which may hold repeats."""
+    since = numbers["window"][1]
+    return {**{name: value for name, value in numbers.items() if name != "position"}, "window": since}
 
 
 def bits(tensors: Any) -> dict[str, bytes]:

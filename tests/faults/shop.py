@@ -14,7 +14,7 @@ from streams.outputs import TOPICS
 from streams.run import run
 from streams.settings import Settings, load_settings
 from streams.wiring import Embedded, embedded
-from tests.faults.model import NOT_PROMISED, Left, bits
+from tests.faults.model import NOT_PROMISED, Left, bits, told
 
 CONFIG = f"""
 [input]
@@ -78,10 +78,7 @@ def left(program: Embedded) -> Left:
     return Left(
         {user: {n: row[n].tobytes() for n in names} for user, row in zip(table.ids, table.rows, strict=True)},
         {topic: frozenset(program.outputs[topic].read(0, 10**6)[0]) for topic in TOPICS},
-        [
-            (bits(v.params), bits(v.trainer), {k: n for k, n in v.numbers.items() if k != "position"})
-            for v in versions
-        ],
+        [(bits(v.params), bits(v.trainer), told(v.numbers)) for v in versions],
         dict(program.store.adoptions(0)),
     )
 

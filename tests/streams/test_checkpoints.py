@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import os
+import zlib
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,7 +13,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from engine.features import Features, Numeric
+from engine.features import Category, Features, Numeric
 from engine.fingerprints import theta_fingerprint
 from engine.learners.gradient import GradientLearner
 from engine.spec import Classification, TaskSpec
@@ -22,6 +24,8 @@ from streams.stores import checkpoints
 from streams.stores.base import Checkpoint, MetaStore
 from streams.stores.checkpoints import DirectoryMeta
 from streams.stores.memory import MemoryMeta
+from streams.stores.sealed import _seal as seal_of
+from streams.stores.sealed import sealed, unsealed
 from streams.theta import ThetaCache
 from tests.faults.model import SPEC, bits, engine
 
@@ -171,7 +175,7 @@ def with_content(path: Path, content: bytes | None) -> bytes:
 
 @given(st.integers(0, 10**6), st.integers(1, 255))
 def test_a_byte_changed_anywhere_in_the_tensors_is_refused(intact, place, change):
-    (path,) = intact.directory.glob("*.safetensors")
+    (path,) = intact.directory.glob("*.safetensors.z")
     content = bytearray(path.read_bytes())
     content[place % len(content)] ^= change
     before = with_content(path, bytes(content))
@@ -189,7 +193,7 @@ def test_a_byte_changed_anywhere_in_the_description_is_refused_unless_it_says_th
     with_content(path, before)
 
 
-@pytest.mark.parametrize("suffix", ["json", "safetensors"])
+@pytest.mark.parametrize("suffix", ["json", "safetensors.z"])
 @pytest.mark.parametrize("kept", [None, 0, 1, 8, 100, -1])
 def test_a_version_cut_short_or_missing_is_refused(intact, suffix, kept):
     (path,) = intact.directory.glob(f"*.{suffix}")
@@ -198,6 +202,63 @@ def test_a_version_cut_short_or_missing_is_refused(intact, suffix, kept):
     assert not usable(intact)
     path.write_bytes(before)
     assert usable(intact)
+
+
+# Size
+
+
+def of_tables(buckets: int) -> Checkpoint:
+    """A version of a theta with two tables that no event has touched, and what its trainer keeps beside them."""
+    columns = tuple(Category(name, buckets=buckets) for name in ("city", "shop"))
+    learner = GradientLearner(replace(SPEC, features=Features(columns), history=None))
+    sums = {f"sums.{n}": torch.full_like(v, 0.1) for n, v in learner.init(0).items() if n.startswith("0.")}
+    return Checkpoint(1, theta_fingerprint(learner), learner.init(0), sums)
+
+
+def size_of(version: Checkpoint) -> int:
+    return sum(map(len, sealed(version)))
+
+
+def test_buckets_that_were_never_met_cost_next_to_nothing():
+    few, many = of_tables(64), of_tables(16_384)
+    plain = sum(value.nbytes for value in (*many.params.values(), *many.trainer.values()))
+    assert plain > 2_500_000
+    assert size_of(many) - size_of(few) < plain / 100
+    assert same(unsealed(*sealed(many)), many)
+
+
+def test_one_bucket_that_is_met_costs_about_its_own_numbers():
+    before, after = of_tables(16_384), of_tables(16_384)
+    after.params["0.embeddings.0.weight"][77] = torch.randn(8)
+    assert size_of(after) - size_of(before) < 100
+
+
+def sealed_again(head: bytes, content: bytes, size: int) -> tuple[bytes, bytes]:
+    """A version with a seal that fits, and tensors that are said to have a size."""
+    described = json.loads(head)
+    described.pop("blake2b")
+    described["bytes"] = size
+    return json.dumps({**described, "blake2b": seal_of(content, described)}).encode(), content
+
+
+@pytest.mark.parametrize("size", [0, 1, 100, -1, 10**12])
+def test_what_says_another_size_than_it_has_is_refused_before_it_is_decompressed_further(size):
+    head, content = sealed(checkpoint())
+    with pytest.raises(ValueError, match=r"its tensors (do not take|are said to take)"):
+        unsealed(*sealed_again(head, content, size))
+
+
+def test_a_few_bytes_that_would_become_gigabytes_are_refused():
+    head, _ = sealed(checkpoint())
+    with pytest.raises(ValueError, match="its tensors do not take the 1,000 bytes"):
+        unsealed(*sealed_again(head, zlib.compress(bytes(10**8)), 1_000))
+
+
+def test_a_version_too_large_to_be_read_back_is_not_written(tmp_path, monkeypatch):
+    monkeypatch.setattr("streams.stores.sealed.MOST_BYTES", 1000)
+    with pytest.raises(CheckpointError, match=r"takes 1,\d+ bytes, more than 1,000; choose fewer buckets"):
+        DirectoryMeta(tmp_path).publish(checkpoint())
+    assert list(tmp_path.iterdir()) == []
 
 
 # Use

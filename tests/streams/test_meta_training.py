@@ -162,7 +162,7 @@ def test_training_that_was_killed_goes_on_bit_for_bit(blobs):
 
 def test_only_the_newest_stretch_is_kept(blobs):
     trained(settings_in(blobs, "state"))
-    (kept,) = (blobs / "state" / "training").glob("*.safetensors")
+    (kept,) = (blobs / "state" / "training").glob("*.safetensors.z")
     assert kept.name.startswith("00000006")
 
 
@@ -371,7 +371,7 @@ def test_a_rate_that_falls_is_zero_where_training_ends(blobs):
 def test_a_damaged_training_names_the_folder_to_delete(blobs):
     config = settings_in(blobs, "state")
     trained(config)
-    (kept,) = (blobs / "state" / "training").glob("*.safetensors")
+    (kept,) = (blobs / "state" / "training").glob("*.safetensors.z")
     kept.write_bytes(kept.read_bytes()[:-1])
     with pytest.raises(CheckpointError, match=r"training cannot be gone on with.*delete that folder"):
         trained(config)

@@ -2,6 +2,7 @@
 
 import json
 from functools import cache
+from importlib import resources
 
 import numpy as np
 import pytest
@@ -10,23 +11,23 @@ from hypothesis import strategies as st
 
 from engine.evaluate import DAY_S, Prequential, ScoredLabels, TaskScores
 from engine.spec import Classification, Regression
-from engine.types import Outcome
+from engine.types import PREDICTORS, Outcome
 from streams.errors import SettingsError
 from streams.report import render, write_report
 from streams.report.calendar_axis import MOST_TICKS, date, period, time_axis
 from streams.report.charts import linear_axis
 from streams.report.markup import Markup, element, join
 from streams.report.phrases import duration, percent, standing, verdict
-from streams.report.sections import OUTCOMES
+from streams.report.sections import DESCRIPTIONS, OUTCOMES
 from tests.streams.outline import Outline
 
 HOSTILE = "</td><script>alert('x')</script><img src=http://evil.example/a onerror=\"x\">"
 START_S = 1_356_998_400.0  # 1 January 2013
 BINARY = Classification(("on time", "late"))
-NAMES = ("theta", "adapted", "served", "baseline")
+NAMES = (*PREDICTORS, "baseline")
 
 
-def scored(target, n=900, days=30, noise=(1.2, 0.5, 0.4, 0.8), width_s=DAY_S, seed=2):
+def scored(target, n=900, days=30, noise=(1.4, 1.3, 1.2, 0.5, 0.4, 0.8), width_s=DAY_S, seed=2):
     rng = np.random.default_rng(seed)
     k, c = len(noise), target.outputs
     time_s = START_S + np.sort(rng.random(n)) * days * width_s
@@ -207,8 +208,31 @@ def test_the_figures_of_the_evaluation_are_in_the_table():
     assert f"{100 * served['accuracy']:.1f}%" in cells
 
 
+@pytest.mark.parametrize("target", [BINARY, Regression(-9, 9)])
+def test_every_expert_stands_beside_what_was_served_with_its_loss_and_what_it_is(target):
+    report = least(target=target)
+    outline = Outline(render(report))
+    names = [text for text in outline.within("b") if text in NAMES]
+    assert names == ["served", "base", "recent", "theta", "adapted", "baseline"]
+    metric = "rmse" if isinstance(target, Regression) else "log_loss"
+    cells = outline.within("td")
+    for name in PREDICTORS:
+        assert f"{report['evaluation']['predictors'][name][metric]:.4f}" in cells
+        assert DESCRIPTIONS[name] in outline.within("small")
+
+
+def test_every_expert_has_a_curve_of_its_own_and_a_key_to_it():
+    drawn = Outline(render(full())).attributes
+    classes = {value for _, name, value in drawn if name == "class"}
+    assert {f"{mark} {name}" for mark in ("line", "dot", "key") for name in PREDICTORS} <= classes
+    styles = (resources.files("streams.report") / "page.css").read_text(encoding="utf-8")
+    for name in PREDICTORS:
+        for mark in (".line", ".dot", ".key"):
+            assert f"{mark}.{name}" in styles, (mark, name)
+
+
 def test_a_difference_within_its_interval_is_called_a_tie():
-    report = full(noise=(1.5, 0.5, 0.5, 0.5))
+    report = full(noise=(1.5, 1.5, 1.5, 0.5, 0.5, 0.5))
     said = Outline(render(report)).within("small")
     assert "tie" in said
     assert "served is better" in said

@@ -9,21 +9,19 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from engine.learners.gradient import GradientLearner
-from engine.outer.backprop import Backprop
-from engine.train import FitSettings, start
+from engine.train import start
 from streams.errors import Forgot, Unavailable
 from streams.health import Health
 from streams.logs.memory import MemoryLog
-from streams.outputs import read_episode
+from streams.outputs import read_learned
 from streams.roles import trainer as training
 from streams.roles import worker as working
 from streams.roles.trainer import TrainerService
 from streams.roles.worker import WorkerService
 from streams.stores.memory import MemoryMeta
 from streams.telemetry import Telemetry
-from streams.trainer import Trainer
-from tests.faults.model import SPEC, World, bits, stream
+from streams.trainer import WINDOW, Trainer
+from tests.faults.model import SPEC, World, bits, online, stream
 
 
 class Group(MemoryLog):
@@ -141,8 +139,7 @@ def test_a_log_that_is_away_as_well_is_asked_again(calm):
 
 def test_the_version_in_use_is_shown():
     case = Case()
-    learner = GradientLearner(SPEC)
-    Trainer(learner, Backprop(), FitSettings(), case.world.meta).publish(1, start(learner, 0), {})
+    Trainer(online(), case.world.meta).publish(1, start(online().learner, 0), {})
     case.run()
     assert "reptide_theta_version 1.0" in case.service.worker.telemetry.exposition().decode()
 
@@ -213,19 +210,21 @@ class Said(NamedTuple):
 
 
 class Episodes:
-    """The partitions of an episodes topic, as lists."""
+    """The partitions of an episodes topic, as lists, of which retention may have taken the first messages."""
 
-    def __init__(self, *partitions: list[bytes]) -> None:
-        self.partitions = partitions
+    def __init__(self, *partitions: list[bytes], first: int = 0) -> None:
+        self.partitions, self.first = partitions, first
         self.closed = False
+        self.messages = 0
 
     def read(self, positions: Mapping[int, int], max_messages: int) -> tuple[list[Said], dict[int, int]]:
-        after = {p: positions.get(p, 0) for p in range(len(self.partitions))}
+        after = {p: max(positions.get(p, 0), self.first) for p in range(len(self.partitions))}
         read: list[Said] = []
         for p, lines in enumerate(self.partitions):
             taken = lines[after[p] :][: max_messages - len(read)]
             read += [Said(p, offset, line) for offset, line in enumerate(taken, after[p])]
             after[p] += len(taken)
+        self.messages += len(read)
         return read, after
 
     def close(self) -> None:
@@ -234,7 +233,7 @@ class Episodes:
 
 @pytest.fixture(scope="module")
 def lines() -> list[bytes]:
-    """The episodes that a worker leaves on a log of 60 events."""
+    """The labels that a worker leaves on a log of 60 events."""
     world = World(stream(1, 60))
     worker = world.program(20).worker
     while worker.step() is not None:
@@ -242,20 +241,20 @@ def lines() -> list[bytes]:
     return world.outputs["episodes"].lines
 
 
-def service(episodes: Episodes, store: MemoryMeta) -> TrainerService:
-    trainer = Trainer(GradientLearner(SPEC), Backprop(), FitSettings(lr=0.1), store, seed=1, batch=4)
+def service(episodes: Episodes, store: MemoryMeta, window: int = WINDOW) -> TrainerService:
+    trainer = Trainer(online(), store, seed=1, batch=4, window=window)
     health = Health(training.CONDITIONS, 60.0)
     return TrainerService(
         trainer, episodes, Telemetry(), health, 0.01, lambda advance: None, lambda said: None
     )
 
 
-def test_a_turn_trains_on_every_episode_once_and_says_where_it_got_to(lines):
+def test_a_turn_takes_every_label_once_and_says_where_it_got_to(lines):
     store = MemoryMeta()
     one = service(Episodes(lines), store)
     advance = one.turn()
     assert advance is not None
-    assert advance.episodes == len({read_episode(line)[:3] for line in lines})
+    assert advance.labels == len({read_learned(line)[:3] for line in lines})
     assert store.load(1).numbers["positions"] == {"0": len(lines)}
     assert one.turn() is None
 
@@ -270,11 +269,64 @@ def test_a_trainer_that_died_goes_on_from_what_it_published(lines):
     whole.turn()
     whole.episodes = Episodes(lines)
     whole.turn()
-    assert [bits(v.params) for v in store.versions] == [bits(v.params) for v in other.versions]
+    assert told(store) == told(other)
     assert both.turn() is None
 
 
-def test_episodes_that_come_again_are_recognised(lines):
+def told(store: MemoryMeta) -> list[Any]:
+    return [(bits(v.params), bits(v.trainer), v.numbers) for v in store.versions]
+
+
+def half_and_repeated(lines: list[bytes]) -> list[list[bytes]]:
+    """Two partitions, as a worker that died left them; each with labels of a partition of the input of its own."""
+    other = [line.replace(b'"partition":0', b'"partition":1') for line in lines]
+    return [[*lines[:6], *lines[2:9], *lines[4:]], [*other[:3], *other[1:]]]
+
+
+@pytest.mark.parametrize("window", [WINDOW, 9, 3, 1])
+@pytest.mark.parametrize("ends", [(4, 8, 12, 99), (1, 2, 99), (7, 99)])
+def test_a_trainer_started_anew_before_every_version_goes_on_bit_for_bit(lines, window, ends):
+    lasting, anew = MemoryMeta(), MemoryMeta()
+    partitions = half_and_repeated(lines)
+    lives_on = service(Episodes(), lasting, window)
+    for end in ends:
+        lives_on.episodes = Episodes(*(partition[:end] for partition in partitions))
+        lives_on.turn()
+        service(Episodes(*(partition[:end] for partition in partitions)), anew, window).turn()
+    assert len(lasting.versions) == len(ends)
+    assert told(anew) == told(lasting)
+
+
+def test_the_window_holds_the_last_labels_of_each_partition_alike(lines):
+    partitions = half_and_repeated(lines)
+    one = service(Episodes(*partitions), MemoryMeta(), window=6)
+    one.turn()
+    ends = [(p, n) for n in (3, 2, 1) for p in (0, 1)]
+    expected = [(p, read_learned(partitions[p][-n]).offset) for p, n in ends]
+    assert [(placed.partition, placed.label.offset) for placed in one._window.labels] == expected
+    assert all(placed.label.episode is None for placed in one._window.labels)
+
+
+def test_labels_that_retention_has_taken_are_gone_from_the_window_and_nothing_waits_for_them(lines):
+    store = MemoryMeta()
+    service(Episodes(lines[:12]), store).turn()
+    one = service(Episodes(lines, first=10), store)
+    advance = one.turn()
+    assert advance is not None
+    assert advance.labels == len(lines) - 12
+    kept = [placed.offset for placed in one._window.labels]
+    assert kept == list(range(10, len(lines)))
+
+
+def test_a_trainer_that_has_nothing_to_do_reads_its_window_once(lines):
+    store = MemoryMeta()
+    service(Episodes(lines), store).turn()
+    one = service(Episodes(lines), store)
+    assert [one.turn() for _ in range(3)] == [None] * 3
+    assert one.episodes.messages == len(lines)  # type: ignore[attr-defined]
+
+
+def test_labels_that_come_again_are_recognised(lines):
     once, twice = MemoryMeta(), MemoryMeta()
     service(Episodes(lines), once).turn()
     repeated = [*lines[:12], *lines[4:12], *lines[12:], *lines]
@@ -287,7 +339,7 @@ def test_each_partition_of_the_input_has_a_place_of_its_own(lines):
     elsewhere = [line.replace(b'"partition":0', b'"partition":1') for line in lines]
     advance = service(Episodes([*lines, *elsewhere]), MemoryMeta()).turn()
     assert advance is not None
-    assert advance.episodes == 2 * len(lines)
+    assert advance.labels == 2 * len(lines)
 
 
 def test_what_another_trainer_published_first_is_gone_on_from(lines):
@@ -314,10 +366,11 @@ def test_what_another_trainer_published_first_is_gone_on_from(lines):
         (b"[]", "TypeError"),
         (b"{}", "KeyError"),
         (b"\xff", "JSONDecodeError"),
-        (b'{"support":{"x":[[1,2,3]]},"query":{"x":[[1,2,3]]}}', "KeyError"),
+        (b'{"x":[1,2,3]}', "KeyError"),
+        (b'{"x":["a"],"losses":null}', "ValueError"),
     ],
 )
-def test_a_message_that_is_no_episode_is_passed_over_and_told_with_its_place(lines, poison, error):
+def test_a_message_that_is_no_label_is_passed_over_and_told_with_its_place(lines, poison, error):
     once, with_poison = MemoryMeta(), MemoryMeta()
     service(Episodes(lines), once).turn()
     one = service(Episodes([poison, *lines[:5], poison, *lines[5:]]), with_poison)
@@ -326,20 +379,20 @@ def test_a_message_that_is_no_episode_is_passed_over_and_told_with_its_place(lin
     one.turn()
     assert bits(once.load(1).params) == bits(with_poison.load(1).params)
     assert said == [
-        f"the episode in partition 0 at offset {offset} cannot be read ({error}); passed over"
+        f"the label in partition 0 at offset {offset} cannot be read ({error}); passed over"
         for offset in (0, 6)
     ]
 
 
-def test_an_episode_of_another_width_is_passed_over_and_told(lines):
-    wider = lines[0].replace(b'"x":[[', b'"x":[[9.0,')
+def test_a_label_of_another_width_is_passed_over_and_told(lines):
+    wider = lines[0].replace(b'"x":[', b'"x":[9.0,', 1)
     assert wider != lines[0]
     one = service(Episodes([wider]), MemoryMeta())
     said: list[str] = []
     one.say = said.append
     assert one.turn() is None
     [sentence] = said
-    assert "offset 0 is not of this task spec, whose features are 2 wide" in sentence
+    assert f"offset 0 is not of this task spec, whose features are {SPEC.width} wide" in sentence
 
 
 def test_a_store_that_is_away_is_asked_again(lines):

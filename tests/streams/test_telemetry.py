@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from prometheus_client.parser import text_string_to_metric_families
 
 from engine.scan import blank_results
-from engine.types import Outcome, Outcomes
+from engine.types import PREDICTORS, Outcome, Outcomes
 from streams import wire
 from streams.errors import SettingsError, StoreError, Unavailable
 from streams.health import CLIENT_TIMEOUT_S, Health, HealthServer
@@ -30,7 +30,7 @@ UNITS = ("_total", "_seconds", "_bytes", "_ratio", "_events", "_tasks", "_loss",
 
 
 def outcomes(codes: list[Outcome], **columns: Any) -> Outcomes:
-    blank = blank_results(len(codes), 2)._asdict() | {"adapted": np.zeros(len(codes), np.bool_)}
+    blank = blank_results(len(codes), 2, 3)._asdict() | {"adapted": np.zeros(len(codes), np.bool_)}
     return Outcomes(**(blank | {"code": np.array(codes, np.uint8)} | columns))
 
 
@@ -118,23 +118,24 @@ class TestCounting:
 
     def test_lift_is_the_difference_of_two_mean_losses_over_scored_labels_alone(self):
         telemetry = Telemetry()
-        loss = np.array([[0.9, 0.3, 0.4], [9.0, 9.0, 9.0], [0.5, 0.7, 0.6]])
+        loss = np.array([[1.1, 0.9, 0.9, 0.3, 0.4], [9.0] * 5, [0.9, 0.7, 0.5, 0.7, 0.6]])
         codes = [Outcome.SCORED, Outcome.ORPHAN, Outcome.SCORED]
         telemetry.folded(outcomes(codes, loss=loss), np.full(3, math.nan), 0)
         now = seen(telemetry)
         mean = {
             name: now[f"reptide_prediction_loss_sum predictor={name}"]
             / now[f"reptide_prediction_loss_count predictor={name}"]
-            for name in ("theta", "adapted", "served")
+            for name in PREDICTORS
         }
-        assert mean == pytest.approx({"theta": 0.7, "adapted": 0.5, "served": 0.5})
+        expected = {"base": 1.0, "recent": 0.8, "theta": 0.7, "adapted": 0.5, "served": 0.5}
+        assert mean == pytest.approx(expected)
         assert mean["theta"] - mean["served"] == pytest.approx(0.2)
 
     def test_label_delay_and_weight_leave_out_events_that_have_none(self):
         telemetry = Telemetry()
         codes = [Outcome.SCORED, Outcome.PREDICTED]
         waited, weight = np.array([90.0, math.nan]), np.array([math.nan, 0.25])
-        telemetry.folded(outcomes(codes, waited_s=waited, loss=np.ones((2, 3))), weight, 0)
+        telemetry.folded(outcomes(codes, waited_s=waited, loss=np.ones((2, 5))), weight, 0)
         assert buckets(telemetry, "reptide_label_delay_seconds")[60] == 0
         assert buckets(telemetry, "reptide_label_delay_seconds")[600] == 1
         assert seen(telemetry)["reptide_adapted_weight_ratio_count"] == 1
@@ -174,12 +175,12 @@ class TestCounting:
 
     def test_a_round_of_the_trainer_is_counted_by_verdict(self):
         telemetry = Telemetry()
-        telemetry.round(episodes=100, published=True, before=0.5, after=0.4)
-        telemetry.round(episodes=60, published=False, before=0.4, after=0.6)
+        telemetry.round(labels=100, published=True, before=0.5, after=0.4)
+        telemetry.round(labels=60, published=False, before=0.4, after=0.6)
         now = seen(telemetry)
         assert now["reptide_trainer_rounds_total verdict=published"] == 1
         assert now["reptide_trainer_rounds_total verdict=refused"] == 1
-        assert now["reptide_trainer_episodes_total"] == 160
+        assert now["reptide_trainer_labels_total"] == 160
         assert now["reptide_trainer_heldout_loss when=before"] == 0.4
         assert now["reptide_trainer_heldout_loss when=after"] == 0.6
 

@@ -1,26 +1,41 @@
-"""Each episode is trained on once, each round is run once, and stopping between them changes nothing."""
+"""Each label is new once, each round is run once, and stopping between them changes nothing."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
+from itertools import count
 
 import numpy as np
 import pytest
+import torch
 
 from engine.features import Features, Numeric
-from engine.learners.gradient import GradientLearner
+from engine.gate import losses_after_adaptation
+from engine.learners.gradient import LR, GradientLearner
 from engine.outer.backprop import Backprop
-from engine.train import FitSettings, start
+from engine.outer.online import Lesson, Online, Rates
+from engine.train import FitSettings, Round, TrainState, start
 from streams.errors import CheckpointError, StoreError
 from streams.logs.memory import MemoryOutput, no_crash
-from streams.outputs import kept, read_episode
+from streams.outputs import LearnedLabel, kept, read_learned
 from streams.rounds import Rounds
 from streams.stores.base import Checkpoint, MetaStore
 from streams.stores.checkpoints import DirectoryMeta
 from streams.stores.memory import MemoryMeta
-from streams.trainer import Trainer, held_out, restore
-from tests.faults.model import SPEC, World, bits, stream
+from streams.trainer import (
+    EPISODES,
+    FEWEST_TASKS,
+    MOST_REPLAYS,
+    SIZES,
+    SIZES_EVERY,
+    SIZES_MEMORY,
+    WINDOW,
+    Trainer,
+    held_out,
+    restore,
+)
+from tests.faults.model import RATES, SPEC, World, bits, online, stream, told
 
 ENDS = (20, 40, 60)
 """Where the rounds fall due in these tests."""
@@ -28,7 +43,7 @@ ENDS = (20, 40, 60)
 
 @pytest.fixture(scope="module")
 def lines() -> list[bytes]:
-    """The episodes that a worker leaves on a log of 60 events."""
+    """The labels that a worker leaves on a log of 60 events."""
     world = World(stream(1, 60))
     worker = world.program(20).worker
     while worker.step() is not None:
@@ -36,21 +51,23 @@ def lines() -> list[bytes]:
     return world.outputs["episodes"].lines
 
 
-def rounds(lines: Sequence[bytes], store: MetaStore, held_out: float = 0.0) -> Rounds:
-    episodes = MemoryOutput()
-    episodes.append(lines)
-    learner = GradientLearner(SPEC)
-    trainer = Trainer(learner, Backprop(), FitSettings(lr=0.1), store, seed=1, batch=4, held_out=held_out)
-    return Rounds(trainer, episodes)
+@pytest.fixture(scope="module")
+def labels(lines: list[bytes]) -> list[LearnedLabel]:
+    return [read_learned(line) for line in lines]
 
 
-def ended_below(lines: Sequence[bytes], offset: int) -> list[bytes]:
-    return [line for line in lines if read_episode(line).offset < offset]
+def trainer(store: MetaStore, **changes: object) -> Trainer:
+    return replace(Trainer(online(), store, seed=1, batch=4), **changes)
 
 
-def steps_of(lines: Sequence[bytes]) -> int:
-    """Outer steps of a round over so many episodes, four at a time."""
-    return -(-len(lines) // 4)
+def rounds(lines: Sequence[bytes], store: MetaStore, **changes: object) -> Rounds:
+    said = MemoryOutput()
+    said.append(lines)
+    return Rounds(trainer(store, **changes), said)
+
+
+def known_below(lines: Sequence[bytes], offset: int) -> list[bytes]:
+    return [line for line in lines if read_learned(line).offset < offset]
 
 
 def versions(store: MetaStore) -> list[Checkpoint]:
@@ -58,17 +75,12 @@ def versions(store: MetaStore) -> list[Checkpoint]:
 
 
 def same(one: MetaStore, other: MetaStore) -> bool:
-    """Whether both hold the same versions, but for where in their logs the episodes lay."""
-
-    def told(v: Checkpoint) -> tuple[object, ...]:
-        return (
-            v.version,
-            bits(v.params),
-            bits(v.trainer),
-            {k: n for k, n in v.numbers.items() if k != "position"},
-        )
-
-    return list(map(told, versions(one))) == list(map(told, versions(other)))
+    """Whether both hold the same versions, but for where in their logs the labels lay."""
+    described = [
+        [(v.version, bits(v.params), bits(v.trainer), told(v.numbers)) for v in versions(store)]
+        for store in (one, other)
+    ]
+    return described[0] == described[1]
 
 
 @pytest.fixture
@@ -80,27 +92,133 @@ def whole(lines: list[bytes]) -> MetaStore:
     return store
 
 
-def test_a_round_takes_every_episode_since_the_last_once(lines, whole):
-    first, second, third = (len(ended_below(lines, end)) for end in ENDS)
-    assert 0 < first < second < third
-    counted = [steps_of(lines[a:b]) for a, b in ((0, first), (first, second), (second, third))]
-    assert [v.numbers["step"] for v in versions(whole)] == list(np.cumsum(counted))
+class Watched(Online):
+    """Keeps the lessons, and learns nothing of them."""
+
+    def __init__(self) -> None:
+        super().__init__(GradientLearner(SPEC), Backprop(), RATES)
+        self.lessons: list[Lesson] = []
+
+    def learn(self, lessons: Iterable[Lesson], state: TrainState) -> tuple[TrainState, list[Round]]:
+        taken = list(lessons)
+        self.lessons += taken
+        return replace(state, step=state.step + len(taken)), []
 
 
-def test_an_episode_that_comes_again_is_recognised(lines, whole):
-    store = MemoryMeta()
-    for end in ENDS:  # all that ended before is there twice, once as it was and once more from the start
-        rounds([*ended_below(lines, end), *ended_below(lines, end), *lines], store).run(end)
+def rows(lesson: Lesson) -> list[bytes]:
+    """The labels of a lesson, without its padding."""
+    there = lesson.labels.weight[0] > 0
+    return [
+        x.numpy().tobytes() + y.numpy().tobytes()
+        for x, y in zip(lesson.labels.x[0][there], lesson.labels.y[0][there], strict=True)
+    ]
+
+
+def row(label: LearnedLabel) -> bytes:
+    return label.x.tobytes() + np.float32(label.y).tobytes()
+
+
+def after_many(state: TrainState) -> TrainState:
+    """A state of which labels enough were counted that none is trained on more often than asked."""
+    counted = replace(state.statistics, count=torch.full_like(state.statistics.count, 1e6))
+    return replace(state, statistics=counted)
+
+
+def taught(
+    labels: Sequence[LearnedLabel], window: Sequence[LearnedLabel], many: bool = True, **changes: object
+) -> list[Lesson]:
+    watched = Watched()
+    one = trainer(MemoryMeta(), online=watched, **changes)
+    state = start(watched.learner, 1)
+    one.take(labels, window, after_many(state) if many else one.prepared(labels, state, 1))
+    return watched.lessons
+
+
+# What is trained on
+
+
+def test_every_label_is_new_once_in_the_order_it_came(lines, labels):
+    watched, store = Watched(), MemoryMeta()
+    for end in ENDS:
+        rounds(lines, store, online=watched, replays=0.0).run(end)
+    assert [one for lesson in watched.lessons for one in rows(lesson)] == [row(label) for label in labels]
+    assert all(len(rows(lesson)) <= 4 for lesson in watched.lessons)
+
+
+def test_every_episode_is_trained_on_once_and_a_few_at_a_time(labels):
+    lessons = taught(labels, labels, replays=2.0)
+    queries = [
+        x[weight > 0].numpy().tobytes()
+        for lesson in lessons
+        if lesson.episodes
+        for x, weight in zip(lesson.episodes.query.x, lesson.episodes.query.weight, strict=True)
+        if weight.sum() > 0
+    ]
+    episodes = [label.episode for label in labels if label.episode is not None]
+    assert sorted(queries) == sorted(episode.query_x.tobytes() for episode in episodes)
+    assert {len(lesson.episodes.query.x) for lesson in lessons if lesson.episodes} == {EPISODES}
+
+
+@pytest.mark.parametrize(("replays", "each"), [(0.0, [0, 0, 0]), (0.5, [0, 1, 0]), (2.0, [2, 2, 2])])
+def test_each_batch_is_followed_by_as_many_of_the_window(labels, replays, each):
+    new, earlier = labels[:12], labels[12:]
+    lessons = iter(taught(new, earlier, replays=replays))
+    mine, window = [row(label) for label in new], {row(label) for label in earlier}
+    for n, again in enumerate(each):
+        assert rows(next(lessons)) == mine[4 * n : 4 * n + 4]
+        for _ in range(again):
+            assert set(rows(next(lessons))) <= window
+    assert all(lesson.episodes for lesson in lessons)  # what is left is there for its episodes
+
+
+def test_every_label_of_the_window_is_drawn_in_time(labels):
+    lessons = taught(labels[:4], labels, replays=40.0)
+    assert {one for lesson in lessons for one in rows(lesson)} == {row(label) for label in labels}
+
+
+def test_while_labels_are_few_each_is_trained_on_more_often(labels):
+    lessons = taught(labels[:4], labels[:4], many=False)
+    assert len([lesson for lesson in lessons if rows(lesson)]) >= 1 + MOST_REPLAYS
+    assert len(taught(labels[:4], labels[:4], many=False, replays=0.0)) == 1
+
+
+def test_no_label_that_has_left_the_window_is_trained_on_again(lines, labels):
+    watched, store = Watched(), MemoryMeta()
+    one = rounds(lines, store, online=watched, window=6)
+    one.run(ENDS[1])
+    watched.lessons.clear()
+    one.run(ENDS[2])
+    old, new = ([x for x in labels if (x.offset < ENDS[1]) == before] for before in (True, False))
+    drawn = {each for lesson in watched.lessons for each in rows(lesson)} - {row(x) for x in new}
+    assert drawn
+    assert drawn <= {row(label) for label in old[-6:]}
+
+
+def test_a_window_is_kept_without_its_episodes(lines):
+    one = rounds(lines, MemoryMeta())
+    one.run(ENDS[2])
+    assert one._window.read
+    assert all(read.label.episode is None for read in one._window.read)
+
+
+# Rounds
+
+
+def test_a_label_that_comes_again_is_recognised(lines, whole):
+    store, said = MemoryMeta(), list[bytes]()
+    for end in ENDS:  # workers that died and began at the start again
+        said += [*known_below(lines, end), *known_below(lines, end)]
+        rounds([*said, *lines], store).run(end)
     assert same(store, whole)
 
 
-def test_an_episode_of_an_earlier_round_that_comes_again_later_is_recognised(lines):
+def test_a_label_of_an_earlier_round_that_comes_again_later_is_recognised(lines):
     store = MemoryMeta()
-    old = ended_below(lines, ENDS[0])
-    episodes = rounds(old, store)
-    episodes.run(ENDS[0])
-    episodes.episodes.append(old)
-    assert episodes.run(ENDS[1]) is None
+    old = known_below(lines, ENDS[0])
+    one = rounds(old, store)
+    one.run(ENDS[0])
+    one.episodes.append(old)
+    assert one.run(ENDS[1]) is None
     assert store.current() == 1
 
 
@@ -113,23 +231,39 @@ def test_a_round_that_was_published_is_not_run_again(lines):
     assert store.current() == 1
 
 
-def test_episodes_from_beyond_a_round_are_left_to_the_next(lines, whole):
+def test_labels_from_beyond_a_round_are_left_to_the_next(lines, whole):
     store = MemoryMeta()
     for end in ENDS:
-        rounds(ended_below(lines, end), store).run(end)
+        rounds(known_below(lines, end), store).run(end)
     assert same(store, whole)
 
 
-def test_a_round_without_episodes_publishes_nothing():
+def test_a_round_without_labels_publishes_nothing():
     store = MemoryMeta()
     assert rounds([], store).run(20) is None
     assert store.current() == 0
 
 
-def test_a_trainer_started_anew_before_every_round_goes_on_bit_for_bit(lines, whole, tmp_path):
+@pytest.mark.parametrize("window", [WINDOW, 9, 1])
+@pytest.mark.parametrize("at_once", [1024, 3])
+def test_a_trainer_started_anew_before_every_round_goes_on_bit_for_bit(
+    lines, window, at_once, tmp_path, monkeypatch
+):
+    monkeypatch.setattr("streams.rounds.LINES_AT_ONCE", at_once)
+    whole = MemoryMeta()
+    one = rounds(lines, whole, window=window)
     for end in ENDS:
-        rounds(lines, DirectoryMeta(tmp_path)).run(end)
+        one.run(end)
+        rounds(lines, DirectoryMeta(tmp_path), window=window).run(end)
     assert same(DirectoryMeta(tmp_path), whole)
+
+
+def test_what_was_known_before_is_trained_on_again(lines, whole):
+    store = MemoryMeta()
+    rounds(lines, store).run(ENDS[0])
+    forgetful = rounds(lines, store, window=1)
+    forgetful.run(ENDS[1])
+    assert bits(store.load(2).params) != bits(whole.load(2).params)
 
 
 @pytest.mark.parametrize(
@@ -140,15 +274,17 @@ def test_a_trainer_started_anew_before_every_round_goes_on_bit_for_bit(lines, wh
         ("Adam", {"betas": (0.0, 0.999)}),
     ],
 )
-def test_going_on_from_a_checkpoint_is_going_on_in_memory_bit_for_bit(lines, optimizer, options, tmp_path):
-    fit = FitSettings(optimizer, lr=0.1, warmup=2, schedule="cosine", steps=9, **options)
-    stopped = rounds(lines, DirectoryMeta(tmp_path))
-    trainer = replace(stopped.trainer, fit=fit)
-    stopped = replace(stopped, trainer=trainer)
-    state, since = start(trainer.learner, trainer.seed), 0
+def test_going_on_from_a_checkpoint_is_going_on_in_memory_bit_for_bit(
+    lines, labels, optimizer, options, tmp_path
+):
+    fit = FitSettings(optimizer, lr=0.1, warmup=2, schedule="cosine", steps=60, **options)
+    trains = Online(GradientLearner(SPEC), Backprop(), Rates(fit))
+    stopped = rounds(lines, DirectoryMeta(tmp_path), online=trains)
+    state, since = start(trains.learner, 1), 0
     for version, end in enumerate(ENDS, 1):
-        found, _ = stopped.episodes_from(0, since, end)
-        state, _ = trainer.take(found, trainer.counted(found, state))
+        found = [label for label in labels if since <= label.offset < end]
+        window = [label for label in labels if label.offset < end]
+        state, _ = stopped.trainer.take(found, window, stopped.trainer.prepared(found, state, version))
         since = end
         stopped.run(end)
         published = DirectoryMeta(tmp_path).load(version)
@@ -156,24 +292,25 @@ def test_going_on_from_a_checkpoint_is_going_on_in_memory_bit_for_bit(lines, opt
         assert published.numbers["step"] == state.step
 
 
-def test_the_first_version_standardises_by_the_episodes_it_was_trained_on(lines, whole):
-    seen = np.concatenate(
-        [read_episode(line).episode.query_x for line in ended_below(lines, ENDS[0])]
-    ).astype(np.float64)
+def test_the_first_version_standardises_by_the_labels_it_was_trained_on(lines, whole):
+    seen = np.stack([read_learned(line).x[:2] for line in known_below(lines, ENDS[0])]).astype(np.float64)
     params = whole.load(1).params
-    np.testing.assert_allclose(params["0.mean"].numpy(), seen.mean(0), rtol=1e-6)
-    np.testing.assert_allclose(params["0.std"].numpy(), seen.std(0), rtol=1e-6)
+    np.testing.assert_allclose(params["0.mean"][:2].numpy(), seen.mean(0), rtol=1e-5)
+    np.testing.assert_allclose(params["0.std"][:2].numpy(), seen.std(0), rtol=1e-5)
 
 
-def test_the_last_version_standardises_by_all_episodes(lines, whole):
-    seen = np.concatenate([read_episode(line).episode.query_x for line in lines]).astype(np.float64)
-    assert whole.load(3).trainer["statistics.count"].tolist() == [len(seen)] * 2
-    np.testing.assert_allclose(whole.load(3).params["0.mean"].numpy(), seen.mean(0), rtol=1e-5)
+def test_the_last_version_standardises_by_all_labels_and_knows_how_frequent_classes_are(labels, whole):
+    seen = np.stack([label.x[:2] for label in labels]).astype(np.float64)
+    last = whole.load(3)
+    assert last.trainer["statistics.count"][[0, 1, -2, -1]].tolist() == [len(labels)] * 4
+    np.testing.assert_allclose(last.params["0.mean"][:2].numpy(), seen.mean(0), rtol=1e-4)
+    ones = sum(label.y for label in labels)
+    assert last.params["0.label_rate"][1].item() == pytest.approx((ones + 0.5) / (len(labels) + 1))
 
 
-def test_theta_moves(whole):
+def test_all_of_theta_moves(whole):
     one, other = whole.load(1), whole.load(3)
-    assert all(not one.params[name].equal(other.params[name]) for name in one.params)
+    assert [name for name in online().learner.learned if one.params[name].equal(other.params[name])] == []
 
 
 def test_of_two_trainers_at_once_one_publishes(lines, whole):
@@ -191,42 +328,87 @@ def test_of_two_trainers_at_once_one_publishes(lines, whole):
 
 
 def test_a_version_of_another_task_spec_is_not_trained_on(lines, whole):
-    other = replace(SPEC, features=Features((Numeric("a"), Numeric("c"))))
+    other = GradientLearner(replace(SPEC, features=Features((Numeric("a"), Numeric("c")))))
+    foreign = trainer(whole, online=Online(other, Backprop(), RATES))
     with pytest.raises(CheckpointError, match="was trained for task spec"):
-        foreign = replace(rounds(lines, whole).trainer, learner=GradientLearner(other))
         Rounds(foreign, MemoryOutput()).run(80)
 
 
-def test_the_sample_of_episodes_with_support_is_the_same_at_every_repeat():
+def test_the_sample_of_episodes_is_the_same_at_every_repeat():
     chosen = [kept(f"user {n}", 16, 0.3) for n in range(2000)]
     assert chosen == [kept(f"user {n}", 16, 0.3) for n in range(2000)]
     assert 0.26 < np.mean(chosen) < 0.34
 
 
-def test_a_rate_of_one_keeps_every_support_set_and_zero_none():
+def test_a_rate_of_one_keeps_every_episode_and_zero_none():
     assert all(kept(f"user {n}", n, 1.0) for n in range(100))
     assert not any(kept(f"user {n}", n, 0.0) for n in range(100))
+
+
+# The step size of the inner loop
+
+
+def query_loss(size: float, state: TrainState, labels: Sequence[LearnedLabel]) -> float:
+    """What the episodes of labels lose in all, adapted by steps of a size."""
+    theta = {**state.params, LR: torch.tensor(size)}
+    episodes = [label.episode for label in labels if label.episode is not None]
+    stacked = trainer(MemoryMeta())._stacked
+    return float(losses_after_adaptation(online().learner, theta, episodes, stacked).sum())
+
+
+def test_the_step_size_is_the_one_that_new_episodes_lose_least_by(labels):
+    one, state = trainer(MemoryMeta()), start(online().learner, 1)
+    state = replace(one.take(labels, labels, one.prepared(labels, state, 1))[0], sums={})
+    before = one.prepared(labels, state, SIZES_EVERY)
+    counted = one.prepared(labels, state, 1)
+    losses = [query_loss(size, counted, labels) for size in SIZES]
+    assert before.params[LR].item() == pytest.approx(SIZES[int(np.argmin(losses))])
+    np.testing.assert_allclose(before.sums[LR].numpy(), losses)
+
+
+def test_earlier_choices_count_less_and_less(labels):
+    one, state = trainer(MemoryMeta()), start(online().learner, 1)
+    episodes = sum(label.episode is not None for label in labels)
+    first = one.prepared(labels, state, SIZES_EVERY)
+    second = one.prepared(labels, first, 2 * SIZES_EVERY)
+    losses = [query_loss(size, second, labels) for size in SIZES]
+    expected = first.sums[LR].numpy() * 2.0 ** (-episodes / SIZES_MEMORY) + losses
+    np.testing.assert_allclose(second.sums[LR].numpy(), expected, rtol=1e-6)
+
+
+def test_between_choices_and_where_a_size_is_given_it_stays(labels):
+    one, state = trainer(MemoryMeta()), start(online().learner, 1)
+    assert one.prepared(labels, state, SIZES_EVERY + 1).params[LR].equal(state.params[LR])
+    given = GradientLearner(replace(SPEC, inner=replace(SPEC.inner, lr=0.07)))
+    fixed = trainer(MemoryMeta(), online=Online(given, Backprop(), RATES))
+    assert LR not in fixed.prepared(labels, start(given, 1), SIZES_EVERY).params
 
 
 # Held-out tasks
 
 
-HELD_OUT = 0.5
+HELD_OUT = {"held_out": 0.5, "fewest_tasks": 1}
 """Of the three tasks, some teach and some judge."""
 
 
 def tasks(lines: Sequence[bytes]) -> set[str]:
-    return {read_episode(line).task for line in lines}
+    return {read_learned(line).task for line in lines}
+
+
+def of_many(labels: Sequence[LearnedLabel], number: int) -> list[LearnedLabel]:
+    """The same labels, dealt out to so many tasks."""
+    return [label._replace(task=f"task {n}") for n in range(number) for label in labels[n % 5 :: 5]]
 
 
 def test_a_held_out_task_is_never_trained_on(lines):
-    taught = [line for line in lines if not held_out(read_episode(line).task, HELD_OUT)]
-    assert set() < tasks(taught) < tasks(lines)
+    teaching = [line for line in lines if not held_out(read_learned(line).task, 0.5)]
+    assert set() < tasks(teaching) < tasks(lines)
     some, others = MemoryMeta(), MemoryMeta()
     for end in ENDS:
-        rounds(lines, some, HELD_OUT).run(end)
-        rounds(taught, others).run(end)
-    assert same(some, others)
+        rounds(lines, some, **HELD_OUT).run(end)
+        rounds(teaching, others).run(end)
+    assert [bits(v.params) for v in versions(some)] == [bits(v.params) for v in versions(others)]
+    assert [bits(v.trainer) for v in versions(some)] == [bits(v.trainer) for v in versions(others)]
 
 
 def test_the_tasks_held_out_are_a_fixed_share():
@@ -235,19 +417,35 @@ def test_the_tasks_held_out_are_a_fixed_share():
     assert chosen < {task for task in map(str, range(5000)) if held_out(task, 0.1)}
 
 
-def test_a_candidate_that_held_out_tasks_are_worse_off_with_is_refused_and_its_episodes_are_passed_over(
-    lines,
-):
+@pytest.mark.parametrize(("number", "some_are"), [(FEWEST_TASKS - 1, False), (FEWEST_TASKS, True)])
+def test_with_few_tasks_about_none_is_held_out(labels, number, some_are):
+    store, found = MemoryMeta(), of_many(labels, number)
+    advance = trainer(store, held_out=0.3).advance(None, found, [], {})
+    counted = int(store.load(1).trainer["statistics.count"][-1])
+    assert (counted < len(found)) == some_are
+    assert (advance.verdict.episodes > 0) == some_are
+
+
+def test_a_task_that_is_alone_is_trained_on_whatever_its_id(labels):
+    alone = next(f"task {n}" for n in count() if held_out(f"task {n}", 0.05))
     store = MemoryMeta()
-    assert rounds(lines, store, HELD_OUT).run(ENDS[0]).published
-    harmful = replace(rounds(lines, store, HELD_OUT).trainer, fit=FitSettings(lr=1e4), batch=1)
+    trainer(store, held_out=0.05).advance(None, [label._replace(task=alone) for label in labels], [], {})
+    assert int(store.load(1).trainer["statistics.count"][-1]) == len(labels)
+
+
+def test_a_candidate_that_held_out_tasks_are_worse_off_with_is_refused_and_its_labels_are_passed_over(labels):
+    store, found = MemoryMeta(), of_many(labels, 80)
+    one = trainer(store, held_out=0.5)
+    assert one.advance(None, found, [], {"position": 3, "through": 20}).published
     [before] = versions(store)
-    refused = harmful.advance(before, [read_episode(line) for line in lines], {"position": 7, "through": 60})
+    misled = [x if held_out(x.task, 0.5) else x._replace(y=1 - x.y, episode=None) for x in found]
+    refused = one.advance(before, misled, [], {"position": 7, "through": 60})
     assert refused.verdict.refused
     assert refused.verdict.loss_after > refused.verdict.loss_before
     after = store.load(2)
     assert (bits(after.params), bits(after.trainer)) == (bits(before.params), bits(before.trainer))
-    assert after.numbers == {"position": 7, "through": 60, "step": before.numbers["step"]}
+    numbers = {name: value for name, value in after.numbers.items() if name != "prior"}
+    assert numbers == {"position": 7, "through": 60, "step": before.numbers["step"]}
 
 
 # The way back
@@ -260,7 +458,9 @@ def test_an_earlier_version_restored_is_the_newest_and_training_goes_on_from_it(
     assert restore(store, 1) == 3
     first, second, third = versions(store)
     assert (bits(third.params), bits(third.trainer)) == (bits(first.params), bits(first.trainer))
-    assert third.numbers == {**second.numbers, "step": first.numbers["step"]}
+    of_theta = {name: first.numbers[name] for name in ("step", "prior")}
+    assert third.numbers == {**second.numbers, **of_theta}
+    assert first.numbers["prior"] != second.numbers["prior"]
     assert rounds(lines, store).run(ENDS[1]) is None
     assert rounds(lines, store).run(ENDS[2]).published
 
