@@ -130,7 +130,9 @@ def _gathered(
     small, rows = dict(params), list[_Rows]()
     for number, (start, width) in enumerate(_places(spec)):
         names = [name for name in tables if name.split(".")[2] == str(number)]
-        ids = torch.cat([x[..., start : start + width].flatten() for x in xs]).long()
+        parts = [x[..., start : start + width].flatten() for x in xs]
+        # Of a bag id 0 pads, so it keeps its place 0, whether the lesson has it or not.
+        ids = torch.cat([parts[0].new_zeros(width > 1), *parts]).long()
         size = 1 << (len(ids) - 1).bit_length()
         if size >= len(params[names[0]]):
             index = torch.unique(ids)
@@ -141,7 +143,7 @@ def _gathered(
         for name in names:
             small[name] = params[name][padded]
             rows.append(_Rows(name, index))
-        cut = places.float().split([x[..., start : start + width].numel() for x in xs])
+        cut = places[len(places) - sum(map(len, parts)) :].float().split([len(part) for part in parts])
         xs = [_with_ids(x, start, width, part) for x, part in zip(xs, cut, strict=True)]
     labels, *episodes = (side._replace(x=x) for side, x in zip(sides, xs, strict=True))
     return small, Lesson(labels, Episodes(*episodes) if episodes else None), rows
