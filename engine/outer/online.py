@@ -38,6 +38,13 @@ EPISODES = 0.25
 TINY = 1e-8
 
 
+AVERAGED = "average."
+"""What the name of an averaged parameter begins with, among a state's sums."""
+
+MEMORY = 20
+"""In steps: how many the average of the network reaches back."""
+
+
 class Lesson(NamedTuple):
     """What one step trains on."""
 
@@ -92,6 +99,7 @@ class Online:
                 for name in linear:
                     _adagrad(params[name], sums[name], gradient[name] * scale, rates.linear)
                 descend(optimizer, own, gradient, rates.network.rate(step), scale)
+                _average(sums, {**own, **{name: params[name] for name in linear}}, step)
             rounds.append(Round(step, report, norm, math.isfinite(norm)))
         kept = state_of(optimizer, rates.network, own)
         params |= {name: value.detach() for name, value in own.items()}
@@ -114,6 +122,22 @@ class Online:
             losses = example_losses(self.learner.spec, meta, outputs, labels.y[0])
             loss = (losses * labels.weight[0]).sum() / labels.weight.sum().clamp(min=1)
             return loss.detach(), gradient_of(loss, theta)
+
+
+def averaged(state: TrainState) -> Params:
+    """Theta as it is served: of the network and the linear part the mean over the last steps.
+
+    Steps of one size never come to rest; their mean does (Polyak and Juditsky 1992).
+    """
+    means = {n.removeprefix(AVERAGED): v for n, v in state.sums.items() if n.startswith(AVERAGED)}
+    return {**state.params, **means}
+
+
+def _average(sums: Params, values: Params, step: int) -> None:
+    """Move each mean towards the newest values, by 1 / steps until these are as many as it reaches back."""
+    for name, value in values.items():
+        before = sums.setdefault(AVERAGED + name, value.detach().clone())
+        before.lerp_(value.detach(), 1 / min(step + 1, MEMORY))
 
 
 def _tables(learner: Learner) -> list[str]:
