@@ -11,7 +11,7 @@ from hashlib import blake2b
 
 from engine.learners.base import Learner
 
-LAYOUT_VERSION = 1
+LAYOUT_VERSION = 2
 """Raised whenever the meaning of a row's bytes changes."""
 
 
