@@ -86,7 +86,7 @@ class Category:
     """A value hashed into one of `buckets` ids, embedded by the model; a new value is just another id."""
 
     name: str
-    buckets: int = 16_384
+    buckets: int = 65_536
     embedding: int = 8
 
     @property

@@ -16,7 +16,7 @@ LAYOUT_VERSION = 1
 
 
 def theta_fingerprint(learner: Learner) -> str:
-    """Hash of what gives theta its meaning: learner, encoder, target, parameter names and shapes.
+    """Hash of what gives theta its meaning: learner, encoder, target, history, parameter names and shapes.
 
     Of a target whose classes may be appended to, it holds how many there may be, and no name: that the names
     stay where they are is for whoever keeps theta to see to.
@@ -26,7 +26,8 @@ def theta_fingerprint(learner: Learner) -> str:
     if target.get("reserve"):
         del target["classes"]
     shapes = {name: list(value.shape) for name, value in learner.init(0).items()}
-    return _fingerprint([type(learner).__name__, spec.features.schema(), target, shapes])
+    past = [] if spec.history is None else [spec.history.by, spec.history.numbers]
+    return _fingerprint([type(learner).__name__, spec.features.schema(), target, shapes, *past])
 
 
 def row_fingerprint(learner: Learner) -> int:
@@ -35,7 +36,8 @@ def row_fingerprint(learner: Learner) -> int:
     memory = [spec.memory.support, spec.policy.every, spec.memory.pending, spec.topics]
     detector = [type(spec.detector).__name__, spec.detector.width]
     sizes = {name: list(shape) for name, shape in learner.fast_shapes.items()}
-    return int(_fingerprint([LAYOUT_VERSION, theta_fingerprint(learner), memory, detector, sizes]), 16)
+    kept = [] if spec.history is None else [spec.history.slots]
+    return int(_fingerprint([LAYOUT_VERSION, theta_fingerprint(learner), memory, detector, sizes, *kept]), 16)
 
 
 def _fingerprint(value: object) -> str:

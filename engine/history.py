@@ -40,10 +40,13 @@ MOST_CLASSES = 16
 
 MOST_DEVIATIONS = 10.0
 
+LARGEST = float(np.finfo(np.float32).max)
+
 RATES, EVENT_RATES = len(LABEL_HALF_LIVES), len(EVENT_HALF_LIVES_S)
 LABEL_DECAY = np.array([2.0 ** (-1.0 / half_life) for half_life in LABEL_HALF_LIVES])
 EVENT_RATE_DECAY: tuple[float, ...] = tuple(math.log(2.0) / half_life for half_life in EVENT_HALF_LIVES_S)
-BY_DECAY = 2.0 ** (-1.0 / BY_HALF_LIFE)
+BY_DECAY = np.array([2.0 ** (-1.0 / BY_HALF_LIFE)])
+"""An array, as `LABEL_DECAY` is: numpy would round a number of Python's to float32 first, compiled code does not."""
 
 
 @dataclass(frozen=True)
@@ -123,7 +126,7 @@ def write(c: Any, u: int, x: Any, time_s: float, r: Any) -> None:
         for k in range(width):
             x[at] = c.label_rates[u, h, k]
             at += 1
-    labels = c.seq[u]
+    labels = c.labels[u]
     if r.regression:
         x[at] = c.last_labels[u, 0] if labels > 0 else np.nan
         x[at + 1] = c.last_labels[u, 0] - c.last_labels[u, 1] if labels > 1 else np.nan
@@ -142,9 +145,9 @@ def write(c: Any, u: int, x: Any, time_s: float, r: Any) -> None:
         at += 1
     for m in range(len(r.numbers)):
         value = float(x[r.numbers[m]])
-        known = events > 0 and not math.isnan(value)
+        known = c.number_count[u, m] > 0 and not math.isnan(value)
         x[at] = deviations(c, u, m, value) if known else np.nan
-        x[at + 1] = value - c.number_last[u, m] if known else np.nan
+        x[at + 1] = min(max(value - float(c.number_last[u, m]), -LARGEST), LARGEST) if known else np.nan
         at += 2
     for b in range(len(r.by)):
         s = slot_of(c.by_id[u, b], x[r.by[b]])
@@ -186,11 +189,12 @@ def count_event(c: Any, u: int, x: Any, time_s: float, r: Any) -> None:
         c.event_rates[u, h] = event_rate(c, u, h, time_s) + 1.0
     c.event_s[u] = max(c.event_s[u], time_s) if c.events[u] > 0 else time_s
     c.events[u] += 1
-    share = max(1.0 / c.events[u], 1.0 / NUMBER_MEMORY)
     for m in range(len(r.numbers)):
         value = float(x[r.numbers[m]])
         if math.isnan(value):
             continue
+        c.number_count[u, m] += 1
+        share = max(1.0 / c.number_count[u, m], 1.0 / NUMBER_MEMORY)
         step = value - c.number_mean[u, m]
         c.number_variance[u, m] = (1.0 - share) * (c.number_variance[u, m] + share * step * step)
         c.number_mean[u, m] += share * step
@@ -208,13 +212,14 @@ def count(rates: Any, y: float, regression: bool, amount: float) -> None:
 
 
 @compiled
-def count_label(c: Any, u: int, x: Any, y: float, time_s: float, r: Any) -> None:
+def count_label(c: Any, u: int, x: Any, y: float, label_id: Any, time_s: float, r: Any) -> None:
     """Take a label that became known at `time_s` into the history; x [W] are its observation's features."""
+    c.labels[u] += 1
     for h in range(RATES):
         c.label_rates[u, h] *= LABEL_DECAY[h]
         count(c.label_rates[u, h], y, r.regression, 1.0)
     c.last_labels[u, 1], c.label_s[u, 1] = c.last_labels[u, 0], c.label_s[u, 0]
-    c.last_labels[u, 0], c.label_s[u, 0] = y, time_s
+    c.last_labels[u, 0], c.label_s[u, 0], c.last_id[u] = y, time_s, label_id
     for b in range(len(r.by)):
         s = slot_of(c.by_id[u, b], x[r.by[b]])
         if s < 0:
@@ -224,15 +229,15 @@ def count_label(c: Any, u: int, x: Any, y: float, time_s: float, r: Any) -> None
                     s = other
             c.by_id[u, b, s] = x[r.by[b]] + 1.0
             c.by_rates[u, b, s] = 0.0
-        c.by_seen[u, b, s] = c.seq[u] + 1
-        c.by_rates[u, b, s] *= BY_DECAY
+        c.by_seen[u, b, s] = c.labels[u]
+        c.by_rates[u, b, s] *= BY_DECAY[0]
         count(c.by_rates[u, b, s], y, r.regression, 1.0)
 
 
 @compiled
-def correct_label(c: Any, u: int, old: float, y: float, r: Any) -> None:
+def correct_label(c: Any, u: int, old: float, y: float, label_id: Any, r: Any) -> None:
     """A label was another: mend the counts that never decay, and the last label where it is that one."""
     count(c.label_rates[u, 0], old, r.regression, -1.0)
     count(c.label_rates[u, 0], y, r.regression, 1.0)
-    if c.last_labels[u, 0] == old:
+    if c.last_id[u] == label_id:
         c.last_labels[u, 0] = y

@@ -447,7 +447,7 @@ def victim(c: Any, u: int, y: float, r: Any) -> int:
 def take_in(c: Any, u: int, x: Any, e: Any, n: int, r: Any, out: Any) -> None:
     """Learn from label n, of an observation with stored features x [W]: into the history and the support set."""
     out.learned_x[n] = x
-    history.count_label(c, u, x, float(e.y[n]), e.time_s[n], r)
+    history.count_label(c, u, x, float(e.y[n]), e.id[n], e.time_s[n], r)
     insert(c, u, x, e.y[n], e.id[n], r)
     out.learned[n] = c.seq[u]
 
@@ -490,11 +490,19 @@ def example_of(c: Any, u: int, wanted: Any) -> int:
 
 
 @compiled
+def mend_left(c: Any, u: int, wanted: Any, y: float) -> None:
+    """Of an example that came and left since the last adaptation: theta is judged on the label as corrected."""
+    for s in range(len(c.support_seq[u])):
+        if c.support_seq[u, s] > c.adapted_through[u] and c.support_id[u, s] == wanted:
+            c.support_y[u, s] = y
+
+
+@compiled
 def correct(c: Any, u: int, place: int, e: Any, n: int, r: Any) -> bool:
     """A second label that differs: mend counts and, where the example is still there, the support set."""
     old = c.recent_y[u, place]
     c.recent_y[u, place] = e.y[n]
-    history.correct_label(c, u, float(old), float(e.y[n]), r)
+    history.correct_label(c, u, float(old), float(e.y[n]), e.id[n], r)
     if c.recent_status[u, place] == FORGOTTEN:
         return False
     if c.class_counts[u, 0 if r.regression else int(old)] > 0:
@@ -502,6 +510,7 @@ def correct(c: Any, u: int, place: int, e: Any, n: int, r: Any) -> bool:
     s = example_of(c, u, e.id[n])
     if s < 0:
         count_label(c, u, e.y[n], 1, r)
+        mend_left(c, u, e.id[n], e.y[n])
         return False
     c.support_dropped[u, s] = c.seq[u] + 1
     insert(c, u, c.support_x[u, s].copy(), e.y[n], e.id[n], r)
@@ -610,7 +619,8 @@ def scan(
             n = order[cursor[u]]
             cursor[u] += 1
             c.position[u, e.topic[n]] = e.offset[n] + 1
-            c.clock_s[u] = max(c.clock_s[u], e.time_s[n])
+            # A row of zeros has no clock yet: events may lie before 1970.
+            c.clock_s[u] = max(c.clock_s[u], e.time_s[n]) if c.clock_s[u] != 0.0 else e.time_s[n]
             out.expired[n] = expire(c, u, r.ttl_s)
             if e.kind[n] == OBSERVATION:
                 observe(c, u, e, n, r, version, out)

@@ -107,6 +107,10 @@ class Columns(NamedTuple):
     """[U, P, 4, C] predictions of the experts."""
     recent_y: Any
     """[U, 64] the label, where LABELLED or FORGOTTEN."""
+    labels: Any
+    """[U] labels learned from so far; a correction is none."""
+    last_id: Any
+    """[U] id of the observation of the last of them."""
     events: Any
     """[U] observations so far."""
     event_s: Any
@@ -125,6 +129,8 @@ class Columns(NamedTuple):
     """[U, M] about it."""
     number_last: Any
     """[U, M] last value."""
+    number_count: Any
+    """[U, M] values so far; what is missing is none."""
     by_id: Any
     """[U, B, K] bucket + 1 of the categories seen last; 0 where the slot is free."""
     by_seen: Any
@@ -139,8 +145,9 @@ COLUMN_TYPES: list[tuple[str, int]] = [
     ("float64", 2), ("int64", 2), ("int64", 2), ("uint64", 2), ("uint64", 2), ("int64", 2), ("float64", 2),
     ("float32", 3), ("int64", 2), ("int64", 2), ("int64", 2), ("uint64", 2), ("int64", 2), ("int64", 1),
     ("float32", 3), ("float32", 2), ("float32", 3), ("float32", 4), ("float32", 2),
+    ("int64", 1), ("uint64", 1),
     ("int64", 1), ("float64", 1), ("float64", 2), ("float64", 3), ("float64", 2), ("float64", 2),
-    ("float64", 2), ("float64", 2), ("float64", 2), ("float32", 3), ("int64", 3), ("float32", 4),
+    ("float64", 2), ("float64", 2), ("float64", 2), ("int64", 2), ("float32", 3), ("int64", 3), ("float32", 4),
 ]  # fmt: skip
 """Scalar type and dimensions of each of `Columns`, in order."""
 
@@ -202,6 +209,7 @@ def layout_of(learner: Learner) -> Layout:
         "number_mean": (numbers,),
         "number_variance": (numbers,),
         "number_last": (numbers,),
+        "number_count": (numbers,),
         "by_id": kinds,
         "by_seen": kinds,
         "by_rates": (*kinds, rates),

@@ -14,7 +14,8 @@ import numpy as np
 from engine.types import Float64
 from streams.outputs import LearnedLabel
 
-PASSES = 10
+PASSES = 200
+"""Two that are nearly as good for every task come apart slowly."""
 
 FLOOR = 0.02
 """No predictor is given less, so that none costs a task more than -ln of it."""
@@ -37,8 +38,9 @@ def learned_prior(labels: Sequence[LearnedLabel], squared: bool) -> tuple[float,
         sums /= max(2 * float(losses.mean(axis=0).min()), 1e-300)
     sums -= sums.min(axis=1, keepdims=True)
     prior: Float64 = np.full(losses.shape[1], 1 / losses.shape[1])
+    likelihood = np.exp(-sums)
     for _ in range(PASSES):
-        share = prior * np.exp(-sums)
+        share = prior * likelihood
         share /= share.sum(axis=1, keepdims=True)
         prior = (share.sum(axis=0) + 1 / len(prior)) / (len(tasks) + 1)
     return tuple((FLOOR + (1 - len(prior) * FLOOR) * prior).tolist())

@@ -54,7 +54,7 @@ class CategoryFeature(Section):
 
     encoder: Literal["category"]
     name: str
-    buckets: int = 16_384
+    buckets: int = 65_536
     embedding: int = 8
 
 
@@ -189,7 +189,7 @@ class Outer(Section):
     steps: int = Field(0, ge=0)
     support_rate: float = Field(0.25, ge=0, le=1)
     """Share of episodes that the outer rule is given; every label trains theta to be good unadapted."""
-    held_out: float = Field(0.05, ge=0, lt=1)
+    held_out: float = Field(0.02, ge=0, lt=1)
     """Share of tasks, chosen by a hash of their id, that judge each new version and are never trained on."""
 
 

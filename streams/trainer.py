@@ -27,7 +27,7 @@ from engine.fingerprints import theta_fingerprint
 from engine.gate import Verdict, gate, losses_after_adaptation
 from engine.learners.base import Learner
 from engine.learners.gradient import LR
-from engine.outer.online import Lesson, Online
+from engine.outer.online import AVERAGED, Lesson, Online, averaged
 from engine.spec import Classification, Regression
 from engine.train import Round, Statistics, TrainState, start, with_statistics
 from engine.types import Batch, Episode, Episodes, Float64, Params
@@ -45,7 +45,7 @@ OF_THETA = ("step", "prior")
 EPISODES = 8
 """Episodes of one step of the outer rule: always as many, so that its inner loop is recorded once."""
 
-WINDOW, PRIOR_WINDOW = 16_384, 2048
+WINDOW, PRIOR_WINDOW = 16_384, 8192
 """Labels that are kept to be trained on again, and those of them that the prior is learned from."""
 
 FEW_LABELS, MOST_REPLAYS = 8192, 6
@@ -158,10 +158,12 @@ class Trainer:
     def publish(self, version: int, state: TrainState, consumed: Mapping[str, Any]) -> bool:
         """Write a version, unless another trainer has."""
         trainer = {f"optimizer.{name}": value for name, value in state.optimizer.items()}
-        trainer |= {f"sums.{name}": value for name, value in state.sums.items()}
+        trainer |= {f"sums.{n}": value for n, value in state.sums.items() if not n.startswith(AVERAGED)}
+        served = averaged(state)
+        trainer |= {f"latest.{n}": v for n, v in state.params.items() if v is not served[n]}
         trainer |= {f"statistics.{name}": getattr(state.statistics, name) for name in STATISTICS}
         fingerprint = theta_fingerprint(self.learner)
-        checkpoint = Checkpoint(version, fingerprint, state.params, trainer, {**consumed, "step": state.step})
+        checkpoint = Checkpoint(version, fingerprint, served, trainer, {**consumed, "step": state.step})
         return self.store.publish(checked(checkpoint, fingerprint))
 
     def state(self, before: Checkpoint | None) -> TrainState:
@@ -169,8 +171,11 @@ class Trainer:
         if before is None:
             return start(self.learner, self.seed)
         statistics = Statistics(*(before.trainer[f"statistics.{name}"] for name in STATISTICS))
-        optimizer, sums = (_below(f"{part}.", before.trainer) for part in ("optimizer", "sums"))
-        params = {name: before.params[name] for name in self.learner.init(self.seed)}
+        optimizer, sums, latest = (
+            _below(f"{part}.", before.trainer) for part in ("optimizer", "sums", "latest")
+        )
+        params = {name: latest.get(name, before.params[name]) for name in self.learner.init(self.seed)}
+        sums |= {AVERAGED + name: before.params[name] for name in latest}
         return TrainState(params, optimizer, before.numbers["step"], statistics, sums)
 
     def _lessons(
@@ -221,7 +226,10 @@ class Trainer:
         if LR not in state.params or not episodes:
             return state
         each = torch.tensor(
-            [float(self._judged({**state.params, LR: torch.tensor(size)}, episodes).sum()) for size in SIZES],
+            [
+                float(self._judged({**averaged(state), LR: torch.tensor(size)}, episodes).sum())
+                for size in SIZES
+            ],
             dtype=torch.float64,
         ).nan_to_num(inf)
         before = state.sums.get(LR, torch.zeros(len(SIZES), dtype=torch.float64))
@@ -236,7 +244,8 @@ class Trainer:
     def _verdict(self, state: TrainState, candidate: TrainState, judges: Sequence[LearnedLabel]) -> Verdict:
         numbered = np.unique([one.task for one in judges], return_inverse=True)[1]
         episodes = [one.episode for one in judges if one.episode is not None]
-        return gate(self.learner, state.params, candidate.params, episodes, numbered, self._stacked)
+        before, after = averaged(state), averaged(candidate)
+        return gate(self.learner, before, after, episodes, numbered, self._stacked)
 
     def _prior(self, window: Sequence[LearnedLabel]) -> list[float]:
         return list(learned_prior(window[-PRIOR_WINDOW:], isinstance(self.learner.spec.target, Regression)))

@@ -38,6 +38,13 @@ EPISODES = 0.25
 TINY = 1e-8
 
 
+AVERAGED = "average."
+"""What the name of an averaged parameter begins with, among a state's sums."""
+
+MEMORY = 20
+"""In steps: how many the average of the network reaches back."""
+
+
 class Lesson(NamedTuple):
     """What one step trains on."""
 
@@ -92,6 +99,7 @@ class Online:
                 for name in linear:
                     _adagrad(params[name], sums[name], gradient[name] * scale, rates.linear)
                 descend(optimizer, own, gradient, rates.network.rate(step), scale)
+                _average(sums, {**own, **{name: params[name] for name in linear}}, step)
             rounds.append(Round(step, report, norm, math.isfinite(norm)))
         kept = state_of(optimizer, rates.network, own)
         params |= {name: value.detach() for name, value in own.items()}
@@ -116,6 +124,22 @@ class Online:
             return loss.detach(), gradient_of(loss, theta)
 
 
+def averaged(state: TrainState) -> Params:
+    """Theta as it is served: of the network and the linear part the mean over the last steps.
+
+    Steps of one size never come to rest; their mean does (Polyak and Juditsky 1992).
+    """
+    means = {n.removeprefix(AVERAGED): v for n, v in state.sums.items() if n.startswith(AVERAGED)}
+    return {**state.params, **means}
+
+
+def _average(sums: Params, values: Params, step: int) -> None:
+    """Move each mean towards the newest values, by 1 / steps until these are as many as it reaches back."""
+    for name, value in values.items():
+        before = sums.setdefault(AVERAGED + name, value.detach().clone())
+        before.lerp_(value.detach(), 1 / min(step + 1, MEMORY))
+
+
 def _tables(learner: Learner) -> list[str]:
     """Names of theta's tables of buckets."""
     return [name for name in learner.learned if name.startswith(("0.embeddings.", "0.wide."))]
@@ -130,7 +154,9 @@ def _gathered(
     small, rows = dict(params), list[_Rows]()
     for number, (start, width) in enumerate(_places(spec)):
         names = [name for name in tables if name.split(".")[2] == str(number)]
-        ids = torch.cat([x[..., start : start + width].flatten() for x in xs]).long()
+        parts = [x[..., start : start + width].flatten() for x in xs]
+        # Of a bag id 0 pads, so it keeps its place 0, whether the lesson has it or not.
+        ids = torch.cat([parts[0].new_zeros(int(width > 1)), *parts]).long()
         size = 1 << (len(ids) - 1).bit_length()
         if size >= len(params[names[0]]):
             index = torch.unique(ids)
@@ -141,7 +167,7 @@ def _gathered(
         for name in names:
             small[name] = params[name][padded]
             rows.append(_Rows(name, index))
-        cut = places.float().split([x[..., start : start + width].numel() for x in xs])
+        cut = places[len(places) - sum(map(len, parts)) :].float().split([len(part) for part in parts])
         xs = [_with_ids(x, start, width, part) for x, part in zip(xs, cut, strict=True)]
     labels, *episodes = (side._replace(x=x) for side, x in zip(sides, xs, strict=True))
     return small, Lesson(labels, Episodes(*episodes) if episodes else None), rows
