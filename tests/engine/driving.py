@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field, fields, replace
 from functools import cache, partial
@@ -10,12 +11,14 @@ from itertools import pairwise
 from typing import Any, NamedTuple
 
 import numpy as np
+import torch
 from hypothesis import strategies as st
 
 from engine.drift import Never, PageHinkley, Periodic
 from engine.drift_river import River
 from engine.features import Category, Features, Numeric
 from engine.fold import Engine, Folded
+from engine.history import History
 from engine.models.mlp import mlp
 from engine.spec import Classification, InnerLoop, Memory, Policy, Regression, TaskSpec
 from engine.table import TaskTable
@@ -42,6 +45,8 @@ SMALL = TaskSpec(
 )
 """So small that a short sequence fills, overflows, expires, adapts and alarms."""
 
+OF_A_CATEGORY = Features((Numeric("a", optional=True), Category("b", buckets=4, embedding=2)))
+
 SPECS = {
     "balanced": SMALL,
     "unbalanced": replace(
@@ -58,6 +63,27 @@ SPECS = {
     ),
     "fixed share": replace(SMALL, detector=Never(), share=0.02, policy=Policy(every=3), adapts="head"),
     "two buckets": replace(SMALL, adapts="all", memory=Memory(support=12, pending=3, ttl_s=50.0)),
+    "history": replace(
+        SMALL,
+        features=OF_A_CATEGORY,
+        history=History(by=("b",), numbers=("a",), slots=2),
+        policy=Policy(every=3, recent=2, refractory=3),
+    ),
+    "wide": replace(SMALL, features=OF_A_CATEGORY, wide=True, adapts="head"),
+    "regression with history": replace(
+        SMALL,
+        features=OF_A_CATEGORY,
+        target=Regression(-1.0, 2.0),
+        history=History(by=("b",), numbers=("a",), slots=3),
+        detector=PageHinkley(min_instances=3, delta=0.0, threshold=1.0),
+    ),
+    "auto rate": replace(
+        SMALL,
+        features=OF_A_CATEGORY,
+        history=History(),
+        wide=True,
+        inner=InnerLoop(steps=2, lr="auto"),
+    ),
 }
 
 
@@ -69,8 +95,18 @@ def engine_for(name: str) -> Engine:
 
 @cache
 def theta(name: str, version: int) -> Meta:
-    """Version `version` of theta; each is another initialization. Version 0 is none."""
-    return Meta(version, engine_for(name).learner.init(version) if version else {})
+    """Version `version` of theta; each is another initialization, with statistics and a prior of its own; 0 is none."""
+    if not version:
+        return Meta(0, {})
+    rng, params = np.random.default_rng(version), engine_for(name).learner.init(version)
+    drawn: dict[str, Any] = {
+        "0.label_rate": rng.dirichlet(np.ones(3)),
+        "0.label_mean": rng.uniform(-0.5, 1.0),
+        "0.label_std": rng.uniform(0.3, 3.0),
+        "lr": rng.uniform(0.02, 0.5),
+    }
+    params |= {key: torch.tensor(drawn[key], dtype=torch.float32) for key in drawn if key in params}
+    return Meta(version, params, tuple(rng.dirichlet(np.ones(5)).tolist()))
 
 
 class Event(NamedTuple):
@@ -212,13 +248,15 @@ actions = st.tuples(
 def sequence(script: Sequence[Action], name: str) -> list[Event]:
     """A script as events: labels mostly meet a pending observation, else repeat, correct, or come late."""
     regression = isinstance(SPECS[name].target, Regression)
+    optional = getattr(SPECS[name].features.columns[0], "optional", False)
     events: list[Event] = []
     used: dict[int, list[int]] = {}
     clock = 100.0
     for n, (what, task, back, passed, feature, y) in enumerate(script):
         clock += passed
         ids = used.setdefault(task, [])
-        x = (feature, float(back % 4))
+        missing = optional and 0.0 < feature < 1.0
+        x = (math.nan if missing else feature, float(back % 4))
         known = ids[-1 - back % len(ids)] if ids else 9000 + n
         target = y / 2 - 0.5 if regression else y
         if what == "observe":

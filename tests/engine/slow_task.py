@@ -13,12 +13,14 @@ from typing import NamedTuple
 from engine.spec import Regression, TaskSpec
 from engine.types import Kind, Outcome
 from tests.engine.driving import Event
+from tests.engine.slow_history import SlowHistory
 
 
 class Example(NamedTuple):
     seq: int
     id: int
     x: tuple[float, ...]
+    """With the task's past, where the spec keeps one."""
     y: float
 
 
@@ -45,6 +47,8 @@ class Step(NamedTuple):
     adapts: bool
     episode: tuple[list[Example], list[float], list[Example]] | None
     """Support, its weights, query."""
+    learned_x: tuple[float, ...] | None
+    """Features that came with a label that was learned from."""
 
 
 @dataclass
@@ -57,6 +61,8 @@ class SlowTask:
     resolved: list[list[float | None]] = field(default_factory=list)
     """The last 64: [id, label or None where it expired]."""
     support: list[Example] = field(default_factory=list)
+    since: list[Example] = field(default_factory=list)
+    """Every label since the last adaptation, as it was last corrected."""
     counts: Counter[float] = field(default_factory=Counter)
     forgotten: set[float | None] = field(default_factory=set)
     """Ids labelled before the window that the last alarm kept."""
@@ -64,13 +70,18 @@ class SlowTask:
 
     def __post_init__(self) -> None:
         self.slots = [None] * self.spec.memory.pending
+        self.history = SlowHistory(self.spec)
 
     @property
     def balanced(self) -> bool:
         return self.spec.memory.balanced and not isinstance(self.spec.target, Regression)
 
+    def with_past(self, event: Event) -> tuple[float, ...]:
+        assert event.x is not None
+        return (*event.x, *(self.history.numbers(event.x, event.time_s) if self.spec.history else ()))
+
     def step(self, event: Event, alarm: bool) -> Step:
-        before, self.clock_s = self.seq, max(self.clock_s, event.time_s)
+        self.clock_s = max(self.clock_s, event.time_s)
         expired = 0
         for place, waiting in enumerate(self.slots):
             if waiting and waiting.time_s + self.spec.memory.ttl_s < self.clock_s:
@@ -79,14 +90,16 @@ class SlowTask:
                 expired += 1
         if event.kind == Kind.OBSERVATION:
             code, pushed = self.observe(event)
-            return Step(code, expired + pushed, False, None)
+            return Step(code, expired + pushed, False, None, None)
+        before_label, known = self.seq, len(self.history.labels)
         code = self.learn(event)
+        learned = self.support[-1].x if len(self.history.labels) > known else None
         if alarm:
             self.support = [e for e in self.support if e.seq > self.seq - self.spec.policy.recent]
             self.counts = Counter(e.y for e in self.support)
             self.forgotten |= {past[0] for past in self.resolved} - {e.id for e in self.support}
-        adapts = alarm or (self.seq > before and self.scheduled())
-        return Step(code, expired, adapts, self.adapt() if adapts else None)
+        adapts = alarm or (self.seq > before_label and self.scheduled())
+        return Step(code, expired, adapts, self.adapt() if adapts else None, learned)
 
     def observe(self, event: Event) -> tuple[Outcome, int]:
         waits = any(w and w.id == event.id for w in self.slots)
@@ -99,9 +112,10 @@ class SlowTask:
             self.slots[self.slots.index(oldest)] = None
             pushed = 1
         self.predicted += 1
-        assert event.x is not None
         place = self.slots.index(None)
-        self.slots[place] = Waiting(self.predicted, event.id, event.time_s, event.x)
+        self.slots[place] = Waiting(self.predicted, event.id, event.time_s, self.with_past(event))
+        assert event.x is not None
+        self.history.observed(event.x, event.time_s)
         return Outcome.PREDICTED, pushed
 
     def learn(self, event: Event) -> Outcome:
@@ -109,7 +123,7 @@ class SlowTask:
             if waiting and waiting.id == event.id:
                 self.slots[place] = None
                 self.resolve(event.id, event.y)
-                self.insert(event.id, waiting.x, event.y)
+                self.take_in(event, waiting.x)
                 return Outcome.SCORED
         past = next((past for past in self.resolved if past[0] == event.id), None)
         if past and past[1] is not None:
@@ -125,10 +139,15 @@ class SlowTask:
             self.forgotten.discard(event.id)
         else:
             self.resolve(event.id, event.y)
-        self.insert(event.id, event.x, event.y)
+        self.take_in(event, self.with_past(event))
         return Outcome.EXAMPLE
 
+    def take_in(self, event: Event, x: tuple[float, ...]) -> None:
+        self.history.labelled(event.id, x, event.y, event.time_s)
+        self.insert(event.id, x, event.y)
+
     def correct(self, event: Event, old: float) -> None:
+        self.history.corrected(event.id, event.y)
         if event.id in self.forgotten:
             return
         if self.counts[old] > 0:
@@ -139,6 +158,7 @@ class SlowTask:
             self.insert(event.id, example.x, event.y)
         else:
             self.counts[event.y] += 1
+            self.since = [e._replace(y=event.y) if e.id == event.id else e for e in self.since]
 
     def insert(self, id: int, x: tuple[float, ...], y: float) -> None:
         self.seq += 1
@@ -149,25 +169,21 @@ class SlowTask:
             leaves = [e for e in self.support if not self.balanced or often[e.y] == crowded]
             self.support.remove(leaves[0])
         self.support.append(Example(self.seq, id, x, y))
+        self.since = [e for e in self.since if e.id != id] + [self.support[-1]]
         self.counts[y] += 1
 
     def resolve(self, id: int, y: float | None) -> None:
         self.resolved = [*self.resolved, [id, y]][-64:]
+        self.forgotten.discard(id)  # an id that the last 64 no longer hold may come again
 
     def scheduled(self) -> bool:
         every = self.spec.policy.every
         return self.seq % every == 0 or (self.seq < every and self.seq in (1, 2, 4, 8))
 
     def adapt(self) -> tuple[list[Example], list[float], list[Example]] | None:
-        read = self.adapted.support
-        latest = max((e.seq for e in read), default=0)
-        weights = self.weights(self.adapted)
-        since = [e for e in self.support if e not in read and e.seq > max(latest, self.through)]
-        self.adapted = Adapted(list(self.support), Counter(self.counts))
-        self.through = self.seq
-        return (read, weights, since) if since else None
-
-    through: int = 0
+        read, judged, weights = self.adapted.support, self.since, self.weights(self.adapted)
+        self.adapted, self.since = Adapted(list(self.support), Counter(self.counts)), []
+        return (read, weights, judged) if judged else None
 
     def weights(self, adapted: Adapted) -> list[float]:
         """Each example's weight in the inner loss: its class's share of all labels, shared by its class."""

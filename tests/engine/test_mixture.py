@@ -1,4 +1,4 @@
-"""The hedge's bound: whatever the labels, their order and delay, served is hardly worse than the better."""
+"""The hedge's bound: whatever the labels, their order and delay, served is hardly worse than the best expert."""
 
 from __future__ import annotations
 
@@ -13,9 +13,10 @@ from hypothesis import strategies as st
 from engine import scan
 from engine.fold import rules_of
 from engine.learners.gradient import GradientLearner
+from engine.mixture import EXPERTS, MIXED
 from engine.spec import Classification, Memory, Policy, Regression, TaskSpec
 from engine.table import TaskTable, layout_of
-from engine.types import Kind
+from engine.types import ADAPTED, BASE, RECENT, SERVED, THETA, Float64, Kind
 from tests.engine.driving import SMALL, SPECS, fold_in_cuts, long_stream
 
 FLOOR = 1e-6
@@ -27,112 +28,192 @@ CLASSES = replace(
     policy=Policy(every=1000),
 )
 VALUES = replace(CLASSES, target=Regression(-1.0, 3.0))
+RANGE = 4.0
 
 ROUNDING = 1e-9
 """A label's slack: predictions are float32 and the losses of all are sums in float64."""
 
+EVEN = (0.2,) * MIXED
+
+
+def worth(state: Float64, prior: Float64, values: bool) -> Float64:
+    """What lanes [P, 6] with priors [P, 5] may cost against each of the five that they mix."""
+    used = prior[prior[:, 0] > 0].astype(np.float64)
+    gaps = state[prior[:, 0] > 0, MIXED]
+    allowed: Float64 = ((1 - np.log(used)) * gaps[:, None] if values else -np.log(used)).sum(axis=0)
+    return allowed
+
 
 @dataclass
 class Hedge:
-    """One task of the scan, whose two predictions are made up by an adversary, one event at a time."""
+    """One task of the scan; two of its experts are made up by an adversary, one event at a time."""
 
     spec: TaskSpec
+    version: scan.Version = field(init=False)
     table: TaskTable = field(init=False)
     waiting: list[int] = field(default_factory=list)
     most_waiting: int = 0
     observed: int = 0
     offset: int = 0
-    losses: list[np.ndarray] = field(default_factory=list)
-    """[3] of theta, adapted and as served, a label."""
+    losses: list[Float64] = field(default_factory=list)
+    """[6] of the four experts, their shared mixture and as served, a label."""
 
     def __post_init__(self) -> None:
         # Two rows, so that every column is a strided view, as the scan expects.
         self.table = TaskTable.empty(layout_of(GradientLearner(self.spec)), ["one", "spare"])
+        self.under(EVEN)
+
+    def under(self, prior: tuple[float, ...], number: int = 1) -> Hedge:
+        """From here on predictions are those of a version with this prior."""
+        rates = np.array([0.3, 0.7]) if self.spec.target.outputs == 2 else np.array([0.5])
+        self.version = scan.Version(number, np.array(prior), rates)
+        return self
 
     def step(self, kind: Kind, id: int, y: float, predictions: np.ndarray) -> scan.Results:
-        outputs = self.spec.target.outputs
         events = scan.Events(
             np.array([kind], np.uint8), np.array([id], np.uint64), np.zeros(1),
-            np.zeros((1, self.spec.features.width), np.float32), np.ones(1, np.bool_),
+            np.zeros((1, self.spec.width), np.float32), np.ones(1, np.bool_),
             np.array([y], np.float32), np.zeros(1, np.int64), np.array([self.offset]),
         )  # fmt: skip
-        results = scan.blank_results(1, outputs)
+        results = scan.blank_results(1, self.spec.target.outputs, self.spec.width)
         results.prediction[0] = predictions.astype(np.float32)
         cursor, reason, last = np.zeros((3, 2), np.int64)
         end, order, active = np.array([1, 0]), np.zeros(1, np.int64), np.zeros(1, np.int64)
         columns, rules = self.table.columns(), rules_of(self.spec)
-        scan.scan(columns, events, results, rules, 1, active, order, cursor, end, reason, last)
+        scan.scan(columns, events, results, rules, self.version, active, order, cursor, end, reason, last)
         self.offset += 1
         return results
 
-    def observe(self, theta: float, adapted: float) -> float:
-        """Serve: a probability of class 1, or a value; returns what is served."""
-        if self.spec.target.outputs == 2:
-            predictions = np.array([[1 - theta, theta], [1 - adapted, adapted], [0, 0]])
-        else:
-            predictions = np.array([[theta], [adapted], [0.0]])
+    def observe(self, theta: float, adapted: float) -> Float64:
+        """Serve: a probability of class 1, or a value; returns what each of the five places says of it."""
+        predictions = np.zeros((5, self.spec.target.outputs))
+        predictions[:, 0] = 1.0 - np.array([0, 0, theta, adapted, 0])
+        predictions[:, -1] = [0, 0, theta, adapted, 0]
         self.observed += 1
         self.waiting = [*self.waiting, self.observed][-LANES:]
         self.most_waiting = max(self.most_waiting, len(self.waiting))
-        return float(self.step(Kind.OBSERVATION, self.observed, 0.0, predictions).prediction[0, 2, -1])
+        made: Float64 = self.step(Kind.OBSERVATION, self.observed, 0.0, predictions).prediction[0, :, -1]
+        return made.astype(np.float64)
 
     def label(self, which: int, y: float) -> None:
         """The label of one of those that wait."""
         id = self.waiting.pop(which)
-        results = self.step(Kind.LABEL, id, y, np.zeros((3, self.spec.target.outputs)))
-        self.losses.append(results.loss[0])
+        results = self.step(Kind.LABEL, id, y, np.zeros((5, self.spec.target.outputs)))
+        loss = results.loss[0]
+        self.losses.append(np.array([*loss[:EXPERTS], results.shared_loss[0], loss[SERVED]]))
 
     @property
-    def regret(self) -> float:
-        """Loss as served above that of the better of theta and adapted."""
-        theta, adapted, served = np.sum(self.losses, axis=0) if self.losses else (0.0, 0.0, 0.0)
-        return float(served - min(theta, adapted)) - ROUNDING * len(self.losses)
+    def lanes(self) -> Float64:
+        state: Float64 = self.table.columns().lanes[0]
+        return state
 
     @property
-    def bound(self) -> float:
-        target, labels = self.spec.target, len(self.losses)
-        scale = 2 * (target.high - target.low) ** 2 if isinstance(target, Regression) else 1.0
-        share = labels * math.log(1 / (1 - self.spec.share))
-        return scale * (self.most_waiting * math.log(3) + share)
+    def priors(self) -> Float64:
+        prior: Float64 = self.table.columns().lane_prior[0]
+        return prior
+
+    @property
+    def regret(self) -> Float64:
+        """Loss as served above that of each of the five that are mixed; their shared mixture is one of them."""
+        sums = np.sum(self.losses, axis=0) if self.losses else np.zeros(MIXED + 1)
+        found: Float64 = sums[MIXED] - sums[:MIXED] - ROUNDING * RANGE**2 * len(self.losses)
+        return found
+
+    @property
+    def bound(self) -> Float64:
+        """Of each of the five, as the module states it."""
+        values = isinstance(self.spec.target, Regression)
+        share = len(self.losses) * math.log(1 / (1 - self.spec.share))
+        return worth(self.lanes, self.priors, values) + share
+
+    def check(self) -> None:
+        used = self.priors[:, 0] > 0
+        assert used.sum() <= self.most_waiting
+        assert not self.lanes[~used].any()
+        assert (self.lanes[:, MIXED] <= 3 * RANGE**2 + ROUNDING).all()
+        assert (self.regret <= self.bound).all()
 
 
 probabilities = st.sampled_from([FLOOR, 0.01, 0.3, 0.5, 0.9, 1 - FLOOR]) | st.floats(FLOOR, 1 - FLOOR)
 values = st.sampled_from([-1.0, 0.0, 3.0]) | st.floats(-1.0, 3.0, width=32)
+classes = st.sampled_from([0.0, 1.0])
 moves = st.integers(0, 2 * LANES)
 """Which of the waiting observations gets its label; none of them, and another is served."""
 
+priors = st.lists(st.sampled_from([1e-4, 0.1, 1.0]) | st.floats(1e-4, 1.0), min_size=5, max_size=5).map(
+    lambda drawn: tuple((np.array(drawn) / sum(drawn)).tolist())
+)
+versions = st.integers(0, 3)
+"""Of each event; 0 is none yet."""
 
-def play(hedge: Hedge, script: list[tuple[int, float, float, float]]) -> Hedge:
-    for which, theta, adapted, y in script:
+Script = list[tuple[int, int, float, float, float]]
+
+
+def play(hedge: Hedge, given_priors: list[tuple[float, ...]], script: Script) -> Hedge:
+    for which, version, theta, adapted, y in script:
         if which < len(hedge.waiting):
             hedge.label(which, y)
         else:
-            hedge.observe(theta, adapted)
+            hedge.under(given_priors[version], version).observe(theta, adapted)
     return hedge
 
 
+four_priors = st.lists(priors, min_size=4, max_size=4)
+of_classes = st.lists(st.tuples(moves, versions, probabilities, probabilities, classes), max_size=120)
+of_values = st.lists(st.tuples(moves, versions, values, values, values), max_size=120)
+
+
 @settings(max_examples=150)
-@given(st.lists(st.tuples(moves, probabilities, probabilities, st.sampled_from([0.0, 1.0])), max_size=120))
-def test_log_loss_as_served_is_within_g_ln_3_of_the_better_expert(script):
-    hedge = play(Hedge(CLASSES), script)
-    assert hedge.regret <= hedge.bound
+@given(four_priors, of_classes)
+def test_log_loss_as_served_is_within_ln_1_over_its_prior_a_lane_of_every_expert(given_priors, script):
+    play(Hedge(CLASSES), given_priors, script).check()
 
 
-@settings(max_examples=100)
-@given(st.lists(st.tuples(moves, values, values, values), max_size=120))
-def test_squared_loss_as_served_is_within_2_r_squared_g_ln_3_of_the_better_expert(script):
-    hedge = play(Hedge(VALUES), script)
-    assert hedge.regret <= hedge.bound
+@settings(max_examples=150)
+@given(four_priors, of_values)
+def test_squared_loss_as_served_is_within_the_lanes_gaps_of_every_expert_and_these_below_3_r_squared(
+    given_priors, script
+):
+    play(Hedge(VALUES), given_priors, script).check()
 
 
 @settings(max_examples=75)
-@given(
-    st.lists(st.tuples(moves, probabilities, probabilities, st.sampled_from([0.0, 1.0])), max_size=120),
-    st.sampled_from([0.001, 0.05, 0.5]),
-)
-def test_fixed_share_adds_no_more_than_its_own_bound(script, share):
-    hedge = play(Hedge(replace(CLASSES, share=share)), script)
-    assert hedge.regret <= hedge.bound
+@given(four_priors, of_classes, st.sampled_from([0.001, 0.05, 0.5]))
+def test_fixed_share_adds_no_more_than_its_own_bound(given_priors, script, share):
+    play(Hedge(replace(CLASSES, share=share)), given_priors, script).check()
+
+
+@settings(max_examples=50)
+@given(st.sampled_from([CLASSES, VALUES]), st.data())
+def test_before_the_first_version_no_lane_moves_and_none_takes_a_prior(spec, data):
+    script = data.draw(of_classes if spec is CLASSES else of_values)
+    hedge = play(Hedge(spec), [EVEN] * 4, [(which, 0, *rest) for which, _, *rest in script])
+    assert not hedge.lanes.any()
+    assert not hedge.priors.any()
+    assert not hedge.table.columns().shared.any()
+    assert all(loss == pytest.approx(loss[0]) for loss in hedge.losses)
+
+
+def test_what_was_predicted_before_the_first_version_moves_no_lane_when_its_label_comes_after_it():
+    hedge = Hedge(CLASSES).under(EVEN, 0)
+    hedge.observe(0.2, 0.8)
+    hedge.under(EVEN, 1).observe(0.2, 0.8)
+    hedge.label(0, 1.0)
+    assert not hedge.lanes[0].any()
+    hedge.label(0, 1.0)
+    assert hedge.lanes[1].any()
+
+
+def test_a_lane_takes_the_prior_of_the_version_it_is_first_used_under_and_keeps_it():
+    first, second = (0.1, 0.1, 0.1, 0.1, 0.6), (0.6, 0.1, 0.1, 0.1, 0.1)
+    hedge = Hedge(CLASSES).under(first, 1)
+    hedge.observe(0.2, 0.8)
+    hedge.label(0, 1.0)
+    hedge.under(second, 2).observe(0.2, 0.8)
+    hedge.observe(0.2, 0.8)
+    np.testing.assert_allclose(hedge.priors[0], first, rtol=1e-6)
+    np.testing.assert_allclose(hedge.priors[1], second, rtol=1e-6)
+    assert not hedge.priors[2:].any()
 
 
 def against_the_served(hedge: Hedge, labels: int, delay: int, seed: int, extreme: float) -> Hedge:
@@ -141,30 +222,45 @@ def against_the_served(hedge: Hedge, labels: int, delay: int, seed: int, extreme
     for n in range(labels):
         half = 0.5 + (extreme - 0.5) * (1.0 if n else 0.2)  # the first is mild, to start out of step
         swap = rng.random() < 0.5
-        right = hedge.observe(1 - half, half) if not swap else hedge.observe(half, 1 - half)
-        served[hedge.observed] = float(right < 0.5)
+        made = hedge.observe(1 - half, half) if not swap else hedge.observe(half, 1 - half)
+        served[hedge.observed] = float(made[SERVED] < 0.5)
         while len(hedge.waiting) > delay:
             hedge.label(0, served[hedge.waiting[0]])
     return hedge
 
 
+SKEWED = (0.01, 0.01, 0.9, 0.03, 0.05)
+
+
 @pytest.mark.parametrize("delay", [0, 1, 3, LANES - 1])
 @pytest.mark.parametrize("extreme", [0.6, 0.99, 1 - FLOOR])
-def test_an_adversary_who_sees_what_is_served_gains_no_more_than_the_bound(delay, extreme):
-    hedge = against_the_served(Hedge(CLASSES), 600, delay, delay, extreme)
+@pytest.mark.parametrize("prior", [EVEN, SKEWED])
+def test_an_adversary_who_sees_what_is_served_gains_no_more_than_the_bound(delay, extreme, prior):
+    hedge = against_the_served(Hedge(CLASSES).under(prior), 600, delay, delay, extreme)
     assert hedge.most_waiting == delay + 1
-    assert hedge.regret <= hedge.bound
+    hedge.check()
 
 
 @pytest.mark.parametrize("delay", [0, 1, LANES - 1])
-def test_an_adversary_of_the_squared_loss_gains_no_more_than_the_bound(delay):
-    hedge, served = Hedge(VALUES), {}
+@pytest.mark.parametrize("prior", [EVEN, SKEWED])
+def test_an_adversary_of_the_squared_loss_gains_no_more_than_the_bound(delay, prior):
+    hedge, served = Hedge(VALUES).under(prior), {}
     for n in range(600):
-        value = hedge.observe(-1.0, 3.0) if n % 3 else hedge.observe(3.0, -1.0)
-        served[hedge.observed] = 3.0 if value < 1.0 else -1.0
+        made = hedge.observe(-1.0, 3.0) if n % 3 else hedge.observe(3.0, -1.0)
+        served[hedge.observed] = 3.0 if made[SERVED] < 1.0 else -1.0
         while len(hedge.waiting) > delay:
             hedge.label(0, served[hedge.waiting[0]])
-    assert hedge.regret <= hedge.bound
+    hedge.check()
+
+
+def test_the_gap_of_a_lane_that_the_squared_loss_is_mixed_in_stays_far_below_its_limit_where_losses_are_small():
+    hedge, rng = Hedge(VALUES), np.random.default_rng(0)
+    for _ in range(400):
+        y = float(rng.normal(1.0, 0.05))
+        hedge.observe(1.0, 1.2)
+        hedge.label(0, y)
+    assert 0 < hedge.lanes[0, MIXED] < 0.2
+    hedge.check()
 
 
 def naive_regret(labels: int, strength: float) -> float:
@@ -191,33 +287,25 @@ def test_one_shared_weight_breaks_any_bound_at_a_delay_of_one():
     assert naive_regret(1200, strength=4.0) > 1.9 * naive_regret(600, strength=4.0)
 
 
-def test_labels_in_order_use_a_single_lane_and_so_cost_ln_3_at_most():
-    hedge = against_the_served(Hedge(CLASSES), 300, 0, 5, 0.9)
-    lanes = hedge.table.columns().lanes[0]
-    assert lanes[0].any()
-    assert not lanes[1:].any()
-    assert hedge.regret <= math.log(3)
+def test_labels_in_order_use_a_single_lane_and_so_cost_ln_1_over_the_prior_at_most():
+    hedge = against_the_served(Hedge(CLASSES).under(SKEWED), 300, 0, 5, 0.9)
+    assert hedge.lanes[0].any()
+    assert not hedge.lanes[1:].any()
+    assert (hedge.regret <= -np.log(np.float32(SKEWED))).all()
 
 
 @settings(max_examples=50)
-@given(st.lists(st.tuples(moves, probabilities, probabilities, st.sampled_from([0.0, 1.0])), max_size=60))
-def test_no_more_lanes_move_than_were_ever_outstanding(script):
-    hedge = play(Hedge(CLASSES), script)
-    assert not hedge.table.columns().lanes[0, hedge.most_waiting :].any()
-
-
-@settings(max_examples=50)
-@given(st.lists(st.tuples(probabilities, probabilities, st.booleans()), max_size=30))
-def test_in_order_what_is_served_is_the_bayesian_mixture_of_three_experts(rounds):
-    hedge, likelihood, pair = Hedge(CLASSES), np.ones(3) / 3, np.ones(2) / 2
+@given(priors, st.lists(st.tuples(probabilities, probabilities, st.booleans()), max_size=30))
+def test_in_order_what_is_served_is_the_bayesian_mixture_of_five_experts(prior, rounds):
+    hedge, likelihood, four = Hedge(CLASSES).under(prior), np.array(prior), np.array(prior[:EXPERTS])
     for theta, adapted, positive in rounds:
-        theta, adapted = (float(np.float32(p)) for p in (theta, adapted))
-        experts = np.array([theta, adapted, pair @ [theta, adapted] / pair.sum()])
-        served = hedge.observe(theta, adapted)
-        assert served == pytest.approx(likelihood @ experts / likelihood.sum(), rel=1e-4)
-        said = experts if positive else 1 - experts
-        likelihood, pair = likelihood * said, pair * said[:2]
-        likelihood, pair = likelihood / likelihood.sum(), pair / pair.sum()
+        made = hedge.observe(theta, adapted)
+        said = made[[BASE, RECENT, THETA, ADAPTED]]
+        said = np.array([*said, four @ said / four.sum()])
+        assert made[SERVED] == pytest.approx(likelihood @ said / likelihood.sum(), rel=1e-4)
+        true = said if positive else 1 - said
+        likelihood, four = likelihood * true, four * true[:EXPERTS]
+        likelihood, four = likelihood / likelihood.sum(), four / four.sum()
         hedge.label(0, float(positive))
 
 
@@ -225,18 +313,19 @@ def test_the_losses_of_a_pushed_out_observation_are_never_scored():
     hedge = Hedge(CLASSES)
     for _ in range(3 * LANES):
         hedge.observe(0.2, 0.8)
-    assert not hedge.table.columns().lanes.any()
+    assert not hedge.lanes.any()
     assert not hedge.table.columns().score_sums.any()
 
 
 @pytest.mark.parametrize("name", SPECS)
 def test_the_bound_holds_for_every_task_of_a_fold(name):
     spec = SPECS[name]
+    values = isinstance(spec.target, Regression)
     driven = fold_in_cuts(name, long_stream(21, 3000, 6, name), [], [(0, 0), (90, 1), (1500, 2)], 6)
-    scale = 2 * 3.0**2 if isinstance(spec.target, Regression) else 1.0
     for row in driven.table.rows:
-        theta, adapted, served = row["score_sums"]
-        labels = row["counts"][1]
-        share = labels * math.log(1 / (1 - spec.share))
+        sums, labels = row["score_sums"], row["counts"][1]
+        bound = worth(row["lanes"], row["lane_prior"], values)[:EXPERTS]
+        bound += labels * math.log(1 / (1 - spec.share)) + 1e-6
         assert labels > 50
-        assert served <= min(theta, adapted) + scale * (3 * math.log(3) + share) + 1e-6
+        assert (row["lane_prior"][:, 0] > 0).all()
+        assert (sums[SERVED] - sums[:EXPERTS] <= bound).all()
