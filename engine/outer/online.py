@@ -41,8 +41,8 @@ TINY = 1e-8
 AVERAGED = "average."
 """What the name of an averaged parameter begins with, among a state's sums."""
 
-MEMORY = 20
-"""In steps: how many the average of the network reaches back."""
+MEMORY, WARMUP = 20, 50
+"""The average of the network reaches back this many steps; fewer at first, one for each so many that were taken."""
 
 
 class Lesson(NamedTuple):
@@ -134,10 +134,10 @@ def averaged(state: TrainState) -> Params:
 
 
 def _average(sums: Params, values: Params, step: int) -> None:
-    """Move each mean towards the newest values, by 1 / steps until these are as many as it reaches back."""
+    """Move each mean towards the newest values."""
     for name, value in values.items():
         before = sums.setdefault(AVERAGED + name, value.detach().clone())
-        before.lerp_(value.detach(), 1 / min(step + 1, MEMORY))
+        before.lerp_(value.detach(), 1 / min(1 + step / WARMUP, MEMORY))
 
 
 def _tables(learner: Learner) -> list[str]:
