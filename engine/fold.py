@@ -390,10 +390,12 @@ def rules_of(spec: TaskSpec) -> scan.Rules:
 
 
 def version_of(spec: TaskSpec, meta: Meta) -> scan.Version:
-    """What the scan needs of a version of theta."""
-    regression = isinstance(spec.target, Regression)
-    known = meta.params.get(LABEL_MEAN if regression else LABEL_RATE) if meta.version else None
-    rates = np.zeros(spec.target.outputs) if known is None else known.cpu().double().numpy().reshape(-1)
+    """What the scan needs of a version of theta; rates that it has not, or that are not finite, know nothing."""
+    target = spec.target
+    known = meta.params.get(LABEL_MEAN if isinstance(target, Regression) else LABEL_RATE)
+    rates = np.broadcast_to(np.float64(_know_nothing(target)), target.outputs).copy()
+    if meta.version and known is not None and bool(known.isfinite().all()):
+        rates = known.cpu().double().numpy().reshape(-1)
     return scan.Version(meta.version, np.array(meta.prior, np.float64), rates)
 
 

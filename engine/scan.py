@@ -378,7 +378,7 @@ def loss_of(value: float, y: float, regression: bool) -> float:
 @compiled
 def score(c: Any, u: int, lane: int, e: Any, n: int, r: Any, out: Any) -> None:
     """Score the stored predictions by the label, and move the lane's and the shared weights."""
-    p, y, prior = c.pending_p[u, lane], float(e.y[n]), np.empty(MIXED)
+    p, y, prior = c.pending_p[u, lane], np.float64(e.y[n]), np.empty(MIXED)
     truth = 0 if r.regression else int(y)
     w, shared, step = np.empty(EXPERTS), c.pending_mix[u, lane], np.empty(MIXED)
     even = c.lane_prior[u, lane, 0] == 0.0  # as it is under version 0, and for what came before
@@ -387,7 +387,7 @@ def score(c: Any, u: int, lane: int, e: Any, n: int, r: Any, out: Any) -> None:
     lane_weights(prior, c.lanes[u, lane], shared, r, w)
     total = 0.0
     for k in range(EXPERTS):
-        step[k] = loss_of(float(p[k, truth]), y, r.regression)
+        step[k] = loss_of(np.float64(p[k, truth]), y, r.regression)  # compiled, `float` would keep float32
         out.loss[n, k] = step[k]
         total += float(shared[k])
     by_shared = 0.0
