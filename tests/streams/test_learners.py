@@ -10,6 +10,7 @@ import polars as pl
 import pytest
 
 from engine.learners.base import Learner
+from engine.types import SERVED
 from streams import wiring
 from streams.deployment import Deployment
 from streams.errors import ReptideError, SettingsError
@@ -184,9 +185,9 @@ def test_prototypes_keep_to_the_base_rate_of_a_rare_class(tmp_path):
     y, loss, served = (
         np.concatenate(parts)[late]
         for parts in zip(
-            *((s.labels.y, s.labels.loss, s.labels.prediction[:, 2]) for s in scores), strict=True
+            *((s.labels.y, s.labels.loss, s.labels.prediction[:, SERVED]) for s in scores), strict=True
         )
     )
     rate = y.mean()
     assert rate / 2 < served[:, 1].mean() < rate * 2
-    assert loss[:, 2].mean() < -(rate * np.log(rate) + (1 - rate) * np.log1p(-rate))
+    assert loss[:, SERVED].mean() < -(rate * np.log(rate) + (1 - rate) * np.log1p(-rate))

@@ -39,14 +39,19 @@ label_time = "known"
 classes = [0, 1]
 [model]
 hidden = [8]
+adapts = "all"
+wide = false
+[history]
+enabled = false
 [inner]
 lr = {TOO_SMALL}   # far too small
-steps = 1
+steps = 20
 [memory]
 pending = 8
 ttl_s = 1e6
 [outer]
 every = 200
+support_rate = 1.0
 [run]
 directory = "state"
 [[features]]
