@@ -1,4 +1,4 @@
-"""A task's own past, number by number, from lists of all that has happened: the reference that the scan is held against.
+"""A task's own past, number by number, from lists of all that has happened: the slow reference of the scan.
 
 Written from the documentation of `engine.history`. Nothing decays here step by step: every number is a sum over
 everything there was, as if it were asked for the first time.
