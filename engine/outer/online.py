@@ -127,7 +127,7 @@ def _gathered(
         names = [name for name in tables if name.split(".")[2] == str(number)]
         parts = [x[..., start : start + width].flatten() for x in xs]
         # Of a bag id 0 pads, so it keeps its place 0, whether the lesson has it or not.
-        ids = torch.cat([parts[0].new_zeros(width > 1), *parts]).long()
+        ids = torch.cat([parts[0].new_zeros(int(width > 1)), *parts]).long()
         size = 1 << (len(ids) - 1).bit_length()
         if size >= len(params[names[0]]):
             index = torch.unique(ids)

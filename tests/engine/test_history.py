@@ -177,9 +177,9 @@ def test_of_more_classes_than_the_limit_no_counts_are_written_and_all_else_is(cl
 
 
 def test_a_history_of_what_is_no_field_is_refused_by_name():
-    with pytest.raises(EngineError, match=r"history.by: 'a' is not one of \[\]"):
+    with pytest.raises(EngineError, match=r"history\.by: 'a' is not one of \[\]"):
         replace(SMALL, history=History(by=("a",)))
-    with pytest.raises(EngineError, match=r"history.numbers: 'c' is not one of \['a', 'b'\]"):
+    with pytest.raises(EngineError, match=r"history\.numbers: 'c' is not one of \['a', 'b'\]"):
         replace(SMALL, history=History(numbers=("c",)))
-    with pytest.raises(EngineError, match="history.slots must be positive"):
+    with pytest.raises(EngineError, match=r"history\.slots must be positive"):
         History(slots=0)
