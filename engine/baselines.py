@@ -36,7 +36,7 @@ from engine.outer.pooled import Pooled
 from engine.queries import scored
 from engine.spec import Classification, InnerLoop, Regression, TaskSpec
 from engine.task_source import Examples, TaskSource, batch_of
-from engine.train import FitSettings, fit, start, with_statistics
+from engine.train import FitSettings, TrainState, fit, start, with_statistics
 from engine.types import Batch, EngineError, Episodes, Fast, Int64, Params
 
 Progress = Callable[[str, int, int], None]
@@ -170,9 +170,15 @@ def _as_it_is(inputs: int, outputs: int) -> nn.Module:
     return nn.Identity()
 
 
+def _counted_in(learner: Learner, state: TrainState, examples: Examples) -> TrainState:
+    """Standardise by the examples; episodes number their classes anew, so only labels that are values are counted."""
+    y = torch.from_numpy(examples.y) if isinstance(learner.spec.target, Regression) else None
+    return with_statistics(learner, state, torch.from_numpy(examples.x), y)
+
+
 def _beginning(spec: TaskSpec, examples: Examples, seed: int) -> Params:
     learner = GradientLearner(spec)
-    return with_statistics(learner, start(learner, seed), torch.from_numpy(examples.x)).params
+    return _counted_in(learner, start(learner, seed), examples).params
 
 
 def _pooled(
@@ -221,7 +227,7 @@ def _fitted(
 ) -> Params:
     # What adapts has no part in pooled training; the head alone makes its report cheap.
     learner = GradientLearner(replace(spec, adapts="head"))
-    state = with_statistics(learner, start(learner, training.seed), torch.from_numpy(examples.x))
+    state = _counted_in(learner, start(learner, training.seed), examples)
     state = replace(state, params=moved(state.params, training.device))
     counted = _counted(episodes, training, progress)
     return moved(fit(learner, rule, counted, state, training.outer)[0].params, "cpu")

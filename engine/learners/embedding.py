@@ -3,6 +3,9 @@
 Theta is the encoder and network of the spec, which embed an example in `width` numbers (names `0.` and `1.`),
 and modules of the learner's own (`2.`). What a task leaves behind, its fast parameters, is made of embeddings,
 so an example is embedded once, when the task adapts.
+
+Labels of a regression are standardised by theta's buffers on the way in, and outputs are put back in the unit of
+the labels on the way out, both here: what is between knows values about 0 that differ by about 1.
 """
 
 from __future__ import annotations
@@ -10,22 +13,28 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from copy import copy
+from dataclasses import replace
 from typing import Self
 
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from engine.learners.base import below
+from engine.learners.base import LABEL_MEAN, LABEL_STD, below
 from engine.recorded import Recorded
-from engine.spec import TaskSpec
+from engine.spec import Classification, Regression, TaskSpec
 from engine.types import Batch, EngineError, Fast, Params
+
+STANDARD = Regression(-1.0, 1.0)
+"""What a regression is to these learners inside: code and answer of a value are the value."""
 
 
 class EmbeddingLearner(ABC):
     """What these learners share. A task without examples predicts with theta, by construction."""
 
     fast_shapes: Mapping[str, torch.Size]
+    target: Classification | Regression
+    """The classes, or `STANDARD`; `standard` is the spec with it."""
 
     def __init__(self, spec: TaskSpec, width: int = 64) -> None:
         if width < 1:
@@ -33,8 +42,10 @@ class EmbeddingLearner(ABC):
                 f"width, the numbers that an example is embedded in, must be positive, got {width}"
             )
         self.spec, self.width = spec, width
+        self.target = spec.target if isinstance(spec.target, Classification) else STANDARD
+        self.standard = replace(spec, target=self.target)
         self._model = self._built(0).requires_grad_(False)
-        self._recorded: Callable[..., Fast] = Recorded(self._adapt)
+        self._recorded: Callable[..., Fast] = Recorded(self._adapted)
 
     @abstractmethod
     def _own(self) -> nn.Module:
@@ -45,8 +56,20 @@ class EmbeddingLearner(ABC):
         """Compute fast parameters of U tasks; differentiable, without a branch on the values of tensors."""
 
     @abstractmethod
+    def _predict(self, meta: Params, fast: Fast, x: Tensor) -> Tensor:
+        """Compute outputs [U, N, C] of U tasks for x [U, N, W]; of a regression standardised."""
+
     def predict(self, meta: Params, fast: Fast, x: Tensor) -> Tensor:
         """Compute outputs [U, N, C] of U tasks for x [U, N, W], before softmax or clipping."""
+        outputs = self._predict(meta, fast, x)
+        if isinstance(self.spec.target, Classification):
+            return outputs
+        return outputs * meta[LABEL_STD] + meta[LABEL_MEAN]
+
+    def _adapted(self, meta: Params, support: Batch) -> Fast:
+        if isinstance(self.spec.target, Regression):
+            support = support._replace(y=(support.y - meta[LABEL_MEAN]) / meta[LABEL_STD])
+        return self._adapt(meta, support)
 
     @property
     def learned(self) -> tuple[str, ...]:
@@ -60,7 +83,7 @@ class EmbeddingLearner(ABC):
     def unrecorded(self) -> Self:
         """The same learner for a few calls, which recording would cost more than it saves."""
         twin = copy(self)
-        twin._recorded = torch.no_grad()(twin._adapt)  # noqa: SLF001
+        twin._recorded = torch.no_grad()(twin._adapted)  # noqa: SLF001
         return twin
 
     def adapt(self, meta: Params, support: Batch) -> Fast:
@@ -70,12 +93,12 @@ class EmbeddingLearner(ABC):
     def adapt_differentiably(self, meta: Params, support: Batch, *, second_order: bool) -> Fast:
         """The same as a function of `meta`; there are no inner steps, so no second derivatives to leave out."""
         del second_order
-        return self._adapt(meta, support)
+        return self._adapted(meta, support)
 
     def shared(self, meta: Params, x: Tensor) -> Tensor:
         """Compute outputs [N, C] of theta itself: of a task without examples."""
         nothing = x.new_zeros(1, 0)
-        fast = self._adapt(meta, Batch(x[:0].unsqueeze(0), nothing, nothing))
+        fast = self._adapted(meta, Batch(x[:0].unsqueeze(0), nothing, nothing))
         return self.predict(meta, fast, x.unsqueeze(0)).squeeze(0)
 
     def embed(self, meta: Params, x: Tensor) -> Tensor:
@@ -89,7 +112,7 @@ class EmbeddingLearner(ABC):
         """The same learner for x that is embedded already [U, N, width], once for many uses."""
         twin = copy(self)
         twin.embed = lambda meta, x: x  # type: ignore[method-assign]  # noqa: ARG005
-        twin._recorded = Recorded(twin._adapt)  # noqa: SLF001
+        twin._recorded = Recorded(twin._adapted)  # noqa: SLF001
         return twin
 
     def _built(self, seed: int) -> nn.Sequential:

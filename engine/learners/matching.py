@@ -56,7 +56,7 @@ class MatchingLearner(EmbeddingLearner):
         self.fast_shapes = layout(spec, width)
 
     def _own(self) -> nn.Module:
-        own = nn.ModuleDict({"match": Match(self.spec.target, self.width)})
+        own = nn.ModuleDict({"match": Match(self.target, self.width)})
         if self.full_context:
             own["support"] = _SupportContext(self.width)
             own["query"] = _QueryContext(self.width, self.reads)
@@ -70,7 +70,7 @@ class MatchingLearner(EmbeddingLearner):
             keys = functional_call(context, below("2.support.", meta), (keys, present))
         return kept(self.fast_shapes, keys, support)
 
-    def predict(self, meta: Params, fast: Fast, x: Tensor) -> Tensor:
+    def _predict(self, meta: Params, fast: Fast, x: Tensor) -> Tensor:
         """Compute outputs [U, N, C] of U tasks for x [U, N, W]: log-probabilities, or values."""
         queries, recalled = self.embed(meta, x), recall(below("2.match.", meta), fast)
         if self.full_context:

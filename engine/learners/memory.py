@@ -61,12 +61,12 @@ class MemoryLearner(EmbeddingLearner):
         }
 
     def _own(self) -> nn.Module:
-        return _Controller(self.width, self.word, self.reads, self.spec.target.outputs)
+        return _Controller(self.width, self.word, self.reads, self.target.outputs)
 
     def _adapt(self, meta: Params, support: Batch) -> Fast:
         present = support.weight > 0
         keys = scaled(self.embed(meta, support.x.where(present.unsqueeze(-1), 0.0)))
-        labels = coded(self.spec, support)
+        labels = coded(self.standard, support)
         state = {name: keys.new_zeros(len(keys), *shape) for name, shape in self.fast_shapes.items()}
         for t in range(keys.shape[1]):
             after = self._presented(meta, state, keys[:, t : t + 1], labels[:, t : t + 1])
@@ -77,7 +77,7 @@ class MemoryLearner(EmbeddingLearner):
             }
         return state
 
-    def predict(self, meta: Params, fast: Fast, x: Tensor) -> Tensor:
+    def _predict(self, meta: Params, fast: Fast, x: Tensor) -> Tensor:
         """Compute outputs [U, N, C] of U tasks for x [U, N, W], each query one read from the same state."""
         keys = scaled(self.embed(meta, x))
         blank = keys.new_zeros(*keys.shape[:2], self.word - self.width)
@@ -86,7 +86,7 @@ class MemoryLearner(EmbeddingLearner):
         found = read.flatten(1, 2) @ fast["memory"]
         found = found.view(*keys.shape[:2], self.reads, self.word)
         own = _linear(meta, "output", torch.cat([hidden, found.flatten(2)], -1))
-        return answered(self.spec, own, found[..., self.width :].mean(2), meta["2.log_floor"])
+        return answered(self.standard, own, found[..., self.width :].mean(2), meta["2.log_floor"])
 
     def _presented(self, meta: Params, state: Fast, key: Tensor, label: Tensor) -> Fast:
         """The state after one example of each task: key [U, 1, width], label [U, 1, code]."""

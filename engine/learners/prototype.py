@@ -47,7 +47,7 @@ class PrototypeLearner(EmbeddingLearner):
         rows = support.x.where(present, 0.0)  # padding may hold anything, NaN included
         return {"sums": member.transpose(1, 2) @ self.embed(meta, rows), "counts": member.sum(1)}
 
-    def predict(self, meta: Params, fast: Fast, x: Tensor) -> Tensor:
+    def _predict(self, meta: Params, fast: Fast, x: Tensor) -> Tensor:
         """Compute outputs [U, N, C] of U tasks for x [U, N, W], before softmax."""
         sums, counts = fast["sums"], fast["counts"].unsqueeze(-1)
         queries = self.embed(meta, x)

@@ -65,7 +65,7 @@ class SnailLearner(EmbeddingLearner):
         self.fast_shapes = {name: value.shape[1:] for name, value in self._adapt(self.init(0), rows).items()}
 
     def _own(self) -> nn.Module:
-        return _Layers(self.width, self.code, self.filters, len(self._dilations), self.spec.target.outputs)
+        return _Layers(self.width, self.code, self.filters, len(self._dilations), self.target.outputs)
 
     def _adapt(self, meta: Params, support: Batch) -> Fast:
         h = self._sequence(meta, support)
@@ -81,7 +81,7 @@ class SnailLearner(EmbeddingLearner):
                 h = torch.cat([h, new], -1)
         return kept
 
-    def predict(self, meta: Params, fast: Fast, x: Tensor) -> Tensor:
+    def _predict(self, meta: Params, fast: Fast, x: Tensor) -> Tensor:
         """Compute outputs [U, N, C] of U tasks for x [U, N, W], each query as the only one after the support set."""
         keys = scaled(self.embed(meta, x))
         h = torch.cat([keys, keys.new_zeros(*keys.shape[:2], self.code)], -1)
@@ -93,7 +93,7 @@ class SnailLearner(EmbeddingLearner):
                 now = _linear(meta, f"{name}.now", h) + fast[name].unsqueeze(1)
                 h = torch.cat([h, _gated(now)], -1)
         found = torch.softmax(scores, dim=-1) @ fast["labels"]
-        return answered(self.spec, _linear(meta, "output", h), found, meta["2.log_floor"])
+        return answered(self.standard, _linear(meta, "output", h), found, meta["2.log_floor"])
 
     def _sequence(self, meta: Params, support: Batch) -> Tensor:
         """Embeddings and labels [U, length, width + code], in order, the last at the end; zeros before the first."""
@@ -105,7 +105,7 @@ class SnailLearner(EmbeddingLearner):
             )
         present = (support.weight > 0).unsqueeze(-1)
         keys = scaled(self.embed(meta, support.x.where(present, 0.0)))
-        both = torch.cat([keys, coded(self.spec, support)], -1).where(present, 0.0)
+        both = torch.cat([keys, coded(self.standard, support)], -1).where(present, 0.0)
         order = present.to(torch.uint8).argsort(dim=1, stable=True)
         return F.pad(both.gather(1, order.expand_as(both)), (0, 0, spare, 0))
 

@@ -54,7 +54,7 @@ class TransformerLearner(EmbeddingLearner):
         self.fast_shapes = layout(spec, width)
 
     def _own(self) -> nn.Module:
-        target, size = self.spec.target, (self.width, self.depth, self.heads)
+        target, size = self.target, (self.width, self.depth, self.heads)
         return nn.ModuleDict(
             {
                 "examples": _Examples(target, *size),
@@ -69,7 +69,7 @@ class TransformerLearner(EmbeddingLearner):
         tokens = self._run("2.examples", meta, self.embed(meta, x), y, mass_of(support))
         return kept(self.fast_shapes, tokens, support)
 
-    def predict(self, meta: Params, fast: Fast, x: Tensor) -> Tensor:
+    def _predict(self, meta: Params, fast: Fast, x: Tensor) -> Tensor:
         """Compute outputs [U, N, C] of U tasks for x [U, N, W]: log-probabilities, or values."""
         recalled = recall(below("2.match.", meta), fast)
         queries = self._run("2.queries", meta, self.embed(meta, x), recalled)

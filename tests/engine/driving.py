@@ -95,7 +95,11 @@ def engine_for(name: str) -> Engine:
 
 @cache
 def theta(name: str, version: int) -> Meta:
+<<<<<<< HEAD
     """Version `version` of theta, each with an initialization, statistics and a prior of its own; 0 is none."""
+=======
+    """Version `version` of theta, 0 for none; each with an initialization, statistics and a prior of its own."""
+>>>>>>> wt-etests
     if not version:
         return Meta(0, {})
     rng, params = np.random.default_rng(version), engine_for(name).learner.init(version)
@@ -106,6 +110,8 @@ def theta(name: str, version: int) -> Meta:
         "lr": rng.uniform(0.02, 0.5),
     }
     params |= {key: torch.tensor(drawn[key], dtype=torch.float32) for key in drawn if key in params}
+    for key in engine_for(name).learner.learned if SPECS[name].wide else ():  # which begin at zero
+        params[key] = params[key] + torch.from_numpy(rng.normal(0.0, 0.3, params[key].shape)).float()
     return Meta(version, params, tuple(rng.dirichlet(np.ones(5)).tolist()))
 
 

@@ -18,9 +18,11 @@ from engine.features import (
     Category,
     Cyclic,
     Features,
+    FrontEnd,
     Numeric,
     Text,
 )
+from engine.history import MOST_CLASSES, HistoryColumns
 from engine.types import EngineError
 
 EVERY_COLUMN = Features(
@@ -226,3 +228,63 @@ def test_a_period_that_is_no_circle_is_refused():
 def test_features_know_their_names_and_width():
     assert EVERY_COLUMN.names == {"n", "maybe", "c", "h", "t"}
     assert EVERY_COLUMN.width == 1 + 1 + 1 + 2 + MAX_TEXT_IDS
+
+
+# A task's own past
+
+
+def past_of(classes: int | None, *values: float) -> torch.Tensor:
+    """A stored row that is history alone: these values, and zeros behind them."""
+    columns = HistoryColumns(0, classes or 1, classes is None, (), ())
+    row = torch.zeros(columns.stop)
+    row[: len(values)] = torch.tensor(values)
+    return row
+
+
+def read_of(classes: int | None, row: torch.Tensor, **buffers: list[float] | float) -> list[float]:
+    """What the front end makes of a stored row that is history alone, but for the numbers it standardises."""
+    columns = HistoryColumns(0, classes or 1, classes is None, (), ())
+    front = FrontEnd(Features(()), classes, columns)
+    for name, value in buffers.items():
+        getattr(front, name).copy_(torch.tensor(value))
+    return front(row)[len(columns.plain) :].tolist()
+
+
+@pytest.mark.parametrize("rate", [[0.5, 0.5], [0.97, 0.03]])
+def test_a_task_without_labels_stands_at_zero_whatever_the_rate_of_all_tasks(rate):
+    assert read_of(2, past_of(2), label_rate=rate) == pytest.approx([0] * 5, abs=1e-6)
+    assert read_of(3, past_of(3), label_rate=[0.5, 0.3, 0.2]) == pytest.approx([0] * 12, abs=1e-6)
+    assert read_of(None, past_of(None, *[0.0] * 6, math.nan), label_mean=7.0, label_std=2.0) == [0] * 4
+
+
+def test_counts_of_two_classes_become_log_odds_above_those_of_all_tasks():
+    dense = read_of(2, past_of(2, 1, 3, 0, 0, 0, 4, 2), label_rate=[0.8, 0.2])
+    expected = [(1 + 0.8, 3 + 0.2), (0.8, 0.2), (0.8, 4.2)]
+    odds = [math.log(one / none) - math.log(0.2 / 0.8) for none, one in expected]
+    assert dense == pytest.approx([*odds, 0.0, 1.0], abs=1e-5)
+
+
+def test_counts_of_more_classes_become_log_rates_above_those_of_all_tasks():
+    rate = [0.5, 0.3, 0.2]
+    dense = read_of(3, past_of(3, 0, 0, 9, *[0] * 6, 3), label_rate=rate)
+    logs = [math.log((n + p) / 10 / p) for n, p in zip([0, 0, 9], rate, strict=True)]
+    assert dense == pytest.approx([*logs, *[0] * 6, 0, 0, 1], abs=1e-5)
+
+
+def test_counts_and_sums_of_a_regression_become_a_drawn_mean_in_standardised_units():
+    dense = read_of(None, past_of(None, 4, 40, 0, 0, 1, 9, 8), label_mean=7.0, label_std=2.0)
+    means = [(40 - 4 * 7) / 4.1 / 2, 0.0, (9 - 7) / 1.1 / 2]
+    assert dense == pytest.approx([*means, 0.5], rel=1e-5)
+
+
+def test_the_width_is_what_comes_out_with_a_past_by_categories_too():
+    for classes in (2, 3, MOST_CLASSES + 1, None):
+        features = Features(
+            (Numeric("n", optional=True), Category("c", 8, 3), Cyclic("h", 24.0), Text("t", 16, 2))
+        )
+        own = features.width
+        columns = HistoryColumns(own, classes or 1, classes is None, (1,), (0,))
+        for wide in (0, classes or 1):
+            front = features.front_end(classes, columns, wide)
+            dense = front(torch.zeros(5, columns.stop))
+            assert dense.shape == (5, front.width + wide)

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import partial
 
 import numpy as np
 import pytest
 import torch
 
+from engine.episodes import stack
 from engine.features import Features, Numeric
-from engine.gate import FEWEST, gate, losses_after_adaptation
+from engine.gate import BLOCK, FEWEST, Verdict, gate, losses_after_adaptation
 from engine.learners.gradient import GradientLearner
 from engine.models.mlp import mlp
 from engine.spec import Classification, InnerLoop, TaskSpec
@@ -40,6 +42,11 @@ def episodes(count: int) -> list[Episode]:
     return made
 
 
+def judge(before: Params, candidate: Params, some: list[Episode], tasks: int | None = None) -> Verdict:
+    """Each episode of a task of its own, or of so many tasks in turn."""
+    return gate(LEARNER, before, candidate, some, np.arange(len(some)) % (tasks or max(len(some), 1)), stack)
+
+
 def shifted(by: float) -> Params:
     """Theta that favours one class, whatever it is shown."""
     last = [name for name in THETA if name.endswith("bias")][-1]
@@ -52,20 +59,17 @@ def test_the_loss_of_an_episode_is_that_of_its_query_set_after_adaptation():
     fast = LEARNER.adapt(THETA, Batch(x[None], y[None], torch.from_numpy(one.support_weight)[None]))
     outputs = LEARNER.predict(THETA, fast, torch.from_numpy(one.query_x)[None])[0]
     by_hand = torch.nn.functional.cross_entropy(outputs, torch.from_numpy(one.query_y).long())
-    assert losses_after_adaptation(LEARNER, THETA, [one], 4)[0] == pytest.approx(float(by_hand), rel=1e-5)
+    assert losses_after_adaptation(LEARNER, THETA, [one], stack)[0] == pytest.approx(float(by_hand), rel=1e-5)
 
 
-def test_the_loss_does_not_depend_on_the_block():
-    some = episodes(11)
-    np.testing.assert_allclose(
-        losses_after_adaptation(LEARNER, THETA, some, 4),
-        losses_after_adaptation(LEARNER, THETA, some, 16),
-        rtol=1e-5,
-    )
+def test_the_loss_does_not_depend_on_what_an_episode_is_padded_beside():
+    some = episodes(BLOCK + 5)
+    alone = [losses_after_adaptation(LEARNER, THETA, [one], stack)[0] for one in some]
+    np.testing.assert_allclose(losses_after_adaptation(LEARNER, THETA, some, stack), alone, rtol=1e-5)
 
 
 def test_theta_against_itself_passes():
-    verdict = gate(LEARNER, THETA, THETA, episodes(20), 8)
+    verdict = judge(THETA, THETA, episodes(20))
     assert not verdict.refused
     assert verdict.loss_before == verdict.loss_after
     assert verdict.episodes == 20
@@ -73,19 +77,38 @@ def test_theta_against_itself_passes():
 
 def test_a_candidate_that_is_worse_is_refused_and_the_other_way_round_it_passes():
     worse = shifted(4.0)
-    assert gate(LEARNER, THETA, worse, episodes(40), 8).refused
-    assert not gate(LEARNER, worse, THETA, episodes(40), 8).refused
+    assert judge(THETA, worse, episodes(40)).refused
+    assert not judge(worse, THETA, episodes(40)).refused
 
 
-def test_a_few_episodes_refuse_nothing():
-    assert not gate(LEARNER, THETA, shifted(4.0), episodes(FEWEST - 1), 8).refused
+def test_few_tasks_refuse_nothing():
+    assert not judge(THETA, shifted(4.0), episodes(FEWEST - 1)).refused
 
 
 def test_a_candidate_that_is_not_finite_is_refused_without_any_episode():
     broken = {**THETA, next(iter(LEARNER.learned)): torch.full_like(THETA[LEARNER.learned[0]], float("nan"))}
-    assert gate(LEARNER, THETA, broken, [], 8).refused
+    assert judge(THETA, broken, []).refused
 
 
 def test_without_episodes_a_candidate_passes():
-    verdict = gate(LEARNER, THETA, shifted(4.0), [], 8)
+    verdict = judge(THETA, shifted(4.0), [])
     assert (verdict.episodes, verdict.refused) == (0, False)
+
+
+def test_tasks_are_counted_and_not_how_often_each_was_judged():
+    """Enough episodes to refuse it, were each a task; of fewer tasks than say anything they refuse nothing."""
+    some = episodes(8 * FEWEST)
+    assert judge(THETA, shifted(4.0), some).refused
+    assert not judge(THETA, shifted(4.0), some, tasks=FEWEST - 1).refused
+    assert judge(THETA, shifted(4.0), some, tasks=FEWEST).refused
+
+
+def test_a_task_judged_often_is_no_more_certain_than_one_judged_once():
+    """A candidate that is worse for one task alone, which is judged a hundred times, is not worse for tasks."""
+    spared = [replace(one, query_y=(one.query_x[:, 0] > 0).astype(np.float32)) for one in episodes(9)]
+    hit = [replace(spared[0], query_y=np.ones(5, np.float32), support_y=one.support_y) for one in spared[:1]]
+    some, task = [*spared[1:], *hit * 100], np.array([*range(1, 9), *[0] * 100])
+    verdict = gate(LEARNER, THETA, shifted(0.3), some, task, stack)
+    assert verdict.loss_after > verdict.loss_before
+    assert not verdict.refused
+    assert gate(LEARNER, THETA, shifted(0.3), some, np.arange(len(some)), stack).refused

@@ -14,6 +14,7 @@ from engine.drift_river import River
 from engine.features import Features, Numeric
 from engine.fingerprints import row_fingerprint
 from engine.fold import Engine
+from engine.history import History
 from engine.learners.gradient import GradientLearner
 from engine.spec import Classification, Memory, Policy, Regression
 from engine.table import RowError, TaskTable, layout_of
@@ -137,6 +138,11 @@ CHANGES = {
     "the topics": replace(SMALL, topics=2),
     "the detector": replace(SMALL, detector=Never()),
     "a detector of the same width": replace(SMALL, detector=River("ADWIN", window=5)),
+    "a linear part": replace(SMALL, wide=True),
+    "a history": replace(SMALL, history=History()),
+    "a history of a number": replace(SMALL, history=History(numbers=("a",))),
+    "of another number": replace(SMALL, history=History(numbers=("b",))),
+    "how many categories it keeps": replace(SMALL, history=History(slots=5)),
 }
 
 
@@ -163,10 +169,12 @@ def test_bytes_per_task_are_fixed_by_the_spec_and_counted_by_hand():
     header = 8 * (
         1 + 1 + 1 + 1 + 1 + 1
     )  # fingerprint, checksum, revision, incarnation, partition, fast_version
-    scalars = 8 * (1 + 10 + 1 + 1 + 1 + 1 + 1 + 3 + 3 + 1 + 3 + 3 * 3 + 1 + 6)  # position .. detector
-    support, pending, recent = 8 * 8 * 3, 3 * 8 * (1 + 1 + 1 + 2 + 1 + 1 + 1), 8 * (64 + 64 + 1)
-    floats = 4 * (8 * 2 + 8 + 3 * 2 + 3 * 2 * 3 + 64 + 43)
-    whole = header + scalars + support + pending + recent + floats
+    scalars = 8 * (1 + 10 + 1 + 1 + 1 + 1 + 1 + 3 + 3 + 1 + 5 + 3 * 6 + 5 + 6)  # position .. detector
+    support, pending, recent = 8 * 8 * 3, 3 * 8 * (1 + 1 + 1 + 1 + 1 + 1), 8 * (64 + 64 + 1)
+    # labels, their last id, events, their time and rates, rates of labels, last two and their times, a number, a slot
+    history = 8 * (1 + 1 + 1 + 1 + 3 + 3 * 3 + 2 + 2 + 4 + 1) + 4 * (1 + 3)
+    floats = 4 * (8 * 2 + 8 + 3 * 2 + 3 * 4 * 3 + 3 * 4 + 3 * 5 + 64 + 43)
+    whole = header + scalars + support + pending + recent + history + floats
     assert layout.bytes_per_task == whole + -whole % 8
     assert all(len(row) == engine_for("balanced").layout.bytes_per_task for row in ROWS)
 

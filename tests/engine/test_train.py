@@ -18,8 +18,19 @@ from engine.features import Category, Cyclic, Features, Numeric
 from engine.learners.gradient import GradientLearner
 from engine.outer.backprop import Backprop
 from engine.outer.base import Report
-from engine.spec import Classification, TaskSpec
-from engine.train import FitSettings, TrainState, fit, global_norm, measured, merged, start, with_statistics
+from engine.spec import Classification, Regression, TaskSpec
+from engine.train import (
+    FAR,
+    RARE,
+    FitSettings,
+    TrainState,
+    fit,
+    global_norm,
+    measured,
+    merged,
+    start,
+    with_statistics,
+)
 from engine.types import EngineError, Episode, Episodes, Float32, Params
 
 FEATURES = Features(
@@ -368,3 +379,75 @@ def test_a_mini_batch_repeats_no_episode_and_is_smaller_where_there_are_fewer() 
     assert len(set(sample(range(50), 8, seed=0, step=0))) == 8
     assert sorted(sample(range(3), 8, seed=0, step=0)) == [0, 1, 2]
     assert sample([], 8, seed=0, step=0) == []
+
+
+# Statistics of labels, and bounds
+
+
+def counted(learner: GradientLearner, *pieces: np.ndarray, y: np.ndarray | None = None) -> TrainState:
+    state = start(learner, 0)
+    for piece in pieces:
+        labels = None if y is None else torch.from_numpy(y.astype(np.float32))
+        state = with_statistics(learner, state, torch.from_numpy(piece.astype(np.float32)), labels)
+    return state
+
+
+ONE = GradientLearner(TaskSpec(Features((Numeric("n"),)), Classification((0, 1, 2), reserve=5)))
+VALUES = GradientLearner(TaskSpec(Features((Numeric("n"),)), Regression(-1e6, 1e6)))
+
+
+def test_the_rate_of_each_class_is_counted_smoothed_and_of_a_class_without_a_name_rare() -> None:
+    state = counted(ONE, np.zeros((10, 1)), y=np.array([0.0] * 7 + [1.0] * 3))
+    expected = [7.5 / 11.5, 3.5 / 11.5, 0.5 / 11.5, RARE, RARE]
+    assert state.params["0.label_rate"].tolist() == pytest.approx(expected)
+
+
+def test_without_any_label_the_named_classes_are_alike_and_a_regression_is_not_moved() -> None:
+    assert counted(ONE, np.zeros((4, 1))).params["0.label_rate"][:3].tolist() == pytest.approx([1 / 3] * 3)
+    state = counted(VALUES, np.zeros((4, 1)))
+    assert (float(state.params["0.label_mean"]), float(state.params["0.label_std"])) == (0.0, 1.0)
+
+
+def test_mean_and_deviation_of_a_regressions_labels_are_counted_over_all_pieces() -> None:
+    y = np.random.default_rng(0).normal(300.0, 40.0, 600).astype(np.float32)
+    state = start(VALUES, 0)
+    for piece in np.split(y, 3):
+        state = with_statistics(VALUES, state, torch.zeros(200, 1), torch.from_numpy(piece))
+    assert float(state.params["0.label_mean"]) == pytest.approx(y.mean(), rel=1e-5)
+    assert float(state.params["0.label_std"]) == pytest.approx(y.std(), rel=1e-5)
+
+
+@pytest.mark.parametrize("pieces", [1, 10])
+@pytest.mark.parametrize("place", [0, 1999])
+def test_one_absurd_value_among_thousands_moves_what_is_standardised_by_hardly_at_all(
+    pieces: int, place: int
+) -> None:
+    usual = np.random.default_rng(1).normal(0.0, 1.0, (2000, 1))
+    odd = usual.copy()
+    odd[place] = 1000.0
+    fair, moved = (counted(ONE, *np.split(rows, pieces)).params for rows in (usual, odd))
+    assert float(moved["0.mean"]) == pytest.approx(float(fair["0.mean"]), abs=0.02)
+    assert float(moved["0.std"]) == pytest.approx(float(fair["0.std"]), rel=0.1)
+
+
+def test_a_first_batch_with_heavy_tails_is_bounded_by_its_quartiles() -> None:
+    rows = np.random.default_rng(2).standard_cauchy((40, 1))
+    rows[3] = 1e30
+    state = counted(ONE, rows)
+    low, high = np.quantile(rows, [0.25, 0.75])
+    assert float(state.params["0.std"]) < FAR * (high - low)
+    later = counted(ONE, rows, *np.split(np.random.default_rng(3).normal(0, 1, (3000, 1)), 3))
+    assert 0.9 < float(later.params["0.std"]) < 1.5
+
+
+def test_what_is_usual_is_counted_as_it_is() -> None:
+    rows = np.random.default_rng(4).normal(5.0, 2.0, (4000, 1)).astype(np.float32)
+    state = counted(ONE, *np.split(rows, 8))
+    assert float(state.params["0.mean"]) == pytest.approx(rows.mean(), rel=1e-4)
+    assert float(state.params["0.std"]) == pytest.approx(rows.std(), rel=1e-4)
+
+
+def test_a_column_that_moves_elsewhere_is_followed() -> None:
+    rng = np.random.default_rng(5)
+    pieces = [rng.normal(0, 1, (200, 1)), *(rng.normal(100, 1, (200, 1)) for _ in range(40))]
+    assert float(counted(ONE, *pieces).params["0.mean"]) > 60
