@@ -95,11 +95,7 @@ def engine_for(name: str) -> Engine:
 
 @cache
 def theta(name: str, version: int) -> Meta:
-<<<<<<< HEAD
-    """Version `version` of theta, each with an initialization, statistics and a prior of its own; 0 is none."""
-=======
     """Version `version` of theta, 0 for none; each with an initialization, statistics and a prior of its own."""
->>>>>>> wt-etests
     if not version:
         return Meta(0, {})
     rng, params = np.random.default_rng(version), engine_for(name).learner.init(version)

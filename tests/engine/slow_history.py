@@ -1,8 +1,4 @@
-<<<<<<< HEAD
-"""A task's own past, number by number, from lists of all that has happened: the reference of the scan.
-=======
 """A task's own past, number by number, from lists of all that has happened: the slow reference of the scan.
->>>>>>> wt-etests
 
 Written from the documentation of `engine.history`. Nothing decays here step by step: every number is a sum over
 everything there was, as if it were asked for the first time.
