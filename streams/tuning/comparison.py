@@ -9,15 +9,13 @@ from pathlib import Path
 import numpy as np
 
 from engine.spread import Estimate, estimate
-from engine.types import Float64, Int64
+from engine.types import SERVED, Float64, Int64
 from streams.evaluation import Scores
 
 FEWEST_TASKS = 10
 """With fewer tasks, the interval is over blocks of time."""
 
 BLOCKS = 20
-
-SERVED = 2
 
 
 @dataclass(frozen=True)

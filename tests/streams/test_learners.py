@@ -160,7 +160,7 @@ def test_prototypes_of_a_number_are_refused_by_the_names_of_the_settings(tmp_pat
 # Rare classes
 
 FRAUDS = 0.02
-RARE = ("memory.support=16", "policy.every=16", "outer.every=256", "outer.lr=0.1", "drift={}")
+RARE = ("memory.support=16", "policy.every=16", "outer.every=256", "outer.lr=0.01", "drift={}")
 
 
 def test_prototypes_keep_to_the_base_rate_of_a_rare_class(tmp_path):
