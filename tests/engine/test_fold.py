@@ -16,13 +16,13 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from engine import fold
-from engine.drift import Never, Periodic
+from engine.drift import Never, PageHinkley, Periodic
 from engine.drift_river import River
 from engine.fold import BLOCK, Engine, SourceMoved
 from engine.learners.base import flatten, unflatten
 from engine.mixture import EXPERTS
 from engine.models.mlp import mlp
-from engine.spec import InnerLoop, Memory, Policy, Regression
+from engine.spec import InnerLoop, Memory, Policy, Regression, TaskSpec
 from engine.support import bucket_of
 from engine.types import ADAPTED, PREDICTORS, SERVED, THETA, Batch, Meta, Outcome
 from tests.engine.driving import (
@@ -667,19 +667,88 @@ def test_one_sick_adaptation_leaves_its_batch_mates_alone():
     assert np.isfinite(both.table.rows["fast"]).all()
 
 
+# What a detector is fed
+
+SQUARED = replace(
+    SPECS["regression"],
+    network=partial(mlp, hidden=()),
+    policy=Policy(every=4, recent=2, refractory=3),
+    detector=PageHinkley(min_instances=5, delta=0.1, threshold=2.0),
+)
+
+
+def alarms_in(unit: float, spec: TaskSpec) -> tuple[list[int], np.ndarray]:
+    """A stream of values in a unit, with two shifts; the alarms, and what was served in that unit."""
+    scaled = replace(spec, target=Regression(-1.0 * unit, 2.0 * unit))
+    engine, rng = Engine(scaled), np.random.default_rng(0)
+    params = engine.learner.init(0)
+    params |= {"0.label_mean": torch.tensor(0.1 * unit), "0.label_std": torch.tensor(0.5 * unit)}
+    events = []
+    for n in range(1, 400):
+        y = float(np.clip(rng.normal(-0.5 if n % 200 < 120 else 1.5, 0.1), -1, 2)) * unit
+        events += [observation(n, n, (float(rng.normal()), float(n % 4))), label(n, y, n)]
+    driven = drive(engine)
+    driven.fold(events, Meta(1, params))
+    return np.flatnonzero(driven.outcome("alarm")).tolist(), driven.outcome("prediction")[:, :, 0] / unit
+
+
+@pytest.mark.parametrize("unit", [10.0, 0.01, 1024.0])
+def test_alarms_of_a_regression_are_the_same_in_any_unit_of_its_labels(unit):
+    alarms, served = alarms_in(1.0, SQUARED)
+    again, said = alarms_in(unit, SQUARED)
+    assert 2 <= len(alarms) < 40
+    assert again == alarms
+    np.testing.assert_allclose(said, served, rtol=1e-3, atol=1e-3)
+
+
+def test_a_detector_outside_the_scan_is_fed_the_same_surprise_of_a_regression():
+    options = (("min_instances", 5), ("delta", 0.1), ("threshold", 2.0), ("mode", "up"))
+    outside = replace(SQUARED, detector=River("PageHinkley", options, window=500))
+    assert alarms_in(1.0, outside)[0] == alarms_in(1.0, SQUARED)[0]
+
+
+# What was learned, for the trainer
+
+
+@every_spec
+def test_a_label_that_was_learned_says_so_with_the_tasks_count_and_the_features_it_came_with(name):
+    events = long_stream(15, 400, 2, name)
+    driven = fold_in_cuts(name, events, [100], [(0, 0), (50, 1)], 2)
+    learned, own = driven.outcome("learned"), SPECS[name].features.width
+    asked: dict[tuple[int, int], tuple[float, ...] | None] = {}
+    for n, (event, code) in enumerate(zip(events, driven.codes, strict=True)):
+        if code == PREDICTED:
+            asked[event.task, event.id] = event.x
+        assert (learned[n] > 0) == (code in (SCORED, Outcome.EXAMPLE))
+        if code in (SCORED, Outcome.EXAMPLE):
+            came_with = asked[event.task, event.id] if code == SCORED else event.x
+            np.testing.assert_array_equal(driven.outcome("learned_x")[n, :own], np.float32(came_with))
+    for task in range(2):
+        mine = learned[[n for n, e in enumerate(events) if e.task == task and learned[n]]]
+        assert (np.diff(mine) > 0).all()
+
+
 # The read path
 
 
 @every_spec
 @settings(max_examples=15)
-@given(seed=seeds, length=st.integers(0, 150), version=st.integers(0, 2))
-def test_predict_changes_nothing_and_says_what_the_fold_would_serve_next(name, seed, length, version):
+@given(
+    seed=seeds,
+    length=st.integers(0, 150),
+    version=st.integers(0, 2),
+    passed=st.none() | st.sampled_from([-5.0, 0.0, 3.0, 1e5]),
+)
+def test_predict_changes_nothing_and_says_what_the_fold_would_serve_at_that_time(
+    name, seed, length, version, passed
+):
     events = long_stream(seed, length, 3, name)
     driven = fold_in_cuts(name, [*events, observation(80_000, 1000.0)], [], [(0, 1)], 3)
     before, x = driven.table.rows.tobytes(), np.array([[0.3, 1.0], [-1.0, 2.0], [2.0, 3.0]], np.float32)
-    prediction = driven.engine.predict(driven.table, x, theta(name, version))
+    now = driven.table.rows["clock_s"] + (passed or 0.0)
+    asked_at = None if passed is None else now
+    prediction = driven.engine.predict(driven.table, x, theta(name, version), asked_at)
     assert driven.table.rows.tobytes() == before
-    now = driven.table.rows["clock_s"]
     asked = [observation(90_000 + u, now[u], tuple(x[u]), task=u) for u in range(3)]
     served = driven.fold(asked, theta(name, version)).outcomes.prediction
     for column, expected in enumerate(prediction):
