@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from engine.checks.running import require
-from engine.checks.samples import EVENTS, event_stream, stored_rows
+from engine.checks.samples import EVENTS, event_stream, stored_rows, theta_of
 from engine.fold import Engine
 from engine.learners.base import Learner
 from engine.spec import TaskSpec
@@ -14,7 +14,7 @@ from engine.types import Meta
 def rows_do_not_depend_on_how_the_stream_was_cut(learner: Learner, spec: TaskSpec) -> None:
     """One batch, or two: the rows have the same bits."""
     engine, whole = Engine(spec, learner), event_stream(spec, 0, EVENTS)
-    meta, empty = Meta(1, engine.learner.init(0)), TaskTable.empty(engine.layout, "abc")
+    meta, empty = Meta(1, theta_of(engine.learner)), TaskTable.empty(engine.layout, "abc")
     once = engine.fold(empty, whole, meta).states
     twice = engine.fold(
         engine.fold(empty, event_stream(spec, 0, 41), meta).states, event_stream(spec, 41, EVENTS), meta
@@ -29,7 +29,7 @@ def rows_do_not_depend_on_how_the_stream_was_cut(learner: Learner, spec: TaskSpe
 def wiped_fast_parameters_come_back(learner: Learner, spec: TaskSpec) -> None:
     """Fast parameters are a cache of the support set: recomputed, they have the same bits."""
     engine = Engine(spec, learner)
-    meta, empty = Meta(1, engine.learner.init(0)), TaskTable.empty(engine.layout, "abc")
+    meta, empty = Meta(1, theta_of(engine.learner)), TaskTable.empty(engine.layout, "abc")
     folded = engine.fold(empty, event_stream(spec, 0, EVENTS), meta).states
     wiped = TaskTable(folded.layout, folded.ids, folded.rows.copy())
     wiped.rows["fast"], wiped.rows["fast_version"] = 0.0, 0

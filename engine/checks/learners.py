@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 
 from engine.checks.running import require
-from engine.checks.samples import labels_of, no_examples, rows_of, support_sets
+from engine.checks.samples import labels_of, no_examples, rows_of, support_sets, theta_of
 from engine.fold import BLOCK
 from engine.learners.base import Learner, flatten
 from engine.recorded import Recorded
@@ -26,7 +26,7 @@ def the_same_seed_gives_the_same_theta(learner: Learner, spec: TaskSpec) -> None
 
 def parameters_are_finite(learner: Learner, spec: TaskSpec) -> None:
     """Theta is finite, and so are parameters adapted on sound examples."""
-    meta = learner.init(0)
+    meta = theta_of(learner)
     values = {**meta, **learner.adapt(meta, support_sets(spec, seed=0))}
     sick = [name for name, value in values.items() if not bool(value.isfinite().all())]
     require(not sick, f"parameters {sick} are not finite", "mend the initialization, or lower a step size")
@@ -36,7 +36,7 @@ def fast_parameters_are_as_declared(learner: Learner, spec: TaskSpec) -> None:
     """`adapt` returns the names of `fast_shapes`, in order, each [U, *shape] float32."""
     declared = [(name, (BLOCK, *shape), torch.float32) for name, shape in learner.fast_shapes.items()]
     for support in (support_sets(spec, seed=0), no_examples(spec)):
-        fast = learner.adapt(learner.init(0), support)
+        fast = learner.adapt(theta_of(learner), support)
         found = [(name, tuple(value.shape), value.dtype) for name, value in fast.items()]
         require(
             found == declared,
@@ -47,7 +47,7 @@ def fast_parameters_are_as_declared(learner: Learner, spec: TaskSpec) -> None:
 
 def predictions_have_the_right_shape(learner: Learner, spec: TaskSpec) -> None:
     """`shared` gives [N, C] for [N, W], and `predict` [U, 1, C] for [U, 1, W]."""
-    meta, outputs = learner.init(0), spec.target.outputs
+    meta, outputs = theta_of(learner), spec.target.outputs
     x = torch.from_numpy(rows_of(spec, BLOCK, seed=0))
     fast = learner.adapt(meta, support_sets(spec, seed=0))
     shared, adapted = learner.shared(meta, x).shape, learner.predict(meta, fast, x.unsqueeze(1)).shape
@@ -60,7 +60,7 @@ def predictions_have_the_right_shape(learner: Learner, spec: TaskSpec) -> None:
 
 def adapting_twice_gives_the_same_bits(learner: Learner, spec: TaskSpec) -> None:
     """`adapt` is pure: fast parameters are recomputed after an eviction, and must come back the same."""
-    meta, support = learner.init(0), support_sets(spec, seed=0)
+    meta, support = theta_of(learner), support_sets(spec, seed=0)
     require(
         same_bits(learner.adapt(meta, support), learner.adapt(meta, support)),
         "adapting twice on the same support set gave two results",
@@ -70,7 +70,7 @@ def adapting_twice_gives_the_same_bits(learner: Learner, spec: TaskSpec) -> None
 
 def theta_is_left_as_it_is(learner: Learner, spec: TaskSpec) -> None:
     """Neither adapting nor predicting writes to theta."""
-    meta, x = learner.init(0), torch.from_numpy(rows_of(spec, BLOCK, seed=0))
+    meta, x = theta_of(learner), torch.from_numpy(rows_of(spec, BLOCK, seed=0))
     before = {name: value.clone() for name, value in meta.items()}
     learner.predict(meta, learner.adapt(meta, support_sets(spec, seed=0)), x.unsqueeze(1))
     learner.shared(meta, x)
@@ -80,7 +80,7 @@ def theta_is_left_as_it_is(learner: Learner, spec: TaskSpec) -> None:
 
 def an_empty_support_set_predicts_with_theta(learner: Learner, spec: TaskSpec) -> None:
     """A task never labelled is served theta's prediction (to rounding: the kernels differ)."""
-    meta, x = learner.init(0), torch.from_numpy(rows_of(spec, BLOCK, seed=0))
+    meta, x = theta_of(learner), torch.from_numpy(rows_of(spec, BLOCK, seed=0))
     for length in (0, SMALLEST_BUCKET):
         fast = learner.adapt(meta, no_examples(spec, length))
         unadapted = learner.predict(meta, fast, x.unsqueeze(1)).squeeze(1)
@@ -93,7 +93,7 @@ def an_empty_support_set_predicts_with_theta(learner: Learner, spec: TaskSpec) -
 
 def a_task_does_not_depend_on_its_block_mates(learner: Learner, spec: TaskSpec) -> None:
     """Other tasks beside it, or another place in the block, change no bit of a task."""
-    meta, support, others = learner.init(0), support_sets(spec, seed=0), support_sets(spec, seed=1)
+    meta, support, others = theta_of(learner), support_sets(spec, seed=0), support_sets(spec, seed=1)
     mixed = Batch(*(torch.cat([theirs[:-1], mine[:1]]) for mine, theirs in zip(support, others, strict=True)))
     x = torch.from_numpy(rows_of(spec, BLOCK, seed=2)).unsqueeze(1)
     moved = torch.cat([x[1:], x[:1]])
@@ -108,7 +108,7 @@ def a_task_does_not_depend_on_its_block_mates(learner: Learner, spec: TaskSpec) 
 
 def an_event_does_not_depend_on_its_block_mates(learner: Learner, spec: TaskSpec) -> None:
     """Theta's prediction of an event is the same whatever events stand beside it."""
-    meta = learner.init(0)
+    meta = theta_of(learner)
     x, others = (torch.from_numpy(rows_of(spec, BLOCK, seed=seed)) for seed in (0, 1))
     beside = torch.cat([others[:-1], x[:1]])
     require(
@@ -120,7 +120,7 @@ def an_event_does_not_depend_on_its_block_mates(learner: Learner, spec: TaskSpec
 
 def padding_with_weight_zero_changes_nothing(learner: Learner, spec: TaskSpec) -> None:
     """Whatever fills a support set up to its bucket, with weight 0, changes no bit."""
-    meta, support, noise = learner.init(0), support_sets(spec, seed=0), support_sets(spec, seed=1)
+    meta, support, noise = theta_of(learner), support_sets(spec, seed=0), support_sets(spec, seed=1)
     empty = support.weight == 0
     filled = Batch(
         torch.where(empty.unsqueeze(-1), noise.x[:, :1], support.x),
@@ -136,7 +136,7 @@ def padding_with_weight_zero_changes_nothing(learner: Learner, spec: TaskSpec) -
 
 def recording_changes_no_bit(learner: Learner, spec: TaskSpec) -> None:
     """A call recorded and replayed on other values does what a call would do (`engine.recorded`)."""
-    meta, recorded = learner.init(0), Recorded(learner.adapt)
+    meta, recorded = theta_of(learner), Recorded(learner.adapt)
     recorded(learner.init(1), support_sets(spec, seed=1))
     support = support_sets(spec, seed=0)
     require(
@@ -148,7 +148,7 @@ def recording_changes_no_bit(learner: Learner, spec: TaskSpec) -> None:
 
 def an_outer_rule_adapts_the_same_and_gets_finite_gradients(learner: Learner, spec: TaskSpec) -> None:
     """`adapt_differentiably` gives what `adapt` does (to rounding), and a gradient for theta, finite at any size."""
-    meta, x = learner.init(0), torch.from_numpy(rows_of(spec, BLOCK, seed=0)).unsqueeze(1)
+    meta, x = theta_of(learner), torch.from_numpy(rows_of(spec, BLOCK, seed=0)).unsqueeze(1)
     values = meta | {name: meta[name].clone().requires_grad_() for name in learner.learned}
     theta, y = [values[name] for name in learner.learned], torch.from_numpy(labels_of(spec, BLOCK, seed=0))
     reached = False

@@ -5,14 +5,14 @@ from __future__ import annotations
 import torch
 
 from engine.checks.running import require
-from engine.checks.samples import rows_of
+from engine.checks.samples import model_of, rows_of
 from engine.fold import BLOCK
 from engine.spec import TaskSpec
 
 
 def no_running_statistics_adapt(spec: TaskSpec) -> None:
     """A forward pass leaves every buffer as it is: running statistics would mix the tasks of a block."""
-    model = spec.model()
+    model = model_of(spec)
     before = {name: value.clone() for name, value in model.named_buffers()}
     model(torch.from_numpy(rows_of(spec, BLOCK, seed=0)))
     moved = [name for name, value in model.named_buffers() if not torch.equal(value, before[name])]
@@ -25,7 +25,7 @@ def no_running_statistics_adapt(spec: TaskSpec) -> None:
 
 def the_model_draws_no_random_numbers(spec: TaskSpec) -> None:
     """The same rows give the same outputs: dropout would make a refold another fold."""
-    model, x = spec.model(), torch.from_numpy(rows_of(spec, BLOCK, seed=0))
+    model, x = model_of(spec), torch.from_numpy(rows_of(spec, BLOCK, seed=0))
     require(
         torch.equal(model(x), model(x)),
         "two forward passes over the same rows differ",
@@ -35,7 +35,7 @@ def the_model_draws_no_random_numbers(spec: TaskSpec) -> None:
 
 def a_row_does_not_depend_on_its_block_mates(spec: TaskSpec) -> None:
     """Outputs of a row are the same in other company: statistics of a batch would mix the tasks of a block."""
-    model, x = spec.model(), torch.from_numpy(rows_of(spec, BLOCK, seed=0))
+    model, x = model_of(spec), torch.from_numpy(rows_of(spec, BLOCK, seed=0))
     others = torch.from_numpy(rows_of(spec, BLOCK, seed=1))
     require(
         torch.equal(model(x)[0], model(torch.cat([x[:1], others[1:]]))[0]),

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import numpy as np
 import torch
+from torch import nn
 
 from engine.features import Category, Features, Text
 from engine.fold import BLOCK
+from engine.learners.base import Learner
 from engine.spec import Regression, TaskSpec
 from engine.support import SMALLEST_BUCKET
-from engine.types import Batch, EventBatch, Float32, Kind
+from engine.types import Batch, EventBatch, Float32, Kind, Params
 
 EXAMPLES = 5
 """The most support examples of a checked task: fewer than the smallest bucket, so that there is padding."""
@@ -43,6 +45,27 @@ def labels_of(spec: TaskSpec, count: int, seed: int) -> Float32:
     if isinstance(target, Regression):
         return rng.uniform(target.low, target.high, count).astype(np.float32)
     return rng.integers(0, len(target.classes), count).astype(np.float32)
+
+
+def model_of(spec: TaskSpec) -> nn.Sequential:
+    """A model that has learned: moved away from where it begins, where layers may be zero and hide what others do."""
+    model = spec.model()
+    _stir([value for _, value in model.named_parameters()])
+    return model
+
+
+def theta_of(learner: Learner) -> Params:
+    """A theta that has learned, in the same sense."""
+    theta = learner.init(0)
+    _stir([theta[name] for name in learner.learned])
+    return theta
+
+
+@torch.no_grad()
+def _stir(values: list[torch.Tensor]) -> None:
+    generator = torch.Generator().manual_seed(0)
+    for value in values:
+        value += 0.1 * torch.randn(value.shape, generator=generator)
 
 
 def support_sets(spec: TaskSpec, seed: int) -> Batch:

@@ -67,7 +67,7 @@ def processes_of(out: Path) -> dict[int, str]:
 def test_the_embedded_run_ends_with_one_sentence_that_says_what_to_do_next(embedded: Path) -> None:
     last = text_of(embedded / "demo.log").splitlines()[-1]
     assert last.startswith("A model of its own for every airport")
-    assert f"open {embedded / 'report.html'} " in last
+    assert f"Open {embedded / 'report.html'} " in last
     assert "`reptide run`" in last
 
 

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from engine.features import Features, Numeric
-from engine.learners.base import losses
+from engine.learners.base import LABEL_MEAN, LABEL_STD, losses
 from engine.learners.embedding import EmbeddingLearner
 from engine.learners.matching import SHARPEST
 from engine.models.mlp import mlp
@@ -71,6 +71,8 @@ def stirred(learner: EmbeddingLearner) -> Params:
     generator, theta = torch.Generator().manual_seed(2), learner.init(0)
     for name in learner.learned:
         theta[name] += 0.3 * torch.randn(theta[name].shape, generator=generator)
+    if isinstance(learner.spec.target, Regression):
+        theta[LABEL_MEAN], theta[LABEL_STD] = torch.tensor(0.7), torch.tensor(1.3)
     return theta
 
 
@@ -91,13 +93,16 @@ def assert_close(a: Tensor, b: Tensor) -> None:
 
 
 def of_one_task(learner: EmbeddingLearner, theta: Params, batch: Batch, task: int, x: Tensor):
-    """The learner's own modules; keys, labels and masses of the examples of a task; the embedded query."""
+    """The learner's own modules; keys, standard labels and masses of a task's examples; the embedded query."""
     model = learner._built(0)
     model.load_state_dict(theta)
     own, embed = model[2], model[:2]
     rows = (batch.weight[task] > 0).nonzero().squeeze(1)
     mass = (batch.weight[task, rows] * len(rows)).tolist()
-    return own, embed(batch.x[task, rows]), batch.y[task, rows], mass, embed(x[None])[0]
+    y = batch.y[task, rows]
+    if isinstance(learner.spec.target, Regression):
+        y = (y - theta[LABEL_MEAN]) / theta[LABEL_STD]
+    return own, embed(batch.x[task, rows]), y, mass, embed(x[None])[0]
 
 
 def after_those_of_theta(match: nn.Module, target, keys: Tensor, y: Tensor, mass: list[float]):
@@ -118,10 +123,16 @@ def matched(match: nn.Module, target, query: Tensor, keys, y, mass: list[float])
     scale = SHARPEST * match.sharpness.sigmoid()
     weights = shares([scale * torch.cosine_similarity(query, key, dim=0) for key in keys], mass)
     if isinstance(target, Regression):
-        values = [1.0 + 2.0 * match.head(query)[0] if value == "head" else value for value in y]
+        values = [match.head(query)[0] if value == "head" else value for value in y]
         return sum(weight * value for weight, value in zip(weights, values, strict=True)).reshape(1)
     of_class = [sum(w for w, k in zip(weights, y, strict=True) if k == c) for c in range(target.outputs)]
     return torch.as_tensor(of_class).clamp(min=torch.finfo(torch.float32).tiny).log()
+
+
+def in_unit_of_labels(learner: EmbeddingLearner, theta: Params, outputs: Tensor) -> Tensor:
+    if isinstance(learner.spec.target, Classification):
+        return outputs
+    return outputs * theta[LABEL_STD] + theta[LABEL_MEAN]
 
 
 # Promises
@@ -133,7 +144,8 @@ def assert_predicts_as(slowly: Callable[..., Tensor], learner: EmbeddingLearner)
     found = outputs(learner, theta, batch, x)
     for task in range(2):
         for n in range(3):
-            expected = slowly(learner, theta, batch, task, x[task, n])
+            said = slowly(learner, theta, batch, task, x[task, n])
+            expected = in_unit_of_labels(learner, theta, said)
             torch.testing.assert_close(found[task, n], expected, atol=1e-4, rtol=1e-4)
 
 

@@ -112,6 +112,11 @@ def test_a_model_that_mixes_the_events_of_a_batch_is_caught():
         check_spec(spec)
 
 
+def test_what_mixes_behind_a_last_layer_of_zeros_is_caught():
+    with pytest.raises(CheckFailed, match="depend on the other rows"):
+        models.a_row_does_not_depend_on_its_block_mates(replace(SMALL, wide=True, network=network(Centred)))
+
+
 def test_a_model_that_branches_on_values_is_caught():
     with pytest.raises(CheckFailed, match="checking that fast parameters are as declared: RuntimeError"):
         check_spec(replace(SMALL, network=network(Branching)))

@@ -45,7 +45,7 @@ def slowly(learner: TransformerLearner, theta, batch: Batch, task: int, x: torch
     own, tokens, y, mass, q = common.of_one_task(learner, theta, batch, task, x)
     nothing = torch.zeros(learner.heads)
     if isinstance(target, Regression):
-        tokens = tokens + own.examples.label((y[:, None] - 1) / 2)
+        tokens = tokens + own.examples.label(y[:, None])
     elif not target.exchangeable:
         tokens = tokens + own.examples.label.weight[y.long()]
     for depth, block in enumerate(own.examples.blocks):
