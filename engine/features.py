@@ -307,9 +307,10 @@ class FrontEnd(nn.Module):
                 flagged += [len(numeric)] if column.optional else []
                 numeric.append(start)
             elif isinstance(column, Category | Text):
-                embedding = nn.Embedding(column.buckets, column.embedding)
                 # Beside weights of their own, buckets begin at zero: one never met then says nothing at all.
-                nn.init.normal_(embedding.weight, std=0.1) if not wide else nn.init.zeros_(embedding.weight)
+                values = torch.zeros(column.buckets, column.embedding)
+                values = values if wide else nn.init.normal_(values, std=0.1)
+                embedding = nn.Embedding(column.buckets, column.embedding, _weight=values)
                 if isinstance(column, Category):
                     self.categories.append(start)
                     categories.append(embedding)

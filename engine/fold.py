@@ -22,6 +22,7 @@ from torch import Tensor
 
 from engine import scan
 from engine.ahead import ROW, look_ahead
+from engine.calibration import calibrated
 from engine.learners.base import LABEL_MEAN, Learner, flatten, unflatten
 from engine.learners.gradient import LR, GradientLearner
 from engine.recorded import Recorded
@@ -152,6 +153,9 @@ class _Work:
         self.out = scan.blank_results(len(events), engine.spec.target.outputs, engine.spec.width)
         self.out.prediction[:] = 0
         self.version = version_of(engine.spec, meta)
+        self.calibration = torch.tensor(meta.calibration, device=engine.device) if meta.calibration else None
+        # Steps of length 0 are not worth taking: what is adapted is theta.
+        self.unmoved = LR in meta.params and not meta.params[LR]
         self.adapted = np.zeros(len(events), np.bool_)
         self.x = np.zeros((len(events), engine.spec.width), np.float32)
         self.x[:, : events.x.shape[1]] = events.x
@@ -240,6 +244,9 @@ class _Work:
     def _predict_adapted(self, index: Int64, serves: Int64) -> None:
         """The adapted model's prediction of the observations among events, by the adaptation that serves each."""
         index = index[self.events.kind[index] == Kind.OBSERVATION]
+        if self.unmoved:
+            self.out.prediction[index, ADAPTED] = self.out.prediction[index, THETA]
+            return
         for part in _blocks(len(index), PREDICTED):
             n = index[part]
             fast = self.rows["fast"][self.events.row[n]]
@@ -256,6 +263,8 @@ class _Work:
     def _finite(self, outputs: Any, instead: Float32 | None, count: int) -> Float32:
         """Outputs [block, C] as the first `count` predictions; what is not finite is replaced and counted."""
         target = self.engine.spec.target
+        if self.calibration is not None:
+            outputs = calibrated(outputs, self.calibration)
         values: Float32 = target.predict(outputs).cpu().numpy()[:count]
         broken = ~np.isfinite(values).all(axis=1)
         if broken.any():
@@ -306,7 +315,7 @@ class _Work:
     def _adapted_from(self, support: Support) -> Float32:
         """Fast parameters [T, F] for T support sets, in full blocks of one bucket each."""
         values = np.empty((len(support.sizes), self.rows["fast"].shape[1]), np.float32)
-        if LR in self.meta.params and not self.meta.params[LR]:  # steps of length 0 are not worth taking
+        if self.unmoved:
             values[:] = flatten(self._unadapted()).cpu().numpy()
             return values
         buckets = np.array([bucket_of(size) for size in support.sizes.tolist()])

@@ -16,6 +16,8 @@ from typing import Any, Protocol, TypeVar, runtime_checkable
 
 import torch
 from torch import Tensor
+from torch._guards import TracingContext, tracing
+from torch._subclasses import FakeTensorMode
 from torch.fx.experimental.proxy_tensor import make_fx
 from torch.fx.passes.dialect.common.cse_pass import CSEPass
 from torch.utils import _pytree as pytree
@@ -58,7 +60,9 @@ class Recorded:
             result.append(shape)
             return outputs
 
-        graph = make_fx(flattened)(*flat)
+        # What describes the shape of each value as it is recorded: one for all, else each has its own.
+        with tracing(TracingContext(FakeTensorMode(allow_non_fake_inputs=True))):
+            graph = make_fx(flattened)(*flat)
         for node in graph.graph.find_nodes(op="call_function", target=torch.ops.aten.detach.default):
             node.replace_all_uses_with(node.args[0])
         graph.graph.eliminate_dead_code()

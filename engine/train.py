@@ -177,7 +177,8 @@ def _mean(gradients: Sequence[Params]) -> Params:
 
 def global_norm(gradient: Params) -> float:
     """Take the Euclidean norm over all tensors, in float64 so that no finite gradient overflows."""
-    return math.sqrt(sum(float(value.double().square().sum()) for value in gradient.values()))
+    norms = [torch.linalg.vector_norm(value, dtype=torch.float64) for value in gradient.values()]
+    return float(torch.linalg.vector_norm(torch.stack(norms)))
 
 
 def with_statistics(learner: Learner, state: TrainState, x: Tensor, y: Tensor | None = None) -> TrainState:
@@ -293,6 +294,7 @@ def _options(settings: FitSettings) -> dict[str, Any]:
     """What the optimizer is built with: what it takes of the settings that are given."""
     takes = signature(_accepted(settings)).parameters
     given = {name: getattr(settings, name) for name in ("lr", "weight_decay", "betas", "momentum")}
+    given["fused"] = True  # all parameters in one call
     return {name: value for name, value in given.items() if name in takes and value is not None}
 
 

@@ -97,6 +97,8 @@ class Meta:
     params: Params
     prior: tuple[float, ...] = (0.2,) * 5
     """Of a lane of the hedge over base, recent, theta, adapted and their shared mixture; it sums to 1."""
+    calibration: tuple[float, ...] = ()
+    """Scale and biases of what the model puts out, unadapted and adapted (engine/calibration.py); none of them."""
 
 
 @dataclass(frozen=True)

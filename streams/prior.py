@@ -11,7 +11,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from engine.types import Float64
+from engine.types import PREDICTORS, Float64
 from streams.outputs import LearnedLabel
 
 PASSES = 200
@@ -27,11 +27,12 @@ def learned_prior(labels: Sequence[LearnedLabel], squared: bool) -> tuple[float,
     >>> learned_prior([], squared=False)
     (0.2, 0.2, 0.2, 0.2, 0.2)
     """
-    scored = [one for one in labels if np.isfinite(one.losses).all()]
-    if not scored:
-        return (0.2,) * 5
-    tasks, index = np.unique([one.task for one in scored], return_inverse=True)
-    losses = np.stack([one.losses for one in scored])
+    losses = np.concatenate([np.empty(0), *(one.losses for one in labels)]).reshape(-1, len(PREDICTORS))
+    scored = np.isfinite(losses).all(axis=1)
+    if not scored.any():
+        return (1 / len(PREDICTORS),) * len(PREDICTORS)
+    tasks, index = np.unique(np.array([one.task for one in labels])[scored], return_inverse=True)
+    losses = losses[scored]
     sums = np.zeros((len(tasks), losses.shape[1]))
     np.add.at(sums, index, losses)
     if squared:  # as the log likelihood of a normal distribution about the best of them

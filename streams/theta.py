@@ -38,7 +38,8 @@ class ThetaCache:
             checkpoint = checked(self.store.load(version), self._fingerprint)
             params = {name: checkpoint.params[name].to(self.engine.device) for name in self._names}
             prior = checkpoint.numbers.get("prior", UNIFORM.tolist())
-            self._loaded[version] = Meta(version, params, tuple(prior))
+            calibration = checkpoint.numbers.get("calibration", ())
+            self._loaded[version] = Meta(version, params, tuple(prior), tuple(calibration))
             while len(self._loaded) > KEPT + 1:
                 del self._loaded[min(self._loaded.keys() - {0, version})]
         return self._loaded[version]

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from hashlib import blake2b
 from math import inf
 from typing import Any, NamedTuple
@@ -22,10 +22,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from engine.calibration import Calibration, refined, uncalibrated
 from engine.episodes import stack
 from engine.fingerprints import theta_fingerprint
 from engine.gate import Verdict, gate, losses_after_adaptation
-from engine.learners.base import Learner
+from engine.learners.base import LABEL_MEAN, LABEL_STD, Learner
 from engine.learners.gradient import LR
 from engine.outer.online import AVERAGED, Lesson, Online, averaged
 from engine.spec import Classification, Regression
@@ -37,9 +38,12 @@ from streams.prior import learned_prior
 from streams.stores.base import Checkpoint, MetaStore
 from streams.theta import checked
 
+CALIBRATION = ("calibration.values", "calibration.information")
+"""Where the sums of a `TrainState` hold it."""
+
 STATISTICS = ("count", "mean", "m2")
 
-OF_THETA = ("step", "prior")
+OF_THETA = ("step", "prior", "calibration")
 """Numbers of a checkpoint that belong to its theta; all others say how far it goes."""
 
 EPISODES = 8
@@ -59,6 +63,9 @@ MOST_JUDGED = 64
 
 SIZES_EVERY = 4
 """Versions of theta between two choices."""
+
+DIVERGED = 1e6
+"""What an adaptation counts that has no finite loss."""
 
 SIZES_MEMORY = 256.0
 """In episodes: how far back the choice looks, as a half-life."""
@@ -101,6 +108,15 @@ class Trainer:
         """What is trained."""
         return self.online.learner
 
+    @cached_property
+    def fingerprint(self) -> str:
+        """Of the task spec, which every version of theta names."""
+        return theta_fingerprint(self.learner)
+
+    @cached_property
+    def _names(self) -> tuple[str, ...]:
+        return tuple(self.learner.init(self.seed))
+
     def newest(self) -> Checkpoint | None:
         """The version in force; None before the first.
 
@@ -109,8 +125,7 @@ class Trainer:
 
         """
         version = self.store.current()
-        fingerprint = theta_fingerprint(self.learner)
-        return checked(self.store.load(version), fingerprint) if version else None
+        return checked(self.store.load(version), self.fingerprint) if version else None
 
     def advance(
         self,
@@ -137,16 +152,17 @@ class Trainer:
         candidate, rounds = self.take(taught, replayed, self.prepared(taught, state, version))
         verdict = self._verdict(state, candidate, judges)
         kept = state if verdict.refused else candidate
-        published = self.publish(version, kept, {**consumed, "prior": self._prior(window)})
+        ours = {"prior": self._prior(window), "calibration": self._calibration(kept)}
+        published = self.publish(version, kept, {**consumed, **ours})
         return Advance(version, len(found), rounds, verdict, published)
 
     def prepared(self, found: Sequence[LearnedLabel], state: TrainState, version: int = 0) -> TrainState:
-        """Count new labels into the statistics, and choose the step size by what they say; once for each label."""
+        """Learn from labels what training does not: statistics, calibration, step size; once for each label."""
         if not found:
             return state
         x = torch.from_numpy(np.stack([one.x for one in found]))
         y = torch.tensor([one.y for one in found], dtype=torch.float32)
-        counted = with_statistics(self.learner, state, x, y)
+        counted = with_statistics(self.learner, self._recalibrated(state, x, y), x, y)
         return counted if version % SIZES_EVERY else self._with_size(found, counted)
 
     def take(
@@ -162,9 +178,11 @@ class Trainer:
         served = averaged(state)
         trainer |= {f"latest.{n}": v for n, v in state.params.items() if v is not served[n]}
         trainer |= {f"statistics.{name}": getattr(state.statistics, name) for name in STATISTICS}
-        fingerprint = theta_fingerprint(self.learner)
-        checkpoint = Checkpoint(version, fingerprint, served, trainer, {**consumed, "step": state.step})
-        return self.store.publish(checked(checkpoint, fingerprint))
+        numbers = {**consumed, "step": state.step}
+        checkpoint = checked(
+            Checkpoint(version, self.fingerprint, served, trainer, numbers), self.fingerprint
+        )
+        return self.store.publish(checkpoint)
 
     def state(self, before: Checkpoint | None) -> TrainState:
         """What training goes on from."""
@@ -174,7 +192,7 @@ class Trainer:
         optimizer, sums, latest = (
             _below(f"{part}.", before.trainer) for part in ("optimizer", "sums", "latest")
         )
-        params = {name: latest.get(name, before.params[name]) for name in self.learner.init(self.seed)}
+        params = {name: latest.get(name, before.params[name]) for name in self._names}
         sums |= {AVERAGED + name: before.params[name] for name in latest}
         return TrainState(params, optimizer, before.numbers["step"], statistics, sums)
 
@@ -183,10 +201,10 @@ class Trainer:
     ) -> Iterator[Lesson]:
         """Each batch of new labels, then batches drawn from the window; with episodes wherever enough have ended."""
         drawn, ended = np.random.default_rng((self.seed, state.step)), list[Episode]()
-        due = 0.0
+        due, adapts = 0.0, bool(state.params.get(LR, 1.0))
         for start_at in range(0, len(found), self.batch):
             labels = found[start_at : start_at + self.batch]
-            ended += [one.episode for one in labels if one.episode is not None]
+            ended += [one.episode for one in labels if adapts and one.episode is not None]
             last = start_at + self.batch >= len(found)
             taken = ended[:EPISODES] if len(ended) >= EPISODES or last else []
             ended = ended[len(taken) :]
@@ -221,21 +239,41 @@ class Trainer:
         return stack(episodes, size, spec.memory.support, spec.policy.every)
 
     def _with_size(self, found: Sequence[LearnedLabel], state: TrainState) -> TrainState:
-        """Judge each step size on new episodes, before they are trained on, and take the best so far."""
+        """Judge each step size on new episodes, before they are trained on, and take the best so far.
+
+        It must be better than not to adapt at all, by more than a standard error: adaptation has its price.
+        """
         episodes = [one.episode for one in found if one.episode is not None][-MOST_JUDGED:]
         if LR not in state.params or not episodes:
             return state
-        each = torch.tensor(
-            [
-                float(self._judged({**averaged(state), LR: torch.tensor(size)}, episodes).sum())
-                for size in SIZES
-            ],
-            dtype=torch.float64,
-        ).nan_to_num(inf)
-        before = state.sums.get(LR, torch.zeros(len(SIZES), dtype=torch.float64))
-        total = before * 2.0 ** (-len(episodes) / SIZES_MEMORY) + each
-        chosen = torch.tensor(SIZES[int(total.argmin())])
+        theta = averaged(state)
+        each = [self._judged({**theta, LR: torch.tensor(size)}, episodes) for size in SIZES]
+        losses = torch.from_numpy(np.stack(each)).nan_to_num(nan=DIVERGED).clamp(max=DIVERGED)
+        cost = losses - losses[SIZES.index(0.0)]
+        said = torch.stack([torch.ones_like(cost).sum(1), cost.sum(1), cost.square().sum(1)])
+        total = state.sums.get(LR, torch.zeros_like(said)) * 2.0 ** (-len(episodes) / SIZES_MEMORY) + said
+        count, mean = total[0], total[1] / total[0]
+        error = ((total[2] / count - mean.square()).clamp(min=0) / count).sqrt()
+        best = int(mean.argmin())
+        chosen = torch.tensor(SIZES[best] if mean[best] + error[best] < 0 else 0.0)
         return replace(state, params={**state.params, LR: chosen}, sums={**state.sums, LR: total})
+
+    def _recalibrated(self, state: TrainState, x: Tensor, y: Tensor) -> TrainState:
+        """Fit the calibration to what theta says of new labels."""
+        theta, target = averaged(state), self.learner.spec.target
+        outputs = self.learner.shared(theta, x)
+        if isinstance(target, Regression):
+            outputs, y = ((part - theta[LABEL_MEAN]) / theta[LABEL_STD] for part in (outputs, y))
+        found = refined(_calibration_of(state, target), target, outputs, y)
+        return replace(state, sums={**state.sums, **dict(zip(CALIBRATION, found, strict=True))})
+
+    def _calibration(self, state: TrainState) -> list[float]:
+        """Scale and biases for outputs in the unit of the labels."""
+        values = _calibration_of(state, self.learner.spec.target).values
+        if isinstance(self.learner.spec.target, Regression):
+            mean, std = (float(state.params[name]) for name in (LABEL_MEAN, LABEL_STD))
+            values = torch.stack([values[0], (1 - values[0]) * mean + values[1] * std])
+        return [float(value) for value in values]
 
     def _judged(self, theta: Params, episodes: Sequence[Episode]) -> Float64:
         """Query loss [N] of each episode after adaptation."""
@@ -249,6 +287,12 @@ class Trainer:
 
     def _prior(self, window: Sequence[LearnedLabel]) -> list[float]:
         return list(learned_prior(window[-PRIOR_WINDOW:], isinstance(self.learner.spec.target, Regression)))
+
+
+def _calibration_of(state: TrainState, target: Classification | Regression) -> Calibration:
+    if CALIBRATION[0] not in state.sums:
+        return uncalibrated(target)
+    return Calibration(*(state.sums[name] for name in CALIBRATION))
 
 
 def _below(prefix: str, tensors: Mapping[str, Tensor]) -> Params:

@@ -20,6 +20,7 @@ class DirectoryMeta:
     def __init__(self, directory: Path) -> None:
         directory.mkdir(parents=True, exist_ok=True)
         self.directory = directory
+        self._own: Checkpoint | None = None
         self._known = max((int(path.stem) for path in directory.glob("[0-9]*.json")), default=0)
 
     def current(self) -> int:
@@ -29,7 +30,9 @@ class DirectoryMeta:
         return self._known
 
     def load(self, version: int) -> Checkpoint:
-        """One version, its hash checked."""
+        """One version, its hash checked; what was published here last is not read again."""
+        if self._own is not None and self._own.version == version:
+            return self._own
         try:
             head = self._head(version).read_bytes()
             return unsealed(head, self._body(version, seal_in(head)).read_bytes())
@@ -45,7 +48,9 @@ class DirectoryMeta:
             return False
         head, content = sealed(checkpoint)
         _write(self._body(checkpoint.version, seal_in(head)), content)
-        return _link(self._head(checkpoint.version), head)
+        published = _link(self._head(checkpoint.version), head)
+        self._own = checkpoint if published else None
+        return published
 
     def _head(self, version: int) -> Path:
         return self.directory / f"{version:08d}.json"

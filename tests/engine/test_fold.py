@@ -587,7 +587,7 @@ def test_the_support_set_is_weighed_back_to_the_class_counts():
 
 
 def test_an_unbalanced_support_set_is_the_last_examples_weighed_alike():
-    driven = drive("unbalanced")
+    driven = drive(Engine(replace(SPECS["unbalanced"], detector=Never())))
     driven.fold(in_order([0.0, 0, 0, 1, 2, 0, 0, 0]), theta("unbalanced", 1))
     _, _, _, _, support_y, weight, _, query_y = driven.episodes[-1]
     assert (support_y.tolist(), weight.tolist()) == ([0, 0, 0, 1], [0.25] * 4)

@@ -153,9 +153,9 @@ def intact(tmp_path_factory: pytest.TempPathFactory) -> DirectoryMeta:
 
 
 def usable(versions: DirectoryMeta) -> bool:
-    """Whether version 1 is loaded, and then it must be as it was; what is refused is refused by name."""
+    """Whether another process loads version 1, and then it must be as it was; what is refused is refused by name."""
     try:
-        loaded = versions.load(1)
+        loaded = DirectoryMeta(versions.directory).load(1)
     except CheckpointError as error:
         assert "version" in str(error)
         assert "\n" not in str(error)

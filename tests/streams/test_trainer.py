@@ -16,6 +16,7 @@ from engine.learners.gradient import LR, GradientLearner
 from engine.outer.backprop import Backprop
 from engine.outer.online import Lesson, Online, Rates, averaged
 from engine.train import FitSettings, Round, TrainState, start
+from engine.types import Episode, Float64
 from streams.errors import CheckpointError, StoreError
 from streams.logs.memory import MemoryOutput, no_crash
 from streams.outputs import LearnedLabel, kept, read_learned
@@ -348,22 +349,48 @@ def test_a_rate_of_one_keeps_every_episode_and_zero_none():
 # The step size of the inner loop
 
 
-def query_loss(size: float, state: TrainState, labels: Sequence[LearnedLabel]) -> float:
-    """What the episodes of labels lose in all, adapted by steps of a size."""
+def query_losses(size: float, state: TrainState, labels: Sequence[LearnedLabel]) -> Float64:
+    """What each episode of labels loses, adapted by steps of a size."""
     theta = {**state.params, LR: torch.tensor(size)}
     episodes = [label.episode for label in labels if label.episode is not None]
     stacked = trainer(MemoryMeta())._stacked
-    return float(losses_after_adaptation(online().learner, theta, episodes, stacked).sum())
+    return losses_after_adaptation(online().learner, theta, episodes, stacked)
+
+
+def of_one_class(episode: Episode | None) -> Episode | None:
+    if episode is None:
+        return None
+    return replace(episode, support_y=np.ones_like(episode.support_y), query_y=np.ones_like(episode.query_y))
+
+
+def costs(state: TrainState, labels: Sequence[LearnedLabel]) -> Float64:
+    """What each size costs more than none, of each episode."""
+    losses = np.stack([query_losses(size, state, labels) for size in SIZES])
+    return losses - losses[0]
 
 
 def test_the_step_size_is_the_one_that_new_episodes_lose_least_by(labels):
+    """Of episodes of one class each, which a task has for its own and theta knows nothing of."""
+    one, state = trainer(MemoryMeta()), start(online().learner, 1)
+    labels = [label._replace(episode=of_one_class(label.episode)) for label in labels]
+    found = costs(one.prepared(labels, state, 1), labels)
+    best = int(found.mean(1).argmin())
+    error = found[best].std() / found.shape[1] ** 0.5
+    assert found[best].mean() + error < 0
+    before = one.prepared(labels, state, SIZES_EVERY)
+    assert before.params[LR].item() == pytest.approx(SIZES[best])
+    np.testing.assert_allclose(before.sums[LR][1].numpy(), found.sum(1))
+
+
+def test_a_size_that_is_better_than_none_by_chance_alone_is_not_taken(labels):
     one, state = trainer(MemoryMeta()), start(online().learner, 1)
     state = replace(one.take(labels, labels, one.prepared(labels, state, 1))[0], sums={})
-    before = one.prepared(labels, state, SIZES_EVERY)
-    counted = one.prepared(labels, state, 1)
-    losses = [query_loss(size, counted, labels) for size in SIZES]
-    assert before.params[LR].item() == pytest.approx(SIZES[int(np.argmin(losses))])
-    np.testing.assert_allclose(before.sums[LR].numpy(), losses)
+    found = costs(one.prepared(labels, state, 1), labels)
+    unsure = torch.zeros(3, len(SIZES), dtype=torch.float64)
+    unsure[2] = 1e9  # costs that are nothing in the mean, and anything in each
+    chosen = one.prepared(labels, replace(state, sums={LR: unsure}), SIZES_EVERY)
+    assert chosen.sums[LR][1].min() == pytest.approx(found.sum(1).min())
+    assert chosen.params[LR] == 0
 
 
 def test_earlier_choices_count_less_and_less(labels):
@@ -371,8 +398,9 @@ def test_earlier_choices_count_less_and_less(labels):
     episodes = sum(label.episode is not None for label in labels)
     first = one.prepared(labels, state, SIZES_EVERY)
     second = one.prepared(labels, first, 2 * SIZES_EVERY)
-    losses = [query_loss(size, second, labels) for size in SIZES]
-    expected = first.sums[LR].numpy() * 2.0 ** (-episodes / SIZES_MEMORY) + losses
+    found = costs(second, labels)
+    new = np.stack([np.full(len(SIZES), episodes), found.sum(1), np.square(found).sum(1)])
+    expected = first.sums[LR].numpy() * 2.0 ** (-episodes / SIZES_MEMORY) + new
     np.testing.assert_allclose(second.sums[LR].numpy(), expected, rtol=1e-6)
 
 
@@ -444,7 +472,7 @@ def test_a_candidate_that_held_out_tasks_are_worse_off_with_is_refused_and_its_l
     assert refused.verdict.loss_after > refused.verdict.loss_before
     after = store.load(2)
     assert (bits(after.params), bits(after.trainer)) == (bits(before.params), bits(before.trainer))
-    numbers = {name: value for name, value in after.numbers.items() if name != "prior"}
+    numbers = {n: value for n, value in after.numbers.items() if n not in ("prior", "calibration")}
     assert numbers == {"position": 7, "through": 60, "step": before.numbers["step"]}
 
 
@@ -458,7 +486,7 @@ def test_an_earlier_version_restored_is_the_newest_and_training_goes_on_from_it(
     assert restore(store, 1) == 3
     first, second, third = versions(store)
     assert (bits(third.params), bits(third.trainer)) == (bits(first.params), bits(first.trainer))
-    of_theta = {name: first.numbers[name] for name in ("step", "prior")}
+    of_theta = {name: first.numbers[name] for name in ("step", "prior", "calibration")}
     assert third.numbers == {**second.numbers, **of_theta}
     assert first.numbers["prior"] != second.numbers["prior"]
     assert rounds(lines, store).run(ENDS[1]) is None
