@@ -5,7 +5,9 @@
 What a network was trained on it is surer of than of what comes next (Guo et al. 2017, arXiv:1706.04599), and most so
 where labels are rare or late. Scale and bias (Platt 1999) are fitted to what theta in force says of labels that are
 new to it: one Newton step for each batch of them, with what earlier batches say as the prior, fading. They belong to
-theta's version, and shift no gradient: theta is trained, and adapts, by its own outputs.
+theta's version, and shift no gradient: theta is trained, and adapts, by its own outputs. Where the labels that come
+are of other tasks than those before, fitting to the last ones can do harm: so outputs stay as they are until the
+calibration has lost less on labels to come than they did, by more than a standard error.
 """
 
 from __future__ import annotations
@@ -40,6 +42,18 @@ class Calibration(NamedTuple):
     """[1 + C] the scale, then the biases; [1] of many classes. float64."""
     information: Tensor
     """[P, P] of the P values: the second derivative of the loss of all labels so far, the latest counting most."""
+    cost: Tensor
+    """[3] of labels, before they were fitted to: their number, and sum and sum of squares of what they cost more."""
+
+    @property
+    def in_use(self) -> Tensor:
+        """The values if they pay, else those that change nothing."""
+        count, total, squares = self.cost.tolist()
+        mean = total / max(count, 1.0)
+        error = max(squares / max(count, 1.0) - mean**2, 0.0) ** 0.5 / max(count, 1.0) ** 0.5
+        if mean + error < 0:
+            return self.values
+        return torch.eye(len(self.values), dtype=self.values.dtype)[0]
 
 
 def uncalibrated(target: Classification | Regression) -> Calibration:
@@ -47,7 +61,7 @@ def uncalibrated(target: Classification | Regression) -> Calibration:
     biases = target.outputs if target.outputs <= MOST_BIASES else 0
     values = torch.zeros(1 + biases, dtype=torch.float64)
     values[0] = 1
-    return Calibration(values, PRIOR * torch.eye(1 + biases, dtype=torch.float64))
+    return Calibration(values, PRIOR * torch.eye(1 + biases, dtype=torch.float64), values.new_zeros(3))
 
 
 def calibrated(outputs: Tensor, values: Tensor) -> Tensor:
@@ -64,32 +78,35 @@ def refined(
     z, y = outputs[sound].double(), y[sound].double()
     if not len(y):
         return before
-    faded = before.information * 2.0 ** (-len(y) / MEMORY)
+    share = 2.0 ** (-len(y) / MEMORY)
+    costs = _losses(before.values, target, z, y) - _losses(uncalibrated(target).values, target, z, y)
+    cost = before.cost * share + torch.stack([costs.new_tensor(len(y)), costs.sum(), costs.square().sum()])
+    faded = before.information * share
     slope, curvature = _derivatives(before.values, target, z, y)
     information = faded + curvature
     step = -torch.linalg.solve(information + torch.eye(len(slope), dtype=slope.dtype), slope)
-    least = _loss(before.values, target, z, y)
+    least = _losses(before.values, target, z, y).sum()
     for halved in range(HALVINGS):
         part = step * 0.5**halved
         values = before.values + part
         values[0].clamp_(min=SMALLEST)
-        if bool(_loss(values, target, z, y) + part @ faded @ part / 2 <= least):
-            return Calibration(values, information)
-    return Calibration(before.values, information)
+        if bool(_losses(values, target, z, y).sum() + part @ faded @ part / 2 <= least):
+            return Calibration(values, information, cost)
+    return Calibration(before.values, information, cost)
 
 
-def _loss(values: Tensor, target: Classification | Regression, z: Tensor, y: Tensor) -> Tensor:
-    """Negative log likelihood of all labels; of a regression that of a normal distribution of deviation 1."""
+def _losses(values: Tensor, target: Classification | Regression, z: Tensor, y: Tensor) -> Tensor:
+    """Negative log likelihood of each label; of a regression that of a normal distribution of deviation 1."""
     said = calibrated(z, values)
     if isinstance(target, Regression):
-        return (said[:, 0] - y).square().sum() / 2
-    return torch.nn.functional.cross_entropy(said[:, : len(target.classes)], y.long(), reduction="sum")
+        return (said[:, 0] - y).square() / 2
+    return torch.nn.functional.cross_entropy(said[:, : len(target.classes)], y.long(), reduction="none")
 
 
 def _derivatives(
     values: Tensor, target: Classification | Regression, z: Tensor, y: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """First and second derivative of `_loss`: d outputs / d values is J [N, C, P], the outputs beside ones."""
+    """First and second derivative of the sum of losses: d outputs / d values is J [N, C, P], the outputs beside ones."""
     biases = torch.eye(z.shape[1], dtype=z.dtype)[:, : len(values) - 1]
     j = torch.cat([z.unsqueeze(2), biases.expand(len(z), -1, -1)], 2)
     said = calibrated(z, values)

@@ -38,7 +38,7 @@ from streams.prior import learned_prior
 from streams.stores.base import Checkpoint, MetaStore
 from streams.theta import checked
 
-CALIBRATION = ("calibration.values", "calibration.information")
+CALIBRATION = tuple(f"calibration.{name}" for name in Calibration._fields)
 """Where the sums of a `TrainState` hold it."""
 
 STATISTICS = ("count", "mean", "m2")
@@ -269,7 +269,7 @@ class Trainer:
 
     def _calibration(self, state: TrainState) -> list[float]:
         """Scale and biases for outputs in the unit of the labels."""
-        values = _calibration_of(state, self.learner.spec.target).values
+        values = _calibration_of(state, self.learner.spec.target).in_use
         if isinstance(self.learner.spec.target, Regression):
             mean, std = (float(state.params[name]) for name in (LABEL_MEAN, LABEL_STD))
             values = torch.stack([values[0], (1 - values[0]) * mean + values[1] * std])

@@ -59,6 +59,22 @@ def test_of_a_regression_scale_and_bias_are_found():
     assert fitted(VALUE, z, y).values.tolist() == pytest.approx([0.5, 0.3], abs=0.02)
 
 
+def test_it_is_in_use_once_it_pays():
+    z, y = drawn(0.4, -1.0)
+    assert uncalibrated(TWO).in_use.tolist() == [1.0, 0.0, 0.0]
+    assert fitted(TWO, z[:1], y[:1]).in_use.tolist() == [1.0, 0.0, 0.0]  # fitted to, and not judged yet
+    assert torch.equal(fitted(TWO, z, y).in_use, fitted(TWO, z, y).values)
+
+
+def test_where_each_batch_is_of_another_task_it_is_not_in_use():
+    generator = torch.Generator().manual_seed(0)
+    z = torch.randn(BATCHES, LABELS, 1, generator=generator)
+    own = torch.randn(BATCHES, 1, generator=generator)  # a mean for each, which the next knows nothing of
+    found = fitted(VALUE, z, z[..., 0] + own)
+    assert abs(found.values[1]) > 0.1
+    assert found.in_use.tolist() == [1.0, 0.0]
+
+
 def test_what_fits_stays():
     z, _ = drawn(1.0, 0.0)
     same = torch.zeros(BATCHES, LABELS, 1)
