@@ -106,7 +106,7 @@ def _losses(values: Tensor, target: Classification | Regression, z: Tensor, y: T
 def _derivatives(
     values: Tensor, target: Classification | Regression, z: Tensor, y: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """First and second derivative of the sum of losses: d outputs / d values is J [N, C, P], the outputs beside ones."""
+    """First and second derivative of the sum of losses; d outputs / d values is J [N, C, P]: outputs beside ones."""
     biases = torch.eye(z.shape[1], dtype=z.dtype)[:, : len(values) - 1]
     j = torch.cat([z.unsqueeze(2), biases.expand(len(z), -1, -1)], 2)
     said = calibrated(z, values)

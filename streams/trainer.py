@@ -61,11 +61,11 @@ SIZES = (0.0, 0.01, 0.03, 0.1, 0.3, 1.0)
 MOST_JUDGED = 64
 """Episodes that one choice looks at."""
 
-SIZES_EVERY = 4
-"""Versions of theta between two choices."""
+SIZES_EARLY, SIZES_EVERY = 16, 4
+"""A choice is made in each of the first versions of theta, then in one of so many."""
 
-DIVERGED = 1e6
-"""What an adaptation counts that has no finite loss."""
+PRICE = 0.02
+"""Share of the loss that steps of a size must save to be taken: they take time."""
 
 SIZES_MEMORY = 256.0
 """In episodes: how far back the choice looks, as a half-life."""
@@ -163,7 +163,8 @@ class Trainer:
         x = torch.from_numpy(np.stack([one.x for one in found]))
         y = torch.tensor([one.y for one in found], dtype=torch.float32)
         counted = with_statistics(self.learner, self._recalibrated(state, x, y), x, y)
-        return counted if version % SIZES_EVERY else self._with_size(found, counted)
+        due = version <= SIZES_EARLY or version % SIZES_EVERY == 0
+        return self._with_size(found, counted) if due else counted
 
     def take(
         self, found: Sequence[LearnedLabel], window: Sequence[LearnedLabel], state: TrainState
@@ -239,23 +240,16 @@ class Trainer:
         return stack(episodes, size, spec.memory.support, spec.policy.every)
 
     def _with_size(self, found: Sequence[LearnedLabel], state: TrainState) -> TrainState:
-        """Judge each step size on new episodes, before they are trained on, and take the best so far.
-
-        It must be better than not to adapt at all, by more than a standard error: adaptation has its price.
-        """
+        """Judge each step size on new episodes, before they are trained on, and take the best so far, if it pays."""
         episodes = [one.episode for one in found if one.episode is not None][-MOST_JUDGED:]
         if LR not in state.params or not episodes:
             return state
         theta = averaged(state)
-        each = [self._judged({**theta, LR: torch.tensor(size)}, episodes) for size in SIZES]
-        losses = torch.from_numpy(np.stack(each)).nan_to_num(nan=DIVERGED).clamp(max=DIVERGED)
-        cost = losses - losses[SIZES.index(0.0)]
-        said = torch.stack([torch.ones_like(cost).sum(1), cost.sum(1), cost.square().sum(1)])
+        each = [float(self._judged({**theta, LR: torch.tensor(size)}, episodes).sum()) for size in SIZES]
+        said = torch.tensor(each, dtype=torch.float64).nan_to_num(inf)
         total = state.sums.get(LR, torch.zeros_like(said)) * 2.0 ** (-len(episodes) / SIZES_MEMORY) + said
-        count, mean = total[0], total[1] / total[0]
-        error = ((total[2] / count - mean.square()).clamp(min=0) / count).sqrt()
-        best = int(mean.argmin())
-        chosen = torch.tensor(SIZES[best] if mean[best] + error[best] < 0 else 0.0)
+        best, none = int(total.argmin()), SIZES.index(0.0)
+        chosen = torch.tensor(SIZES[best if total[best] < (1 - PRICE) * total[none] else none])
         return replace(state, params={**state.params, LR: chosen}, sums={**state.sums, LR: total})
 
     def _recalibrated(self, state: TrainState, x: Tensor, y: Tensor) -> TrainState:

@@ -28,7 +28,9 @@ from streams.trainer import (
     EPISODES,
     FEWEST_TASKS,
     MOST_REPLAYS,
+    PRICE,
     SIZES,
+    SIZES_EARLY,
     SIZES_EVERY,
     SIZES_MEMORY,
     WINDOW,
@@ -363,34 +365,30 @@ def of_one_class(episode: Episode | None) -> Episode | None:
     return replace(episode, support_y=np.ones_like(episode.support_y), query_y=np.ones_like(episode.query_y))
 
 
-def costs(state: TrainState, labels: Sequence[LearnedLabel]) -> Float64:
-    """What each size costs more than none, of each episode."""
-    losses = np.stack([query_losses(size, state, labels) for size in SIZES])
-    return losses - losses[0]
+def losses_by_size(state: TrainState, labels: Sequence[LearnedLabel]) -> list[float]:
+    """Of the episodes of labels, in all."""
+    return [float(query_losses(size, state, labels).sum()) for size in SIZES]
 
 
 def test_the_step_size_is_the_one_that_new_episodes_lose_least_by(labels):
     """Of episodes of one class each, which a task has for its own and theta knows nothing of."""
     one, state = trainer(MemoryMeta()), start(online().learner, 1)
     labels = [label._replace(episode=of_one_class(label.episode)) for label in labels]
-    found = costs(one.prepared(labels, state, 1), labels)
-    best = int(found.mean(1).argmin())
-    error = found[best].std() / found.shape[1] ** 0.5
-    assert found[best].mean() + error < 0
+    losses = losses_by_size(one.prepared(labels, state, SIZES_EARLY + 1), labels)
+    best = int(np.argmin(losses))
+    assert losses[best] < (1 - PRICE) * losses[0]
     before = one.prepared(labels, state, SIZES_EVERY)
     assert before.params[LR].item() == pytest.approx(SIZES[best])
-    np.testing.assert_allclose(before.sums[LR][1].numpy(), found.sum(1))
+    np.testing.assert_allclose(before.sums[LR].numpy(), losses)
 
 
-def test_a_size_that_is_better_than_none_by_chance_alone_is_not_taken(labels):
+@pytest.mark.parametrize(("saved", "taken"), [(0.5 * PRICE, 0.0), (2 * PRICE, SIZES[2])])
+def test_a_size_that_saves_next_to_nothing_is_not_taken(labels, saved, taken):
     one, state = trainer(MemoryMeta()), start(online().learner, 1)
-    state = replace(one.take(labels, labels, one.prepared(labels, state, 1))[0], sums={})
-    found = costs(one.prepared(labels, state, 1), labels)
-    unsure = torch.zeros(3, len(SIZES), dtype=torch.float64)
-    unsure[2] = 1e9  # costs that are nothing in the mean, and anything in each
-    chosen = one.prepared(labels, replace(state, sums={LR: unsure}), SIZES_EVERY)
-    assert chosen.sums[LR][1].min() == pytest.approx(found.sum(1).min())
-    assert chosen.params[LR] == 0
+    before = torch.full((len(SIZES),), 1e9, dtype=torch.float64)
+    before[2] *= 1 - saved
+    chosen = one.prepared(labels, replace(state, sums={LR: before}), SIZES_EVERY)
+    assert chosen.params[LR].item() == pytest.approx(taken)
 
 
 def test_earlier_choices_count_less_and_less(labels):
@@ -398,15 +396,15 @@ def test_earlier_choices_count_less_and_less(labels):
     episodes = sum(label.episode is not None for label in labels)
     first = one.prepared(labels, state, SIZES_EVERY)
     second = one.prepared(labels, first, 2 * SIZES_EVERY)
-    found = costs(second, labels)
-    new = np.stack([np.full(len(SIZES), episodes), found.sum(1), np.square(found).sum(1)])
-    expected = first.sums[LR].numpy() * 2.0 ** (-episodes / SIZES_MEMORY) + new
+    expected = first.sums[LR].numpy() * 2.0 ** (-episodes / SIZES_MEMORY) + losses_by_size(second, labels)
     np.testing.assert_allclose(second.sums[LR].numpy(), expected, rtol=1e-6)
 
 
 def test_between_choices_and_where_a_size_is_given_it_stays(labels):
     one, state = trainer(MemoryMeta()), start(online().learner, 1)
-    assert one.prepared(labels, state, SIZES_EVERY + 1).params[LR].equal(state.params[LR])
+    assert one.prepared(labels, state, SIZES_EARLY + 1).params[LR].equal(state.params[LR])
+    for version in (1, SIZES_EARLY, SIZES_EARLY + SIZES_EVERY):
+        assert LR in one.prepared(labels, state, version).sums
     given = GradientLearner(replace(SPEC, inner=replace(SPEC.inner, lr=0.07)))
     fixed = trainer(MemoryMeta(), online=Online(given, Backprop(), RATES))
     assert LR not in fixed.prepared(labels, start(given, 1), SIZES_EVERY).params
