@@ -20,22 +20,24 @@ from engine.spec import Regression
 from engine.types import Float32, Float64, Int64
 
 EMBEDDING, HIDDEN = 8, 64
-SPARSE_RATES = (0.1, 0.3)
-DENSE_RATE = 1e-3
+RATES = ((0.1, 1e-3), (0.1, 1e-2), (0.3, 1e-3), (0.3, 1e-2))
+"""Of the sparse tables, and of the network."""
+
 SMALL_BATCH, BATCH, LARGE_BATCH = 8, 64, 256
 SMALL = 20_000
 """A stream of fewer labels has smaller batches, so that it takes steps enough."""
 
 
 def wide_deep_task(stream: Prepared) -> Variants:
-    """For each rate of the sparse tables; one alone where there are many rows."""
+    """For each pair of rates; the first two alone where there are many rows."""
     batch = LARGE_BATCH if stream.source.heavy else SMALL_BATCH if len(stream.y) < SMALL else BATCH
     numbers, ids, buckets = _inputs(stream)
-    for rate in SPARSE_RATES[:1] if stream.source.heavy else SPARSE_RATES:
+    for sparse, dense in RATES[:2] if stream.source.heavy else RATES:
         torch.manual_seed(0)
         torch.sparse.check_sparse_tensor_invariants.disable()  # said once, or torch warns at every gradient
         model = WideAndDeep(numbers.shape[1], ids.shape[1], buckets, stream.target.outputs)
-        yield f"rate {rate:g}, batches of {batch}", _online(stream, model, numbers, ids, rate, batch)
+        said = _online(stream, model, numbers, ids, (sparse, dense), batch)
+        yield f"rates {sparse:g} and {dense:g}, batches of {batch}", said
 
 
 class WideAndDeep(nn.Module):
@@ -98,11 +100,11 @@ def _standardised(values: Float32, observed: Int64) -> Float32:
 
 
 def _online(
-    stream: Prepared, model: WideAndDeep, numbers: Tensor, ids: Tensor, rate: float, batch: int
+    stream: Prepared, model: WideAndDeep, numbers: Tensor, ids: Tensor, rates: tuple[float, float], batch: int
 ) -> Float32:
     """Predictions [L, C] of the labels; the weights change after every `batch` labels."""
-    tables = torch.optim.Adagrad([model.wide.weight, model.embedding.weight], lr=rate)
-    network = torch.optim.Adam([*model.deep.parameters(), *model.linear.parameters()], lr=DENSE_RATE)
+    tables = torch.optim.Adagrad([model.wide.weight, model.embedding.weight], lr=rates[0])
+    network = torch.optim.Adam([*model.deep.parameters(), *model.linear.parameters()], lr=rates[1])
     y = torch.from_numpy(stream.y)
     order = stream.events.order
     version = (np.cumsum(order < 0) // batch)[order >= 0]
