@@ -30,7 +30,7 @@ def main() -> None:
     def progress(text: str) -> None:
         said.print(f"{perf_counter() - began:7.0f} s  {text}", markup=False, soft_wrap=True)
 
-    rows = QUICK_ROWS if options.quick else None
+    rows = QUICK_ROWS if options.quick else options.rows
     choices = Choices(BASELINES[options.baselines], rows, quick=options.quick)
     results: dict[str, dict[str, object]] = {}
     with tempfile.TemporaryDirectory(prefix="real-streams-") as scratch:
@@ -46,7 +46,8 @@ def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.real_streams", description=__doc__)
     parser.add_argument("--only", help="streams by name, separated by commas")
     parser.add_argument("--json", type=Path, help="write the figures to this file, after every stream")
-    parser.add_argument("--quick", action="store_true", help="the first rows of each stream")
+    parser.add_argument("--quick", action="store_true", help=f"the first {QUICK_ROWS:,} rows of each stream")
+    parser.add_argument("--rows", type=int, help="so many of the first rows of each stream")
     parser.add_argument("--baselines", choices=sorted(BASELINES), default="all")
     parser.add_argument("--rules", action="store_true", help="compare outer rules instead of baselines")
     return parser.parse_args()

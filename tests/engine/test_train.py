@@ -440,6 +440,13 @@ def test_a_first_batch_with_heavy_tails_is_bounded_by_its_quartiles() -> None:
     assert 0.9 < float(later.params["0.std"]) < 1.5
 
 
+def test_quartiles_of_millions_of_rows_are_taken_of_some_of_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("engine.train.MEASURED", 1000)
+    rows = np.random.default_rng(2).normal(0, 1, (20_000, 1))
+    rows[77] = 1e30
+    assert 0.9 < float(counted(ONE, rows).params["0.std"]) < 1.1
+
+
 def test_what_is_usual_is_counted_as_it_is() -> None:
     rows = np.random.default_rng(4).normal(5.0, 2.0, (4000, 1)).astype(np.float32)
     state = counted(ONE, *np.split(rows, 8))
