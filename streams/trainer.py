@@ -64,8 +64,8 @@ MOST_JUDGED = 64
 SIZES_EARLY, SIZES_EVERY = 16, 4
 """A choice is made in each of the first versions of theta, then in one of so many."""
 
-PRICE = 0.02
-"""Share of the loss that steps of a size must save to be taken: they take time."""
+DIVERGED = 1e6
+"""What an adaptation counts that has no finite loss."""
 
 SIZES_MEMORY = 256.0
 """In episodes: how far back the choice looks, as a half-life."""
@@ -240,16 +240,24 @@ class Trainer:
         return stack(episodes, size, spec.memory.support, spec.policy.every)
 
     def _with_size(self, found: Sequence[LearnedLabel], state: TrainState) -> TrainState:
-        """Judge each step size on new episodes, before they are trained on, and take the best so far, if it pays."""
+        """Judge each step size on new episodes, before they are trained on, and take the best so far.
+
+        It must be better than not to adapt at all, by more than a standard error: adaptation takes time, and what
+        trains theta for it takes from what trains theta alone.
+        """
         episodes = [one.episode for one in found if one.episode is not None][-MOST_JUDGED:]
         if LR not in state.params or not episodes:
             return state
         theta = averaged(state)
-        each = [float(self._judged({**theta, LR: torch.tensor(size)}, episodes).sum()) for size in SIZES]
-        said = torch.tensor(each, dtype=torch.float64).nan_to_num(inf)
+        each = [self._judged({**theta, LR: torch.tensor(size)}, episodes) for size in SIZES]
+        losses = torch.from_numpy(np.stack(each)).nan_to_num(nan=DIVERGED).clamp(max=DIVERGED)
+        cost = losses - losses[SIZES.index(0.0)]
+        said = torch.stack([torch.ones_like(cost).sum(1), cost.sum(1), cost.square().sum(1)])
         total = state.sums.get(LR, torch.zeros_like(said)) * 2.0 ** (-len(episodes) / SIZES_MEMORY) + said
-        best, none = int(total.argmin()), SIZES.index(0.0)
-        chosen = torch.tensor(SIZES[best if total[best] < (1 - PRICE) * total[none] else none])
+        mean = total[1] / total[0]
+        error = ((total[2] / total[0] - mean.square()).clamp(min=0) / total[0]).sqrt()
+        best = int(mean.argmin())
+        chosen = torch.tensor(SIZES[best] if mean[best] + error[best] < 0 else 0.0)
         return replace(state, params={**state.params, LR: chosen}, sums={**state.sums, LR: total})
 
     def _recalibrated(self, state: TrainState, x: Tensor, y: Tensor) -> TrainState:
