@@ -81,13 +81,16 @@ def test_labels_that_come_after_an_event_change_no_bit_of_its_features_or_predic
 @pytest.mark.parametrize("name", WITH_PAST)
 def test_a_label_that_came_before_does_change_what_is_served(name):
     events = long_stream(4, 200, 1, name)
-    whole = fold_in_cuts(name, events, [], [(0, 1)], 1)
+    whole = fold_in_cuts(name, events, [], [(0, 2)], 1)
     by = 0.25 if isinstance(SPECS[name].target, Regression) else 1.0
-    other = fold_in_cuts(name, moved(events, -1, by), [], [(0, 1)], 1)
+    other = fold_in_cuts(name, moved(events, -1, by), [], [(0, 2)], 1)
     known = (whole.outcome("seen") > 0) & (whole.outcome("code") == Outcome.PREDICTED)
-    assert (whole.outcome("prediction")[known, 2] != other.outcome("prediction")[known, 2]).any(
-        axis=1
-    ).mean() > 0.9
+    mine, its = (driven.outcome("prediction")[known, 2] for driven in (whole, other))
+    free = np.ones(len(mine), np.bool_)
+    if isinstance(target := SPECS[name].target, Regression):  # at an end of the range they are clipped alike
+        free = (mine[:, 0] > target.low) & (mine[:, 0] < target.high)
+    assert free.mean() > 0.3
+    assert (mine != its)[free].any(axis=1).mean() > 0.9
 
 
 def test_a_label_is_known_when_it_comes_and_not_when_it_was_asked_for():

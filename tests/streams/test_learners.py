@@ -43,7 +43,9 @@ class Streamed(NamedTuple):
 
 def of(directory: Path, learner: str, *flags: str) -> Settings:
     shop(directory, OBSERVATIONS)
-    return load_settings(directory / "shop.toml", {}, [f"learner={learner}", *SMALL, *flags])
+    # Left to choose, the trainer may find on so few labels that gradient steps do not pay.
+    steps = ["inner.lr=0.1"] * (learner == "gradient")
+    return load_settings(directory / "shop.toml", {}, [f"learner={learner}", *SMALL, *steps, *flags])
 
 
 @pytest.fixture(scope="module", params=sorted(wiring.LEARNERS))
