@@ -253,7 +253,11 @@ class Trainer:
         losses = torch.from_numpy(np.stack(each)).nan_to_num(nan=DIVERGED).clamp(max=DIVERGED)
         cost = losses - losses[SIZES.index(0.0)]
         said = torch.stack([torch.ones_like(cost).sum(1), cost.sum(1), cost.square().sum(1)])
-        total = state.sums.get(LR, torch.zeros_like(said)) * 2.0 ** (-len(episodes) / SIZES_MEMORY) + said
+        before = state.sums.get(LR, torch.zeros_like(said))
+        memory = min(
+            SIZES_MEMORY, max(float(before[0, 0]), 1.0)
+        )  # beginnings, when all adaptation pays, soon fade
+        total = before * 2.0 ** (-len(episodes) / memory) + said
         mean = total[1] / total[0]
         error = ((total[2] / total[0] - mean.square()).clamp(min=0) / total[0]).sqrt()
         best = int(mean.argmin())
