@@ -67,8 +67,8 @@ SIZES_EARLY, SIZES_EVERY = 16, 4
 DIVERGED = 1e6
 """What an adaptation counts that has no finite loss."""
 
-SIZES_MEMORY = 256.0
-"""In episodes: how far back the choice looks, as a half-life."""
+SIZES_MEMORY = 64.0
+"""In episodes: how far back the choice looks, as a half-life; at the beginning, all adaptation pays."""
 
 FEWEST_TASKS = 40
 """With fewer tasks about, none is held out: one in twenty of so few would say nothing, and be missed."""
@@ -253,11 +253,7 @@ class Trainer:
         losses = torch.from_numpy(np.stack(each)).nan_to_num(nan=DIVERGED).clamp(max=DIVERGED)
         cost = losses - losses[SIZES.index(0.0)]
         said = torch.stack([torch.ones_like(cost).sum(1), cost.sum(1), cost.square().sum(1)])
-        before = state.sums.get(LR, torch.zeros_like(said))
-        memory = min(
-            SIZES_MEMORY, max(float(before[0, 0]), 1.0)
-        )  # beginnings, when all adaptation pays, soon fade
-        total = before * 2.0 ** (-len(episodes) / memory) + said
+        total = state.sums.get(LR, torch.zeros_like(said)) * 2.0 ** (-len(episodes) / SIZES_MEMORY) + said
         mean = total[1] / total[0]
         error = ((total[2] / total[0] - mean.square()).clamp(min=0) / total[0]).sqrt()
         best = int(mean.argmin())
