@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from engine.spec import Classification, Regression
+from engine.spread import faded_mean, noted
 
 MOST_BIASES = 32
 """With more classes than this the scale alone is fitted: the cost grows with the square."""
@@ -48,20 +49,14 @@ class Calibration(NamedTuple):
     @property
     def in_use(self) -> Tensor:
         """The values if they pay, else those that change nothing."""
-        count, total, squares = self.cost.tolist()
-        mean = total / max(count, 1.0)
-        error = max(squares / max(count, 1.0) - mean**2, 0.0) ** 0.5 / max(count, 1.0) ** 0.5
-        if mean + error < 0:
-            return self.values
-        return torch.eye(len(self.values), dtype=self.values.dtype)[0]
+        mean, error = faded_mean(self.cost)
+        return self.values if mean + error < 0 else _unchanging(len(self.values))
 
 
 def uncalibrated(target: Classification | Regression) -> Calibration:
     """Outputs as they are."""
-    biases = target.outputs if target.outputs <= MOST_BIASES else 0
-    values = torch.zeros(1 + biases, dtype=torch.float64)
-    values[0] = 1
-    return Calibration(values, PRIOR * torch.eye(1 + biases, dtype=torch.float64), values.new_zeros(3))
+    values = _unchanging(1 + (target.outputs if target.outputs <= MOST_BIASES else 0))
+    return Calibration(values, PRIOR * torch.eye(len(values), dtype=torch.float64), values.new_zeros(3))
 
 
 def calibrated(outputs: Tensor, values: Tensor) -> Tensor:
@@ -78,21 +73,25 @@ def refined(
     z, y = outputs[sound].double(), y[sound].double()
     if not len(y):
         return before
-    share = 2.0 ** (-len(y) / MEMORY)
-    costs = _losses(before.values, target, z, y) - _losses(uncalibrated(target).values, target, z, y)
-    cost = before.cost * share + torch.stack([costs.new_tensor(len(y)), costs.sum(), costs.square().sum()])
-    faded = before.information * share
+    losses = _losses(before.values, target, z, y)
+    plain = _losses(_unchanging(len(before.values)), target, z, y)
+    cost = noted(before.cost, losses - plain, MEMORY)
+    faded = before.information * 2.0 ** (-len(y) / MEMORY)
     slope, curvature = _derivatives(before.values, target, z, y)
     information = faded + curvature
     step = -torch.linalg.solve(information + torch.eye(len(slope), dtype=slope.dtype), slope)
-    least = _losses(before.values, target, z, y).sum()
     for halved in range(HALVINGS):
         part = step * 0.5**halved
         values = before.values + part
         values[0].clamp_(min=SMALLEST)
-        if bool(_losses(values, target, z, y).sum() + part @ faded @ part / 2 <= least):
+        if bool(_losses(values, target, z, y).sum() + part @ faded @ part / 2 <= losses.sum()):
             return Calibration(values, information, cost)
     return Calibration(before.values, information, cost)
+
+
+def _unchanging(count: int) -> Tensor:
+    """A scale of 1, and biases of 0."""
+    return torch.eye(count, dtype=torch.float64)[0]
 
 
 def _losses(values: Tensor, target: Classification | Regression, z: Tensor, y: Tensor) -> Tensor:

@@ -24,7 +24,7 @@ from engine import scan
 from engine.ahead import ROW, look_ahead
 from engine.calibration import calibrated
 from engine.learners.base import LABEL_MEAN, Learner, flatten, unflatten
-from engine.learners.gradient import LR, GradientLearner
+from engine.learners.gradient import GradientLearner, unmoved
 from engine.recorded import Recorded
 from engine.spec import Classification, Regression, TaskSpec
 from engine.support import Support, bucket_of, episodes_of, padded, support_of
@@ -154,8 +154,7 @@ class _Work:
         self.out.prediction[:] = 0
         self.version = version_of(engine.spec, meta)
         self.calibration = torch.tensor(meta.calibration, device=engine.device) if meta.calibration else None
-        # Steps of length 0 are not worth taking: what is adapted is theta.
-        self.unmoved = LR in meta.params and not meta.params[LR]
+        self.unmoved = unmoved(meta.params)
         self.adapted = np.zeros(len(events), np.bool_)
         self.x = np.zeros((len(events), engine.spec.width), np.float32)
         self.x[:, : events.x.shape[1]] = events.x

@@ -12,6 +12,8 @@ from math import hypot, pi, sqrt, tan
 from typing import NamedTuple
 
 import numpy as np
+import torch
+from torch import Tensor
 
 from engine.types import Float64, Int64
 
@@ -65,6 +67,23 @@ def apart(first: Estimate, second: Estimate) -> Estimate:
     """The difference of two independent means, first minus second, with the interval of the fewer tasks."""
     error = hypot(first.error, second.error)
     return Estimate(first.mean - second.mean, error, max(first.wide, second.wide))
+
+
+def noted(before: Tensor, values: Tensor, memory: float) -> Tensor:
+    """Count N values [..., N] into their number, sum and sum of squares [3, ...].
+
+    What was there before fades by half in `memory` values.
+    """
+    new = torch.stack([torch.ones_like(values).sum(-1), values.sum(-1), values.square().sum(-1)])
+    faded: Tensor = before * 2.0 ** (-values.shape[-1] / memory)
+    return faded + new
+
+
+def faded_mean(noted: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean [...] of what was noted [3, ...], and its standard error as of independent values; 0 of nothing."""
+    count = noted[0].clamp(min=1)
+    mean = noted[1] / count
+    return mean, ((noted[2] / count - mean.square()).clamp(min=0) / count).sqrt()
 
 
 def student(freedom: int) -> float:

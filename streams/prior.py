@@ -11,7 +11,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from engine.types import PREDICTORS, Float64
+from engine.mixture import UNIFORM
+from engine.types import Float64
 from streams.outputs import LearnedLabel
 
 PASSES = 200
@@ -27,10 +28,10 @@ def learned_prior(labels: Sequence[LearnedLabel], squared: bool) -> tuple[float,
     >>> learned_prior([], squared=False)
     (0.2, 0.2, 0.2, 0.2, 0.2)
     """
-    losses = np.concatenate([np.empty(0), *(one.losses for one in labels)]).reshape(-1, len(PREDICTORS))
+    losses = np.concatenate([np.empty(0), *(one.losses for one in labels)]).reshape(-1, len(UNIFORM))
     scored = np.isfinite(losses).all(axis=1)
     if not scored.any():
-        return (1 / len(PREDICTORS),) * len(PREDICTORS)
+        return tuple(UNIFORM.tolist())
     tasks, index = np.unique(np.array([one.task for one in labels])[scored], return_inverse=True)
     losses = losses[scored]
     sums = np.zeros((len(tasks), losses.shape[1]))

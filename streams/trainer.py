@@ -27,9 +27,10 @@ from engine.episodes import stack
 from engine.fingerprints import theta_fingerprint
 from engine.gate import Verdict, gate, losses_after_adaptation
 from engine.learners.base import LABEL_MEAN, LABEL_STD, Learner
-from engine.learners.gradient import LR
+from engine.learners.gradient import LR, unmoved
 from engine.outer.online import AVERAGED, Lesson, Online, averaged
 from engine.spec import Classification, Regression
+from engine.step_size import SIZES, chosen
 from engine.train import Round, Statistics, TrainState, start, with_statistics
 from engine.types import Batch, Episode, Episodes, Float64, Params
 from streams.errors import SettingsError, StoreError
@@ -55,20 +56,11 @@ WINDOW, PRIOR_WINDOW = 16_384, 8192
 FEW_LABELS, MOST_REPLAYS = 8192, 6
 """While theta has seen fewer labels than this, each is trained on more often, up to so many times more."""
 
-SIZES = (0.0, 0.01, 0.03, 0.1, 0.3, 1.0)
-"""Step sizes that `inner.lr = "auto"` chooses from; 0 where adaptation does not pay."""
-
 MOST_JUDGED = 64
 """Episodes that one choice looks at."""
 
 SIZES_EARLY, SIZES_EVERY = 16, 4
 """A choice is made in each of the first versions of theta, then in one of so many."""
-
-DIVERGED = 1e6
-"""What an adaptation counts that has no finite loss."""
-
-SIZES_MEMORY = 64.0
-"""In episodes: how far back the choice looks, as a half-life; at the beginning, all adaptation pays."""
 
 FEWEST_TASKS = 40
 """With fewer tasks about, none is held out: one in twenty of so few would say nothing, and be missed."""
@@ -202,7 +194,7 @@ class Trainer:
     ) -> Iterator[Lesson]:
         """Each batch of new labels, then batches drawn from the window; with episodes wherever enough have ended."""
         drawn, ended = np.random.default_rng((self.seed, state.step)), list[Episode]()
-        due, adapts = 0.0, bool(state.params.get(LR, 1.0))
+        due, adapts = 0.0, not unmoved(state.params)
         for start_at in range(0, len(found), self.batch):
             labels = found[start_at : start_at + self.batch]
             ended += [one.episode for one in labels if adapts and one.episode is not None]
@@ -240,25 +232,15 @@ class Trainer:
         return stack(episodes, size, spec.memory.support, spec.policy.every)
 
     def _with_size(self, found: Sequence[LearnedLabel], state: TrainState) -> TrainState:
-        """Judge each step size on new episodes, before they are trained on, and take the best so far.
-
-        It must be better than not to adapt at all, by more than a standard error: adaptation takes time, and what
-        trains theta for it takes from what trains theta alone.
-        """
+        """Judge each step size on new episodes, before they are trained on, and take the best so far."""
         episodes = [one.episode for one in found if one.episode is not None][-MOST_JUDGED:]
         if LR not in state.params or not episodes:
             return state
         theta = averaged(state)
         each = [self._judged({**theta, LR: torch.tensor(size)}, episodes) for size in SIZES]
-        losses = torch.from_numpy(np.stack(each)).nan_to_num(nan=DIVERGED).clamp(max=DIVERGED)
-        cost = losses - losses[SIZES.index(0.0)]
-        said = torch.stack([torch.ones_like(cost).sum(1), cost.sum(1), cost.square().sum(1)])
-        total = state.sums.get(LR, torch.zeros_like(said)) * 2.0 ** (-len(episodes) / SIZES_MEMORY) + said
-        mean = total[1] / total[0]
-        error = ((total[2] / total[0] - mean.square()).clamp(min=0) / total[0]).sqrt()
-        best = int(mean.argmin())
-        chosen = torch.tensor(SIZES[best] if mean[best] + error[best] < 0 else 0.0)
-        return replace(state, params={**state.params, LR: chosen}, sums={**state.sums, LR: total})
+        size, costs = chosen(state.sums.get(LR), np.stack(each))
+        params = {**state.params, LR: torch.tensor(size)}
+        return replace(state, params=params, sums={**state.sums, LR: costs})
 
     def _recalibrated(self, state: TrainState, x: Tensor, y: Tensor) -> TrainState:
         """Fit the calibration to what theta says of new labels."""

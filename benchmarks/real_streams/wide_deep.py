@@ -32,12 +32,12 @@ def wide_deep_task(stream: Prepared) -> Variants:
     """For each pair of rates; the first two alone where there are many rows."""
     batch = LARGE_BATCH if stream.source.heavy else SMALL_BATCH if len(stream.y) < SMALL else BATCH
     numbers, ids, buckets = _inputs(stream)
-    for sparse, dense in RATES[:2] if stream.source.heavy else RATES:
+    for rates in RATES[:2] if stream.source.heavy else RATES:
         torch.manual_seed(0)
         torch.sparse.check_sparse_tensor_invariants.disable()  # said once, or torch warns at every gradient
         model = WideAndDeep(numbers.shape[1], ids.shape[1], buckets, stream.target.outputs)
-        said = _online(stream, model, numbers, ids, (sparse, dense), batch)
-        yield f"rates {sparse:g} and {dense:g}, batches of {batch}", said
+        name = f"rates {rates[0]:g} and {rates[1]:g}, batches of {batch}"
+        yield name, _online(stream, model, numbers, ids, rates, batch)
 
 
 class WideAndDeep(nn.Module):

@@ -200,6 +200,11 @@ class GradientLearner:
         return stepped if differentiable else stepped.detach(), losses.detach()
 
 
+def unmoved(meta: Params) -> bool:
+    """Whether theta's step size is 0: what is adapted is theta, and steps are not worth taking."""
+    return LR in meta and not meta[LR]
+
+
 def _row(meta: Params, names: Iterable[str]) -> Tensor:
     """Some of theta's values as one row [1, F]."""
     return flatten({name: meta[name].unsqueeze(0) for name in names})

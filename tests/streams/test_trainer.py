@@ -15,6 +15,7 @@ from engine.gate import losses_after_adaptation
 from engine.learners.gradient import LR, GradientLearner
 from engine.outer.backprop import Backprop
 from engine.outer.online import Lesson, Online, Rates, averaged
+from engine.step_size import MEMORY, SIZES
 from engine.train import FitSettings, Round, TrainState, start
 from engine.types import Episode, Float64
 from streams.errors import CheckpointError, StoreError
@@ -28,10 +29,8 @@ from streams.trainer import (
     EPISODES,
     FEWEST_TASKS,
     MOST_REPLAYS,
-    SIZES,
     SIZES_EARLY,
     SIZES_EVERY,
-    SIZES_MEMORY,
     WINDOW,
     Trainer,
     held_out,
@@ -401,7 +400,7 @@ def test_earlier_choices_count_less_and_less(labels):
     episodes = sum(label.episode is not None for label in labels)
     first = one.prepared(labels, state, SIZES_EVERY)
     second = one.prepared(labels, first, 2 * SIZES_EVERY)
-    expected = first.sums[LR].numpy() * 2.0 ** (-episodes / SIZES_MEMORY) + said(costs(second, labels))
+    expected = first.sums[LR].numpy() * 2.0 ** (-episodes / MEMORY) + said(costs(second, labels))
     np.testing.assert_allclose(second.sums[LR].numpy(), expected, rtol=1e-6)
 
 
