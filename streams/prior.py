@@ -42,7 +42,6 @@ def learned_prior(labels: Sequence[LearnedLabel], squared: bool) -> tuple[float,
     prior: Float64 = np.full(losses.shape[1], 1 / losses.shape[1])
     likelihood = np.exp(-sums)
     for _ in range(PASSES):
-        share = prior * likelihood
-        share /= share.sum(axis=1, keepdims=True)
-        prior = (share.sum(axis=0) + 1 / len(prior)) / (len(tasks) + 1)
+        shares = prior * ((1 / (likelihood @ prior)) @ likelihood)
+        prior = (shares + 1 / len(prior)) / (len(tasks) + 1)
     return tuple((FLOOR + (1 - len(prior) * FLOOR) * prior).tolist())

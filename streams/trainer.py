@@ -56,7 +56,7 @@ WINDOW, PRIOR_WINDOW = 16_384, 8192
 FEW_LABELS, MOST_REPLAYS = 8192, 6
 """While theta has seen fewer labels than this, each is trained on more often, up to so many times more."""
 
-MOST_JUDGED = 64
+MOST_JUDGED = 32
 """Episodes that one choice looks at."""
 
 SIZES_EARLY, SIZES_EVERY = 16, 4

@@ -90,7 +90,7 @@ def test_the_head_and_norms_of_every_network_adapt_whatever_the_block_mates(netw
 
 @every_network_and_norm
 def test_tasks_side_by_side_compute_what_each_would_alone(network, inputs):
-    model, x = network(inputs, 3), rows(2, 4, inputs)
+    model, x = network(inputs, 3).double(), rows(2, 4, inputs).double()
     own = {name: torch.stack([p, p * 1.5]).detach() for name, p in model.named_parameters()}
     together = vmap(lambda params, x: functional_call(model, params, (x,)))(own, x)
     for task in range(2):
@@ -135,7 +135,7 @@ def test_the_last_linear_is_the_head_and_every_norm_adapts_with_it(network, inpu
 
 @every_network
 def test_leading_axes_are_only_more_examples(network, inputs):
-    model, x = network(inputs, 3), rows(2, 3, inputs)
+    model, x = network(inputs, 3).double(), rows(2, 3, inputs).double()
     assert_close(model(x), model(x.view(6, inputs)).view(2, 3, 3))
     assert model(x[:, :0]).shape == (2, 0, 3)
 
