@@ -9,14 +9,20 @@ chapters 3 and 9) from a prior p. Squared loss: a lane is AdaHedge (de Rooij, va
 JMLR 15, section 2), whose rate is 1 over the mixability gap so far, so that no range has to be known for it to be
 fast. Summed over lanes, for any labels in any order,
 
-    log loss as served      <=  loss of expert e + G ln(1 / p_e)
-    squared loss as served  <=  loss of expert e + 3 R^2 G (1 + ln(1 / p_e))
+    log loss as served      <=  loss of expert e + G (1 + ln(1 / p_e))
+    squared loss as served  <=  loss of expert e + R^2 G (7 + 3 ln(1 / p_e))
 
 where G is the most predictions ever outstanding at once (the lowest free slot is taken first, so no more lanes
 than G are ever used), and R the width of the range. The gap of a lane stops growing at 2 R^2, where squared loss is
-exp-concave at the lane's rate, and its last step adds at most R^2. A lane takes the prior of the version of theta
-that it is first used under, and keeps it. With fixed share `a` (classes alone, off by default), T ln(1 / (1 - a)) is
-added for T labels, and in exchange the mixture can follow a change of the better expert.
+exp-concave at the lane's rate, and its last step adds at most R^2. The first label of a task may be off by far more
+than any later one, under every expert, and would slow AdaHedge for long: so the weights of a squared loss learn
+nothing from predictions made before it, of which a lane has one at most, for another R^2.
+
+A lane takes the prior of each version of theta that it is used under, which is learned from ever more tasks. To go
+on from a new prior costs a lane the logarithm by which that raises the sum of its weights; a change that would take
+this above 1 nat in all is not made, and p is the prior that a lane ends with. With fixed share `a` (classes alone,
+off by default), T ln(1 / (1 - a)) is added for T labels, and in exchange the mixture can follow a change of the
+better expert.
 """
 
 from __future__ import annotations
@@ -33,6 +39,12 @@ EXPERTS = 4
 
 MIXED = EXPERTS + 1
 """What a lane mixes: the experts, and the mixture by shared weights."""
+
+STATE = MIXED + 2
+"""What a lane keeps: losses of the five above the least, AdaHedge's gap, and nats spent on changes of its prior."""
+
+MOST_SPENT = 1.0
+"""Nats that changes of its prior may cost a lane, all together."""
 
 UNIFORM = np.full(MIXED, 1 / MIXED)
 """The prior before anything was learned."""
@@ -59,6 +71,22 @@ def weights(prior: Float64, losses: Float64, gap: float, adaptive: bool, w: Floa
         total += w[e]
     for e in range(len(w)):
         w[e] /= total
+
+
+@compiled
+def renewed(prior: Float64, newer: Float64, state: Float64, adaptive: bool) -> bool:
+    """Whether a lane goes on from a newer prior; what that costs is counted in its `state` [K + 2]."""
+    k = len(prior)
+    before, after = 0.0, 0.0
+    for e in range(k):
+        share = remaining(state[e], state[k] if adaptive else 1.0)
+        before += prior[e] * share
+        after += newer[e] * share
+    cost = max(0.0, math.log(after / before))
+    if state[k + 1] + cost > MOST_SPENT:
+        return False
+    state[k + 1] += cost
+    return True
 
 
 @compiled
@@ -91,7 +119,7 @@ def mix_loss(prior: Float64, losses: Float64, step: Float64, gap: float) -> floa
 def update(
     prior: Float64, state: Float64, step: Float64, served: float, adaptive: bool, share: float
 ) -> None:
-    """Score K experts by their losses `step` [K] in `state` [K + 1]: losses, the least kept at zero, and the gap."""
+    """Score K experts by their losses `step` [K] in `state`: K losses, the least kept at zero, then the gap."""
     k = len(step)
     losses = state[:k]
     if adaptive:

@@ -325,6 +325,17 @@ def lane_weights(prior: Any, state: Any, shared: Any, r: Any, w: Any) -> None:
 
 
 @compiled
+def take_prior(c: Any, u: int, lane: int, r: Any, newer: Any) -> None:
+    """Give a lane the prior of the version in force, as far as it can afford the change."""
+    prior, given, same = np.empty(MIXED), np.empty(MIXED), True
+    for e in range(MIXED):
+        prior[e], given[e] = c.lane_prior[u, lane, e], np.float32(newer[e])
+        same = same and prior[e] == given[e]
+    if not same and (prior[0] == 0.0 or mixture.renewed(prior, given, c.lanes[u, lane], r.regression)):
+        c.lane_prior[u, lane] = newer
+
+
+@compiled
 def observe(c: Any, u: int, e: Any, n: int, r: Any, version: Any, out: Any) -> None:
     """Serve one observation and keep it pending."""
     seen_before = find(c.pending_id[u], c.pending_order[u], e.id[n]) >= 0
@@ -343,8 +354,8 @@ def observe(c: Any, u: int, e: Any, n: int, r: Any, version: Any, out: Any) -> N
     recent_rate(c, u, r, version, p[RECENT])
     if version.number == 0:
         p[THETA], p[ADAPTED] = p[BASE], p[BASE]
-    elif c.lane_prior[u, lane, 0] == 0.0:
-        c.lane_prior[u, lane] = version.prior
+    else:
+        take_prior(c, u, lane, r, version.prior)
     w = np.empty(EXPERTS)
     if version.number == 0:  # every expert says the same, and the lane is as good as unused
         w[:] = 1.0 / EXPERTS
@@ -395,7 +406,7 @@ def score(c: Any, u: int, lane: int, e: Any, n: int, r: Any, out: Any) -> None:
         by_shared += float(shared[k]) / total * float(p[k, truth])
     step[EXPERTS] = loss_of(by_shared, y, r.regression)
     served = loss_of(mixed(p, w, truth), y, r.regression)
-    if not even:
+    if not even and not (r.regression and c.pending_seen[u, lane] == 0):
         mixture.update(prior, c.lanes[u, lane], step, served, r.regression, r.share)
         mixture.update(prior[:EXPERTS], c.shared[u], step[:EXPERTS], step[EXPERTS], r.regression, 0.0)
     out.code[n] = SCORED

@@ -21,7 +21,7 @@ from engine.compiled import arrays, compiled
 from engine.fingerprints import row_fingerprint
 from engine.history import EVENT_RATES, RATES, History
 from engine.learners.base import Learner, fast_size
-from engine.mixture import EXPERTS, MIXED
+from engine.mixture import EXPERTS, MIXED, STATE
 from engine.types import PREDICTORS, EngineError, Outcome, UInt64
 
 RECENT_IDS = 64
@@ -64,9 +64,9 @@ class Columns(NamedTuple):
     score_sums: Any
     """[U, 5] sum of losses of base, recent, theta, adapted, and as served."""
     lanes: Any
-    """[U, P, 6] of the hedge: losses of the five that a lane mixes, above the least, and AdaHedge's gap."""
+    """[U, P, 7] of the hedge: losses of the five above the least, AdaHedge's gap, nats spent (engine/mixture.py)."""
     lane_prior: Any
-    """[U, P, 5] the prior it was first used under; 0 where it was not."""
+    """[U, P, 5] the prior that it goes by; 0 where it was never used."""
     shared: Any
     """[U, 5] of the shared mixture: losses of the four experts, above the least, and the gap."""
     detector: Any
@@ -181,7 +181,7 @@ def layout_of(learner: Learner) -> Layout:
         "class_counts": (outputs,),
         "adapted_counts": (outputs,),
         "score_sums": (len(PREDICTORS),),
-        "lanes": (lanes, MIXED + 1),
+        "lanes": (lanes, STATE),
         "lane_prior": (lanes, MIXED),
         "shared": (EXPERTS + 1,),
         "detector": (spec.detector.width,),

@@ -18,7 +18,7 @@ from streams.outputs import LearnedLabel
 PASSES = 200
 """Two that are nearly as good for every task come apart slowly."""
 
-FLOOR = 0.02
+FLOOR = 0.005
 """No predictor is given less, so that none costs a task more than -ln of it."""
 
 

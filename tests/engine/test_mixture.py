@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from engine import scan
 from engine.fold import rules_of
 from engine.learners.gradient import GradientLearner
-from engine.mixture import EXPERTS, MIXED
+from engine.mixture import EXPERTS, MIXED, MOST_SPENT
 from engine.spec import Classification, Memory, Policy, Regression, TaskSpec
 from engine.table import TaskTable, layout_of
 from engine.types import ADAPTED, BASE, RECENT, SERVED, THETA, Float64, Kind
@@ -35,12 +35,17 @@ ROUNDING = 1e-9
 
 EVEN = (0.2,) * MIXED
 
+SPENT = MIXED + 1
+"""Where a lane keeps what changes of its prior have cost it."""
+
 
 def worth(state: Float64, prior: Float64, values: bool) -> Float64:
-    """What lanes [P, 6] with priors [P, 5] may cost against each of the five that they mix."""
-    used = prior[prior[:, 0] > 0].astype(np.float64)
-    gaps = state[prior[:, 0] > 0, MIXED]
-    allowed: Float64 = ((1 - np.log(used)) * gaps[:, None] if values else -np.log(used)).sum(axis=0)
+    """What lanes [P, 7] with priors [P, 5] may cost against each of the five that they mix."""
+    used = prior[:, 0] > 0
+    nats = -np.log(prior[used].astype(np.float64)) + state[used, SPENT:]
+    gaps, before_the_first_label = state[used, MIXED, None], RANGE**2
+    lanes: Float64 = before_the_first_label + (1 + nats) * gaps if values else nats
+    allowed: Float64 = lanes.sum(axis=0)
     return allowed
 
 
@@ -130,6 +135,7 @@ class Hedge:
         used = self.priors[:, 0] > 0
         assert used.sum() <= self.most_waiting
         assert not self.lanes[~used].any()
+        assert (self.lanes[:, SPENT] <= MOST_SPENT).all()
         assert (self.lanes[:, MIXED] <= 3 * RANGE**2 + ROUNDING).all()
         assert (self.regret <= self.bound).all()
 
@@ -204,16 +210,34 @@ def test_what_was_predicted_before_the_first_version_moves_no_lane_when_its_labe
     assert hedge.lanes[1].any()
 
 
-def test_a_lane_takes_the_prior_of_the_version_it_is_first_used_under_and_keeps_it():
-    first, second = (0.1, 0.1, 0.1, 0.1, 0.6), (0.6, 0.1, 0.1, 0.1, 0.1)
-    hedge = Hedge(CLASSES).under(first, 1)
-    hedge.observe(0.2, 0.8)
-    hedge.label(0, 1.0)
-    hedge.under(second, 2).observe(0.2, 0.8)
-    hedge.observe(0.2, 0.8)
-    np.testing.assert_allclose(hedge.priors[0], first, rtol=1e-6)
-    np.testing.assert_allclose(hedge.priors[1], second, rtol=1e-6)
-    assert not hedge.priors[2:].any()
+def test_a_squared_loss_learns_no_weights_from_what_was_predicted_before_the_first_label():
+    hedge = Hedge(VALUES)
+    for _ in range(2):
+        hedge.observe(1.0, 2.0)
+    hedge.label(0, 0.5)
+    hedge.label(0, 0.5)
+    assert not hedge.lanes.any()
+    assert not hedge.table.columns().shared.any()
+    hedge.observe(1.0, 2.0)
+    hedge.label(0, 0.5)
+    assert hedge.lanes[0].any()
+
+
+def test_a_lane_takes_the_prior_of_each_version_that_it_is_used_under_while_it_can_afford_the_change():
+    cheap, dear = (0.1, 0.1, 0.4, 0.2, 0.2), (0.01, 0.01, 0.96, 0.01, 0.01)
+    hedge, spent = Hedge(CLASSES).under(EVEN, 1), 0.0
+    for n in range(20):  # theta knows, nobody else does
+        hedge.observe(0.99 if n % 2 else 0.01, 0.5)
+        hedge.label(0, n % 2)
+    for number, prior, taken in ((2, cheap, cheap), (3, dear, cheap), (4, EVEN, EVEN)):
+        likelihood, before = np.exp(-hedge.lanes[0, :MIXED]), hedge.priors[0].copy()
+        hedge.under(prior, number).observe(0.01, 0.5)
+        hedge.label(0, 0.0)
+        np.testing.assert_allclose(hedge.priors[0], taken, rtol=1e-6)
+        spent += max(0.0, math.log(likelihood @ hedge.priors[0] / (likelihood @ before)))
+        assert hedge.lanes[0, SPENT] == pytest.approx(spent)
+    assert 0 < spent < MOST_SPENT
+    assert not hedge.priors[1:].any()
 
 
 def against_the_served(hedge: Hedge, labels: int, delay: int, seed: int, extreme: float) -> Hedge:

@@ -169,7 +169,7 @@ def test_bytes_per_task_are_fixed_by_the_spec_and_counted_by_hand():
     header = 8 * (
         1 + 1 + 1 + 1 + 1 + 1
     )  # fingerprint, checksum, revision, incarnation, partition, fast_version
-    scalars = 8 * (1 + 10 + 1 + 1 + 1 + 1 + 1 + 3 + 3 + 1 + 5 + 3 * 6 + 5 + 6)  # position .. detector
+    scalars = 8 * (1 + 10 + 1 + 1 + 1 + 1 + 1 + 3 + 3 + 1 + 5 + 3 * 7 + 5 + 6)  # position .. detector
     support, pending, recent = 8 * 8 * 3, 3 * 8 * (1 + 1 + 1 + 1 + 1 + 1), 8 * (64 + 64 + 1)
     # labels, their last id, events, their time and rates, rates of labels, last two and their times, a number, a slot
     history = 8 * (1 + 1 + 1 + 1 + 3 + 3 * 3 + 2 + 2 + 4 + 1) + 4 * (1 + 3)
