@@ -192,7 +192,10 @@ class Trainer:
     def _lessons(
         self, found: Sequence[LearnedLabel], window: Sequence[LearnedLabel], state: TrainState
     ) -> Iterator[Lesson]:
-        """Each batch of new labels, then batches drawn from the window; with episodes wherever enough have ended."""
+        """Each batch of new labels, then batches drawn from the window; with episodes wherever enough have ended.
+
+        Where more end than steps take, those left when the labels are over are passed over.
+        """
         drawn, ended = np.random.default_rng((self.seed, state.step)), list[Episode]()
         due, adapts = 0.0, not unmoved(state.params)
         for start_at in range(0, len(found), self.batch):
@@ -207,9 +210,6 @@ class Trainer:
                 again = drawn.integers(0, len(window), min(self.batch, len(window)))
                 yield self._lesson([window[n] for n in again.tolist()], [])
             due %= 1.0
-        while ended:
-            yield self._lesson(found[-self.batch :], ended[:EPISODES])
-            ended = ended[EPISODES:]
 
     def _replays(self, state: TrainState) -> float:
         """How often each label is trained on again: more often while there are few."""

@@ -169,7 +169,14 @@ def test_each_batch_is_followed_by_as_many_of_the_window(labels, replays, each):
         assert rows(next(lessons)) == mine[4 * n : 4 * n + 4]
         for _ in range(again):
             assert set(rows(next(lessons))) <= window
-    assert all(lesson.episodes for lesson in lessons)  # what is left is there for its episodes
+    assert not list(lessons)
+
+
+def test_episodes_that_no_step_has_room_for_train_no_label_again(labels):
+    ended = [label for label in labels if label.episode is not None][:3] * 10
+    lessons = taught(ended, ended, replays=0.0, batch=16)
+    assert [one for lesson in lessons for one in rows(lesson)] == [row(label) for label in ended]
+    assert all(int((lesson.episodes.query.weight.sum(1) > 0).sum()) == EPISODES for lesson in lessons)
 
 
 def test_every_label_of_the_window_is_drawn_in_time(labels):
