@@ -2,11 +2,17 @@
 
 `NUMBA_DISABLE_JIT=1` runs the same functions as plain Python, which is how a debugger steps through them.
 No fast-math anywhere: the same input gives the same bits.
+
+Machine code is kept on disk for the next process. numba would take it up again as long as the file of a function is
+as it was, whatever became of the functions of other files that are compiled into it: an upgrade would go on with
+the old ones. So it is kept in a folder that is named by all sources.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from hashlib import blake2b
+from pathlib import Path
 from typing import Any, TypeVar
 
 import numba
@@ -14,9 +20,28 @@ import numba
 F = TypeVar("F", bound=Callable[..., Any])
 
 
+def folder_of(sources: Path) -> Path:
+    """Where the machine code of the modules in a folder is kept."""
+    content = b"".join(path.read_bytes() for path in sorted(sources.glob("*.py")))
+    return sources / "__pycache__" / f"compiled-{blake2b(content, digest_size=8).hexdigest()}"
+
+
+FOLDER = str(folder_of(Path(__file__).parent))
+
+
 def compiled(function: F) -> F:
-    """Compile on first call, and keep the machine code beside the source for the next process."""
-    return numba.njit(cache=True, error_model="numpy")(function)  # type: ignore[no-any-return]
+    """Compile on first call."""
+    return _kept(numba.njit(cache=True, error_model="numpy"), function)
+
+
+def _kept(compiler: Callable[[F], F], function: F) -> F:
+    """Compile with the folder for machine code, unless NUMBA_CACHE_DIR names another; other code keeps its own."""
+    theirs = numba.config.CACHE_DIR
+    numba.config.CACHE_DIR = theirs or FOLDER
+    try:
+        return compiler(function)
+    finally:
+        numba.config.CACHE_DIR = theirs
 
 
 def scalars(record: type[tuple[Any, ...]], types: list[Any]) -> Any:
@@ -50,6 +75,6 @@ def compiled_as(*signature: Any) -> Callable[[F], F]:
     def decorate(function: F) -> F:
         """Compile one function for that signature; what it is compiled to is kept on disk."""
         kinds = [getattr(numba.types, kind) if isinstance(kind, str) else kind for kind in signature]
-        return numba.njit(tuple(kinds), cache=True, error_model="numpy")(function)  # type: ignore[no-any-return]
+        return _kept(numba.njit(tuple(kinds), cache=True, error_model="numpy"), function)
 
     return decorate

@@ -398,7 +398,7 @@ class FrontEnd(nn.Module):
         last = x[..., history.last]
         if self.classes is None:
             value = ((last - self.label_mean) / self.label_std).nan_to_num(nan=0.0)
-            parts.append(value.unsqueeze(-1))
+            parts.append(value.unsqueeze(-1).clamp(-STANDARDISED_LIMIT, STANDARDISED_LIMIT))
         elif self._marks:
             parts.append(
                 (last.unsqueeze(-1) == torch.arange(1, self._marks + 1, device=x.device)).to(x.dtype)
@@ -408,8 +408,9 @@ class FrontEnd(nn.Module):
     def _rates(self, counts: Tensor) -> Tensor:
         """Sets of counts [..., K, L] as [..., K, 1], or [..., K, C] of more than two classes."""
         if self.classes is None:
-            count, total = counts[..., :1], counts[..., 1:]
-            return (total - count * self.label_mean) / (count + VALUE_STRENGTH) / self.label_std
+            count, mean = counts[..., :1], counts[..., 1:]
+            drawn = (mean - self.label_mean) * (count / (count + VALUE_STRENGTH)) / self.label_std
+            return drawn.clamp(-STANDARDISED_LIMIT, STANDARDISED_LIMIT)
         drawn = counts + RATE_STRENGTH * self.label_rate
         rates = (drawn / drawn.sum(-1, keepdim=True)).log() - self.label_rate.log()
         return rates[..., 1:] - rates[..., :1] if self.classes == 2 else rates

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from engine.learners.base import Learner, losses
+from engine.learners.base import Learner, losses, unit_of
 from engine.spread import estimate
 from engine.types import Episode, Episodes, Float64, Int64, Params
 
@@ -49,12 +49,18 @@ def gate(
     task: Int64,
     stacked: Stacked,
 ) -> Verdict:
-    """Judge a candidate on held-out episodes, each of a numbered `task` [N]; one that is not finite is refused."""
+    """Judge a candidate on held-out episodes, each of a numbered `task` [N]; one that is not finite is refused.
+
+    Losses are in the unit of the labels, since the two may count a regression's in units of their own.
+    """
     if not all(bool(torch.isfinite(value).all()) for value in candidate.values()):
         return Verdict(len(episodes), float("nan"), float("nan"), refused=True)
     if not episodes:
         return Verdict(0, float("nan"), float("nan"), refused=False)
-    old, new = (losses_after_adaptation(learner, theta, episodes, stacked) for theta in (before, candidate))
+    old, new = (
+        losses_after_adaptation(learner, theta, episodes, stacked) * float(unit_of(learner.spec, theta))
+        for theta in (before, candidate)
+    )
     return Verdict(len(episodes), float(old.mean()), float(new.mean()), _worse(new - old, task))
 
 

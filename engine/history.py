@@ -4,7 +4,7 @@ The scan writes them beside an event's own features as it serves it, in order, s
 known then, and what was adapted on is read with the past that it had. Stored rows hold counts and differences;
 `engine.features.FrontEnd` turns them into what a network reads, by the statistics of theta's version:
 
-    of labels    decayed counts of each class (or count and sum of a regression) at three half-lives, the last label,
+    of labels    decayed counts of each class (or count and mean of a regression) at three half-lives, the last label,
                  how many there were, the time since the last
     of events    the time since the last, decayed counts at three half-lives of event time
     of a number  this value against the task's own decayed mean, in its own deviations, and against its last value
@@ -202,12 +202,19 @@ def count_event(c: Any, u: int, x: Any, time_s: float, r: Any) -> None:
 
 
 @compiled
-def count(rates: Any, y: float, regression: bool, amount: float) -> None:
-    """Count a label into one set of counts [L]."""
+def count(rates: Any, y: float, regression: bool, amount: float, decay: float) -> None:
+    """Count a label into one set of counts [L], after what is there has decayed.
+
+    A mean and not a sum: of sums of many labels, far from zero, float32 would lose what tells a task from others.
+    """
     if regression:
-        rates[0] += amount
-        rates[1] += amount * y
-    elif int(y) < len(rates):
+        number, mean = np.float64(rates[0]) * decay + amount, np.float64(rates[1])
+        rates[0] = number
+        rates[1] = mean + amount * (y - mean) / number if number > 0.0 else 0.0
+        return
+    for k in range(len(rates)):
+        rates[k] *= decay
+    if int(y) < len(rates):
         rates[int(y)] += amount
 
 
@@ -216,8 +223,7 @@ def count_label(c: Any, u: int, x: Any, y: float, label_id: Any, time_s: float, 
     """Take a label that became known at `time_s` into the history; x [W] are its observation's features."""
     c.labels[u] += 1
     for h in range(RATES):
-        c.label_rates[u, h] *= LABEL_DECAY[h]
-        count(c.label_rates[u, h], y, r.regression, 1.0)
+        count(c.label_rates[u, h], y, r.regression, 1.0, LABEL_DECAY[h])
     c.last_labels[u, 1], c.label_s[u, 1] = c.last_labels[u, 0], c.label_s[u, 0]
     c.last_labels[u, 0], c.label_s[u, 0], c.last_id[u] = y, time_s, label_id
     for b in range(len(r.by)):
@@ -230,14 +236,13 @@ def count_label(c: Any, u: int, x: Any, y: float, label_id: Any, time_s: float, 
             c.by_id[u, b, s] = x[r.by[b]] + 1.0
             c.by_rates[u, b, s] = 0.0
         c.by_seen[u, b, s] = c.labels[u]
-        c.by_rates[u, b, s] *= BY_DECAY[0]
-        count(c.by_rates[u, b, s], y, r.regression, 1.0)
+        count(c.by_rates[u, b, s], y, r.regression, 1.0, BY_DECAY[0])
 
 
 @compiled
 def correct_label(c: Any, u: int, old: float, y: float, label_id: Any, r: Any) -> None:
     """A label was another: mend the counts that never decay, and the last label where it is that one."""
-    count(c.label_rates[u, 0], old, r.regression, -1.0)
-    count(c.label_rates[u, 0], y, r.regression, 1.0)
+    count(c.label_rates[u, 0], old, r.regression, -1.0, 1.0)
+    count(c.label_rates[u, 0], y, r.regression, 1.0, 1.0)
     if c.last_id[u] == label_id:
         c.last_labels[u, 0] = y

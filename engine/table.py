@@ -118,7 +118,7 @@ class Columns(NamedTuple):
     event_rates: Any
     """[U, 3] decayed counts of observations."""
     label_rates: Any
-    """[U, 3, L] decayed counts of labels: of each class, or count and sum."""
+    """[U, 3, L] decayed counts of labels: of each class, or count and mean."""
     last_labels: Any
     """[U, 2] the last label and the one before."""
     label_s: Any

@@ -32,7 +32,7 @@ LABEL = int(Kind.LABEL)
 ALARM_FIELDS = ("task", "id", "partition", "offset", "time", "seen")
 
 DIGITS = 6
-"""Probabilities and losses are written to this many decimals."""
+"""Predictions and losses are written to this many decimals, and below .1 to this many significant digits."""
 
 
 class DeadLetters(Protocol):
@@ -199,10 +199,23 @@ def _columns(
     out = folded.outcomes
     columns = (
         out.code, events.kind, events.row, events.offset, events.time_s, events.y,
-        out.prediction[..., :named].astype(np.float64).round(DIGITS), out.loss.round(DIGITS),
+        rounded(out.prediction[..., :named].astype(np.float64)), rounded(out.loss),
         out.version, out.seen, out.waited_s, out.alarm, out.expired,
     )  # fmt: skip
     return zip(*(column.tolist() for column in columns), records, strict=True)
+
+
+def rounded(values: Float64) -> Float64:
+    """Numbers as they are written.
+
+    >>> rounded(np.array([12.3456789, 1.23456789e-9, 0.0])).tolist()
+    [12.345679, 1.23457e-09, 0.0]
+    """
+    with np.errstate(divide="ignore"):
+        zeros = -1 - np.floor(np.log10(np.abs(values)))
+    scale = 10.0 ** (DIGITS + np.clip(np.nan_to_num(zeros, posinf=0.0, nan=0.0), 0, 200))
+    near: Float64 = np.round(values * scale) / scale
+    return near
 
 
 def _learned_lines(
@@ -217,7 +230,7 @@ def _learned_lines(
     columns = zip(
         index.tolist(), events.row[index].tolist(), events.partition[index].tolist(), events.offset[index].tolist(),
         out.learned[index].tolist(), out.learned_x[index], events.y[index].tolist(),
-        losses.round(DIGITS).tolist(), np.isfinite(losses.sum(axis=1)).tolist(), strict=True,
+        rounded(losses).tolist(), np.isfinite(losses.sum(axis=1)).tolist(), strict=True,
     )  # fmt: skip
     for n, row, partition, offset, labels, x, y, lost, scored in columns:
         said: dict[str, Any] = {

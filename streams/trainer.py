@@ -197,7 +197,8 @@ class Trainer:
         Where more end than steps take, those left when the labels are over are passed over.
         """
         drawn, ended = np.random.default_rng((self.seed, state.step)), list[Episode]()
-        due, adapts = 0.0, not unmoved(state.params)
+        adapts, before = not unmoved(state.params), float(state.statistics.count[-1]) - len(found)
+        due = before / self.batch * self.replays % 1.0  # a version of one batch has its share too
         for start_at in range(0, len(found), self.batch):
             labels = found[start_at : start_at + self.batch]
             ended += [one.episode for one in labels if adapts and one.episode is not None]
@@ -243,7 +244,9 @@ class Trainer:
         return replace(state, params=params, sums={**state.sums, LR: costs})
 
     def _recalibrated(self, state: TrainState, x: Tensor, y: Tensor) -> TrainState:
-        """Fit the calibration to what theta says of new labels."""
+        """Fit the calibration to what theta says of new labels, once it has learned anything."""
+        if state.step == 0:
+            return state
         theta, target = averaged(state), self.learner.spec.target
         outputs = self.learner.shared(theta, x)
         if isinstance(target, Regression):

@@ -67,9 +67,13 @@ def losses(learner: Learner, meta: Params, fast: Fast, batch: Batch) -> Tensor:
 
 
 def example_losses(spec: TaskSpec, meta: Params, outputs: Tensor, y: Tensor) -> Tensor:
-    """What training descends, of each example: the loss, of a regression in units of theta's deviation of labels."""
-    loss = spec.target.loss(outputs, y)
-    return loss if isinstance(spec.target, Classification) else loss / meta[LABEL_STD].square()
+    """What training descends, of each example: the loss, in theta's unit of it."""
+    return spec.target.loss(outputs, y) / unit_of(spec, meta)
+
+
+def unit_of(spec: TaskSpec, meta: Params) -> Tensor | float:
+    """The loss that training counts as 1: of a regression theta's variance of labels, of each version its own."""
+    return 1.0 if isinstance(spec.target, Classification) else meta[LABEL_STD].square()
 
 
 def below(prefix: str, params: Params) -> Params:

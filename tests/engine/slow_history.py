@@ -70,10 +70,11 @@ class SlowHistory:
         return isinstance(self.spec.target, Regression)
 
     def counted(self, labels: list[tuple[float, float]]) -> list[float]:
-        """Counts of each class, or count and sum, each label halved as often as its half-life has passed."""
+        """Counts of each class, or count and mean, each label halved as often as its half-life has passed."""
         weights = [2.0 ** (-(len(labels) - 1 - i) / half_life) for i, (_, half_life) in enumerate(labels)]
         if self.regression:
-            return [sum(weights), sum(w * y for w, (y, _) in zip(weights, labels, strict=True))]
+            total = sum(w * y for w, (y, _) in zip(weights, labels, strict=True))
+            return [sum(weights), total / sum(weights) if labels else 0.0]
         classes = self.spec.target.outputs
         pairs = list(zip(weights, labels, strict=True))
         return [

@@ -271,10 +271,20 @@ def test_counts_of_more_classes_become_log_rates_above_those_of_all_tasks():
     assert dense == pytest.approx([*logs, *[0] * 6, 0, 0, 1], abs=1e-5)
 
 
-def test_counts_and_sums_of_a_regression_become_a_drawn_mean_in_standardised_units():
-    dense = read_of(None, past_of(None, 4, 40, 0, 0, 1, 9, 8), label_mean=7.0, label_std=2.0)
+def test_counts_and_means_of_a_regression_become_a_drawn_mean_in_standardised_units():
+    dense = read_of(None, past_of(None, 4, 10, 0, 0, 1, 9, 8), label_mean=7.0, label_std=2.0)
     means = [(40 - 4 * 7) / 4.1 / 2, 0.0, (9 - 7) / 1.1 / 2]
     assert dense == pytest.approx([*means, 0.5], rel=1e-5)
+
+
+def test_no_label_however_absurd_owns_what_is_said_of_the_past():
+    dense = read_of(None, past_of(None, 4, 1e9, 0, 0, 1, -1e9, 1e9), label_mean=7.0, label_std=2.0)
+    assert dense == pytest.approx([STANDARDISED_LIMIT, 0.0, -STANDARDISED_LIMIT, STANDARDISED_LIMIT])
+
+
+def test_the_mean_of_a_million_labels_far_from_zero_is_not_lost():
+    dense = read_of(None, past_of(None, 1e6, 2013.5, 0, 0, 0, 0, 2013), label_mean=2013.0, label_std=1.0)
+    assert dense[0] == pytest.approx(0.5, abs=1e-3)
 
 
 def test_the_width_is_what_comes_out_with_a_past_by_categories_too():

@@ -12,9 +12,10 @@ import torch
 from engine.episodes import stack
 from engine.features import Features, Numeric
 from engine.gate import BLOCK, FEWEST, Verdict, gate, losses_after_adaptation
+from engine.learners.base import LABEL_MEAN, LABEL_STD
 from engine.learners.gradient import GradientLearner
 from engine.models.mlp import mlp
-from engine.spec import Classification, InnerLoop, TaskSpec
+from engine.spec import Classification, InnerLoop, Regression, TaskSpec
 from engine.types import Batch, Episode, Params
 
 SPEC = TaskSpec(
@@ -112,3 +113,27 @@ def test_a_task_judged_often_is_no_more_certain_than_one_judged_once():
     assert verdict.loss_after > verdict.loss_before
     assert not verdict.refused
     assert gate(LEARNER, THETA, shifted(0.3), some, np.arange(len(some)), stack).refused
+
+
+@pytest.mark.parametrize("deviation", [0.1, 10.0])
+def test_a_regression_is_judged_in_the_unit_of_its_labels_whatever_versions_count_in(deviation):
+    """Labels of .5 and -.5, no support sets, and versions that say one number each, in two units."""
+    learner = GradientLearner(replace(SPEC, target=Regression(-100.0, 100.0)))
+    blank = learner.init(0)
+    theta = blank | {name: torch.zeros_like(blank[name]) for name in learner.learned}
+    none = {
+        "support_x": np.zeros((0, 2), np.float32),
+        **dict.fromkeys(("support_y", "support_weight"), np.zeros(0)),
+    }
+    some = [replace(one, query_y=one.query_y - 0.5, **none) for one in episodes(40)]
+
+    def saying(number: float, unit: float) -> Params:
+        return {**theta, LABEL_MEAN: theta[LABEL_MEAN] + number, LABEL_STD: theta[LABEL_STD] * unit}
+
+    def judged(before: float, after: float) -> Verdict:
+        return gate(learner, saying(before, 1.0), saying(after, deviation), some, np.arange(len(some)), stack)
+
+    assert judged(0.0, 0.0).loss_before == pytest.approx(0.25, rel=1e-3)
+    assert judged(0.0, 0.0).loss_after == pytest.approx(0.25, rel=1e-3)
+    assert not judged(5.0, 0.0).refused
+    assert judged(0.0, 5.0).refused

@@ -26,6 +26,7 @@ from streams.stores.base import Checkpoint, MetaStore
 from streams.stores.checkpoints import DirectoryMeta
 from streams.stores.memory import MemoryMeta
 from streams.trainer import (
+    CALIBRATION,
     EPISODES,
     FEWEST_TASKS,
     MOST_REPLAYS,
@@ -119,9 +120,9 @@ def row(label: LearnedLabel) -> bytes:
     return label.x.tobytes() + np.float32(label.y).tobytes()
 
 
-def after_many(state: TrainState) -> TrainState:
-    """A state of which labels enough were counted that none is trained on more often than asked."""
-    counted = replace(state.statistics, count=torch.full_like(state.statistics.count, 1e6))
+def after_many(state: TrainState, new: int) -> TrainState:
+    """So many labels were counted, before the new ones, that none is trained on more often than asked."""
+    counted = replace(state.statistics, count=torch.full_like(state.statistics.count, 1e6 + new))
     return replace(state, statistics=counted)
 
 
@@ -131,7 +132,7 @@ def taught(
     watched = Watched()
     one = trainer(MemoryMeta(), online=watched, **changes)
     state = start(watched.learner, 1)
-    one.take(labels, window, after_many(state) if many else one.prepared(labels, state, 1))
+    one.take(labels, window, after_many(state, len(labels)) if many else one.prepared(labels, state, 1))
     return watched.lessons
 
 
@@ -170,6 +171,17 @@ def test_each_batch_is_followed_by_as_many_of_the_window(labels, replays, each):
         for _ in range(again):
             assert set(rows(next(lessons))) <= window
     assert not list(lessons)
+
+
+def test_versions_of_a_single_batch_have_their_share_of_what_is_trained_on_again(labels):
+    watched = Watched()
+    one = trainer(MemoryMeta(), online=watched, replays=0.25)
+    state = after_many(start(watched.learner, 1), 0)
+    new = labels[:4]
+    for _ in range(12):
+        state = replace(state, statistics=replace(state.statistics, count=state.statistics.count + 4))
+        state, _ = one.take(new, new, state)
+    assert len(watched.lessons) == 12 + 3
 
 
 def test_episodes_that_no_step_has_room_for_train_no_label_again(labels):
@@ -379,6 +391,13 @@ def costs(state: TrainState, labels: Sequence[LearnedLabel]) -> Float64:
 def said(found: Float64) -> Float64:
     """Costs as the sums hold them."""
     return np.stack([np.full(len(found), found.shape[1]), found.sum(1), np.square(found).sum(1)])
+
+
+def test_a_theta_that_has_learned_nothing_is_not_calibrated(labels):
+    one = trainer(MemoryMeta())
+    blank = start(one.learner, 1)
+    assert not set(CALIBRATION) & set(one.prepared(labels, blank).sums)
+    assert set(CALIBRATION) <= set(one.prepared(labels, replace(blank, step=1)).sums)
 
 
 def test_the_step_size_is_the_one_that_new_episodes_lose_least_by(labels):
