@@ -15,6 +15,7 @@ from streams.checking.labels import FEW, Labels, Lost, labels_of, lost, patient,
 from streams.checking.sample import MOST_ROWS, OUT_OF_RANGE, Sample, read_sample
 from streams.logs.base import ReplayLog
 from streams.report.phrases import percent, plural
+from streams.schedule import Schedule
 
 CROWDED = 0.2
 """Share of a category's values that share a bucket, from which on more buckets are advised."""
@@ -147,10 +148,11 @@ def _of_tasks(sample: Sample, labels: Labels) -> Iterator[str]:
 
 
 def _of_rounds(sample: Sample, outer_every: int) -> Iterator[str]:
-    if 1 < sample.end <= outer_every:
+    first = Schedule(outer_every).next(0)
+    if 1 < sample.end <= first:
         yield (
-            f"the log ends after {sample.end:,} events, before the first shared model is trained at outer.every = "
-            f"{outer_every}, and base rates are all that is served: set outer.every to {max(1, sample.end // 10)}"
+            f"the log ends after {sample.end:,} events, before the first shared model is trained, after {first}: "
+            "base rates are all that is served"
         )
 
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from streams import wiring
 from streams.errors import SettingsError
+from streams.schedule import Schedule
 from streams.settings import Settings, required
 from streams.wire import epoch_seconds
 from streams.words import utc
@@ -42,12 +43,11 @@ def first_part(settings: Settings, share: float) -> Part:
     """
     table = required(settings.input, "input")
     log = wiring.input_log(settings, wiring.task_spec(settings), None)
-    events, every = int(log.end() * share), settings.outer.every
-    if not 0 < share <= 1 or events // 2 <= every:
+    events, first = int(log.end() * share), Schedule(settings.outer.every).next(0)
+    if not 0 < share <= 1 or events // 2 <= first:
         raise SettingsError(
             f"--share {share:g}: the first {events:,} of the {log.end():,} events of {table.path} are too few, since "
-            f"a shared model is trained only after outer.every = {every:,} and the second half is judged; "
-            "a larger --share, or a smaller outer.every"
+            f"the first shared model is trained after {first} and the second half is judged; a larger --share"
         )
     log.seek(events - 1)
     (polled,) = log.poll(1)

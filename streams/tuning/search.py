@@ -133,6 +133,8 @@ class Search:
                 ended = future.result()
                 _note(journal, number, ended)
                 show(number, values, ended)
+                if ended.end == "refused" and values == self.stand:
+                    raise ReptideError(f"the settings as they stand are refused: {ended.reason}")
 
     def _next(self, journal: Journal, first: Values | None) -> tuple[int, Values, Trial]:
         asked = journal.suggest(self.space, first)

@@ -23,7 +23,7 @@ DIGITS = 3
 """Significant digits of a rate that is tried: what is written down is what was tried."""
 
 ROUNDS = 4
-"""A shared model is trained at least so often in the part that decides: see `trial.COUNTED_FROM`."""
+"""Rounds come at their full distance at least so often in the part that decides: see `trial.COUNTED_FROM`."""
 
 Values = dict[str, Any]
 """Settings by their path, such as inner.lr."""
@@ -74,7 +74,9 @@ SPACE: dict[str, Rate | Whole | Choice] = {
     "outer.lr": Rate(1e-4, 1e-2),
     "outer.every": Whole(256, 8192),
     "outer.batch": Whole(8, 128),
-    "outer.replays": Whole(1, 8),
+    "outer.replays": Choice((0.0, 0.5, 1.0, 2.0)),
+    "outer.tables_lr": Rate(0.02, 1.0),
+    "outer.linear_lr": Rate(0.005, 0.5),
     "memory.support": Whole(8, 128),
     "policy.every": Whole(1, 64),
     "model.adapts": Choice(("head", "head+norms", "all")),
@@ -85,6 +87,9 @@ SPACE: dict[str, Rate | Whole | Choice] = {
 OF_STEPS = {"inner.lr", "inner.steps", "model.adapts"}
 """Only where a task adapts by gradient steps."""
 
+OF_CLASSES = {"hedge.share"}
+"""Not of a regression."""
+
 
 def space_of(settings: Settings, events: int) -> dict[str, BaseDistribution]:
     """What is tried with these settings on a part of so many events."""
@@ -92,6 +97,8 @@ def space_of(settings: Settings, events: int) -> dict[str, BaseDistribution]:
     space = {}
     for key, axis in SPACE.items():
         if key in OF_STEPS and settings.learner != "gradient":
+            continue
+        if key in OF_CLASSES and settings.target.classes is None:
             continue
         if key == "outer.every" and isinstance(axis, Whole):
             high = max(2, min(axis.high, events // ROUNDS))

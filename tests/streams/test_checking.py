@@ -234,8 +234,11 @@ def test_refused_events_are_warned_of_with_their_place_and_the_way_out(tmp_path)
     assert "name every class in target.classes" in sentence
 
 
-def test_a_log_without_a_single_round_is_told_what_to_set(tmp_path):
-    assert "set outer.every to 80" in warning(check(tmp_path, table(), every=4096), "outer.every = 4096")
+def test_a_log_without_a_single_round_is_told_so_and_a_longer_one_is_not(tmp_path):
+    assert "base rates are all" in warning(
+        check(tmp_path, table(6), every=4096), "before the first shared model"
+    )
+    assert not [one for one in check(tmp_path, table(), every=4096).warnings if "shared model" in one]
 
 
 def test_a_table_without_a_label_column_is_looked_at_too(tmp_path):

@@ -94,6 +94,9 @@ def tuned(config: Path, trials: int, flags: tuple[str, ...] = (), out: Path | No
     return console.file.getvalue()  # type: ignore[attr-defined]
 
 
+SPACE = space.SPACE
+
+
 @pytest.fixture(autouse=True)
 def rates_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(space, "SPACE", {"inner.lr": Rate(0.05, 1.0)})
@@ -235,8 +238,11 @@ def test_where_nothing_is_better_nothing_is_written(tmp_path, monkeypatch):
 
 def test_a_part_too_small_to_train_in_is_refused_with_the_way_out(tmp_path):
     settings = load_settings(shop(tmp_path), {})
-    with pytest.raises(SettingsError, match="a larger --share, or a smaller"):
-        first_part(settings, 0.1)
+    with pytest.raises(SettingsError, match="a larger --share"):
+        first_part(settings, 0.01)
+
+
+FEATURES = [{"encoder": "numeric", "name": "a"}]
 
 
 def settings_of(tmp_path: Path, *flags: str) -> Settings:
@@ -265,6 +271,16 @@ def test_a_setting_that_is_no_number_is_left_alone():
 
 def test_steps_are_tried_only_where_a_task_adapts_by_steps(tmp_path):
     assert space_of(settings_of(tmp_path, "learner=prototype"), 1000) == {}
+
+
+def test_every_default_of_classes_can_be_tried_but_for_the_step_size_and_no_share_for_a_regression(
+    monkeypatch,
+):
+    monkeypatch.setattr(space, "SPACE", SPACE)
+    plain = Settings.model_validate({"target": {"classes": [0, 1]}, "features": FEATURES})
+    assert set(SPACE) - set(space_of(plain, 100_000)) == {"inner.lr"}
+    numbers = Settings.model_validate({"target": {"low": 0, "high": 1}, "features": FEATURES})
+    assert set(space_of(plain, 100_000)) - set(space_of(numbers, 100_000)) == {"hedge.share"}
 
 
 def test_what_is_tried_is_what_is_written_down():
