@@ -81,6 +81,10 @@ class Classification:
         return F.cross_entropy(known, label, reduction="none").view(y.shape) * (y < named)
 
 
+FARTHEST = 1e18
+"""Of a label from 0: its square is a number in float32."""
+
+
 @dataclass(frozen=True)
 class Regression:
     """Labels are numbers from `low` to `high`; squared loss.
@@ -96,6 +100,11 @@ class Regression:
     def __post_init__(self) -> None:
         if not self.low < self.high:
             raise EngineError(f"low must be below high, got {self.low} and {self.high}")
+        if max(-self.low, self.high) > FARTHEST:
+            raise EngineError(
+                f"low and high must lie between {-FARTHEST:g} and {FARTHEST:g}, got {self.low} and {self.high}: "
+                "choose another unit, or what labels can truly be"
+            )
 
     @property
     def outputs(self) -> int:

@@ -95,9 +95,14 @@ def episodes_of(c: Columns, tasks: Int64, last: Int64, balanced: bool) -> list[E
 
 def _superseded(seq: Int64, ids: Any) -> Bool:
     """Which examples [T, R] a later one of the same observation has replaced."""
-    same = ids[:, :, None] == ids[:, None, :]
-    later = (seq[:, :, None] < seq[:, None, :]) & (seq[:, :, None] > 0)
-    superseded: Bool = (same & later).any(axis=2)
+    arrived = np.argsort(seq, axis=1, kind="stable")
+    by_id = np.argsort(np.take_along_axis(ids, arrived, axis=1), axis=1, kind="stable")
+    order = np.take_along_axis(arrived, by_id, axis=1)
+    ordered, used = np.take_along_axis(ids, order, axis=1), np.take_along_axis(seq, order, axis=1) > 0
+    followed: Bool = np.zeros(seq.shape, np.bool_)
+    superseded: Bool = np.zeros(seq.shape, np.bool_)
+    followed[:, :-1] = (ordered[:, :-1] == ordered[:, 1:]) & used[:, :-1]
+    np.put_along_axis(superseded, order, followed, axis=1)
     return superseded
 
 

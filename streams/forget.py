@@ -1,13 +1,15 @@
 """`reptide forget`: a task's row, its pending observations, and every line on this machine that was said of it.
 
-What stays is a tombstone, a keyed hash of the id, so that replaying the log does not bring the task back.
-The input is the user's own, and is not touched; topics of a deployment forget by their retention.
+The page of the run, which names tasks, goes too: the next run writes it anew. What stays is a tombstone, a keyed hash
+of the id, so that replaying the log does not bring the task back. The input is the user's own, and is not touched;
+topics of a deployment forget by their retention.
 """
 
 from __future__ import annotations
 
 import orjson
 
+from streams.report import PAGE
 from streams.settings import Settings
 from streams.state import opened
 from streams.wiring import output_files
@@ -23,7 +25,8 @@ def forget_task(settings: Settings, task: str) -> str:
         row = "its row is deleted" if state.store.forget(task, for_s) else "there was no row"
     if settings.redis is not None:
         return f"{row}; the topics still hold its events and outputs, as long as their retention says"
-    return f"{row}; {_erased(settings, task):,} lines of the outputs are erased"
+    (settings.run.directory / PAGE).unlink(missing_ok=True)
+    return f"{row}; {_erased(settings, task):,} lines of the outputs are erased, and the report"
 
 
 def _erased(settings: Settings, task: str) -> int:

@@ -14,6 +14,7 @@ from math import isfinite, nan
 from statistics import fmean
 from time import perf_counter
 
+from engine.learners.gradient import LR
 from engine.train import Round, start
 from streams.errors import ReptideError
 from streams.logs.output import OutputFile, Silence
@@ -61,16 +62,18 @@ def meta_train(settings: Settings, passes: int, show: Callable[[int, Progress], 
             pass
         trainer = program.trainer
         labels = Rounds(trainer, episodes).labels()
-        found = [one for one in labels if not held_out(one.task, trainer.held_out)]
+        share = trainer.share_held_out(labels)
+        found = [one for one in labels if not held_out(one.task, share)]
         if not found:
-            raise ReptideError(
-                "no task of the input has a label, but for those held out, so there is nothing to train on"
-            )
+            raise ReptideError("no task of the input has a label, so there is nothing to train on")
         state = trainer.prepared(found, start(trainer.learner, settings.run.seed))
         rounds: list[Round] = []
         for number in range(passes):
             state, rounds = trainer.take(found, found, state)
             show(number + 1, Progress(events=(number + 1) * len(found), seconds=perf_counter() - began))
+        # A size was chosen while theta knew nothing, when any step pays: once more, by what it knows now.
+        kept = {name: value for name, value in state.sums.items() if name != LR}
+        state = trainer.with_size(found, replace(state, sums=kept))
         trainer.publish(1, state, {"position": 0, "through": 0, "window": [0, 0]})
         reports = [one.report for one in rounds if isfinite(one.report.query_loss_after)]
         after = fmean([one.query_loss_after for one in reports] or [nan])

@@ -12,7 +12,7 @@ from streams.evaluation import evaluate, lines_once, outcome_counts, scores_of
 from streams.host import described_machine
 from streams.logs.output import OutputFile, OutputLog
 from streams.mirror import mirrored
-from streams.report import write_report
+from streams.report import PAGE, write_report
 from streams.report.contents import Drift, Rejection, Run, RunReport
 from streams.report.phrases import mirror
 from streams.run import Progress
@@ -91,7 +91,7 @@ def summarise(settings: Settings, program: Embedded, totals: Progress) -> str:
         finished_s=time(),
         machine=described_machine(),
     )
-    path = settings.run.directory / "report.html"
+    path = settings.run.directory / PAGE
     write_report(path, run_report(settings, run, evaluation, program.outputs))
     return f"{verdict(evaluation)}\nreport: {path}"
 

@@ -136,7 +136,7 @@ class Trainer:
         """
         _check_named(self.learner.spec.target, found)
         window = [*earlier, *found]
-        share = self.held_out if len({one.task for one in window}) >= self.fewest_tasks else 0.0
+        share = self.share_held_out(window)
         judges = [one for one in found if one.episode is not None and held_out(one.task, share)]
         taught, replayed = ([o for o in part if not held_out(o.task, share)] for part in (found, window))
         state = self.state(before)
@@ -148,6 +148,10 @@ class Trainer:
         published = self.publish(version, kept, {**consumed, **ours})
         return Advance(version, len(found), rounds, verdict, published)
 
+    def share_held_out(self, labels: Sequence[LearnedLabel]) -> float:
+        """The share of tasks that is never trained on: none while there are few."""
+        return self.held_out if len({one.task for one in labels}) >= self.fewest_tasks else 0.0
+
     def prepared(self, found: Sequence[LearnedLabel], state: TrainState, version: int = 0) -> TrainState:
         """Learn from labels what training does not: statistics, calibration, step size; once for each label."""
         if not found:
@@ -156,7 +160,18 @@ class Trainer:
         y = torch.tensor([one.y for one in found], dtype=torch.float32)
         counted = with_statistics(self.learner, self._recalibrated(state, x, y), x, y)
         due = version <= SIZES_EARLY or version % SIZES_EVERY == 0
-        return self._with_size(found, counted) if due else counted
+        return self.with_size(found, counted) if due else counted
+
+    def with_size(self, found: Sequence[LearnedLabel], state: TrainState) -> TrainState:
+        """Judge each step size on new episodes, before they are trained on, and take the best so far."""
+        episodes = [one.episode for one in found if one.episode is not None][-MOST_JUDGED:]
+        if LR not in state.params or not episodes:
+            return state
+        theta = averaged(state)
+        each = [self._judged({**theta, LR: torch.tensor(size)}, episodes) for size in SIZES]
+        size, costs = chosen(state.sums.get(LR), np.stack(each))
+        params = {**state.params, LR: torch.tensor(size)}
+        return replace(state, params=params, sums={**state.sums, LR: costs})
 
     def take(
         self, found: Sequence[LearnedLabel], window: Sequence[LearnedLabel], state: TrainState
@@ -231,17 +246,6 @@ class Trainer:
         """Episodes in one shape, whatever their number and lengths."""
         spec = self.learner.spec
         return stack(episodes, size, spec.memory.support, spec.policy.every)
-
-    def _with_size(self, found: Sequence[LearnedLabel], state: TrainState) -> TrainState:
-        """Judge each step size on new episodes, before they are trained on, and take the best so far."""
-        episodes = [one.episode for one in found if one.episode is not None][-MOST_JUDGED:]
-        if LR not in state.params or not episodes:
-            return state
-        theta = averaged(state)
-        each = [self._judged({**theta, LR: torch.tensor(size)}, episodes) for size in SIZES]
-        size, costs = chosen(state.sums.get(LR), np.stack(each))
-        params = {**state.params, LR: torch.tensor(size)}
-        return replace(state, params=params, sums={**state.sums, LR: costs})
 
     def _recalibrated(self, state: TrainState, x: Tensor, y: Tensor) -> TrainState:
         """Fit the calibration to what theta says of new labels, once it has learned anything."""

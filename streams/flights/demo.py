@@ -32,7 +32,7 @@ from streams.flights.table import write_flights
 from streams.host import described_machine
 from streams.mirror import mirrored
 from streams.progress import progress_bar
-from streams.report import write_report
+from streams.report import PAGE, write_report
 from streams.report.contents import Period, Run
 from streams.report.phrases import METRICS, MIRROR, difference, interval, mirror, number, signed, standing
 from streams.run import Progress, run
@@ -91,12 +91,12 @@ def run_demo(out: Path, console: Console, flags: Sequence[str] = ()) -> None:
     target = program.engine.spec.target
     evaluation = evaluate(target, scores_of(program.outputs["scores"], target, REPORTED_FROM_S), extras)
     command = " ".join(["reptide demo", *(f"--set {flag}" for flag in flags)])
-    write_report(out / "report.html", _page(settings, program, totals, evaluation, seconds, command))
+    write_report(out / PAGE, _page(settings, program, totals, evaluation, seconds, command))
     (out / "demo.json").write_text(json.dumps(figures(evaluation, totals), indent=1) + "\n")
     program.close()
     console.print(comparison(evaluation))
     console.print(f"figures: {out / 'demo.json'}", soft_wrap=True)
-    console.print(outcome(evaluation, out / "report.html"), soft_wrap=True, highlight=False, markup=False)
+    console.print(outcome(evaluation, out / PAGE), soft_wrap=True, highlight=False, markup=False)
 
 
 def flight_settings(

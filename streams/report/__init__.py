@@ -3,4 +3,7 @@
 from streams.report.contents import RunReport
 from streams.report.page import render, write_report
 
-__all__ = ["RunReport", "render", "write_report"]
+PAGE = "report.html"
+"""Its name, in the directory of a run."""
+
+__all__ = ["PAGE", "RunReport", "render", "write_report"]

@@ -145,6 +145,12 @@ def test_a_range_without_width_is_refused(low, high):
         Regression(low, high)
 
 
+@pytest.mark.parametrize(("low", "high"), [(-math.inf, 1.0), (0.0, math.inf), (-1e300, 1e300)])
+def test_a_range_whose_squares_are_no_numbers_is_refused(low, high):
+    with pytest.raises(EngineError, match="choose another unit"):
+        Regression(low, high)
+
+
 @pytest.mark.parametrize("memory", [{"support": 0}, {"pending": 0}, {"ttl_s": 0.0}])
 def test_memory_of_nothing_is_refused(memory):
     with pytest.raises(EngineError, match="must be positive"):

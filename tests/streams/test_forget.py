@@ -8,6 +8,7 @@ from streams.forget import forget_task
 from streams.inspect import describe_task
 from streams.logs.output import OutputFile
 from streams.rebuild import rebuild
+from streams.report import PAGE
 from streams.settings import Settings
 from streams.wiring import embedded
 from tests.faults.shop import left, run_to_the_end, shop, users
@@ -31,6 +32,8 @@ def test_nothing_of_a_forgotten_task_is_left_and_the_others_are_as_they_were(tmp
     settings = shop(tmp_path)
     before = run_to_the_end(settings)
     assert USER.encode() in bytes_of(settings.run.directory)
+    page = settings.run.directory / PAGE
+    page.write_text(f"the latest alarm was raised by {USER}")
     assert describe_task(settings, USER)["known"]
     told = forget_task(settings, USER)
     assert "its row is deleted" in told

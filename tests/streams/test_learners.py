@@ -22,6 +22,7 @@ from streams.rebuild import rebuild
 from streams.run import run
 from streams.settings import Settings, load_settings
 from streams.stores.lmdb import LmdbStore
+from streams.trainer import Trainer
 from tests.faults.model import Left
 from tests.faults.shop import run_to_the_end, shop, what_is_left
 
@@ -120,9 +121,17 @@ def test_meta_training_publishes_a_theta_to_begin_with(streamed, tmp_path):
     assert len(what_is_left(settings).versions) == 1
 
 
-def test_meta_training_trains_on_no_task_that_is_held_out(streamed, tmp_path):
-    with pytest.raises(ReptideError, match="but for those held out"):
-        meta_train(streamed.elsewhere(tmp_path, "outer.held_out=0.9999"), 1, lambda passes, progress: None)
+def test_meta_training_trains_on_no_task_that_is_held_out_where_there_are_many(
+    streamed, tmp_path, monkeypatch
+):
+    few, many = tmp_path / "few", tmp_path / "many"
+    for folder in (few, many):
+        folder.mkdir()
+    held_out, no_progress = "outer.held_out=0.9999", lambda passes, progress: None
+    assert "version 1 of theta" in meta_train(streamed.elsewhere(few, held_out), 1, no_progress)
+    monkeypatch.setattr(Trainer, "share_held_out", lambda trainer, labels: trainer.held_out)
+    with pytest.raises(ReptideError, match="nothing to train on"):
+        meta_train(streamed.elsewhere(many, held_out), 1, no_progress)
 
 
 # What goes with what
