@@ -139,7 +139,7 @@ def tune(
     except ModuleNotFoundError as error:
         if error.name not in ("optuna", "tomlkit"):
             raise
-        raise ReptideError("this command needs optuna and tomlkit: pip install 'reptide[tune]'") from error
+        raise ReptideError("this command needs optuna and tomlkit: pip install '.[tune]'") from error
     if not search(config, settings, tuple(flag or ()), out, share, trials, minutes, jobs, console):
         raise typer.Exit(INTERRUPTED)
 
@@ -220,9 +220,9 @@ def _missing_extras() -> typer.Typer:
     free = {"allow_extra_args": True, "ignore_unknown_options": True}
     for name in ("worker", "trainer", "restore", "produce", "tail", "topics", "redrive", "demo-kafka"):
 
-        @missing.command(name, context_settings=free, help="Needs: pip install 'reptide[kafka,redis]'")
+        @missing.command(name, context_settings=free, help="Needs: pip install '.[kafka,redis]'")
         def install() -> None:
-            raise ReptideError("this command needs Kafka and Redis: pip install 'reptide[kafka,redis]'")
+            raise ReptideError("this command needs Kafka and Redis: pip install '.[kafka,redis]'")
 
     return missing
 

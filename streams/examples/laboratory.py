@@ -257,5 +257,5 @@ def _images(where: Examples, features: Features) -> Source:
     except ModuleNotFoundError as error:
         if error.name != "PIL":
             raise
-        raise InputError(f"{where.path}: images need Pillow: pip install 'reptide[images]'") from error
+        raise InputError(f"{where.path}: images need Pillow: pip install '.[images]'") from error
     return read_images(where.path, where.side, where.channels)

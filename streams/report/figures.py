@@ -66,13 +66,13 @@ def lift_figure(report: ReportDict) -> Markup:
     )
     middle = [b["start_s"] + width / 2 for b in buckets]
     plane = [_bars(frame, buckets, width, gains) for gains in (True, False)]
-    note = f"Lift, the loss of theta minus the loss as served, by {unit}: above zero, adaptation paid."
+    note = f"Lift, the loss of theta minus the loss as served, by {unit}: above zero, the mixture was better."
     if len(buckets) > WINDOW:
         plane.append(line(frame, [Point(*p) for p in zip(middle, mean, strict=True)], "served"))
         note += f" The line is the mean over {WINDOW} {unit}s, weighted by labels."
     shown = [_lift_readout(b, width) for b in buckets]
     gained = sum(b["lift"] > 0 for b in buckets)
-    title = f"Adaptation helped on {gained} of {plural(len(buckets), unit)}"
+    title = f"Served lost less than theta on {gained} of {plural(len(buckets), unit)}"
     drawn = chart(frame, plane, [level(frame, 0), readouts(frame, shown)], title)
     return figure(title, note, drawn)
 
@@ -93,7 +93,7 @@ def learning_figure(report: ReportDict) -> Markup:
     marks = [dots(frame, points, name) for name, points in curves.items()]
     shown = [Readout(i - 0.5, i + 0.5, _learning_text(b, names)) for i, b in enumerate(bins)]
     title = _learning_title(bins)
-    note = "The same events for each line, so the gap is what adapting on that many labels buys."
+    note = "The same events for each line, so the gap is what that many labels of a task's own buy."
     drawn = chart(frame, plane, [*marks, readouts(frame, shown)], title)
     return figure(title, note, drawn, names)
 

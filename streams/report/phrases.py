@@ -88,7 +88,7 @@ def main_metric(report: ReportDict) -> Metric:
 
 
 def verdict(report: ReportDict) -> str:
-    """Return in one sentence what adaptation buys over the shared initialization."""
+    """Return in one sentence what the mixture as served buys over the shared initialization."""
     metric = main_metric(report)
     found = difference(report, "theta", metric)
     if found is None or found["value"] is None:
@@ -99,7 +99,7 @@ def verdict(report: ReportDict) -> str:
         shown = f"No lift shown: {signed(lift)}{unit} in {name}"
         return f"{shown}, and its 95% interval, {interval(found)}, includes zero."
     verb, share = "lowers" if lift > 0 else "raises", _relative(report, metric, lift)
-    change = f"Adaptation {verb} {name} by {number(abs(lift))}{unit} ({share})"
+    change = f"Beside theta alone, the mixture {verb} {name} by {number(abs(lift))}{unit} ({share})"
     if stand is None:
         return f"{change}; the stream covers too few days for an interval."
     return f"{change}; the 95% interval of this lift is {interval(found)}."
@@ -124,14 +124,14 @@ def mirror(report: ReportDict) -> str:
 
 
 def _pays(stand: int | None, ahead: bool) -> str:
-    """Whether adaptation pays beside what is simple, given how it stands and, without an interval, who is ahead."""
+    """Whether what was served pays, given how it stands and, without an interval, who is ahead."""
     if stand is None:
-        pays = "ahead, which shows nothing yet" if ahead else "adaptation does not pay here so far"
-        return f"{pays}, since the stream covers too few days for an interval"
+        so_far = "better so far" if ahead else "worse so far"
+        return f"{so_far}, which shows nothing yet, since the stream covers too few days for an interval"
     return {
-        1: "adaptation pays here, beyond what is simple",
-        0: "a tie, so that adaptation pays here is not shown",
-        -1: "adaptation does not pay here",
+        1: "better, beyond chance",
+        0: "a tie, so it is not shown that more than what is simple pays here",
+        -1: "worse, so what is simple is enough here",
     }[stand]
 
 

@@ -173,7 +173,7 @@ def test_where_a_linear_model_wins_the_summary_and_the_page_say_so(tmp_path: Pat
     program.close()
     for text in (said, page.replace("&#39;", "'").replace("&#x27;", "'")):
         assert "An online linear model with the task's id would have reached a log loss of 0." in text
-        assert ": adaptation does not pay here." in text
+        assert ": worse, so what is simple is enough here." in text
     assert "linear_task" in page
 
 
@@ -191,11 +191,16 @@ def found(low: float | None, high: float | None, served: float = 0.5) -> Any:
 @pytest.mark.parametrize(
     ("low", "high", "served", "said"),
     [
-        (-0.06, -0.04, 0.5, "0.4500, served 0.5000: adaptation does not pay here."),
-        (-0.01, 0.02, 0.44, "0.4500, served 0.4400: a tie, so that adaptation pays here is not shown."),
-        (0.01, 0.02, 0.43, "0.4500, served 0.4300: adaptation pays here, beyond what is simple."),
-        (None, None, 0.5, "served 0.5000: adaptation does not pay here so far, since"),
-        (None, None, 0.4, "served 0.4000: ahead, which shows nothing yet, since"),
+        (-0.06, -0.04, 0.5, "0.4500, served 0.5000: worse, so what is simple is enough here."),
+        (
+            -0.01,
+            0.02,
+            0.44,
+            "0.4500, served 0.4400: a tie, so it is not shown that more than what is simple pays here.",
+        ),
+        (0.01, 0.02, 0.43, "0.4500, served 0.4300: better, beyond chance."),
+        (None, None, 0.5, "served 0.5000: worse so far, which shows nothing yet, since"),
+        (None, None, 0.4, "served 0.4000: better so far, which shows nothing yet, since"),
     ],
 )
 def test_praise_is_only_for_what_is_beyond_the_best_of_what_is_simple(

@@ -267,8 +267,8 @@ def test_losses_are_better_low_and_auc_high(metric, low, high, expected):
 @pytest.mark.parametrize(
     ("low", "high", "value", "said"),
     [
-        (0.01, 0.03, 0.02, "Adaptation lowers log loss by 0.0200 nats a label"),
-        (-0.03, -0.01, -0.02, "Adaptation raises log loss by 0.0200 nats a label"),
+        (0.01, 0.03, 0.02, "the mixture lowers log loss by 0.0200 nats a label"),
+        (-0.03, -0.01, -0.02, "the mixture raises log loss by 0.0200 nats a label"),
         (-0.01, 0.03, 0.02, "No lift shown: +0.0200 nats a label"),
         (None, None, 0.02, "too few days for an interval"),
         (None, None, None, "No label has been scored yet."),
