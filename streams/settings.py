@@ -190,7 +190,7 @@ class Outer(Section):
     support_rate: float = Field(0.25, ge=0, le=1)
     """Share of episodes that the outer rule is given; every label trains theta to be good unadapted."""
     held_out: float = Field(0.02, ge=0, lt=1)
-    """Share of tasks, by a hash of their id, that judge each new version and are never trained on; of under 40, none."""
+    """Share of tasks, by a hash of their id, that judge new versions and are never trained on; of under 40, none."""
 
 
 class Run(Section):
