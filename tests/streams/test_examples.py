@@ -278,7 +278,7 @@ def test_images_without_pillow_name_what_to_install(tmp_path, monkeypatch):
     drawings(tmp_path / "own", "a", "b")
     monkeypatch.setitem(sys.modules, "PIL", None)
     monkeypatch.delitem(sys.modules, "streams.examples.images", raising=False)
-    with pytest.raises(InputError, match=r"reptide\[images\]"):
+    with pytest.raises(InputError, match=r"\.\[images\]"):
         opened(tmp_path, of_folder(tmp_path / "own"))
 
 
