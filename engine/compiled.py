@@ -31,15 +31,15 @@ FOLDER = str(folder_of(Path(__file__).parent))
 
 def compiled(function: F) -> F:
     """Compile on first call."""
-    return _kept(numba.njit(cache=True, error_model="numpy"), function)
+    return _kept(function)
 
 
-def _kept(compiler: Callable[[F], F], function: F) -> F:
-    """Compile with the folder for machine code, unless NUMBA_CACHE_DIR names another; other code keeps its own."""
+def _kept(function: F, *signature: Any) -> F:
+    """Compile, with the folder for machine code, unless NUMBA_CACHE_DIR names another; other code keeps its own."""
     theirs = numba.config.CACHE_DIR
     numba.config.CACHE_DIR = theirs or FOLDER
     try:
-        return compiler(function)
+        return numba.njit(*signature, cache=True, error_model="numpy")(function)  # type: ignore[no-any-return]
     finally:
         numba.config.CACHE_DIR = theirs
 
@@ -75,6 +75,6 @@ def compiled_as(*signature: Any) -> Callable[[F], F]:
     def decorate(function: F) -> F:
         """Compile one function for that signature; what it is compiled to is kept on disk."""
         kinds = [getattr(numba.types, kind) if isinstance(kind, str) else kind for kind in signature]
-        return _kept(numba.njit(tuple(kinds), cache=True, error_model="numpy"), function)
+        return _kept(function, tuple(kinds))
 
     return decorate
