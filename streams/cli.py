@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, NoReturn
 
@@ -12,7 +12,7 @@ import torch
 import typer
 from rich.markup import escape
 
-from engine.checks import check_spec
+from engine.checks import promises_kept
 from engine.checks.models import OFFLINE_CHECKS
 from engine.table import layout_of
 from engine.types import EngineError
@@ -106,7 +106,7 @@ def check(config: Config, flag: Flags = None) -> None:
     spec = wiring.task_spec(settings)
     log = wiring.input_log(settings, spec, None)
     learner = wiring.learner(settings, spec)
-    _promised(check_spec(spec, learner))
+    _promised(promises_kept(spec, learner))
     cost = layout_of(learner).bytes_per_task
     console.print(
         f"input: {log.end():,} events; one task takes {cost:,} bytes, a million {cost / 1000:,.1f} GB"
@@ -117,7 +117,7 @@ def check(config: Config, flag: Flags = None) -> None:
     checking.show(seen, console)
 
 
-def _promised(kept: Sequence[str]) -> None:
+def _promised(kept: Iterable[str]) -> None:
     for promise in kept:
         console.print(f"[green]ok[/] {promise.replace('_', ' ')}")
 

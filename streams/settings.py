@@ -6,9 +6,8 @@
 
 from __future__ import annotations
 
-import json
 import tomllib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, TypeVar
 
@@ -17,11 +16,8 @@ from pydantic import Field, SecretStr, ValidationError, model_validator
 from streams.errors import SettingsError
 from streams.examples.sections import Episodes, Examples
 from streams.section import Section
-
-PREFIX = "REPTIDE_"
-OTHER_VARIABLES = {"REPTIDE_DATA", "REPTIDE_TEST_KAFKA"}
-"""Variables with the prefix that are no settings."""
-
+from streams.setting_mistakes import described
+from streams.setting_sources import Override, from_environment, from_flags
 
 S = TypeVar("S", bound=Section)
 
@@ -312,27 +308,25 @@ def load_settings(path: Path, environment: Mapping[str, str], flags: Sequence[st
     """Read a TOML file, then the environment, then `section.key=value` flags.
 
     Raises:
-        SettingsError: unreadable file, unknown key, or wrong value; names the path of each.
+        SettingsError: unreadable file, unknown key, or wrong value; names the path of each, and where it stands.
     """
     try:
         tree: dict[str, Any] = tomllib.loads(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise SettingsError(f"cannot read settings from {path}: {error}") from error
-    for keys, value in (*_from_environment(environment), *_from_flags(flags)):
-        _set(tree, keys, value)
-    return _anchored(validated(tree, str(path)), path.parent)
+        why = error.strerror if isinstance(error, OSError) else error
+        raise SettingsError(f"cannot read settings from {path}: {why}") from error
+    overrides = [*from_environment(environment), *from_flags(flags)]
+    for override in overrides:
+        _set(tree, override)
+    return _anchored(validated(tree, str(path), overrides), path.parent)
 
 
-def validated(tree: Mapping[str, Any], where: str) -> Settings:
-    """Settings from a plain tree; every mistake is named by its path."""
+def validated(tree: Mapping[str, Any], where: str, overrides: Sequence[Override] = ()) -> Settings:
+    """Settings from a plain tree; every mistake is named by its path, and by what set it, the file `where` else."""
     try:
         return Settings.model_validate(tree)
     except ValidationError as error:
-        mistakes = "; ".join(
-            f"{'.'.join(str(part) for part in mistake['loc']) or 'settings'}: {_plain(mistake)}"
-            for mistake in error.errors()
-        )
-        raise SettingsError(f"{where}: {mistakes}") from None
+        raise SettingsError(described(error.errors(), Settings, where, overrides)) from None
 
 
 def required(section: S | None, name: str) -> S:
@@ -347,50 +341,19 @@ def required(section: S | None, name: str) -> S:
     return section
 
 
-def _plain(mistake: Mapping[str, Any]) -> str:
-    if mistake["type"] == "extra_forbidden":
-        return "there is no such setting"
-    return str(mistake["msg"])
-
-
-def _from_environment(environment: Mapping[str, str]) -> Iterator[tuple[list[str], Any]]:
-    for name, text in sorted(environment.items()):
-        if name.startswith(PREFIX) and name not in OTHER_VARIABLES:
-            keys = name.removeprefix(PREFIX).lower().split("__")
-            yield keys, _value(keys, text)
-
-
 def values_of(flags: Sequence[str]) -> dict[str, Any]:
     """What `section.key=value` flags set, by the path of each setting."""
-    return {".".join(keys): value for keys, value in _from_flags(flags)}
+    return {".".join(override.keys): override.value for override in from_flags(flags)}
 
 
-def _from_flags(flags: Sequence[str]) -> Iterator[tuple[list[str], Any]]:
-    for flag in flags:
-        keys, equals, text = flag.partition("=")
-        if not equals:
-            raise SettingsError(f"--set {flag}: write it as section.key=value")
-        path = keys.strip().split(".")
-        yield path, _value(path, text)
-
-
-def _value(keys: Sequence[str], text: str) -> Any:
-    """JSON where it is JSON, else the text itself; a secret, whatever it looks like, is the text."""
-    if keys[:-1] == ["kafka", "security"]:
-        return text
-    try:
-        return json.loads(text)
-    except ValueError:
-        return text
-
-
-def _set(tree: dict[str, Any], keys: Sequence[str], value: Any) -> None:
-    for key in keys[:-1]:
+def _set(tree: dict[str, Any], override: Override) -> None:
+    *sections, name = override.keys
+    for key in sections:
         inner = tree.setdefault(key, {})
         if not isinstance(inner, dict):
-            raise SettingsError(f"{'.'.join(keys)}: {key} is not a section")
+            raise SettingsError(f"{override.source}: {'.'.join(override.keys)}: {key} is not a section")
         tree = inner
-    tree[keys[-1]] = value
+    tree[name] = override.value
 
 
 def _anchored(settings: Settings, folder: Path) -> Settings:

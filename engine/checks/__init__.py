@@ -13,6 +13,9 @@ idea of conformance checks as public functions is river's and scikit-learn's.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+from typing import Any
+
 from engine.checks.detectors import DETECTOR_CHECKS
 from engine.checks.encoders import ENCODER_CHECKS
 from engine.checks.folds import FOLD_CHECKS
@@ -25,7 +28,7 @@ from engine.learners.base import Learner
 from engine.learners.gradient import GradientLearner
 from engine.spec import TaskSpec
 
-__all__ = ["CheckFailed", "check_detector", "check_encoder", "check_learner", "check_spec"]
+__all__ = ["CheckFailed", "check_detector", "check_encoder", "check_learner", "check_spec", "promises_kept"]
 
 
 def check_spec(spec: TaskSpec, learner: Learner | None = None) -> list[str]:
@@ -35,8 +38,25 @@ def check_spec(spec: TaskSpec, learner: Learner | None = None) -> list[str]:
         CheckFailed: one of them is broken.
 
     """
-    kept = [*check_encoder(spec.features), *check_detector(spec.detector), *run(MODEL_CHECKS, spec)]
-    return kept + check_learner(learner or GradientLearner(spec), spec)
+    return list(promises_kept(spec, learner or GradientLearner(spec)))
+
+
+def promises_kept(spec: TaskSpec, learner: Learner) -> Iterator[str]:
+    """The same one promise after the other, as it is checked.
+
+    Raises:
+        CheckFailed: one of them is broken.
+
+    """
+    groups: tuple[tuple[tuple[Callable[..., None], ...], tuple[Any, ...]], ...] = (
+        (ENCODER_CHECKS, (spec.features,)),
+        (DETECTOR_CHECKS, (spec.detector,)),
+        (MODEL_CHECKS, (spec,)),
+        ((*LEARNER_CHECKS, *FOLD_CHECKS), (learner, spec)),
+    )
+    for checks, arguments in groups:
+        for check in checks:
+            yield from run((check,), *arguments)
 
 
 def check_encoder(features: Features) -> list[str]:

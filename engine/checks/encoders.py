@@ -23,13 +23,14 @@ AWKWARD: tuple[Any, ...] = (
 
 def the_encoder_never_raises(features: Features) -> None:
     """Whatever value a field brings, it is encoded or becomes a fault."""
-    for name in sorted(features.names):
+    for column in features.columns:
+        alone = Features((column,))  # else the work would grow with the square of the columns
         for value in AWKWARD:
             try:
-                features.encode([{name: value}])
+                alone.encode([{column.name: value}])
             except Exception as error:
                 raise CheckFailed(
-                    f"field {name!r}: encoding {value!r:.40} raised {type(error).__name__} ({error}); "
+                    f"field {column.name!r}: encoding {value!r:.40} raised {type(error).__name__} ({error}); "
                     "return a fault for a value that does not fit"
                 ) from error
 

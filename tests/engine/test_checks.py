@@ -22,11 +22,13 @@ from engine.checks import (
     folds,
     learners,
     models,
+    promises_kept,
 )
 from engine.drift import EXTERNAL, Never, PageHinkley, Periodic
 from engine.drift_river import River
 from engine.features import Category, Cyclic, Encoded, Features, Numeric, Text
 from engine.learners.gradient import GradientLearner
+from engine.spec import Classification, TaskSpec
 from tests.engine.driving import SMALL, SPECS
 
 
@@ -40,6 +42,30 @@ def test_a_sound_spec_keeps_every_promise_and_names_them(name):
 def test_every_kind_of_column_conforms():
     columns = (Numeric("n"), Numeric("m", optional=True), Category("c"), Cyclic("h", 24.0), Text("t"))
     assert check_encoder(Features(columns)) == [check.__name__ for check in encoders.ENCODER_CHECKS]
+
+
+def test_the_work_of_checking_an_encoder_grows_with_its_columns_and_no_faster():
+    def encodings(columns):
+        calls = []
+
+        class Counting(Numeric):
+            def encode(self, values):
+                calls.append(self.name)
+                return super().encode(values)
+
+        check_encoder(Features(tuple(Counting(f"n{i}") for i in range(columns))))
+        return len(calls)
+
+    assert encodings(40) == 10 * encodings(4)
+
+
+def test_promises_are_told_one_after_the_other_as_they_are_kept():
+    features = Features((Numeric("n"), Caching()))
+    spec = TaskSpec(features, Classification(("no", "yes")))
+    told = promises_kept(spec, GradientLearner(spec))
+    assert next(told) == "the_encoder_never_raises"
+    with pytest.raises(CheckFailed, match="otherwise alone"):
+        list(told)
 
 
 @pytest.mark.parametrize(

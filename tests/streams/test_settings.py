@@ -171,6 +171,85 @@ def test_a_wrong_value_is_named_by_its_path(config, more, path):
     assert f"{path}: " in refusal(config, more)
 
 
+@pytest.mark.parametrize(
+    ("flag", "said"),
+    [
+        ("outer.every=2.5", "outer.every: takes a whole number, 1 or more, got 2.5"),
+        ("inner.lr=fast", 'inner.lr: takes a number, above 0 and 1000000 or less or "auto", got "fast"'),
+        ("hedge.share=1.0", "hedge.share: takes a number, 0 or more and below 1, got 1.0"),
+        ("run.durable=maybe", 'run.durable: takes true or false, got "maybe"'),
+        ("outer.schedule=slow", 'outer.schedule: takes "constant" or "linear" or "cosine", got "slow"'),
+        ("drift=3", "drift: takes a section"),
+        ("features=3", "features: takes sections, got 3"),
+        ('features=[{"encoder": "image"}]', "features.0: there is no encoder 'image'; there are 'numeric'"),
+        ('features=[{"name": "x"}]', "features.0: name its encoder: one of 'numeric'"),
+        ('features=[{"encoder": "cyclic", "name": "h", "period": "day"}]', "period: takes a number, got"),
+    ],
+)
+def test_a_wrong_value_is_told_what_is_taken(config, flag, said):
+    sentence = refusal(config, flags=(flag,))
+    assert sentence.startswith(f"--set {flag.partition('=')[0]}: ")
+    assert said in sentence
+    assert "Input should" not in sentence
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "form"),
+    [
+        ("REPTIDE_MODEL__HIDDEN", "64,32", "'[64, 32]'"),
+        ("REPTIDE_INPUT__TASK", "tenant, user", """'["tenant", "user"]'"""),
+        ("REPTIDE_OUTER__BETAS", "(0.9, 0.999)", "'[0.9, 0.999]'"),
+        ("REPTIDE_TITLE", "2024", """'"2024"'"""),
+    ],
+)
+def test_a_list_or_a_text_in_the_environment_is_shown_in_the_form_that_is_taken(config, name, text, form):
+    assert refusal(config, environment={name: text}).endswith(f"; write it as {name}={form}")
+    assert load_settings(config, {name: form.strip("'")})
+
+
+def test_a_wrong_value_is_looked_for_where_it_was_set(config):
+    said = refusal(config, "momentum = 0.9\n", {"REPTIDE_RUN__BATCH": "0"}, ("outer.every=0", "run.seed=-1"))
+    assert [sentence.partition(": takes")[0] for sentence in said.split("; ")] == [
+        f"{config}: inner.momentum: there is no such setting",
+        "--set outer.every: outer.every",
+        "REPTIDE_RUN__BATCH: run.batch",
+        "--set run.seed: run.seed",
+    ]
+
+
+def test_a_secret_is_in_no_message(config):
+    for environment in ({"REPTIDE_REDIS__URL": "7777"}, {"REPTIDE_REDIS": "redis://ann:7777@host"}):
+        assert "7777" not in refusal(config, environment=environment)
+    assert "7777" not in refusal(config, flags=('kafka={"bootstrap": ["a:1"], "security": 7777}',))
+
+
+def test_a_variable_with_one_underscore_for_two_is_told_the_other(config):
+    said = refusal(config, environment={"REPTIDE_SERVICE_PORT": "9464", "REPTIDE_SERVICE_HOST": "::"})
+    assert "REPTIDE_SERVICE_PORT: service_port: there is no such setting; REPTIDE_SERVICE__PORT sets" in said
+    assert "REPTIDE_SERVICE__HOST sets service.host" in said
+    assert "REPTIDE_PORT: port: " in refusal(config, environment={"REPTIDE_PORT": "9464"})
+
+
+def test_what_kubernetes_tells_pods_of_a_service_of_our_name_is_no_setting(config):
+    made = {
+        "SERVICE_HOST": "10.96.7.1",
+        "SERVICE_PORT": "8080",
+        "SERVICE_PORT_METRICS": "9464",
+        "PORT": "tcp://10.96.7.1:8080",
+        "PORT_8080_TCP": "tcp://10.96.7.1:8080",
+        "PORT_8080_TCP_PROTO": "tcp",
+        "PORT_8080_TCP_PORT": "8080",
+        "PORT_8080_TCP_ADDR": "10.96.7.1",
+        "PORT_53_UDP_ADDR": "fd00::1",
+    }
+    environment = {
+        f"{service}_{name}": text for service in ("REPTIDE", "REPTIDE_WORKER") for name, text in made.items()
+    }
+    assert load_settings(config, environment) == load_settings(config, {})
+    own = {**environment, "REPTIDE_SERVICE__PORT": "9464"}
+    assert load_settings(config, own).service.port == 9464
+
+
 def test_every_mistake_is_named_at_once(config):
     said = refusal(
         config,
@@ -185,7 +264,7 @@ def test_every_mistake_is_named_at_once(config):
 def test_a_section_that_is_missing_is_named(tmp_path):
     config = tmp_path / "empty.toml"
     config.write_text("")
-    assert all(f"{section}: Field required" in refusal(config) for section in ("features", "target"))
+    assert all(f"{section}: needed, and not given" in refusal(config) for section in ("features", "target"))
 
 
 def test_the_file_is_named(config):
