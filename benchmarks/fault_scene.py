@@ -27,7 +27,8 @@ SETTLED_S = 20.0
 """By then every death was noticed and every partition given away. Where the leader of a group leaves in the midst
 of that, Kafka makes another member the leader at once; with Tansu 0.6 nobody reads for half a minute or more."""
 FORGOTTEN_S = 1.0
-"""What a Redis with `appendfsync everysec` may forget in a power cut."""
+"""What a Redis with `appendfsync everysec` may forget in a power cut. A worker that dies just then cannot remind it
+of what it had adopted, and what it said may come again otherwise: not promised, so no other fault comes so close."""
 
 
 @dataclass
@@ -79,6 +80,7 @@ class Scene:
         self.redis.kill()
         os.truncate(file, kept)
         self.redis.start()
+        sleep(FORGOTTEN_S)
         self.happened["redis_power_cuts"] += 1
 
     def stall_broker(self, seconds: float) -> None:

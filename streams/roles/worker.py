@@ -23,6 +23,8 @@ from streams.worker import Worker
 
 POLL_S = 0.1
 SMALLEST_BATCH = 32
+REMINDED_S = 1.0
+"""How long a worker waits after a restart of the store, so that all others have told it what they had adopted."""
 CONDITIONS = ("partitions", "servers", "lag")
 """What a worker must have to be ready."""
 
@@ -49,6 +51,8 @@ class WorkerService:
     """Of theta, as last seen in use."""
     away: str = ""
     """Why the last attempt failed; empty while all servers answer."""
+    forgot: bool = False
+    """Whether the store was restarted, and was not told yet what it may have forgotten."""
 
     def run(self, stopping: Event) -> Progress:
         """Fold until told to stop."""
@@ -78,13 +82,19 @@ class WorkerService:
         self.log.close()
 
     def _meet_store(self) -> None:
+        """Ask whether the store is what it was, and remind one that was restarted before anything is folded again."""
         try:
             self.ping()
         except Forgot as error:
             self._again(error)
+        if self.forgot:
+            self.worker.store.remind()
+            self.forgot = False
+            self.log.wait(REMINDED_S)
 
     def _again(self, error: Forgot) -> None:
         self.say(f"{error}; what was not committed is folded again")
+        self.forgot = True
         self.log.rewind()
 
     def _take(self, polled: Sequence[Polled], stopping: Event) -> float:

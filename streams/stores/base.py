@@ -57,6 +57,13 @@ class RecordStore(Protocol):
         """
         ...
 
+    def remind(self) -> None:
+        """Record again what this process saw adopted, where a server that was restarted may have forgotten it.
+
+        To be done before anyone else may adopt at the same positions.
+        """
+        ...
+
     def adoptions(self, partition: int) -> Mapping[int, int]:
         """The adoption table of one partition: version by position."""
         ...

@@ -77,6 +77,9 @@ class LmdbStore:
             transaction.put(key, version.to_bytes(8, "big"), overwrite=False)
             return int.from_bytes(transaction.get(key), "big")
 
+    def remind(self) -> None:
+        """Nothing: what was recorded is not forgotten while a process lives."""
+
     def adoptions(self, partition: int) -> Mapping[int, int]:
         """The adoption table of one partition: version by position."""
         with self._env.begin(db=self._adopted) as transaction:

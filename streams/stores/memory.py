@@ -54,6 +54,10 @@ class MemoryStore:
         self.before("adopt")
         return self._adoptions.setdefault(partition, {}).setdefault(position, version)
 
+    def remind(self) -> None:
+        """Nothing: what was recorded is not forgotten while a process lives."""
+        self.before("remind")
+
     def adoptions(self, partition: int) -> Mapping[int, int]:
         """The adoption table of one partition: version by position."""
         return dict(self._adoptions.get(partition, {}))

@@ -105,6 +105,15 @@ class RedisStore:
             del self._told[next(iter(self._told))]
         return self._told[cell]
 
+    def remind(self) -> None:
+        """Record again what this process saw adopted, before another worker adopts otherwise."""
+        self.server.ask(
+            *(
+                ("HSETNX", f"{self._adopted}{partition}", position, version)
+                for (partition, position), version in self._told.items()
+            )
+        )
+
     def adoptions(self, partition: int) -> Mapping[int, int]:
         """The adoption table of one partition: version by position."""
         (table,) = self.server.ask(("HGETALL", f"{self._adopted}{partition}"))

@@ -273,6 +273,19 @@ class TestAServerThatDies:
         with pytest.raises(Forgot):
             store.ping()
 
+    def test_one_that_forgot_is_reminded_before_another_adopts_otherwise(
+        self, own_redis: Start, connected: Open
+    ):
+        server = own_redis()
+        store, other = connected(server.url), connected(server.url)
+        assert store.adopt(0, 64, 3) == 3
+        server.kill()
+        server.start()
+        with pytest.raises(Forgot):
+            store.ping()
+        store.remind()
+        assert other.adopt(0, 64, 4) == 3
+
     def test_an_adoption_that_it_forgot_is_told_again(self, own_redis: Start, connected: Open):
         server = own_redis()
         store = connected(server.url)

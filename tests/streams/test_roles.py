@@ -200,6 +200,23 @@ def test_what_a_store_forgot_is_folded_again(at, calm):
     assert case.said == ["the store was restarted; what was not committed is folded again"]
 
 
+def test_a_store_that_forgot_is_reminded_of_what_was_adopted_before_anything_is_adopted_again():
+    effects: list[str] = []
+
+    def note(effect: str) -> None:
+        effects.append(effect)
+        if effect == "swap" and effects.count("swap") == 6:
+            raise Forgot("the store was restarted")
+
+    case = Case(note)
+    case.run()
+    assert effects.count("remind") == 1
+    after = effects[effects.index("remind") - 1 :]
+    assert after[0] == "swap"
+    assert "adopt" in after
+    assert case.log.waits == 1
+
+
 # Trainer
 
 
