@@ -231,7 +231,7 @@ class Redis(Section):
     url: SecretStr
     """redis://user:password@host:port/0, or rediss:// for TLS."""
     cluster: bool = False
-    ttl_s: float = Field(0.0, ge=0)
+    ttl_s: int = Field(0, ge=0)
     """A row not written for so long is dropped; 0 keeps rows for ever."""
     timeout_s: float = Field(5.0, gt=0)
     tombstone_s: float = Field(400 * 86_400.0, gt=0)

@@ -53,7 +53,7 @@ class Cluster:
         self.nodes = []
         for name in "abc":
             (directory / name).mkdir()
-            self.nodes.append(Server(directory / name, "--cluster-enabled", "yes", *QUICK_GOSSIP))
+            self.nodes.append(self._node(directory / name))
         self.url = self.nodes[0].url
         share = -(-SLOTS // len(self.nodes))
         for n, node in enumerate(self.nodes):
@@ -64,14 +64,46 @@ class Cluster:
         poll(lambda: all(map(self.whole, self.nodes)), "the cluster")
 
     def whole(self, node: Server) -> bool:
-        """Whether a node sees all slots served, by all nodes."""
-        told = node.ask("CLUSTER", "INFO")
-        return b"cluster_state:ok" in told and len(node.ask("CLUSTER", "SLOTS")) == len(self.nodes)
+        """Whether a node sees all slots served, by all nodes where they are now."""
+        told, ports = node.ask("CLUSTER", "INFO"), {one.port for one in self.nodes}
+        return (
+            b"cluster_state:ok" in told and {slots[2][1] for slots in node.ask("CLUSTER", "SLOTS")} == ports
+        )
+
+    def restart_elsewhere(self, n: int) -> None:
+        """Kill a node, and start it on its files at another port."""
+        self.nodes[n].kill()
+        self.nodes[n] = self._node(self.nodes[n].directory)
+        poll(lambda: all(map(self.whole, self.nodes)), "the cluster")
+
+    def replica_of(self, n: int, directory: Path) -> Server:
+        """Add a replica of a node."""
+        directory.mkdir()
+        replica = self._node(directory)
+        for node in self.nodes:
+            replica.ask("CLUSTER", "MEET", "127.0.0.1", str(node.port))
+        primary = self.nodes[n].ask("CLUSTER", "MYID")
+        poll(lambda: primary in replica.ask("CLUSTER", "NODES"), "the replica to meet its primary")
+        replica.ask("CLUSTER", "REPLICATE", primary)
+        poll(lambda: replica.ask("INFO", "replication")["master_link_status"] == "up", "the replica")
+        known = b"slave " + primary
+        for node in self.nodes:
+            poll(lambda: known in node.ask("CLUSTER", "NODES"), "the cluster to know the replica")  # noqa: B023
+        return replica
+
+    def promote(self, replica: Server, n: int) -> None:
+        """Let a replica take the place of a node that is gone."""
+        replica.ask("CLUSTER", "FAILOVER", "TAKEOVER")
+        self.nodes[n] = replica
+        poll(lambda: all(map(self.whole, self.nodes)), "the cluster")
 
     def kill(self) -> None:
         """End all of them."""
         for node in self.nodes:
             node.kill()
+
+    def _node(self, directory: Path) -> Server:
+        return Server(directory, "--cluster-enabled", "yes", *QUICK_GOSSIP)
 
 
 def _for_the_session(request: pytest.FixtureRequest, kind: Callable[[Path], Any]) -> Any:

@@ -180,7 +180,7 @@ def _lines(letters: Path) -> list[bytes]:
 def _check_room(deployment: Deployment) -> None:
     """Refuse a Redis that would drop rows; warn of one that might."""
     row_bytes = deployment.engine.layout.bytes_per_task
-    ttl_s = int(deployment.redis.ttl_s)
+    ttl_s = deployment.redis.ttl_s
     for warning in warnings(capacity(deployment.server, row_bytes, ttl_s), deployment.redis.tasks):
         _say(f"warning: {warning}")
 

@@ -36,6 +36,18 @@ return 'lost'
 """
 """`streams.stores.base.swapped` for one key: (revision read, row, seconds to live or 0) -> Swap."""
 
+LEASE = """
+local row = redis.call('GET', KEYS[1])
+if row and #row >= 24 and redis.call('TTL', KEYS[1]) < ARGV[1] / 2 then
+    redis.call('EXPIRE', KEYS[1], ARGV[1])
+end
+return row
+"""
+"""Read a row to be written again, and let it live until then: (seconds to live) -> row.
+
+A row that expired in between would be folded anew, and one offset have two predictions.
+"""
+
 FORGOTTEN = b"forgotten"
 """In the place of a row just deleted: it has no revision, so whoever read the row before loses the swap."""
 FORGOTTEN_S = 60
@@ -55,7 +67,10 @@ class Tombstones(NamedTuple):
 
 
 class RedisStore:
-    """A `RecordStore` in Redis; rows not written for `ttl_s` seconds are dropped by the server, 0: never."""
+    """A `RecordStore` in Redis; rows not written for `ttl_s` seconds are dropped by the server, 0: never.
+
+    Reading a row that has less than half of that left is writing it, in this respect.
+    """
 
     def __init__(
         self,
@@ -76,7 +91,10 @@ class RedisStore:
 
     def load(self, layout: Layout, tasks: Sequence[str]) -> TaskTable:
         """The rows of tasks; a task never seen is the empty row."""
-        stored = self.server.ask(*(("GET", self._rows + key_of(task)) for task in tasks))
+        keys = [self._rows + key_of(task) for task in tasks]
+        stored = self.server.ask(
+            *(("EVAL", LEASE, 1, key, self.ttl_s) if self.ttl_s else ("GET", key) for key in keys)
+        )
         return TaskTable.decode(layout, tasks, [None if row == FORGOTTEN else row for row in stored])
 
     def swap(self, states: TaskTable) -> list[Swap]:

@@ -2,6 +2,9 @@
 
 Every command names one key, so that the same calls are right on any shard of Redis Cluster; the client
 may send each of them twice. What goes wrong becomes a sentence that names the server and no password.
+
+A server may have forgotten its last seconds where it was restarted, which its run id tells, and where it is a
+replica that was promoted, which shows as a primary that was none before. Either is said once, as `Forgot`.
 """
 
 from __future__ import annotations
@@ -13,6 +16,7 @@ from typing import Any
 
 from redis import Redis, RedisCluster
 from redis.backoff import NoBackoff
+from redis.cluster import ClusterNode
 from redis.connection import ConnectionPool
 from redis.exceptions import (
     AuthenticationError,
@@ -59,13 +63,22 @@ class _AnotherRun(RedisError):
     """Stays in this module. No ConnectionError, which the client would try again."""
 
 
+class _AnotherPrimary(RedisError):
+    """Stays in this module: names primaries that were none before."""
+
+
 class RedisServer:
     """A server or, with `cluster`, the cluster that it is a node of. Connects when it is first asked."""
 
     def __init__(self, url: str, cluster: bool = False, timeout_s: float = 5.0) -> None:
         self.cluster, self.timeout_s, self._url = cluster, timeout_s, url
         self._client: Any = None
-        self._runs: dict[str, str] = {}  # by address, of every node met
+        self._runs: dict[str, str] = {}  # by node id (of a single server: address), of every server met
+        self._restarted = False  # whether that is still to be said: the client swallows it in places
+        self._primaries: frozenset[str] = frozenset()  # addresses, as last seen
+        self._nodes: list[
+            tuple[str, int]
+        ] = []  # the same, replicas too: where to ask for a cluster besides the URL
         try:
             pool = ConnectionPool.from_url(url)
             pool.make_connection()  # not opened: refuses an option that there is not
@@ -136,42 +149,76 @@ class RedisServer:
     def _in_words(self) -> Iterator[Any]:
         try:
             yield self._opened()
-        except RedisClusterException as error:
-            raise self._sentence(error.__cause__ or error) from error
-        except RedisError as error:
-            raise self._sentence(error) from error
+            self._see_who_answered()
+        except (RedisError, RedisClusterException) as error:
+            if self.cluster:
+                self.close()  # it would ask only the nodes met last, all of which may be elsewhere by now
+            cause = error.__cause__ if isinstance(error, RedisClusterException) else None
+            raise self._sentence(cause or error) from error
 
     def _opened(self) -> Any:
         if self._client is None:
             kind: Any = RedisCluster if self.cluster else Redis
+            nodes = [ClusterNode(*node) for node in self._nodes]  # type: ignore[no-untyped-call]
             self._client = kind.from_url(
                 self._url,
                 socket_timeout=self.timeout_s,
                 socket_connect_timeout=self.timeout_s,
                 retry=Retry(NoBackoff(), RETRIES),
                 redis_connect_func=self._meet,
+                **({"startup_nodes": nodes} if self.cluster else {}),
             )
         return self._client
 
     def _meet(self, connection: Any) -> None:
-        """Open a connection; refuse it once where the server is not the process that it was.
+        """Open a connection; refuse it once where the server is not the process that it was, wherever it is now.
 
         A server that ends closes its connections, so nothing is ever asked of a restarted one before this.
         Where INFO is forbidden, that cannot be seen.
         """
         if not self.cluster:
             connection.on_connect()
+        node = self._name(connection)
         connection.send_command("INFO", "server")
         with suppress(ResponseError):
             run = re.findall(r"run_id:(\w+)", str(connection.read_response()))[0]
-            node = f"{connection.host}:{connection.port}" if self.cluster else self.address
             before, self._runs[node] = self._runs.get(node, run), run
             if run != before:
+                self._restarted = True
                 raise _AnotherRun
+
+    def _name(self, connection: Any) -> str:
+        """What a server is known by: the id of a node, which stays when it is restarted at another address."""
+        if not self.cluster:
+            return self.address
+        connection.send_command("CLUSTER", "MYID")
+        with suppress(ResponseError):
+            return str(connection.read_response())
+        return f"{connection.host}:{connection.port}"
+
+    def _see_who_answered(self) -> None:
+        """Refuse replies, once, that may be of a server that forgot: their commands are to be asked again.
+
+        A replica that is promoted keeps its connections, and the client may follow to it unasked.
+        """
+        if not self.cluster or self._client is None:
+            return
+        before = self._primaries
+        self._primaries = frozenset(node.name for node in self._client.get_primaries())
+        self._nodes = [(node.host, node.port) for node in self._client.get_nodes()]
+        if self._restarted:
+            raise _AnotherRun
+        if before and (others := self._primaries - before):
+            raise _AnotherPrimary(", ".join(sorted(others)))
 
     def _sentence(self, error: BaseException) -> ReptideError:
         if isinstance(error, _AnotherRun):
+            self._restarted, self._primaries = False, frozenset()
             return Forgot(f"Redis at {self.address} was restarted and may have forgotten its last seconds")
+        if isinstance(error, _AnotherPrimary):
+            return Forgot(
+                f"Redis Cluster of {self.address} has another primary, {error}, which may lack the last seconds"
+            )
         told = f"{type(error).__name__}: {error}"
         if isinstance(error, NOT_ALLOWED):
             return StoreError(

@@ -23,7 +23,7 @@ from engine.learners.gradient import GradientLearner
 from engine.table import RowError, TaskTable
 from streams.errors import CheckpointError, Forgot, ReptideError, StoreError, Unavailable
 from streams.stores.base import RecordStore, Swap, key_of
-from streams.stores.redis import RedisStore
+from streams.stores.redis import FORGOTTEN_S, RedisStore
 from streams.stores.redis_capacity import Capacity, bytes_of_a_row, capacity, warnings
 from streams.stores.redis_meta import RedisMeta
 from streams.stores.redis_server import RedisServer
@@ -198,12 +198,10 @@ class TestACluster:
             connected(server.url, cluster=True).load(LAYOUT, ["a"])
 
     def test_without_one_of_its_nodes_it_is_unavailable_until_that_is_back(
-        self, tmp_path: Path, connected: Open, request: pytest.FixtureRequest
+        self, own_cluster: Cluster, connected: Open
     ):
-        cluster = Cluster(tmp_path)
-        request.addfinalizer(cluster.kill)
+        cluster, tasks = own_cluster, [str(n) for n in range(30)]
         store = connected(cluster.url, cluster=True)
-        tasks = [str(n) for n in range(30)]
         table = marked(store, tasks, 7)
         cluster.nodes[2].kill()
         with pytest.raises(Unavailable):
@@ -214,6 +212,45 @@ class TestACluster:
             store.swap(table)
         assert set(store.swap(table)) <= {Swap.OK, Swap.ALREADY}
         assert marks(store, tasks) == [7] * 30
+
+    def test_nodes_restarted_at_other_addresses_may_have_forgotten_and_are_said_once_each(
+        self, own_cluster: Cluster, connected: Open
+    ):
+        store, tasks = connected(own_cluster.url, cluster=True), [str(n) for n in range(30)]
+        store.swap(marked(store, tasks, 7))
+        for n in range(2):
+            own_cluster.restart_elsewhere(n)
+            with pytest.raises(Forgot, match="was restarted"):
+                store.load(LAYOUT, tasks)
+            assert marks(store, tasks).count(0) > 5 * n
+
+    def test_a_replica_that_was_promoted_may_lack_the_last_seconds_and_is_said_once(
+        self, own_cluster: Cluster, connected: Open, tmp_path: Path
+    ):
+        first, replica = own_cluster.nodes[0], own_cluster.replica_of(0, tmp_path / "replica")
+        store, tasks = connected(own_cluster.url, cluster=True), [str(n) for n in range(30)]
+        store.swap(marked(store, tasks, 1))
+        poll(lambda: replica.ask("DBSIZE") == first.ask("DBSIZE"), "the replica")
+        replica.process.send_signal(19)
+        first.ask("CLIENT", "KILL", "TYPE", "replica")
+        store.swap(marked(store, tasks, 2))
+        first.kill()
+        replica.process.send_signal(18)
+        poll(replica.answers, "the replica to go on")
+        own_cluster.promote(replica, 0)
+        with pytest.raises(Unavailable, match="does not answer"):
+            store.load(LAYOUT, tasks)
+        with pytest.raises(Forgot, match=rf"another primary, 127.0.0.1:{replica.port}, which may lack"):
+            store.load(LAYOUT, tasks)
+        assert set(marks(store, tasks)) == {1, 2}
+
+    @pytest.fixture
+    def own_cluster(self, tmp_path: Path) -> Iterator[Cluster]:
+        """Three servers that a test may stop."""
+        (tmp_path / "cluster").mkdir()
+        cluster = Cluster(tmp_path / "cluster")
+        yield cluster
+        cluster.kill()
 
 
 # Servers that die
@@ -480,6 +517,20 @@ class TestRows:
         store = connected(one_redis.url, stream)
         store.swap(marked(store, ["a"], 1))
         assert one_redis.ask("TTL", row_key(stream, "a")) == -1
+
+    def test_a_row_that_is_read_lives_until_it_is_written(
+        self, one_redis: Server, connected: Open, stream: str
+    ):
+        store = connected(one_redis.url, stream, ttl_s=100)
+        tasks = ["soon", "later", "for ever", "forgotten"]
+        store.swap(marked(store, tasks, 1))
+        store.forget("forgotten", 1e9)
+        one_redis.ask("EXPIRE", row_key(stream, "soon"), "5")
+        one_redis.ask("EXPIRE", row_key(stream, "later"), "70")
+        one_redis.ask("PERSIST", row_key(stream, "for ever"))
+        assert marks(store, tasks) == [1, 1, 1, 0]
+        left = [one_redis.ask("TTL", row_key(stream, task)) for task in tasks]
+        assert [round(seconds, -1) for seconds in left] == [100, 70, 100, FORGOTTEN_S]
 
     def test_a_row_that_expired_under_a_writer_is_lost_not_overwritten(
         self, one_redis: Server, connected: Open, stream: str
