@@ -83,6 +83,7 @@ def audit(deployment: Deployment, ledger: Ledger) -> Figures:
     counted = folded(deployment, tasks)
     again, said = uninterrupted(deployment, through)
     lost, differing, repeated = _compared(deployment, said)
+    adoptions = deployment.store.adoptions()
     return {
         "events": ledger.events.total(),
         "malformed": len(ledger.malformed),
@@ -96,11 +97,9 @@ def audit(deployment: Deployment, ledger: Ledger) -> Figures:
         "outputs_lost": lost,
         "outputs_differing": differing,
         "dead_letters_missing": len(missing_letters(deployment, ledger.malformed)),
-        "adoptions": sum(len(deployment.store.adoptions(p)) for _, p in through),
-        "versions_adopted": len(
-            {v for _, p in through for v in deployment.store.adoptions(p).values()}
-        ),
-        "adoptions_missing": _not_adopted(deployment, again, through),
+        "adoptions": len(adoptions),
+        "versions_adopted": len(set(adoptions.values())),
+        "adoptions_missing": len(again.adoptions().keys() - adoptions.keys()),
     }  # fmt: skip
 
 
@@ -109,9 +108,8 @@ def uninterrupted(
 ) -> tuple[MemoryStore, Mapping[str, set[bytes]]]:
     """The rows and lines of a process that nothing disturbs, under the adoptions that were recorded."""
     store = MemoryStore()
-    for _, partition in through:
-        for position, version in deployment.store.adoptions(partition).items():
-            store.adopt(partition, position, version)
+    for position, version in deployment.store.adoptions().items():
+        store.adopt(position, version)
     lines = {topic: Captured() for topic in LINES}
     rate = deployment.settings.outer.support_rate
     refold(deployment, through, store, Outputs(lines, Unread(), deployment.spec, rate), lambda _: None)
@@ -150,13 +148,6 @@ def _compared(deployment: Deployment, said: Mapping[str, set[bytes]]) -> tuple[i
         lost, differing = lost + len(expected - there), differing + len(there - expected)
         repeated += len(messages) - len(there)
     return lost, differing, repeated
-
-
-def _not_adopted(deployment: Deployment, again: MemoryStore, through: Mapping[Place, int]) -> int:
-    """Cells of the grid that the refold had to adopt, since nobody had."""
-    return sum(
-        len(again.adoptions(p).keys() - deployment.store.adoptions(p).keys()) for _, p in through
-    )  # fmt: skip
 
 
 def _all(reader: KafkaTopicReader) -> list[Message]:

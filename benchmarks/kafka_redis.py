@@ -302,9 +302,8 @@ def two_workers(events: int) -> dict[str, float]:
         versions = drive.batches // BATCHES_A_VERSION + 1
         for version in range(1, versions + 1):
             Drive(two, servers, total)._publish(version)  # noqa: SLF001
-        for partition in range(PARTITIONS):
-            for position, version in one.store.adoptions(partition).items():
-                two.store.adopt(partition, position, version)
+        for position, version in one.store.adoptions().items():
+            two.store.adopt(position, version)
         _run_two(two, total)
         return compared(one, two, total)
 

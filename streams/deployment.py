@@ -83,7 +83,7 @@ class Deployment:
     @cached_property
     def store(self) -> RedisStore:
         """The rows."""
-        return RedisStore(self.server, self.settings.stream, self.engine.layout.fingerprint, self.redis.ttl_s)
+        return RedisStore(self.server, self.settings.stream, self.engine.layout, self.redis.ttl_s)
 
     @cached_property
     def versions(self) -> RedisMeta:

@@ -98,9 +98,9 @@ class Worker:
 
     def _adopted(self, piece: Polled) -> int:
         """The version of this cell: adopted where the cell begins, by whoever came first."""
-        cell = self.schedule.cell(piece.position)
+        cell = piece.source(self.schedule.cell(piece.position))
         with self.telemetry.store_seconds("adopt"):
-            return self.store.adopt(piece.partition, cell, self.theta.current())
+            return self.store.adopt(cell, self.theta.current())
 
     def _fold(self, decoded: Decoded, version: int) -> Step:
         """Load, fold, produce and swap, again and again for tasks that another worker wrote meanwhile."""

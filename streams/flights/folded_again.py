@@ -40,8 +40,8 @@ def refolded(config: Path, partition: int, end: int) -> dict[str, bytes]:
     torch.set_num_threads(1)
     deployment = Deployment(load_settings(config, os.environ))
     store = MemoryStore()
-    for position, version in deployment.store.adoptions(partition).items():
-        store.adopt(partition, position, version)
+    for position, version in deployment.store.adoptions().items():
+        store.adopt(position, version)
     refold(deployment, {(0, partition): end}, store, silent(deployment), lambda _: None)
     return store.rows
 

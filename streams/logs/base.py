@@ -15,6 +15,15 @@ Offsets = Mapping[Place, int]
 """The next offset of each place."""
 
 
+class SourcePosition(NamedTuple):
+    """A place in a log, for good: a topic created anew has the same partitions and offsets, with other events."""
+
+    incarnation: int
+    """63 bits: another number where the topic was created anew, or the file is another."""
+    partition: int
+    offset: int
+
+
 class Record(NamedTuple):
     """One event as it lies in the log: raw values, nothing checked yet."""
 
@@ -54,6 +63,10 @@ class Polled(NamedTuple):
     position: int
     """The first topic's next offset before these records."""
     records: Sequence[Record]
+
+    def source(self, offset: int) -> SourcePosition:
+        """An offset of the first topic, with its partition and incarnation."""
+        return SourcePosition(self.incarnations[0], self.partition, offset)
 
     def after(self) -> dict[Place, int]:
         """The next offsets once these records are folded."""

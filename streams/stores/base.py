@@ -16,6 +16,7 @@ from urllib.parse import quote
 from torch import Tensor
 
 from engine.table import Buffer, Layout, TaskTable
+from streams.logs.base import SourcePosition
 
 LONGEST_KEY = 256
 HEAD_BYTES = 24
@@ -50,7 +51,7 @@ class RecordStore(Protocol):
         """Write each row if the stored one still has the revision that this one carries; raises the revision."""
         ...
 
-    def adopt(self, partition: int, position: int, version: int) -> int:
+    def adopt(self, position: SourcePosition, version: int) -> int:
         """Record that events from `position` on are folded under `version`, unless a version is recorded there.
 
         Returns the version recorded: the first to adopt at a position decides for all.
@@ -64,8 +65,8 @@ class RecordStore(Protocol):
         """
         ...
 
-    def adoptions(self, partition: int) -> Mapping[int, int]:
-        """The adoption table of one partition: version by position."""
+    def adoptions(self) -> Mapping[SourcePosition, int]:
+        """The whole adoption table: version by position."""
         ...
 
     def tasks(self) -> Iterator[str]:

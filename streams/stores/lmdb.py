@@ -23,10 +23,13 @@ import lmdb
 
 from engine.table import Buffer, Layout, TaskTable
 from streams.errors import StoreError
+from streams.logs.base import SourcePosition
 from streams.stores.base import SECRET_BYTES, Swap, digest_of, key_of, swapped
 
 GIB = 2**30
-TABLES = (b"rows", b"adoptions", b"tombstones")
+TABLES = (b"rows", b"adopted", b"tombstones")
+ADOPTED = struct.Struct(">QIQ")
+"""Key of an adoption: incarnation, partition and offset."""
 SECRET = b"secret"
 AT_ONCE = 10_000
 
@@ -70,9 +73,9 @@ class LmdbStore:
                 for task, revision, row in zip(states.ids, read, written, strict=True)
             ]
 
-    def adopt(self, partition: int, position: int, version: int) -> int:
+    def adopt(self, position: SourcePosition, version: int) -> int:
         """Record that events from `position` on are folded under `version`, unless one is recorded there."""
-        key = partition.to_bytes(4, "big") + position.to_bytes(8, "big")
+        key = ADOPTED.pack(*position)
         with self._writing(self._adopted) as transaction:
             transaction.put(key, version.to_bytes(8, "big"), overwrite=False)
             return int.from_bytes(transaction.get(key), "big")
@@ -80,13 +83,12 @@ class LmdbStore:
     def remind(self) -> None:
         """Nothing: what was recorded is not forgotten while a process lives."""
 
-    def adoptions(self, partition: int) -> Mapping[int, int]:
-        """The adoption table of one partition: version by position."""
+    def adoptions(self) -> Mapping[SourcePosition, int]:
+        """The whole adoption table: version by position."""
         with self._env.begin(db=self._adopted) as transaction:
             return {
-                int.from_bytes(key[4:], "big"): int.from_bytes(value, "big")
+                SourcePosition._make(ADOPTED.unpack(key)): int.from_bytes(value, "big")
                 for key, value in transaction.cursor()
-                if key[:4] == partition.to_bytes(4, "big")
             }
 
     def tasks(self) -> Iterator[str]:

@@ -11,6 +11,7 @@ from secrets import token_bytes
 
 from engine.table import Layout, TaskTable
 from streams.errors import CheckpointError
+from streams.logs.base import SourcePosition
 from streams.stores.base import SECRET_BYTES, Checkpoint, Swap, digest_of, key_of, swapped
 
 
@@ -26,7 +27,7 @@ class MemoryStore:
     ) -> None:
         self.before, self._clock = before, clock
         self.rows: dict[str, bytes] = {}
-        self._adoptions: dict[int, dict[int, int]] = {}
+        self._adoptions: dict[SourcePosition, int] = {}
         self._secret = token_bytes(SECRET_BYTES)
         self._forgotten_until: dict[bytes, float] = {}
 
@@ -49,18 +50,18 @@ class MemoryStore:
             result.append(outcome)
         return result
 
-    def adopt(self, partition: int, position: int, version: int) -> int:
+    def adopt(self, position: SourcePosition, version: int) -> int:
         """Record that events from `position` on are folded under `version`, unless one is recorded there."""
         self.before("adopt")
-        return self._adoptions.setdefault(partition, {}).setdefault(position, version)
+        return self._adoptions.setdefault(position, version)
 
     def remind(self) -> None:
         """Nothing: what was recorded is not forgotten while a process lives."""
         self.before("remind")
 
-    def adoptions(self, partition: int) -> Mapping[int, int]:
-        """The adoption table of one partition: version by position."""
-        return dict(self._adoptions.get(partition, {}))
+    def adoptions(self) -> Mapping[SourcePosition, int]:
+        """The whole adoption table: version by position."""
+        return dict(self._adoptions)
 
     def tasks(self) -> Iterator[str]:
         """The key of every row."""

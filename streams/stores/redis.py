@@ -1,7 +1,7 @@
 """Rows in Redis: the store that any number of workers share, on one server or on Redis Cluster.
 
     reptide:STREAM:LAYOUT:t:TASK         a row
-    reptide:STREAM:LAYOUT:a:PARTITION    a hash: version of theta by position
+    reptide:STREAM:LAYOUT:a:INCARNATION:PARTITION   a hash: version of theta by offset
     reptide:STREAM:forgotten             a hash: tombstones, the secret of their digests, and their edition
 
 No name holds a brace, so no task picks its slot; and no operation needs two keys, so any shard serves it.
@@ -16,7 +16,9 @@ from secrets import token_bytes
 from typing import NamedTuple
 
 from engine.table import Layout, TaskTable
+from streams.logs.base import SourcePosition
 from streams.stores.base import HEAD_BYTES, SECRET_BYTES, Swap, digest_of, key_of
+from streams.stores.redis_adoptions import RedisAdoptions
 from streams.stores.redis_server import RedisServer
 
 SWAP = """
@@ -53,7 +55,6 @@ FORGOTTEN = b"forgotten"
 FORGOTTEN_S = 60
 SECRET, EDITION = b"secret", b"edition"
 AT_ONCE = 1000
-TOLD = 10_000
 
 
 class Tombstones(NamedTuple):
@@ -76,18 +77,17 @@ class RedisStore:
         self,
         server: RedisServer,
         stream: str,
-        layout_fingerprint: int,
+        layout: Layout,
         ttl_s: int = 0,
         clock: Callable[[], float] = time.time,
     ) -> None:
         self.server, self.ttl_s, self._clock = server, ttl_s, clock
         self._stream = f"reptide:{key_of(stream)}"
-        self._rows = f"{self._stream}:{layout_fingerprint:016x}:t:"
-        self._adopted = f"{self._stream}:{layout_fingerprint:016x}:a:"
+        self._rows = f"{self._stream}:{layout.fingerprint:016x}:t:"
+        prefix = f"{self._stream}:{layout.fingerprint:016x}:a:"
+        self._adoptions = RedisAdoptions(server, prefix, self._rows, layout)
         self._tombstones = f"{self._stream}:forgotten"
         self._known = Tombstones(None, b"", {})
-        self._told: dict[tuple[int, int], int] = {}
-        """Adoptions, the latest last: a Redis that forgot one is told again."""
 
     def load(self, layout: Layout, tasks: Sequence[str]) -> TaskTable:
         """The rows of tasks; a task never seen is the empty row."""
@@ -112,30 +112,17 @@ class RedisStore:
         )
         return [Swap(reply.decode()) for reply in replies]
 
-    def adopt(self, partition: int, position: int, version: int) -> int:
+    def adopt(self, position: SourcePosition, version: int) -> int:
         """Record that events from `position` on are folded under `version`, unless one is recorded there."""
-        table, cell = f"{self._adopted}{partition}", (partition, position)
-        version = self._told.get(cell, version)
-        self._told[cell] = int(
-            self.server.ask(("HSETNX", table, position, version), ("HGET", table, position))[1]
-        )
-        while len(self._told) > TOLD:
-            del self._told[next(iter(self._told))]
-        return self._told[cell]
+        return self._adoptions.adopt(position, version)
 
     def remind(self) -> None:
         """Record again what this process saw adopted, before another worker adopts otherwise."""
-        self.server.ask(
-            *(
-                ("HSETNX", f"{self._adopted}{partition}", position, version)
-                for (partition, position), version in self._told.items()
-            )
-        )
+        self._adoptions.remind()
 
-    def adoptions(self, partition: int) -> Mapping[int, int]:
-        """The adoption table of one partition: version by position."""
-        (table,) = self.server.ask(("HGETALL", f"{self._adopted}{partition}"))
-        return {int(position): int(version) for position, version in table.items()}
+    def adoptions(self) -> Mapping[SourcePosition, int]:
+        """The whole adoption table: version by position. Looks through all keys."""
+        return self._adoptions.all()
 
     def tasks(self) -> Iterator[str]:
         """The key of every row."""
@@ -149,6 +136,7 @@ class RedisStore:
 
     def clear(self) -> None:
         """Forget all rows of this layout; adoptions and tombstones stay."""
+        self._adoptions.take_over_all()
         for keys in self._pages(f"{self._rows}*"):
             self.server.ask(*(("UNLINK", key) for key in keys))
 

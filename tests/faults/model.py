@@ -25,7 +25,7 @@ from engine.outer.online import Online, Rates
 from engine.spec import Classification, InnerLoop, Memory, Policy, TaskSpec
 from engine.train import FitSettings
 from engine.types import Kind
-from streams.logs.base import ONLY, Offsets, Record
+from streams.logs.base import ONLY, Offsets, Record, SourcePosition
 from streams.logs.memory import Crash, MemoryLog, MemoryOutput, no_crash
 from streams.outputs import TOPICS, DeadLetterLines, Outputs
 from streams.rounds import Rounds
@@ -96,7 +96,7 @@ class Left(NamedTuple):
     """Output lines by topic. Equal sets: nothing is lost, and what is repeated is identical."""
     versions: list[Any]
     """Parameters, optimizer, statistics and step count of each version of theta."""
-    adoptions: dict[int, int]
+    adoptions: dict[SourcePosition, int]
 
     def differs(self, other: Left) -> list[str]:
         """Names of the parts that differ."""
@@ -166,7 +166,7 @@ class World:
             {key: {name: row[name].tobytes() for name in names} for key, row in decoded.items()},
             {topic: frozenset(output.lines) for topic, output in self.outputs.items()},
             [(bits(v.params), bits(v.trainer), told(v.numbers)) for v in self.meta.versions],
-            dict(self.store.adoptions(0)),
+            dict(self.store.adoptions()),
         )
 
 

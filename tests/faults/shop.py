@@ -79,7 +79,7 @@ def left(program: Embedded) -> Left:
         {user: {n: row[n].tobytes() for n in names} for user, row in zip(table.ids, table.rows, strict=True)},
         {topic: frozenset(program.outputs[topic].read(0, 10**6)[0]) for topic in TOPICS},
         [(bits(v.params), bits(v.trainer), told(v.numbers)) for v in versions],
-        dict(program.store.adoptions(0)),
+        dict(program.store.adoptions()),
     )
 
 

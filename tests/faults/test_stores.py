@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 
 from engine.table import RowError, TaskTable
 from streams.errors import StoreError
+from streams.logs.base import SourcePosition
 from streams.stores import lmdb as lmdb_store
 from streams.stores.base import RecordStore, Swap, key_of
 from streams.stores.lmdb import LmdbStore
@@ -65,7 +66,11 @@ def opened(request: pytest.FixtureRequest, tmp_path: Path, clock: Clock) -> Reco
     cluster = request.param == "redis cluster"
     url = request.getfixturevalue("redis_cluster" if cluster else "one_redis").url
     server = RedisServer(url, cluster)
-    return RedisStore(server, f"{tmp_path} {{a}}", LAYOUT.fingerprint, ttl_s=3600, clock=clock)
+    return RedisStore(server, f"{tmp_path} {{a}}", LAYOUT, ttl_s=3600, clock=clock)
+
+
+def at(offset: int, partition: int = 0) -> SourcePosition:
+    return SourcePosition(1, partition, offset)
 
 
 def marked(store: RecordStore, tasks: Sequence[str], mark: int) -> TaskTable:
@@ -124,25 +129,29 @@ class TestEveryStore:
         assert marks(store, ["x", "b", "y", "a"]) == [0, 2, 0, 1]
 
     def test_the_first_to_adopt_at_a_position_decides_for_all(self, store: RecordStore):
-        assert [store.adopt(0, 64, 3), store.adopt(0, 64, 4), store.adopt(0, 64, 2)] == [3, 3, 3]
-        assert store.adopt(0, 0, 0) == 0
-        assert store.adopt(0, 0, 5) == 0
+        assert [store.adopt(at(64), 3), store.adopt(at(64), 4), store.adopt(at(64), 2)] == [3, 3, 3]
+        assert store.adopt(at(0), 0) == 0
+        assert store.adopt(at(0), 5) == 0
 
     def test_partitions_adopt_apart(self, store: RecordStore):
-        store.adopt(0, 64, 3)
-        store.adopt(256, 64, 4)
-        store.adopt(256, 2**40, 5)
-        assert store.adoptions(0) == {64: 3}
-        assert store.adoptions(256) == {64: 4, 2**40: 5}
-        assert store.adoptions(1) == {}
+        store.adopt(at(64), 3)
+        store.adopt(at(64, 256), 4)
+        store.adopt(at(2**40, 256), 5)
+        assert store.adoptions() == {at(64): 3, at(64, 256): 4, at(2**40, 256): 5}
+
+    def test_a_topic_made_anew_is_not_served_what_the_one_before_adopted(self, store: RecordStore):
+        store.adopt(at(0), 0)
+        made_anew = SourcePosition(2**62 + 1, 0, 0)
+        assert store.adopt(made_anew, 2) == 2
+        assert store.adoptions() == {at(0): 0, made_anew: 2}
 
     def test_clearing_forgets_rows_and_keeps_adoptions(self, store: RecordStore):
         store.swap(marked(store, ["a"], 1))
-        store.adopt(0, 64, 3)
+        store.adopt(at(64), 3)
         store.clear()
         assert list(store.tasks()) == []
         assert store.load(LAYOUT, ["a"]).rows["revision"].tolist() == [0]
-        assert store.adoptions(0) == {64: 3}
+        assert store.adoptions() == {at(64): 3}
         assert store.swap(marked(store, ["a"], 2)) == [Swap.OK]
 
     def test_hostile_task_ids_have_rows_of_their_own(self, store: RecordStore):
@@ -223,11 +232,11 @@ class TestLmdbOverARestart:
     def test_rows_and_adoptions_are_kept(self, tmp_path: Path):
         store = LmdbStore(tmp_path, 0.1)
         store.swap(marked(store, HOSTILE, 1))
-        store.adopt(0, 64, 3)
+        store.adopt(at(64), 3)
         store.close()
         again = LmdbStore(tmp_path, 0.1)
         assert marks(again, HOSTILE) == list(range(1, len(HOSTILE) + 1))
-        assert again.adoptions(0) == {64: 3}
+        assert again.adoptions() == {at(64): 3}
         again.close()
 
     def test_a_directory_that_is_no_store_is_refused_in_a_sentence(self, tmp_path: Path):
@@ -246,7 +255,7 @@ class TestLmdbForgets:
         store = LmdbStore(tmp_path, 0.1)
         for round in range(3):  # each leaves the row before in a free page
             store.swap(self.rows(store, round))
-        store.adopt(0, 64, 3)
+        store.adopt(at(64), 3)
         yield store
         store.close()
 
@@ -284,7 +293,7 @@ class TestLmdbForgets:
         filled.forget(self.TASKS[0], 60)
         filled.forget(self.TASKS[0], 60)
         assert filled.load(LAYOUT, self.TASKS[1:]).rows.tobytes() == before
-        assert filled.adoptions(0) == {64: 3}
+        assert filled.adoptions() == {at(64): 3}
         assert set(filled.swap(marked(filled, self.TASKS[1:], 9))) == {Swap.OK}
         filled.close()
         again = LmdbStore(tmp_path, 0.1)
@@ -371,5 +380,5 @@ class TestLmdbWithoutRoom:
         store = LmdbStore(tmp_path, self.GIB / 4)
         with pytest.raises(StoreError, match=r"raise `run\.max_gib`"):
             for position in range(10**6):
-                store.adopt(0, position, 1)
+                store.adopt(at(position), 1)
         store.close()

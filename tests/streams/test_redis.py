@@ -20,8 +20,9 @@ from redis.connection import AbstractConnection
 from engine.features import Features, Numeric
 from engine.fingerprints import theta_fingerprint
 from engine.learners.gradient import GradientLearner
-from engine.table import RowError, TaskTable
+from engine.table import Layout, RowError, TaskTable
 from streams.errors import CheckpointError, Forgot, ReptideError, StoreError, Unavailable
+from streams.logs.base import SourcePosition
 from streams.stores.base import RecordStore, Swap, key_of
 from streams.stores.redis import FORGOTTEN_S, RedisStore
 from streams.stores.redis_capacity import Capacity, bytes_of_a_row, capacity, warnings
@@ -51,7 +52,7 @@ def connected() -> Iterator[Open]:
     """Opens stores, and closes them."""
     opened: list[RedisStore] = []
 
-    def connect(url: str, stream: str = "s", layout: int = LAYOUT.fingerprint, **options: Any) -> RedisStore:
+    def connect(url: str, stream: str = "s", layout: Layout = LAYOUT, **options: Any) -> RedisStore:
         server = RedisServer(url, **{k: options.pop(k) for k in ("cluster", "timeout_s") if k in options})
         opened.append(RedisStore(server, stream, layout, **options))
         return opened[-1]
@@ -129,8 +130,8 @@ class TestAReplyThatIsLost:
     def test_an_adoption_is_asked_again_and_stays(self, store: RedisStore, lost_reply: LostReply):
         store.ping()
         lost_reply.countdown = 1
-        assert store.adopt(0, 64, 3) == 3
-        assert store.adoptions(0) == {64: 3}
+        assert store.adopt(SourcePosition(1, 0, 64), 3) == 3
+        assert store.adoptions() == {SourcePosition(1, 0, 64): 3}
 
 
 def test_of_writers_that_race_none_undoes_another(one_redis: Server, connected: Open, stream: str):
@@ -261,14 +262,14 @@ class TestAServerThatDies:
         server = own_redis("--appendonly", "yes", "--appendfsync", "always")
         store = connected(server.url, timeout_s=0.5)
         store.swap(marked(store, ["a"], 7))
-        store.adopt(0, 64, 3)
+        store.adopt(SourcePosition(1, 0, 64), 3)
         store.forget("b", 1e9)  # its rewrite outlives the server, and keeps the connection open in silence
         server.kill()
         server.start()
         with pytest.raises(Forgot):
             store.ping()
         assert marks(store, ["a"]) == [7]
-        assert store.adoptions(0) == {64: 3}
+        assert store.adoptions() == {SourcePosition(1, 0, 64): 3}
         assert store.forgotten(["a", "b"]) == {"b"}
         assert store.swap(marked(store, ["a"], 8)) == [Swap.OK]
 
@@ -278,8 +279,9 @@ class TestAServerThatDies:
         table = marked(store, ["a"], 7)
         server.kill()
         calls: list[Callable[[], object]] = [
-            lambda: store.load(LAYOUT, ["a"]), lambda: store.swap(table), lambda: store.adopt(0, 0, 0),
-            lambda: store.adoptions(0), lambda: list(store.tasks()), store.clear, store.ping,
+            lambda: store.load(LAYOUT, ["a"]), lambda: store.swap(table),
+            lambda: store.adopt(SourcePosition(1, 0, 0), 0),
+            lambda: store.adoptions(), lambda: list(store.tasks()), store.clear, store.ping,
             lambda: store.forget("a", 1), lambda: store.forgotten(["a"]),
         ]  # fmt: skip
         for call in calls:
@@ -315,21 +317,21 @@ class TestAServerThatDies:
     ):
         server = own_redis()
         store, other = connected(server.url), connected(server.url)
-        assert store.adopt(0, 64, 3) == 3
+        assert store.adopt(SourcePosition(1, 0, 64), 3) == 3
         server.kill()
         server.start()
         with pytest.raises(Forgot):
             store.ping()
         store.remind()
-        assert other.adopt(0, 64, 4) == 3
+        assert other.adopt(SourcePosition(1, 0, 64), 4) == 3
 
     def test_an_adoption_that_it_forgot_is_told_again(self, own_redis: Start, connected: Open):
         server = own_redis()
         store = connected(server.url)
-        assert store.adopt(0, 64, 3) == 3
+        assert store.adopt(SourcePosition(1, 0, 64), 3) == 3
         server.ask("FLUSHALL")
-        assert store.adopt(0, 64, 4) == 3
-        assert store.adoptions(0) == {64: 3}
+        assert store.adopt(SourcePosition(1, 0, 64), 4) == 3
+        assert store.adoptions() == {SourcePosition(1, 0, 64): 3}
 
     def test_one_that_hangs_is_unavailable_after_the_timeout(self, own_redis: Start, connected: Open):
         server = own_redis()
@@ -494,7 +496,7 @@ class TestRows:
         store = connected(one_redis.url, stream)
         store.swap(marked(store, ["a"], 7))
         others = [
-            connected(one_redis.url, stream, LAYOUT.fingerprint ^ 1),
+            connected(one_redis.url, stream, replace(LAYOUT, fingerprint=LAYOUT.fingerprint ^ 1)),
             connected(one_redis.url, stream + "x"),
         ]
         for other in others:
@@ -540,6 +542,42 @@ class TestRows:
         table = marked(store, ["a"], 2)
         one_redis.ask("DEL", row_key(stream, "a"))
         assert store.swap(table) == [Swap.LOST]
+
+
+# Adoptions that an earlier version wrote, without the incarnation of their topic
+
+
+@pytest.mark.parametrize("kind", ["one_redis", "redis_cluster"])
+class TestAdoptionsOfBefore:
+    @pytest.fixture
+    def store(self, kind: str, request: pytest.FixtureRequest, connected: Open, stream: str) -> RedisStore:
+        store = connected(request.getfixturevalue(kind).url, stream, cluster=kind == "redis_cluster")
+        store.server.ask(("HSET", f"{row_key(stream, '')[:-2]}a:0", "64", "3"))
+        return store
+
+    def folded_from(self, store: RedisStore, incarnation: int) -> None:
+        table = store.load(LAYOUT, ["a"])
+        table.rows["incarnation"] = incarnation
+        store.swap(table)
+
+    def test_are_those_of_the_topic_that_rows_were_folded_from(self, store: RedisStore):
+        self.folded_from(store, 7)
+        assert store.adopt(SourcePosition(7, 0, 64), 5) == 3
+        assert store.adoptions() == {SourcePosition(7, 0, 64): 3}
+
+    def test_are_not_served_to_a_topic_made_anew(self, store: RedisStore):
+        self.folded_from(store, 7)
+        assert store.adopt(SourcePosition(8, 0, 64), 5) == 5
+        assert store.adoptions() == {SourcePosition(7, 0, 64): 3, SourcePosition(8, 0, 64): 5}
+
+    def test_are_known_after_rows_were_cleared(self, store: RedisStore):
+        self.folded_from(store, 7)
+        store.clear()
+        assert store.adoptions() == {SourcePosition(7, 0, 64): 3}
+
+    def test_are_refused_where_no_row_tells_what_they_were_recorded_for(self, store: RedisStore):
+        with pytest.raises(StoreError, match=r":a:0 in Redis .*delete this key"):
+            store.adopt(SourcePosition(7, 0, 64), 5)
 
 
 # Forgetting
