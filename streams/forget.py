@@ -1,11 +1,15 @@
 """`reptide forget`: a task's row, its pending observations, and every line on this machine that was said of it.
 
 The page of the run, which names tasks, goes too: the next run writes it anew. What stays is a tombstone, a keyed hash
-of the id, so that replaying the log does not bring the task back. The input is the user's own, and is not touched;
-topics of a deployment forget by their retention.
+of the id, so that replaying the log does not bring the task back, not even as a dead letter. The input is the user's
+own, and is not touched; topics of a deployment forget by their retention. What `tune` and `evaluate` write names no
+task.
 """
 
 from __future__ import annotations
+
+import json
+import re
 
 import orjson
 
@@ -13,6 +17,9 @@ from streams.report import PAGE
 from streams.settings import Settings
 from streams.state import opened
 from streams.wiring import output_files
+
+ESCAPED = re.compile(r'(?:\\(?:u[0-9a-fA-F]{4}|["\\/bfnrt]))+')
+"""A run of characters as JSON may write them: two together may be one, beyond the first 65,536."""
 
 FOR_EVER_S = 100 * 365 * 86_400.0
 """A file can be replayed at any time."""
@@ -38,8 +45,30 @@ def _erased(settings: Settings, task: str) -> int:
 
 
 def speaks_of(line: bytes, task: str) -> bool:
-    """Whether a line of an output is about a task: by name, or as a dead letter whose bytes hold the name."""
+    """Whether a line of an output is about a task.
+
+    A dead letter that names its task is about that one alone. One whose task nobody could read is, where its bytes
+    hold the name as a word, or, of a task of several columns, each part of it.
+    """
     said = orjson.loads(line)
+    if said.get("task") is not None:
+        return str(said["task"]) == task
     if "bytes_hex" in said:
-        return task.encode().hex() in said["bytes_hex"]
-    return str(said.get("task", said.get("record", {}).get("task"))) == task
+        return _names(bytes.fromhex(said["bytes_hex"]), task)
+    return str(said.get("record", {}).get("task")) == task
+
+
+def _names(content: bytes, task: str) -> bool:
+    """Whether bytes hold a task's name as a word of its own, plainly or as JSON or CSV write it."""
+    plain = content.decode(errors="replace")
+    spelled = (plain, plain.replace('""', '"'), ESCAPED.sub(_unescaped, plain))
+    parts = filter(None, task.split("|"))
+    words = [re.compile(rf"(?<!\w){re.escape(part)}(?!\w)") for part in parts]
+    return any(all(word.search(text) for word in words) for text in spelled)
+
+
+def _unescaped(escaped: re.Match[str]) -> str:
+    try:
+        return str(json.loads(f'"{escaped[0]}"'))
+    except ValueError:
+        return escaped[0]

@@ -19,7 +19,7 @@ from engine.spec import Classification, TaskSpec
 from engine.types import PREDICTORS, SERVED, Episode, EventBatch, Float32, Float64, Kind, Outcome
 from streams.logs.base import Record
 from streams.logs.output import OutputWriter
-from streams.wire import Rejected
+from streams.wire import Rejected, readable_task
 
 DEAD_LETTER = "dead-letter"
 TOPICS = ("predictions", "scores", "drifts", "episodes", DEAD_LETTER)
@@ -247,10 +247,10 @@ def _learned_lines(
 
 
 def _dead_letter(rejected: Rejected, origin: str) -> bytes:
-    """The bytes are written in hexadecimal, since what is refused need not be text."""
+    """With its task, where that is known; bytes in hexadecimal, since what is refused need not be text."""
     record = rejected.record
-    said: dict[str, Any] = {"origin": origin, "offset": record.offset, "reason": rejected.reason}
-    said["detail"] = rejected.detail
+    said: dict[str, Any] = {"task": readable_task(record), "origin": origin, "offset": record.offset}
+    said["reason"], said["detail"] = rejected.reason, rejected.detail
     if record.raw is not None:
         said["bytes_hex"] = record.raw.hex()
     else:

@@ -178,6 +178,14 @@ def _identity(value: Any, name: str) -> bytes:
     return text
 
 
+def readable_task(record: Record) -> str | None:
+    """The task of a record, refused or not; None where it names none, or could not be parsed."""
+    try:
+        return _identity(record.task, "task").decode()
+    except _Refusal:
+        return None
+
+
 def _time(value: Any) -> float:
     time_s = epoch_seconds(value)
     if not isfinite(time_s):

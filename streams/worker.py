@@ -30,7 +30,7 @@ from streams.schedule import Schedule
 from streams.stores.base import RecordStore, Swap
 from streams.telemetry import Telemetry
 from streams.theta import ThetaCache
-from streams.wire import Decoded, Rejected, decode
+from streams.wire import Decoded, Rejected, decode, readable_task
 
 SUMMED = ("events", "rejected", "observations", "scored", "alarms", "adaptations", "not_finite", "conflicts")
 
@@ -104,16 +104,25 @@ class Worker:
 
     def _fold(self, decoded: Decoded, version: int) -> Step:
         """Load, fold, produce and swap, again and again for tasks that another worker wrote meanwhile."""
-        self.outputs.dead_letters.append(decoded.rejected)
+        rejected = self._not_forgotten(decoded.rejected)
+        self.outputs.dead_letters.append(rejected)
         meta, part, step = self.theta.get(version), self._remembered(decoded), None
         while True:
             folded = self._produced(part, meta)
             lost = self._swap(part.events, folded)
-            step = step or self._counted(part, folded, meta, decoded.rejected)
+            step = step or self._counted(part, folded, meta, rejected)
             if not len(lost):
                 return step
             step = step._replace(conflicts=step.conflicts + len(lost))
             part = self._remembered(only(part, lost))
+
+    def _not_forgotten(self, rejected: Sequence[Rejected]) -> list[Rejected]:
+        """Leave out what was refused of tasks that were to be forgotten: a dead letter would remember them."""
+        tasks = [readable_task(refused.record) for refused in rejected]
+        forgotten = self.store.forgotten(sorted(set(filter(None, tasks)))) if rejected else ()
+        kept = [refused for refused, task in zip(rejected, tasks, strict=True) if task not in forgotten]
+        self.telemetry.forgotten(len(rejected) - len(kept))
+        return kept
 
     def _remembered(self, decoded: Decoded) -> Decoded:
         """Leave out the events of tasks that were to be forgotten; they are not even dead letters."""

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
-from streams.forget import forget_task
+import pytest
+
+from streams.forget import forget_task, speaks_of
 from streams.inspect import describe_task
 from streams.logs.output import OutputFile
 from streams.rebuild import rebuild
 from streams.report import PAGE
+from streams.run import run
 from streams.settings import Settings
 from streams.wiring import embedded
 from tests.faults.shop import left, run_to_the_end, shop, users
@@ -66,6 +70,79 @@ def test_a_task_forgotten_before_its_first_event_is_never_folded(tmp_path):
     run_to_the_end(settings)
     assert not describe_task(settings, USER)["known"]
     assert USER.encode() not in bytes_of(settings.run.directory / "outputs")
+
+
+BROKEN = """
+{"tenant": "a", "user": "jos\\u00e9", "at": 5, "a": 1, "b": 1, "bought": "x"
+{"tenant": "a", "user": "eve", "at": 6, "a": 1, "b": 1, "bought": "x"
+{"tenant": "a", "user": "jos\\u00e9", "at": 7, "a": "much", "b": 1, "bought": "x", "note": "of jos\\u00e9"}
+{"tenant": "a", "user": "eve", "at": 8, "a": "much", "b": 1, "bought": "x", "note": "met jos\\u00e9 of a"}
+{"tenant": "b", "user": "jos\\u00e9", "at": 9, "a": "much", "b": 1, "bought": "x"}
+"""
+
+
+def two_columns(tmp_path) -> Settings:
+    settings = shop(tmp_path)
+    (tmp_path / "events.jsonl").write_text(BROKEN)
+    source = settings.input.model_copy(
+        update={"path": tmp_path / "events.jsonl", "task": ("tenant", "user"), "label_time": None}
+    )
+    return settings.model_copy(update={"input": source})
+
+
+def stream(settings: Settings) -> None:
+    program = embedded(settings)
+    run(program, lambda progress: None)
+    program.close()
+
+
+def letters(settings: Settings) -> list[str]:
+    log = OutputFile(settings.run.directory / "outputs" / "dead-letter.jsonl")
+    read = [bytes.fromhex(json.loads(line)["bytes_hex"]).decode() for line in log.read(0, 100)[0]]
+    log.close()
+    return read
+
+
+def test_dead_letters_of_the_task_go_however_it_is_written_and_those_of_others_stay(tmp_path):
+    settings = two_columns(tmp_path)
+    stream(settings)
+    before = letters(settings)
+    assert {line.split('"at": ')[1][0] for line in before} == set("56789")
+    assert "the report" in forget_task(settings, "a|jos\u00e9")
+    after = letters(settings)
+    assert after == [line for line in before if '"at": 5' not in line and '"at": 7' not in line]
+
+
+def test_refused_events_of_a_forgotten_task_are_no_dead_letters_either(tmp_path):
+    settings = two_columns(tmp_path)
+    forget_task(settings, "a|jos\u00e9")
+    stream(settings)
+    kept = "".join(letters(settings))
+    assert '"at": 7' not in kept
+    assert all(f'"at": {time}' in kept for time in (6, 8, 9))
+
+
+@pytest.mark.parametrize(
+    ("task", "said", "speaks"),
+    [
+        ("1", {"task": "1"}, True),
+        ("1", {"task": "eve", "bytes_hex": b"eve,1700000010,x,NL,no".hex()}, False),
+        ("1", {"task": None, "bytes_hex": b"eve,1700000010,x".hex()}, False),
+        ("1", {"task": None, "bytes_hex": b"eve,x,1,".hex()}, True),
+        ("17", {"bytes_hex": b"{'user': 17".hex()}, True),
+        ('the "king"', {"bytes_hex": b'"the ""king""",x,1'.hex()}, True),
+        ("a/b\\c", {"bytes_hex": rb'{"user": "a\/b\\c", x'.hex()}, True),
+        ("\U0001f600", {"bytes_hex": rb'{"user": "\ud83d\ude00", x'.hex()}, True),
+        ("acme|bob", {"bytes_hex": b"acme,bob,17,x,y".hex()}, True),
+        ("acme|bob", {"bytes_hex": b"acme,ann,17,x,y".hex()}, False),
+        ("ann", {"task": None, "bytes_hex": b"\xff\xfeann".hex()}, True),
+        ("7", {"task": "7", "record": {"task": 7.0}}, True),
+        ("7", {"record": {"task": 7}}, True),
+        ("7", {"record": {"task": 70}}, False),
+    ],
+)
+def test_a_line_is_about_the_task_that_it_names(task, said, speaks):
+    assert speaks_of(json.dumps(said).encode(), task) == speaks
 
 
 def test_positions_in_an_output_stay_where_lines_are_erased(tmp_path):
