@@ -20,6 +20,7 @@ from streams import checking, wiring
 from streams.errors import ReptideError
 from streams.examples.commands import app as meta_training
 from streams.examples.laboratory import laboratory
+from streams.files import refusal
 from streams.forget import forget_task
 from streams.inspect import describe_task
 from streams.options import Config, Flags, console, settings_from
@@ -55,9 +56,7 @@ def main() -> None:
     except (ReptideError, EngineError) as error:
         _refuse(str(error))
     except OSError as error:
-        if error.filename is None:
-            raise
-        _refuse(f"{error.filename}: {error.strerror}")
+        _refuse(refusal(error))
     except SystemExit as ended:
         if ended.code == INTERRUPTED and RESUMES & set(sys.argv):
             console.print("stopped; start it again and it goes on from here")

@@ -20,6 +20,7 @@ from engine.report import ReportDict
 from engine.spec import Classification, Regression
 from engine.tallies import ScoredLabels
 from engine.types import PREDICTORS, SERVED, THETA, Bool, Float32, Float64, Int64, Outcome
+from streams.files import writing
 from streams.logs.output import OutputLog
 
 LINES_AT_ONCE = 16_384
@@ -113,7 +114,8 @@ def extra_of(names: tuple[str, ...], which: tuple[int, ...], scores: Iterator[Sc
 def write_extras(path: Path, extras: Sequence[Extra]) -> None:
     """Keep predictors in a file."""
     arrays = {f"{n}.{name}": value for n, extra in enumerate(extras) for name, value in vars(extra).items()}
-    np.savez(path, **arrays)
+    with writing(path):
+        np.savez(path, **arrays)
 
 
 def read_extras(path: Path) -> tuple[Extra, ...]:

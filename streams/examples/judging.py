@@ -16,6 +16,7 @@ from streams.episodic import EpisodicPage, write_page
 from streams.errors import ReptideError
 from streams.examples.laboratory import Laboratory
 from streams.examples.training import SavedTraining, is_finished
+from streams.files import write_whole
 from streams.host import described_machine
 from streams.summary import versions
 from streams.wiring import learner
@@ -82,6 +83,6 @@ def written(laboratory: Laboratory, evaluation: EpisodicDict, folder: Path) -> l
         versions=versions(),
     )
     found = folder / "evaluation.json"
-    found.write_text(json.dumps(page, indent=1, allow_nan=False), encoding="utf-8")
+    write_whole(found, json.dumps(page, indent=1, allow_nan=False).encode())
     write_page(folder / "evaluation.html", page)
     return [found, folder / "evaluation.html"]

@@ -27,6 +27,7 @@ from engine.metrics import Metric
 from engine.report import ReportDict
 from engine.types import ADAPTED, THETA, Float32, Int64
 from streams.evaluation import Extra, binary_extra, evaluate, extra_of, scores_of, write_extras
+from streams.files import write_whole
 from streams.flights.baselines import Predicted, river_logistic, running_base_rate
 from streams.flights.table import write_flights
 from streams.host import described_machine
@@ -92,7 +93,7 @@ def run_demo(out: Path, console: Console, flags: Sequence[str] = ()) -> None:
     evaluation = evaluate(target, scores_of(program.outputs["scores"], target, REPORTED_FROM_S), extras)
     command = " ".join(["reptide demo", *(f"--set {flag}" for flag in flags)])
     write_report(out / PAGE, _page(settings, program, totals, evaluation, seconds, command))
-    (out / "demo.json").write_text(json.dumps(figures(evaluation, totals), indent=1) + "\n")
+    write_whole(out / "demo.json", (json.dumps(figures(evaluation, totals), indent=1) + "\n").encode())
     program.close()
     console.print(comparison(evaluation))
     console.print(f"figures: {out / 'demo.json'}", soft_wrap=True)

@@ -32,6 +32,7 @@ from engine.types import SERVED, Kind, Outcome
 from streams.deployment import Deployment
 from streams.errors import InputError, ReptideError
 from streams.evaluation import evaluate, extra_of, read_extras, scores_of
+from streams.files import write_whole
 from streams.flights import demo
 from streams.flights.folded_again import differing_rows
 from streams.flights.processes import Role, processes
@@ -101,7 +102,7 @@ def run_demo_kafka(out: Path, embedded: Path, rate: float, console: Console) -> 
     evaluation = _evaluated(deployment, out, embedded)
     checked = {"embedded_gap": _gaps(evaluation), "rows": len(rows), "rows_differing": len(differing)}
     said = demo.figures(evaluation, totals, REPORTED) | checked
-    (out / "demo.json").write_text(json.dumps(said, indent=1) + "\n")
+    write_whole(out / "demo.json", (json.dumps(said, indent=1) + "\n").encode())
     console.print(demo.comparison(evaluation, REPORTED))
     console.print(_verdict(_gaps(evaluation), differing, len(rows)), highlight=False)
     console.print(f"figures: {out / 'demo.json'}")

@@ -9,7 +9,6 @@ row before it.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from hashlib import blake2b
 from pathlib import Path
@@ -21,6 +20,7 @@ import orjson
 from engine.features import Features
 from engine.types import Int64, Kind
 from streams.errors import InputError
+from streams.files import write_whole
 from streams.logs.base import ONLY, Offsets, Polled, Record
 from streams.logs.lines import open_csv, open_jsonl
 from streams.logs.parquet import ParquetTable
@@ -112,7 +112,7 @@ class FileLog:
         offset = offsets[ONLY]
         if self._commits is not None:
             content = {"incarnation": self._incarnation, "offset": offset}
-            _replace(self._commits, orjson.dumps(content))
+            write_whole(self._commits, orjson.dumps(content))
         self._committed = offset
 
     def _read_committed(self) -> int:
@@ -184,14 +184,3 @@ def joined_task(parts: list[Any]) -> Any:
         return parts[0]
     odd = [part for part in parts if type(part) not in (str, int) or part == ""]
     return odd[0] if odd else "|".join(map(str, parts))
-
-
-def _replace(path: Path, content: bytes) -> None:
-    """Write a file so that a crash leaves either the old content or the new."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_suffix(".tmp")
-    with unfinished.open("wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    unfinished.replace(path)

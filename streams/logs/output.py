@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
+
+from streams.files import writing
 
 BLOCK_BYTES = 65_536
 
@@ -48,17 +51,19 @@ class OutputFile:
     def append(self, lines: Sequence[bytes], keys: Sequence[bytes] = ()) -> None:  # noqa: ARG002 - one partition
         """Add lines in one write; where it fails, as on a full disk, none of them."""
         content = b"".join(line + b"\n" for line in lines)
-        try:
-            if self._file.write(content) != len(content):
-                raise OSError(f"{self._path}: only a part of {len(content)} bytes could be written")
-        except OSError:
-            self._file.truncate(self._size)
-            raise
+        with writing(self._path):
+            try:
+                if self._file.write(content) != len(content):
+                    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            except OSError:
+                self._file.truncate(self._size)
+                raise
         self._size += len(content)
 
     def sync(self) -> None:
         """Keep what was appended over a crash of the machine."""
-        os.fsync(self._file.fileno())
+        with writing(self._path):
+            os.fsync(self._file.fileno())
 
     def read(self, position: int, max_lines: int) -> tuple[list[bytes], int]:
         """At most that many whole lines from a position, and the position after them."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 from importlib.resources import files
 from pathlib import Path
 
-from streams.errors import SettingsError
+from streams.files import write_whole
 from streams.report import figures, sections
 from streams.report.calendar_axis import minute, period
 from streams.report.contents import RunReport
@@ -35,18 +35,13 @@ NOTES = (
 
 
 def write_report(path: Path, report: RunReport) -> None:
-    """Write the page. Raises `SettingsError` where the file cannot be written."""
+    """Write the page. Raises `StoreError` where the file cannot be written."""
     save_page(path, render(report))
 
 
 def save_page(path: Path, text: str) -> None:
-    """Write a page. Raises `SettingsError` where the file cannot be written."""
-    try:
-        path.write_text(text, encoding="utf-8")
-    except OSError as problem:
-        raise SettingsError(
-            f"cannot write the page to {path} ({problem.strerror}); choose a file in an existing directory"
-        ) from problem
+    """Write a page. Raises `StoreError` where the file cannot be written."""
+    write_whole(path, text.encode())
 
 
 def render(report: RunReport) -> str:

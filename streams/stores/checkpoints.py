@@ -1,7 +1,8 @@
 """Versions of theta in a directory: one file of compressed safetensors and one of JSON each, written once.
 
 The JSON file holds the hash of both and is linked into place last, which fails if it exists: that
-is the compare-and-set, and a crash before it leaves nothing that a reader would look at.
+is the compare-and-set, and a crash before it leaves nothing that a reader would look at. Their names are on disk too
+before a version is said to be published.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import os
 from pathlib import Path
 
 from streams.errors import CheckpointError
+from streams.files import drafted, write_whole
 from streams.stores.base import Checkpoint
 from streams.stores.sealed import seal_in, sealed, unsealed
 
@@ -47,7 +49,7 @@ class DirectoryMeta:
         if checkpoint.version != self.current() + 1:
             return False
         head, content = sealed(checkpoint)
-        _write(self._body(checkpoint.version, seal_in(head)), content)
+        write_whole(self._body(checkpoint.version, seal_in(head)), content)
         published = _link(self._head(checkpoint.version), head)
         self._own = checkpoint if published else None
         return published
@@ -60,23 +62,11 @@ class DirectoryMeta:
         return self.directory / f"{version:08d}-{seal:.16}.safetensors.z"
 
 
-def _write(path: Path, content: bytes) -> Path:
-    """Write a file whole, on disk before it has its name."""
-    draft = path.with_suffix(f".{os.getpid()}.draft")
-    with draft.open("wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    return draft.rename(path)
-
-
 def _link(path: Path, content: bytes) -> bool:
     """Write a file whole unless it exists."""
-    draft = _write(path.with_suffix(f".{os.getpid()}.new"), content)
-    try:
-        os.link(draft, path)
-    except FileExistsError:
-        return False
-    finally:
-        draft.unlink()
+    with drafted(path, content) as draft:
+        try:
+            os.link(draft, path)
+        except FileExistsError:
+            return False
     return True

@@ -7,13 +7,13 @@ its place. A list of classes that puts another name there, or leaves one out, is
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Protocol
 
 from engine.spec import Classification, Regression
 from streams.errors import SettingsError, StoreError
+from streams.files import write_whole
 
 
 class ClassNames(Protocol):
@@ -58,14 +58,5 @@ class ClassFile:
             raise StoreError(f"{self.path} is damaged ({error}); restore it from a backup") from error
         if len(names) > len(recorded):
             recorded = [*recorded, *names[len(recorded) :]]
-            self._write(json.dumps(recorded).encode())
+            write_whole(self.path, json.dumps(recorded).encode())
         return recorded
-
-    def _write(self, content: bytes) -> None:
-        """Replace the file whole, on disk before it has its name."""
-        draft = self.path.with_suffix(".draft")
-        with draft.open("wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        draft.replace(self.path)

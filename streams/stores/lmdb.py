@@ -23,6 +23,7 @@ import lmdb
 
 from engine.table import Buffer, Layout, TaskTable
 from streams.errors import StoreError
+from streams.files import keep_names, refusal_of_a_library
 from streams.logs.base import SourcePosition
 from streams.stores.base import SECRET_BYTES, Swap, digest_of, key_of, swapped
 
@@ -52,7 +53,8 @@ class LmdbStore:
             self._open()
         except lmdb.Error as error:
             os.close(self._in_use)
-            raise StoreError(f"cannot open the store in {directory}: {error}") from error
+            said = refusal_of_a_library(error, directory)
+            raise StoreError(f"cannot open the store in {said}") from error
 
     def load(self, layout: Layout, tasks: Sequence[str]) -> TaskTable:
         """The rows of tasks; a task never seen is the empty row."""
@@ -174,7 +176,7 @@ class LmdbStore:
         try:
             self._write_all(draft)
             (draft / "data.mdb").replace(self.directory / "data.mdb")
-            _sync(self.directory)
+            keep_names(self.directory)
             self._env.close()
             self._open()
         except (lmdb.Error, OSError) as error:
@@ -204,6 +206,9 @@ class LmdbStore:
                 f"the store in {self.directory} has reached its {self.max_gib:g} GiB; "
                 "raise `run.max_gib` and start again, nothing is lost"
             ) from error
+        except lmdb.Error as error:  # as on a full disk
+            said = refusal_of_a_library(error, self.directory)
+            raise StoreError(f"cannot write the store in {said}") from error
 
 
 def _swap_one(transaction: Any, key: bytes, revision: int, row: memoryview) -> Swap:
@@ -224,13 +229,6 @@ def _append(env: Any, table: Any, items: Iterator[tuple[memoryview, memoryview]]
     """Write the next items, in one transaction; false where there were none."""
     with env.begin(db=table, write=True) as transaction:
         return bool(transaction.cursor().putmulti(islice(items, AT_ONCE), append=True)[0])
-
-
-def _sync(directory: Path) -> None:
-    """Have the names in a directory on disk."""
-    handle = os.open(directory, os.O_RDONLY)
-    os.fsync(handle)
-    os.close(handle)
 
 
 def _seconds(packed: Buffer) -> float:

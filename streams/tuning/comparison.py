@@ -11,6 +11,7 @@ import numpy as np
 from engine.spread import Estimate, estimate
 from engine.types import SERVED, Float64, Int64
 from streams.evaluation import Scores
+from streams.files import writing
 
 FEWEST_TASKS = 10
 """With fewer tasks, the interval is over blocks of time."""
@@ -43,7 +44,8 @@ class Judged:
 
     def write(self, path: Path) -> None:
         """Keep it for a search that is started again."""
-        np.savez(path, **vars(self))
+        with writing(path):
+            np.savez(path, **vars(self))
 
     @classmethod
     def read(cls, path: Path) -> Judged:

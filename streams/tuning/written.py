@@ -9,6 +9,8 @@ from typing import Any
 
 import tomlkit
 
+from streams.files import write_whole
+
 PATHS = ("input.path", "examples.path", "run.directory")
 """Settings that are relative to the file they stand in."""
 
@@ -27,8 +29,7 @@ def write_settings(config: Path, out: Path, values: Mapping[str, Any], directory
     for key, value in {**values, "run.directory": _moved(own.absolute(), config.parent, out.parent)}.items():
         place = _section(document, key, make=True)
         place[key.rpartition(".")[2]] = value
-    out.parent.mkdir(parents=True, exist_ok=True)
-    out.write_text(tomlkit.dumps(document), encoding="utf-8")
+    write_whole(out, tomlkit.dumps(document).encode())
 
 
 def _section(document: Any, key: str, *, make: bool) -> Any:

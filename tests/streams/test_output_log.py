@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from streams.errors import StoreError
 from streams.logs.memory import MemoryOutput
 from streams.logs.output import OutputFile, OutputLog
 
@@ -87,7 +88,7 @@ def test_an_append_that_fails_leaves_nothing_of_itself(tmp_path, monkeypatch):
 
     raw = file._file
     monkeypatch.setattr(file, "_file", FullDisk())
-    with pytest.raises(OSError, match=r"scores\.jsonl"):
+    with pytest.raises(StoreError, match=r"scores\.jsonl: no space left on device; make room"):
         file.append([b"two"])
     monkeypatch.undo()
     file.append([b"three"])
