@@ -5,14 +5,16 @@ No fast-math anywhere: the same input gives the same bits.
 
 Machine code is kept on disk for the next process. numba would take it up again as long as the file of a function is
 as it was, whatever became of the functions of other files that are compiled into it: an upgrade would go on with
-the old ones. So it is kept in a folder that is named by all sources.
+the old ones. So it is kept in a folder that is named by all sources, beside them or, where that cannot be written, in
+the user's cache; where neither can, nothing is kept, and every process compiles anew.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from hashlib import blake2b
 from pathlib import Path
+from time import time
 from typing import Any, TypeVar
 
 import numba
@@ -20,13 +22,62 @@ import numba
 F = TypeVar("F", bound=Callable[..., Any])
 
 
-def folder_of(sources: Path) -> Path:
-    """Where the machine code of the modules in a folder is kept."""
+DAY_S = 86_400.0
+
+NOT_KEPT = (
+    "machine code cannot be kept here, so every start compiles for half a minute: let NUMBA_CACHE_DIR name a folder "
+    "that can be written"
+)
+
+
+def name_of(sources: Path) -> str:
+    """What the folder for the machine code of the modules in a folder is called."""
     content = b"".join(path.read_bytes() for path in sorted(sources.glob("*.py")))
-    return sources / "__pycache__" / f"compiled-{blake2b(content, digest_size=8).hexdigest()}"
+    return f"compiled-{blake2b(content, digest_size=8).hexdigest()}"
 
 
-FOLDER = str(folder_of(Path(__file__).parent))
+def folder_in(places: Iterable[Path], name: str) -> Path | None:
+    """The folder of that name in the first place that can be written; folders of other sources there are cleared."""
+    for place in places:
+        folder = place / name
+        try:
+            is_new = not folder.exists()
+            folder.mkdir(parents=True, exist_ok=True)
+            (folder / "writable").touch()
+            (folder / "writable").unlink(missing_ok=True)
+        except OSError:
+            continue
+        if is_new:
+            clear_others(folder)
+        return folder
+    return None
+
+
+def clear_others(folder: Path) -> None:
+    """Delete folders of other sources, but for those of the last day: a process may be compiling into one."""
+    for other in folder.parent.glob("compiled-" + "[0-9a-f]" * 16):
+        try:
+            if other != folder and other.stat().st_mtime < time() - DAY_S:
+                for path in sorted(other.rglob("*"), reverse=True):  # what lies in a folder before the folder
+                    path.rmdir() if path.is_dir() else path.unlink()
+                other.rmdir()
+        except OSError:  # another process was first, or may do what we may not
+            continue
+
+
+def _places(sources: Path) -> Iterator[Path]:
+    yield sources / "__pycache__"
+    try:
+        yield Path("~/.cache/reptide").expanduser()
+    except RuntimeError:  # nobody's home is known
+        return
+
+
+NAMED = numba.config.CACHE_DIR
+"""NUMBA_CACHE_DIR, which goes first."""
+
+FOLDER = folder_in([Path(NAMED)] if NAMED else _places(Path(__file__).parent), name_of(Path(__file__).parent))
+"""Where machine code is kept; None where nothing can be."""
 
 
 def compiled(function: F) -> F:
@@ -35,13 +86,12 @@ def compiled(function: F) -> F:
 
 
 def _kept(function: F, *signature: Any) -> F:
-    """Compile, with the folder for machine code, unless NUMBA_CACHE_DIR names another; other code keeps its own."""
-    theirs = numba.config.CACHE_DIR
-    numba.config.CACHE_DIR = theirs or FOLDER
+    """Compile, with our folder for machine code; other code keeps its own."""
+    numba.config.CACHE_DIR = "" if FOLDER is None else str(FOLDER)
     try:
-        return numba.njit(*signature, cache=True, error_model="numpy")(function)  # type: ignore[no-any-return]
+        return numba.njit(*signature, cache=FOLDER is not None, error_model="numpy")(function)  # type: ignore[no-any-return]
     finally:
-        numba.config.CACHE_DIR = theirs
+        numba.config.CACHE_DIR = NAMED
 
 
 def scalars(record: type[tuple[Any, ...]], types: list[Any]) -> Any:

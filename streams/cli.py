@@ -12,6 +12,7 @@ import torch
 import typer
 from rich.markup import escape
 
+from engine import compiled
 from engine.checks import promises_kept
 from engine.checks.models import OFFLINE_CHECKS
 from engine.table import layout_of
@@ -50,6 +51,8 @@ def main() -> None:
     app.add_typer(meta_training)
     app.add_typer(_deployed())
     sys.path.append(str(Path.cwd()))  # where modules that the settings name may lie
+    if compiled.FOLDER is None:
+        console.print(f"[yellow]warning[/] {compiled.NOT_KEPT}", soft_wrap=True, highlight=False)
     torch.set_num_threads(1)  # one thread a worker: two on shared cores were measured to cost up to ten times
     try:
         app(standalone_mode=True)

@@ -2,24 +2,53 @@
 
 from __future__ import annotations
 
-import pytest
-from numba import config
+import os
 
+import pytest
+
+from engine import compiled as compiling
 from engine import history, mixture, scan
-from engine.compiled import FOLDER, folder_of
+from engine.compiled import FOLDER, folder_in, name_of
 
 
 def test_any_changed_source_has_a_folder_of_its_own(tmp_path):
     for name, text in (("a.py", "one = 1"), ("b.py", "two = 2")):
         (tmp_path / name).write_text(text)
-    before = folder_of(tmp_path)
+    before = name_of(tmp_path)
     (tmp_path / "__pycache__").mkdir()
-    assert folder_of(tmp_path) == before
+    assert name_of(tmp_path) == before
     (tmp_path / "b.py").write_text("two = 3")
-    assert folder_of(tmp_path) != before
+    assert name_of(tmp_path) != before
 
 
-@pytest.mark.skipif(bool(config.CACHE_DIR), reason="NUMBA_CACHE_DIR says where")
 @pytest.mark.parametrize("function", [scan.scan, history.count, mixture.update])
 def test_what_is_compiled_lies_in_the_folder_of_all_sources(function):
-    assert function._cache.cache_path.startswith(FOLDER)
+    assert function._cache.cache_path.startswith(str(FOLDER))
+
+
+NAME = "compiled-0123456789abcdef"
+
+
+def test_the_first_place_that_can_be_written_is_taken_and_none_where_none_can(tmp_path):
+    (tmp_path / "no folder").write_text("")
+    assert folder_in([tmp_path / "no folder", tmp_path / "home"], NAME) == tmp_path / "home" / NAME
+    assert folder_in([tmp_path / "no folder"], NAME) is None
+    assert list((tmp_path / "home" / NAME).iterdir()) == []
+
+
+def test_without_a_folder_functions_compile_and_do_the_same(monkeypatch):
+    monkeypatch.setattr(compiling, "FOLDER", None)
+    doubled = compiling.compiled(lambda x: 2 * x)
+    assert doubled(3) == 6
+
+
+def test_folders_of_other_sources_are_cleared_but_for_those_of_the_last_day(tmp_path):
+    old, new, other = (tmp_path / name for name in ("compiled-" + "a" * 16, "compiled-" + "b" * 16, "kept"))
+    for folder in (old, new, other):
+        (folder / "scan_1f").mkdir(parents=True)
+        (folder / "scan_1f" / "scan.nbi").write_bytes(b"code")
+    for folder in (old, other):
+        os.utime(folder, (0, 0))
+    folder_in([tmp_path], NAME)
+    assert {path.name for path in tmp_path.iterdir()} == {new.name, other.name, NAME}
+    assert (other / "scan_1f" / "scan.nbi").exists()
