@@ -1,7 +1,7 @@
 """Evaluation of a run from what it said: the `scores` and `drifts` it produced, each line counted once.
 
 Lines may come twice after a crash. They carry the place of the event that caused them, and offsets only
-rise in one partition, so a repeat is a line at or below the last offset read of its partition.
+rise in one partition of one incarnation of a topic, so a repeat is a line at or below the last offset read of it.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from engine.spec import Classification, Regression
 from engine.tallies import ScoredLabels
 from engine.types import PREDICTORS, SERVED, THETA, Bool, Float32, Float64, Int64, Outcome
 from streams.files import writing
+from streams.logs.base import told_incarnation
 from streams.logs.output import OutputLog
 
 LINES_AT_ONCE = 16_384
@@ -39,16 +40,16 @@ class Scores:
 
 def lines_once(log: OutputLog) -> Iterator[list[dict[str, Any]]]:
     """The lines of an output in batches, without repeats."""
-    position, last = 0, dict[int, int]()
+    position, last = 0, dict[tuple[int, int], int]()
     while True:
         raw, position = log.read(position, LINES_AT_ONCE)
         if not raw:
             return
         fresh = []
         for line in map(orjson.loads, raw):
-            partition = line.get("partition", 0)
-            if line["offset"] > last.get(partition, -1):
-                last[partition] = line["offset"]
+            source = told_incarnation(line), line.get("partition", 0)
+            if line["offset"] > last.get(source, -1):
+                last[source] = line["offset"]
                 fresh.append(line)
         yield fresh
 

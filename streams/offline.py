@@ -51,9 +51,10 @@ def meta_train(settings: Settings, passes: int, show: Callable[[int, Progress], 
             logs={**dict.fromkeys(TOPICS, Silence()), "episodes": episodes},
             dead_letters=DeadLetterLines(Silence(), program.log.origin),
         )
+        log = input_log(settings, program.engine.spec, None)
         worker = replace(
             program.worker,
-            log=input_log(settings, program.engine.spec, None),
+            log=log,
             store=MemoryStore(),
             theta=ThetaCache(program.engine, MemoryMeta()),
             outputs=outputs,
@@ -61,7 +62,7 @@ def meta_train(settings: Settings, passes: int, show: Callable[[int, Progress], 
         while worker.step() is not None:
             pass
         trainer = program.trainer
-        labels = Rounds(trainer, episodes).labels()
+        labels = Rounds(trainer, episodes, log.incarnation).labels()
         share = trainer.share_held_out(labels)
         found = [one for one in labels if not held_out(one.task, share)]
         if not found:

@@ -17,7 +17,7 @@ import orjson
 from engine.fold import Folded
 from engine.spec import Classification, TaskSpec
 from engine.types import PREDICTORS, SERVED, Episode, EventBatch, Float32, Float64, Kind, Outcome
-from streams.logs.base import Record
+from streams.logs.base import Record, SourcePosition, shown, told_incarnation
 from streams.logs.output import OutputWriter
 from streams.wire import Rejected, readable_task
 
@@ -29,7 +29,7 @@ NAMES = tuple(outcome.name.lower() for outcome in Outcome)
 PREDICTED, SCORED, DUPLICATE = int(Outcome.PREDICTED), int(Outcome.SCORED), int(Outcome.DUPLICATE)
 LABEL = int(Kind.LABEL)
 
-ALARM_FIELDS = ("task", "id", "partition", "offset", "time", "seen")
+ALARM_FIELDS = ("task", "id", "incarnation", "partition", "offset", "time", "seen")
 
 DIGITS = 6
 """Predictions and losses are written to this many decimals, and below .1 to this many significant digits."""
@@ -98,9 +98,8 @@ class LearnedLabel(NamedTuple):
     """A label that a task learned from, as it lies in the `episodes` output."""
 
     task: str
-    partition: int
-    offset: int
-    """Of the label."""
+    source: SourcePosition
+    """Of the label; `UNTOLD` where the line is of an earlier version."""
     labels: int
     """The task's label count with it; with the task's id it identifies the label."""
     x: Float32
@@ -117,8 +116,9 @@ def read_learned(line: bytes) -> LearnedLabel:
     said = orjson.loads(line)
     x = np.array(said["x"], np.float32)
     losses = np.array(said["losses"] or [np.nan] * len(PREDICTORS), np.float64)
-    place = said["task"], said["partition"], said["offset"], said["labels"]
-    return LearnedLabel(*place, x, float(said["y"]), losses, _episode(said, len(x)))
+    source = SourcePosition(told_incarnation(said), said["partition"], said["offset"])
+    episode = _episode(said, len(x))
+    return LearnedLabel(said["task"], source, said["labels"], x, float(said["y"]), losses, episode)
 
 
 def _episode(said: Mapping[str, Any], width: int) -> Episode | None:
@@ -154,8 +154,8 @@ def _outcome_lines(
         if fact.code == DUPLICATE:
             continue
         said = {
-            "task": tasks[fact.row], "id": fact.record.id, "partition": fact.record.partition,
-            "offset": fact.offset, "time": fact.time, "outcome": NAMES[fact.code],
+            "task": tasks[fact.row], "id": fact.record.id, "incarnation": shown(fact.incarnation),
+            "partition": fact.record.partition, "offset": fact.offset, "time": fact.time, "outcome": NAMES[fact.code],
         }  # fmt: skip
         if fact.kind == LABEL:
             said["label"] = fact.y if classes is None else classes[int(fact.y)]
@@ -179,6 +179,7 @@ class _Fact(NamedTuple):
     code: int
     kind: int
     row: int
+    incarnation: int
     offset: int
     time: float
     y: float
@@ -198,7 +199,7 @@ def _columns(
     """One fact an event; of predictions the classes that are named, and not the room for more."""
     out = folded.outcomes
     columns = (
-        out.code, events.kind, events.row, events.offset, events.time_s, events.y,
+        out.code, events.kind, events.row, events.incarnation, events.offset, events.time_s, events.y,
         rounded(out.prediction[..., :named].astype(np.float64)), rounded(out.loss),
         out.version, out.seen, out.waited_s, out.alarm, out.expired,
     )  # fmt: skip
@@ -228,14 +229,15 @@ def _learned_lines(
     losses: Float64 = out.loss[index].copy()
     losses[:, SERVED] = out.shared_loss[index]  # the fifth that a lane mixes
     columns = zip(
-        index.tolist(), events.row[index].tolist(), events.partition[index].tolist(), events.offset[index].tolist(),
+        index.tolist(), events.row[index].tolist(), events.incarnation[index].tolist(),
+        events.partition[index].tolist(), events.offset[index].tolist(),
         out.learned[index].tolist(), out.learned_x[index], events.y[index].tolist(),
         rounded(losses).tolist(), np.isfinite(losses.sum(axis=1)).tolist(), strict=True,
     )  # fmt: skip
-    for n, row, partition, offset, labels, x, y, lost, scored in columns:
+    for n, row, incarnation, partition, offset, labels, x, y, lost, scored in columns:
         said: dict[str, Any] = {
-            "task": tasks[row], "labels": labels, "partition": partition, "offset": offset,
-            "x": x, "y": y, "losses": lost if scored else None,
+            "task": tasks[row], "labels": labels, "incarnation": shown(incarnation), "partition": partition,
+            "offset": offset, "x": x, "y": y, "losses": lost if scored else None,
         }  # fmt: skip
         episode = ended.get(n)
         if episode is not None and kept(tasks[row], labels, rate):

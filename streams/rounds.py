@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
+from streams.logs.base import UNTOLD, shown, told_incarnation
 from streams.logs.output import OutputLog
 from streams.outputs import LearnedLabel, read_learned
 from streams.trainer import Advance, Trainer
@@ -39,7 +40,7 @@ class _Window:
     @property
     def numbers(self) -> list[int]:
         """Where to read it again from: a position in the output, and the first label's offset."""
-        return [self.read[0].position, self.read[0].label.offset] if self.read else [self.position, 0]
+        return [self.read[0].position, self.read[0].label.source.offset] if self.read else [self.position, 0]
 
 
 @dataclass
@@ -48,14 +49,14 @@ class Rounds:
 
     trainer: Trainer
     episodes: OutputLog
+    incarnation: int
+    """Of the input log: what was said of another one is none of its labels."""
     _window: _Window = field(default_factory=_Window)
 
     def run(self, through: int) -> Advance | None:
         """Train on every label that came below offset `through`, and publish; None if that was done."""
         before = self.trainer.newest()
-        consumed: Mapping[str, Any] = (
-            before.numbers if before else {"position": 0, "through": 0, "window": [0, 0]}
-        )
+        consumed = self._consumed(before.numbers if before else {})
         if consumed["through"] >= through:
             return None
         earlier = self._window = self._earlier(consumed["window"], consumed["position"], consumed["through"])
@@ -63,13 +64,23 @@ class Rounds:
         if not found:
             return None
         self._window = earlier.with_later(found, position, self.trainer.window)
-        reached = {"position": position, "through": through, "window": self._window.numbers}
+        reached = {
+            "incarnation": shown(self.incarnation),
+            "position": position,
+            "through": through,
+            "window": self._window.numbers,
+        }
         new, old = ([one.label for one in part] for part in (found, earlier.read))
         return self.trainer.advance(before, new, old, reached)
 
     def labels(self) -> list[LearnedLabel]:
         """Every label that there is."""
         return [one.label for one in self._read(0, 0, None)[0]]
+
+    def _consumed(self, numbers: Mapping[str, Any]) -> Mapping[str, Any]:
+        """How far a checkpoint goes in this log: nowhere, where it was made from another one."""
+        ours = told_incarnation(numbers) in (self.incarnation, UNTOLD) and "through" in numbers
+        return numbers if ours else {"position": 0, "through": 0, "window": [0, 0]}
 
     def _earlier(self, window: Sequence[int], position: int, through: int) -> _Window:
         """The window before a position; read again where this process has another, since it was started anew."""
@@ -91,9 +102,12 @@ class Rounds:
             if not lines:
                 return found, position
             for number, one in enumerate(map(read_learned, lines)):
-                if below is not None and one.offset >= below:
+                if one.source.incarnation not in (self.incarnation, UNTOLD):
+                    continue
+                offset = one.source.offset
+                if below is not None and offset >= below:
                     return found, self.episodes.read(position, number)[1]
-                if one.offset >= since:
+                if offset >= since:
                     found.append(_Read(position, one))
-                    since = one.offset + 1
+                    since = offset + 1
             position = after

@@ -294,4 +294,5 @@ def embedded(settings: Settings) -> Embedded:
     theta = ThetaCache(folds, versions)
     worker = Worker(folds, log, store, theta, said, settings.run.batch, Schedule(settings.outer.every))
     trains = trainer(settings, folds.learner, versions)
-    return Embedded(folds, log, store, worker, trains, Rounds(trains, outputs["episodes"]), outputs)
+    rounds = Rounds(trains, outputs["episodes"], log.incarnation)
+    return Embedded(folds, log, store, worker, trains, rounds, outputs)

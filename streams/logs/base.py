@@ -24,6 +24,20 @@ class SourcePosition(NamedTuple):
     offset: int
 
 
+UNTOLD = 0
+"""Incarnation of a line that does not tell it: an earlier version wrote it."""
+
+
+def shown(incarnation: int) -> str:
+    """An incarnation as outputs and checkpoints write it: not every reader of JSON holds 63 bits of a number."""
+    return f"{incarnation:016x}"
+
+
+def told_incarnation(line: Mapping[str, Any]) -> int:
+    """The incarnation that a line or a checkpoint tells; `UNTOLD` where it tells none."""
+    return int(line.get("incarnation", "0"), 16)
+
+
 class Record(NamedTuple):
     """One event as it lies in the log: raw values, nothing checked yet."""
 

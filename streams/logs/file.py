@@ -54,7 +54,8 @@ class FileLog:
         clock = self._table.clock()
         self._rows = len(clock.times)
         self._order = _event_order(clock, labels_follow=columns.label_time is None)
-        self._incarnation = _incarnation(path, columns)
+        self.incarnation = _incarnation(path, columns)
+        """Another number where the file is another."""
         self._commits = None if state is None else state / "position.json"
         self._committed = self._read_committed()
         self._position = self._committed
@@ -75,7 +76,7 @@ class FileLog:
             for offset, (kind, at) in enumerate(zip(kinds.tolist(), place.tolist(), strict=True), position)
         ]
         self._position += len(records)
-        return [Polled(0, (self._incarnation,), position, records)]
+        return [Polled(0, (self.incarnation,), position, records)]
 
     def _record(self, offset: int, kind: Kind, row: Row) -> Record:
         values, c = row.values, self._columns
@@ -111,7 +112,7 @@ class FileLog:
         """Everything below this offset has taken effect; kept over a crash."""
         offset = offsets[ONLY]
         if self._commits is not None:
-            content = {"incarnation": self._incarnation, "offset": offset}
+            content = {"incarnation": self.incarnation, "offset": offset}
             write_whole(self._commits, orjson.dumps(content))
         self._committed = offset
 
@@ -119,7 +120,7 @@ class FileLog:
         """Start anew where the position is lost: rows know what was folded into them."""
         try:
             content = orjson.loads(b"" if self._commits is None else self._commits.read_bytes())
-            same = content["incarnation"] == self._incarnation
+            same = content["incarnation"] == self.incarnation
             return int(content["offset"]) if same else 0
         except (FileNotFoundError, ValueError, KeyError, TypeError):
             return 0

@@ -8,7 +8,7 @@ from hashlib import blake2b
 from typing import NamedTuple, Protocol
 
 from streams.errors import SettingsError
-from streams.logs.base import Offsets, Place, Record
+from streams.logs.base import Offsets, Place, Record, shown
 
 SECURITY = frozenset({
     "security_protocol", "ssl_cafile", "ssl_certfile", "ssl_keyfile", "ssl_password", "ssl_check_hostname",
@@ -107,6 +107,11 @@ class GroupClient(Protocol):
     def close(self) -> None:
         """Leave the group."""
         ...
+
+
+def origin(topic: str, record: Record, incarnation: int) -> str:
+    """Where a record comes from; its first word is the topic, which `redrive` sends it back to."""
+    return f"{topic} partition {record.partition} offset {record.offset} of incarnation {shown(incarnation)}"
 
 
 def incarnation(topic: str, topic_id: bytes | None) -> int:

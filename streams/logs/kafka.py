@@ -20,7 +20,7 @@ from typing import Literal
 
 from streams.errors import InputError, Unavailable
 from streams.logs.base import Offsets, Place, Polled, Record
-from streams.logs.group import GroupClient, OffsetOutOfRange
+from streams.logs.group import GroupClient, OffsetOutOfRange, origin
 
 LEAST_WAIT_S = 0.01
 """A client that is polled for less than this never joins its group."""
@@ -157,8 +157,8 @@ class KafkaLog:
         return {partition for _, partition in self._assigned}
 
     def origin(self, record: Record) -> str:
-        """Topic, partition and offset of a record."""
-        return f"{self._topics[record.topic]} partition {record.partition} offset {record.offset}"
+        """Topic, partition, offset and incarnation of a record."""
+        return origin(self._topics[record.topic], record, self._incarnations[record.topic])
 
     def close(self) -> None:
         """Leave the group; commits only what took effect long enough ago."""

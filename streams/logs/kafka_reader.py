@@ -13,7 +13,7 @@ from streams.errors import InputError
 from streams.logs.envelope import Headers
 from streams.logs.group import Connection
 from streams.logs.kafka import LEAST_WAIT_S
-from streams.logs.kafka_client import ANSWER_MS, in_our_words, made, require
+from streams.logs.kafka_client import ANSWER_MS, in_our_words, made, require, topic_incarnations
 
 
 class Message(NamedTuple):
@@ -39,20 +39,7 @@ class KafkaTopicReader:
     def __init__(self, connection: Connection, topic: str) -> None:
         self._connection = connection
         self._topic = topic
-        require(connection, (topic,))
-        with self._our_words():
-            self._consumer = made(
-                KafkaConsumer,
-                connection,
-                auto_offset_reset="none",
-                metrics_enabled=False,
-            )
-            self._partitions = [
-                TopicPartition(topic, number)
-                for number in sorted(self._consumer.partitions_for_topic(topic) or ())
-            ]
-            self._consumer.assign(self._partitions)
-        self._at: dict[int, int] = {}
+        self._open()
 
     def read(
         self, positions: Mapping[int, int], max_messages: int, timeout_s: float = 0.0
@@ -84,6 +71,14 @@ class KafkaTopicReader:
         self._at.update({message.partition: message.offset + 1 for message in messages})
         return messages, dict(self._at)
 
+    def incarnation(self) -> int:
+        """Of the topic as it is now; one that was created anew since it was opened is opened again."""
+        (incarnation,) = topic_incarnations(self._connection, (self._topic,))
+        if incarnation != self._incarnation:
+            self._consumer.close()
+            self._open()
+        return incarnation
+
     def start(self) -> dict[int, int]:
         """The first offset of each partition."""
         with self._our_words():
@@ -99,6 +94,23 @@ class KafkaTopicReader:
     def close(self) -> None:
         """Let go of the connections."""
         self._consumer.close()
+
+    def _open(self) -> None:
+        require(self._connection, (self._topic,))
+        (self._incarnation,) = topic_incarnations(self._connection, (self._topic,))
+        with self._our_words():
+            self._consumer = made(
+                KafkaConsumer,
+                self._connection,
+                auto_offset_reset="none",
+                metrics_enabled=False,
+            )
+            self._partitions = [
+                TopicPartition(self._topic, number)
+                for number in sorted(self._consumer.partitions_for_topic(self._topic) or ())
+            ]
+            self._consumer.assign(self._partitions)
+        self._at: dict[int, int] = {}
 
     def _go_to(self, positions: Mapping[int, int]) -> None:
         numbers = [partition.partition for partition in self._partitions]

@@ -17,7 +17,7 @@ from kafka import KafkaConsumer, OffsetAndMetadata, TopicPartition, errors
 from streams.errors import InputError
 from streams.logs.base import Offsets, Place, Polled, Record
 from streams.logs.envelope import Envelope
-from streams.logs.group import Connection
+from streams.logs.group import Connection, origin
 from streams.logs.kafka import LEAST_WAIT_S
 from streams.logs.kafka_client import common, in_our_words, require, topic_incarnations
 from streams.logs.kafka_consumer import let_resumed_go_on
@@ -78,8 +78,8 @@ class KafkaReplay:
         """Nothing to commit: the group goes on where it was."""
 
     def origin(self, record: Record) -> str:
-        """Topic, partition and offset of a record."""
-        return f"{self._topics[record.topic]} partition {record.partition} offset {record.offset}"
+        """Topic, partition, offset and incarnation of a record."""
+        return origin(self._topics[record.topic], record, self._incarnations[record.topic])
 
     def close(self) -> None:
         """Let go of the connections."""

@@ -18,6 +18,7 @@ import numpy as np
 from engine.types import PREDICTORS
 from streams.errors import Unavailable
 from streams.health import Health
+from streams.logs.base import UNTOLD, shown
 from streams.outputs import LearnedLabel, read_learned
 from streams.roles.patience import Stopped, patiently, told_away
 from streams.telemetry import Telemetry
@@ -60,6 +61,10 @@ class EpisodeReader(Protocol):
         """The next messages, and the positions after them."""
         ...
 
+    def incarnation(self) -> int:
+        """Of the episodes topic as it is now: another number where it was created anew."""
+        ...
+
     def close(self) -> None:
         """Let go of the connection."""
         ...
@@ -74,8 +79,10 @@ class _Placed(NamedTuple):
 
     @property
     def channel(self) -> str:
-        """What comes in order: labels of one partition of the input, in one of the topic."""
-        return f"{self.partition}:{self.label.partition}"
+        """What comes in order: labels of one partition of an incarnation of the input, in one of the topic."""
+        incarnation, partition, _ = self.label.source
+        source = (shown(incarnation), partition) if incarnation != UNTOLD else (partition,)
+        return ":".join(map(str, (self.partition, *source)))
 
     def without_episode(self) -> _Placed:
         """To be kept: an episode is trained on once, and is most of what a label takes."""
@@ -91,6 +98,8 @@ class _Window:
     input: dict[str, int] = field(default_factory=dict)
     """The last offset of the input, of each of its channels: of its partitions in each of the topic's."""
     labels: tuple[_Placed, ...] = ()
+    incarnation: int = UNTOLD
+    """Of the episodes topic."""
 
     @property
     def numbers(self) -> dict[str, Any]:
@@ -98,8 +107,9 @@ class _Window:
         positions, through = dict(self.positions), dict(self.input)
         for placed in reversed(self.labels):
             positions[placed.partition] = placed.offset
-            through[placed.channel] = placed.label.offset - 1
+            through[placed.channel] = placed.label.source.offset - 1
         return {
+            "episodes": shown(self.incarnation),
             **_told(self.positions, self.input),
             "window": _told(positions, through),
         }
@@ -160,9 +170,15 @@ class TrainerService:
         return advance
 
     def _earlier(self, numbers: Mapping[str, Any]) -> _Window:
-        """The labels before those of a checkpoint; read again where this process has not trained on them itself."""
+        """The labels before those of a checkpoint; read again where this process has not trained on them itself.
+
+        An episodes topic that was made anew is read from its start, and what it holds of the input stays known.
+        """
+        incarnation = self.episodes.incarnation()
+        if int(numbers.get("episodes", "0"), 16) not in (incarnation, UNTOLD):
+            numbers = {"input": numbers["input"]}
         positions, through = _read_from(numbers)
-        if self._window.positions == positions:
+        if (self._window.incarnation, self._window.positions) == (incarnation, positions):
             return self._window
         at, since = _read_from(numbers.get("window", {}))
         labels: list[_Placed] = []
@@ -172,7 +188,7 @@ class TrainerService:
             quiet, at = (0 if messages or after != at else quiet + 1), after
             inside = [m for m in messages if m.offset < positions.get(m.partition, 0)]
             labels += [one.without_episode() for one in self._new(inside, since)]
-        return _Window(positions, through).last(labels, self.trainer.window)
+        return _Window(positions, through, incarnation=incarnation).last(labels, self.trainer.window)
 
     def _unread(self, before: _Window) -> tuple[list[_Placed], _Window]:
         """Labels not trained on yet, each once; and how far they reach."""
@@ -183,15 +199,15 @@ class TrainerService:
             if not messages:
                 break
             found += self._new(messages, through)
-        return found, _Window(positions, through)
+        return found, replace(before, positions=positions, input=through, labels=())
 
     def _new(self, messages: Sequence[EpisodeMessage], through: dict[str, int]) -> Iterator[_Placed]:
         """Labels of messages, each once; how far each channel has come is kept."""
         for message in messages:
             one = self._readable(message)
             placed = _Placed(message.partition, message.offset, one) if one else None
-            if placed and placed.label.offset > through.get(placed.channel, -1):
-                through[placed.channel] = placed.label.offset
+            if placed and placed.label.source.offset > through.get(placed.channel, -1):
+                through[placed.channel] = placed.label.source.offset
                 yield placed
 
     def _readable(self, message: EpisodeMessage) -> LearnedLabel | None:

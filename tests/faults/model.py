@@ -26,7 +26,7 @@ from engine.spec import Classification, InnerLoop, Memory, Policy, TaskSpec
 from engine.train import FitSettings
 from engine.types import Kind
 from streams.logs.base import ONLY, Offsets, Record, SourcePosition
-from streams.logs.memory import Crash, MemoryLog, MemoryOutput, no_crash
+from streams.logs.memory import INCARNATION, Crash, MemoryLog, MemoryOutput, no_crash
 from streams.outputs import TOPICS, DeadLetterLines, Outputs
 from streams.rounds import Rounds
 from streams.run import steps
@@ -155,7 +155,7 @@ class World:
             engine(), log, self.store, ThetaCache(engine(), self.meta), outputs, batch, Schedule(GRID)
         )
         trainer = Trainer(online(), self.meta, seed=1, batch=4, held_out=0.5, fewest_tasks=2, window=WINDOW)
-        rounds = Rounds(trainer, self.outputs["episodes"])
+        rounds = Rounds(trainer, self.outputs["episodes"], INCARNATION)
         return Embedded(engine(), log, self.store, worker, trainer, rounds, self.outputs)  # type: ignore[arg-type]
 
     def left(self) -> Left:

@@ -8,6 +8,7 @@ import numpy as np
 import orjson
 
 from streams.evaluation import Extra, lines_once, read_extras, write_extras
+from streams.logs.base import shown
 from streams.logs.output import OutputFile
 
 
@@ -18,6 +19,15 @@ def test_a_line_is_a_repeat_only_in_its_own_partition(tmp_path: Path) -> None:
     lines = [(line["partition"], line["offset"]) for batch in lines_once(log) for line in batch]
     log.close()
     assert lines == [(0, 5), (1, 3), (0, 6), (1, 4), (0, 7)]
+
+
+def test_a_line_of_a_topic_that_was_made_anew_is_no_repeat(tmp_path: Path) -> None:
+    log = OutputFile(tmp_path / "scores.jsonl")
+    said = [(7, 0), (7, 1), (8, 0), (8, 1), (8, 1)]
+    log.append([orjson.dumps({"incarnation": shown(at), "partition": 0, "offset": n}) for at, n in said])
+    lines = [(line["incarnation"], line["offset"]) for batch in lines_once(log) for line in batch]
+    log.close()
+    assert lines == [(shown(at), n) for at, n in said[:4]]
 
 
 def test_baselines_come_back_as_they_were(tmp_path: Path) -> None:

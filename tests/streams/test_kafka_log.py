@@ -143,8 +143,13 @@ class TestPolling:
         assert log.lag() == {(0, 0): 3}
         assert log.assigned() == {0}
 
-    def test_the_origin_names_topic_partition_and_offset(self):
-        assert kafka_log(ScriptedGroup()).origin(record((0, 3), 17)) == "observations partition 3 offset 17"
+    def test_the_origin_names_topic_partition_offset_and_incarnation(self):
+        group = ScriptedGroup()
+        group.append((0, 0), 1)
+        log = kafka_log(group)
+        [polled] = log.poll(1)
+        said = f"observations partition 3 offset 17 of incarnation {polled.incarnations[0]:016x}"
+        assert log.origin(record((0, 3), 17)) == said
 
 
 class TestWaiting:

@@ -60,10 +60,10 @@ def learned(folds: Sequence[Fold]) -> list[tuple[Fold, int]]:
 def test_there_is_one_line_for_each_label_that_was_learned_from(folded):
     folds, lines = folded
     expected = [
-        (fold.tasks[fold.events.row[n]], fold.events.partition[n], fold.events.offset[n])
+        (fold.tasks[fold.events.row[n]], (1, fold.events.partition[n], fold.events.offset[n]))
         for fold, n in learned(folds)
     ]
-    assert [(line.task, line.partition, line.offset) for line in lines] == expected
+    assert [(line.task, line.source) for line in lines] == expected
     assert len({(line.task, line.labels) for line in lines}) == len(lines)
 
 

@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from engine.types import PREDICTORS
+from streams.logs.base import SourcePosition
 from streams.outputs import LearnedLabel
 from streams.prior import FLOOR, learned_prior
 
@@ -19,7 +20,10 @@ MANY = 40
 
 
 def labels(task: str, losses: Sequence[float], number: int = MANY) -> list[LearnedLabel]:
-    return [LearnedLabel(task, 0, n, n + 1, X, 0.0, np.array(losses), None) for n in range(number)]
+    return [
+        LearnedLabel(task, SourcePosition(1, 0, n), n + 1, X, 0.0, np.array(losses), None)
+        for n in range(number)
+    ]
 
 
 def one_hot(best: int, worse: float = 5.0) -> list[float]:

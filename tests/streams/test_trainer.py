@@ -19,7 +19,8 @@ from engine.step_size import MEMORY, SIZES
 from engine.train import FitSettings, Round, TrainState, start
 from engine.types import Episode, Float64
 from streams.errors import CheckpointError, StoreError
-from streams.logs.memory import MemoryOutput, no_crash
+from streams.logs.base import shown
+from streams.logs.memory import INCARNATION, MemoryOutput, no_crash
 from streams.outputs import LearnedLabel, kept, read_learned
 from streams.rounds import Rounds
 from streams.stores.base import Checkpoint, MetaStore
@@ -65,11 +66,11 @@ def trainer(store: MetaStore, **changes: object) -> Trainer:
 def rounds(lines: Sequence[bytes], store: MetaStore, **changes: object) -> Rounds:
     said = MemoryOutput()
     said.append(lines)
-    return Rounds(trainer(store, **changes), said)
+    return Rounds(trainer(store, **changes), said, INCARNATION)
 
 
 def known_below(lines: Sequence[bytes], offset: int) -> list[bytes]:
-    return [line for line in lines if read_learned(line).offset < offset]
+    return [line for line in lines if read_learned(line).source.offset < offset]
 
 
 def versions(store: MetaStore) -> list[Checkpoint]:
@@ -208,7 +209,7 @@ def test_no_label_that_has_left_the_window_is_trained_on_again(lines, labels):
     one.run(ENDS[1])
     watched.lessons.clear()
     one.run(ENDS[2])
-    old, new = ([x for x in labels if (x.offset < ENDS[1]) == before] for before in (True, False))
+    old, new = ([x for x in labels if (x.source.offset < ENDS[1]) == before] for before in (True, False))
     drawn = {each for lesson in watched.lessons for each in rows(lesson)} - {row(x) for x in new}
     assert drawn
     assert drawn <= {row(label) for label in old[-6:]}
@@ -302,8 +303,8 @@ def test_going_on_from_a_checkpoint_is_going_on_in_memory_bit_for_bit(
     stopped = rounds(lines, DirectoryMeta(tmp_path), online=trains)
     state, since = start(trains.learner, 1), 0
     for version, end in enumerate(ENDS, 1):
-        found = [label for label in labels if since <= label.offset < end]
-        window = [label for label in labels if label.offset < end]
+        found = [label for label in labels if since <= label.source.offset < end]
+        window = [label for label in labels if label.source.offset < end]
         state, _ = stopped.trainer.take(found, window, stopped.trainer.prepared(found, state, version))
         since = end
         stopped.run(end)
@@ -347,11 +348,22 @@ def test_of_two_trainers_at_once_one_publishes(lines, whole):
     assert bits(store.load(1).params) == bits(whole.load(1).params)
 
 
+def test_labels_and_versions_of_another_log_are_none_of_a_round(lines, whole):
+    """Another file in the place of the first: its rounds fall due at the same offsets."""
+    elsewhere = [line.replace(shown(INCARNATION).encode(), shown(INCARNATION + 1).encode()) for line in lines]
+    store = MemoryMeta()
+    rounds(lines, store).run(ENDS[2])
+    advance = replace(rounds([*lines, *elsewhere], store), incarnation=INCARNATION + 1).run(ENDS[0])
+    assert advance is not None
+    assert advance.labels == len(known_below(lines, ENDS[0]))
+    assert store.load(2).numbers["through"] == ENDS[0]
+
+
 def test_a_version_of_another_task_spec_is_not_trained_on(lines, whole):
     other = GradientLearner(replace(SPEC, features=Features((Numeric("a"), Numeric("c")))))
     foreign = trainer(whole, online=Online(other, Backprop(), RATES))
     with pytest.raises(CheckpointError, match="was trained for task spec"):
-        Rounds(foreign, MemoryOutput()).run(80)
+        Rounds(foreign, MemoryOutput(), INCARNATION).run(80)
 
 
 def test_the_sample_of_episodes_is_the_same_at_every_repeat():
