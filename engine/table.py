@@ -10,7 +10,7 @@ class-balanced support set too.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -33,9 +33,17 @@ LABELLED, EXPIRED, FORGOTTEN = 1, 2, 3
 
 Buffer = bytes | memoryview
 
+DAMAGED = "is damaged (its checksum does not match); restore the store or run `reptide rebuild`"
+
 
 class RowError(EngineError):
-    """A stored row that must not be used: damaged, cut short, or of another layout."""
+    """Stored rows that must not be used: damaged, cut short, or of another layout."""
+
+    def __init__(self, reasons: Mapping[str, str]) -> None:
+        """`reasons` has a sentence for each task; the message is the first of them."""
+        more = f" (and {len(reasons) - 1} more of the rows read)" * (len(reasons) > 1)
+        super().__init__(next(iter(reasons.values())) + more)
+        self.reasons = reasons
 
 
 class Columns(NamedTuple):
@@ -255,22 +263,21 @@ class TaskTable:
         """Rows read from a store, None for a task never seen.
 
         Raises:
-            RowError: a row is cut short, damaged, or of another layout; the message names its task.
+            RowError: rows are cut short, damaged, or of another layout; names the task of each.
 
         """
-        size = layout.bytes_per_task
-        for task, row in zip(ids, stored, strict=True):
-            if row is not None:
-                _check_header(layout, task, row)
+        faults = {
+            u: fault for u, row in enumerate(stored) if row is not None and (fault := _fault(layout, row))
+        }
         blank = TaskTable.empty(layout, ["?"]).rows.tobytes()
-        rows = np.frombuffer(bytearray().join(row or blank for row in stored), layout.dtype)
-        sums = checksums(rows, size)
+        sound = (blank if row is None or u in faults else row for u, row in enumerate(stored))
+        rows = np.frombuffer(bytearray().join(sound), layout.dtype)
+        sums = checksums(rows, layout.bytes_per_task)
         for u in np.flatnonzero(sums != rows["checksum"]).tolist():
             if stored[u] is not None:
-                raise RowError(
-                    f"the stored row of task {ids[u]!r} is damaged (its checksum does not match); "
-                    "restore the store or run `reptide rebuild`"
-                )
+                faults.setdefault(u, DAMAGED)
+        if faults:
+            raise RowError({ids[u]: f"the stored row of task {ids[u]!r} {faults[u]}" for u in sorted(faults)})
         return cls(layout, tuple(ids), rows)
 
     def encode(self, raise_revision: bool = False) -> list[memoryview]:
@@ -290,18 +297,41 @@ class TaskTable:
         return Columns(*(self.rows[name] for name in Columns._fields))
 
 
-def _check_header(layout: Layout, task: str, row: Buffer) -> None:
-    fingerprint = int.from_bytes(row[:8], "little")
+def _fault(layout: Layout, row: Buffer) -> str:
+    """What is wrong with the head or the length of a stored row; empty where nothing is."""
+    fingerprint = fingerprint_of(row)
     if len(row) >= 8 and fingerprint != layout.fingerprint:
-        raise RowError(
-            f"the stored row of task {task!r} has layout {fingerprint:016x}, this task spec has "
+        return (
+            f"has layout {fingerprint:016x}, this task spec has "
             f"{layout.fingerprint:016x}; run `reptide rebuild` to make the rows anew from the log"
         )
     if len(row) != layout.bytes_per_task:
-        raise RowError(
-            f"the stored row of task {task!r} has {len(row)} bytes instead of {layout.bytes_per_task}; "
+        return (
+            f"has {len(row)} bytes instead of {layout.bytes_per_task}; "
             "restore the store or run `reptide rebuild`"
         )
+    return ""
+
+
+def check_layouts(layout: Layout, stored: Iterable[Buffer]) -> None:
+    """Refuse rows all of which are of another layout; one alone is damaged, and its task's to bear.
+
+    Raises:
+        RowError: there are rows, and none of this layout.
+
+    """
+    others = (fingerprint_of(row) for row in stored)
+    first = next(others, layout.fingerprint)
+    if first != layout.fingerprint and all(other != layout.fingerprint for other in others):
+        raise RowError({
+            "": f"all stored rows have another layout, {first:016x}, than this task spec, {layout.fingerprint:016x}; "
+            "run `reptide rebuild` to make the rows anew from the log"
+        })  # fmt: skip
+
+
+def fingerprint_of(row: Buffer) -> int:
+    """The layout that a stored row names."""
+    return int.from_bytes(row[:8], "little")
 
 
 def checksums(rows: npt.NDArray[np.void], size: int) -> UInt64:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Iterable
+from functools import partial
 from pathlib import Path
 from typing import Annotated, NoReturn
 
@@ -86,7 +87,7 @@ def demo(
 def run(config: Config, flag: Flags = None) -> None:
     """Stream the input of CONFIG to its end, going on where the last run stopped, and write a report."""
     settings = settings_from(config, flag)
-    program = wiring.embedded(settings)
+    program = wiring.embedded(settings, partial(console.print, highlight=False, markup=False, soft_wrap=True))
     try:
         with progress_bar(console, settings.title, program.log.end()) as show:
             totals = run_embedded(program, lambda progress: show(program.log.position(), progress))

@@ -154,6 +154,7 @@ class Deployment:
             run.batch,
             Schedule(self.settings.outer.every),
             telemetry,
+            say,
         )
         health = Health(working.CONDITIONS, STUCK_S)
         return WorkerService(

@@ -31,8 +31,7 @@ def refold(
 ) -> int:
     """Fold all events below `through` into a store that has the adoptions; returns how many there were.
 
-    A task may move from one partition to another, as it does where partitions were added: each event is
-    read once, so nothing is taken for a repeat.
+    It is folded as workers fold it, so partitions must not have been added meanwhile.
     """
     return _folded(deployment, _replay(deployment, through), store, lambda _: outputs, show)
 
@@ -57,6 +56,8 @@ def rebuild_deployment(deployment: Deployment, show: Callable[[int], None]) -> i
     group = GroupOffsets(deployment.connection, deployment.group, deployment.kafka.inputs)
     committed, end = group.read(), group.end()
     replay = _replay(deployment, end)
+    partitions = 1 + max(partition for _, partition in end)
+    known = store.partitions()
     producer = deployment.producer(*map(deployment.topic, TOPICS))
     try:
         # first: a crash from here on leaves no offset above what the rows hold
@@ -69,7 +70,11 @@ def rebuild_deployment(deployment: Deployment, show: Callable[[int], None]) -> i
             store,
             lambda polled: new if _beyond(polled, committed) else said,
             show,
+            follows=known != partitions,
+            claims=known in (0, partitions),
         )
+        # last: until here a worker that is started refuses the rows, if partitions were added
+        store.set_partitions(partitions)
         sleep(deployment.settings.service.durability_lag_s)
         store.ping()  # raises where it was restarted, and may have forgotten its last rows
         group.write(end)
@@ -90,9 +95,17 @@ def _folded(
     store: RecordStore,
     outputs: Callable[[Sequence[Polled]], Outputs],
     show: Callable[[int], None],
+    follows: bool = False,
+    claims: bool = True,
 ) -> int:
-    """Fold a log to its end, saying of each batch what `outputs` of it take."""
-    engine = Engine(deployment.spec, deployment.engine.learner, deployment.settings.run.device, follows=True)
+    """Fold a log to its end, saying of each batch what `outputs` of it take.
+
+    Where partitions were added, each task is followed from one to another, which is safe since each event is read
+    once; no row claims a partition then, and the next event of its task decides.
+    """
+    engine = Engine(
+        deployment.spec, deployment.engine.learner, deployment.settings.run.device, follows=follows
+    )
     worker = Worker(
         engine,
         replay,
@@ -101,6 +114,7 @@ def _folded(
         silent(deployment),
         deployment.settings.run.batch,
         Schedule(deployment.settings.outer.every),
+        claims=claims,
     )
     events = 0
     try:

@@ -52,8 +52,14 @@ class Progress:
 
 
 def steps(program: Embedded) -> Iterator[Step]:
-    """Every batch to the end of the log, with the outer rounds that fall due between them."""
+    """Every batch to the end of the log, with the outer rounds that fall due between them.
+
+    Raises:
+        RowError: all rows are of another layout.
+
+    """
     schedule = program.worker.schedule
+    program.store.check_layouts(program.engine.layout)
     settle_collector()
     while True:
         position = program.log.position()

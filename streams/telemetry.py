@@ -29,13 +29,13 @@ from streams.stores.base import Swap
 CONTENT_TYPE = CONTENT_TYPE_PLAIN_0_0_4
 """Of `Telemetry.exposition`."""
 
-Operation = Literal["load", "swap", "adopt"]
-"""What a worker asks of the record store."""
+Operation = Literal["load", "swap", "adopt", "forgotten", "partitions", "theta", "ping"]
+"""What a worker asks of the store."""
 
 OTHER = "other"
 REASONS = (
     "malformed", "too_large", "missing_task", "bad_task", "missing_id", "bad_id", "bad_time", "bad_feature",
-    "unknown_class", "bad_label", "out_of_range", OTHER,
+    "unknown_class", "bad_label", "out_of_range", "wrong_partition", "damaged_row", OTHER,
 )  # fmt: skip
 """Why a record became a dead letter, as `streams.wire` says it."""
 

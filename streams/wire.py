@@ -9,6 +9,11 @@
     unknown_class  a label that is none of the classes
     bad_label      no label, or not a number          out_of_range   a number outside the regression's range
 
+and, where the event itself is sound (`streams.set_aside`):
+
+    wrong_partition  it is not where the events of its task are
+    damaged_row      the stored row of its task must not be used
+
 Fields that no encoder reads are ignored.
 """
 

@@ -52,7 +52,7 @@ from streams.stores.classes import ClassFile, agree
 from streams.stores.lmdb import LmdbStore
 from streams.theta import ThetaCache
 from streams.trainer import Trainer
-from streams.worker import Worker
+from streams.worker import Worker, unheard
 
 ENCODERS: dict[str, Callable[..., Column]] = {
     "numeric": Numeric,
@@ -280,8 +280,8 @@ def output_files(settings: Settings) -> dict[str, OutputFile]:
     return {topic: OutputFile(settings.run.directory / "outputs" / f"{topic}.jsonl") for topic in TOPICS}
 
 
-def embedded(settings: Settings) -> Embedded:
-    """Everything that `reptide run` needs, over its state directory."""
+def embedded(settings: Settings, say: Callable[[str], object] = unheard) -> Embedded:
+    """Everything that `reptide run` needs, over its state directory; `say` tells an operator, in a sentence."""
     spec, directory = task_spec(settings), settings.run.directory
     folds = stream_engine(settings, spec)
     log = input_log(settings, spec, directory)
@@ -292,7 +292,8 @@ def embedded(settings: Settings) -> Embedded:
     dead_letters = DeadLetterLines(outputs["dead-letter"], log.origin)
     said = Outputs(outputs, dead_letters, spec, settings.outer.support_rate, settings.run.durable)
     theta = ThetaCache(folds, versions)
-    worker = Worker(folds, log, store, theta, said, settings.run.batch, Schedule(settings.outer.every))
+    schedule = Schedule(settings.outer.every)
+    worker = Worker(folds, log, store, theta, said, settings.run.batch, schedule, say=say)
     trains = trainer(settings, folds.learner, versions)
     rounds = Rounds(trains, outputs["episodes"], log.incarnation)
     return Embedded(folds, log, store, worker, trains, rounds, outputs)

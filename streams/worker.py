@@ -1,6 +1,6 @@
 """The worker: poll, load, fold, produce, swap, commit. The order of effects is what makes a crash harmless.
 
-    1. poll a batch; what is malformed becomes a dead letter
+    1. poll a batch; what is malformed, or not to be folded (`streams.set_aside`), becomes a dead letter
     2. adopt: the first worker to reach a point of the grid decides which theta the events up to the next are
        folded under; the batch is cut there
     3. load the rows; fold the events that lie above each row's position
@@ -14,25 +14,39 @@ then at or below its row's position, and nothing happens.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import partial, reduce
 from itertools import zip_longest
-from typing import Any, NamedTuple
+from time import sleep
+from typing import NamedTuple
 
 import numpy as np
 
-from engine.fold import Engine, Folded
+from engine.fold import Engine, Folded, SourceMoved
+from engine.table import RowError, TaskTable
 from engine.types import EventBatch, Int64, Kind, Meta, Outcome
+from streams.errors import Unavailable
 from streams.logs.base import EventLog, Polled
 from streams.outputs import Outputs
 from streams.schedule import Schedule
+from streams.set_aside import Parted, only, strangers, strays, unreadable
 from streams.stores.base import RecordStore, Swap
 from streams.telemetry import Telemetry
 from streams.theta import ThetaCache
 from streams.wire import Decoded, Rejected, decode, readable_task
 
 SUMMED = ("events", "rejected", "observations", "scored", "alarms", "adaptations", "not_finite", "conflicts")
+
+PAUSES_S = (0.0, 0.0, *(min(0.01 * 2**n, 0.5) for n in range(12)))
+"""Before each attempt at the rows of a batch: about four seconds in all, within any session timeout."""
+
+MOST_TOLD = 1000
+"""Damaged rows that are named one by one."""
+
+
+def unheard(_: str) -> None:
+    """Say it to nobody."""
 
 
 class Step(NamedTuple):
@@ -68,6 +82,15 @@ class Worker:
     schedule: Schedule = field(default_factory=partial(Schedule, 1024))
     """Theta is adopted where one of its cells begins."""
     telemetry: Telemetry = field(default_factory=Telemetry)
+    say: Callable[[str], object] = unheard
+    """Tells an operator, in a sentence."""
+    wait: Callable[[float], object] = sleep
+    """Before the rows of tasks are tried again that another worker wrote first."""
+    claims: bool = True
+    """Whether rows keep the partition that they were folded from: not where tasks are followed to partitions that
+    were added, and the next event of each decides."""
+    told: set[str] = field(default_factory=set)
+    """Tasks whose rows were said to be damaged."""
 
     def step(self, at_most: int | None = None) -> Step | None:
         """Fold the next batch, of `at_most` events where given; None where there are none (yet)."""
@@ -79,11 +102,25 @@ class Worker:
 
         Raises:
             Unavailable: a server is away. Nothing is lost; what was polled may be taken again.
+            SourceMoved: the input has another number of partitions than rows were folded from, or was made anew.
 
         """
-        steps = [self._fold(decode(parts, self.engine.spec), version) for version, parts in self._cut(polled)]
+        self._check_partitions(polled)
+        steps = [self._fold(parts, version) for version, parts in self._cut(polled)]
         self.log.commit({place: offset for part in polled for place, offset in part.after().items()})
         return reduce(_added, steps)
+
+    def _check_partitions(self, polled: Sequence[Polled]) -> None:
+        """Refuse an input that was given more partitions: the events of a task now lie in two."""
+        for count in {part.partitions for part in polled if part.partitions and self.claims}:
+            with self.telemetry.store_seconds("partitions"):
+                before = self.store.partitions(count)
+            if before != count:
+                raise SourceMoved(
+                    f"the input has {count} partitions and rows were folded from {before}, so tasks now come from "
+                    "another partition; run `reptide rebuild` once no worker runs and every producer knows the "
+                    "new partitions"
+                )
 
     def _cut(self, polled: Sequence[Polled]) -> Iterator[tuple[int, list[Polled]]]:
         """What was polled, cut where theta is adopted; what is folded under one version stays together."""
@@ -102,41 +139,84 @@ class Worker:
         with self.telemetry.store_seconds("adopt"):
             return self.store.adopt(cell, self.theta.current())
 
-    def _fold(self, decoded: Decoded, version: int) -> Step:
-        """Load, fold, produce and swap, again and again for tasks that another worker wrote meanwhile."""
-        rejected = self._not_forgotten(decoded.rejected)
+    def _fold(self, polled: Sequence[Polled], version: int) -> Step:
+        """Load, fold, produce and swap, again and again for tasks that another worker wrote meanwhile.
+
+        Raises:
+            Unavailable: another worker wrote the same rows first each time.
+
+        """
+        with self.telemetry.store_seconds("theta"):
+            meta = self.theta.get(version)
+        decoded = decode(polled, self.engine.spec)
+        part, aside = strangers(self._remembered(decoded), polled[0].partitions)
+        rejected, conflicts, step = [*self._not_forgotten(decoded.rejected), *aside], 0, None
         self.outputs.dead_letters.append(rejected)
-        meta, part, step = self.theta.get(version), self._remembered(decoded), None
-        while True:
-            folded = self._produced(part, meta)
+        for pause_s in PAUSES_S:
+            self.wait(pause_s)
+            part, states, aside = self._loaded(part)
+            self.outputs.dead_letters.append(aside)
+            rejected += aside
+            folded = self._produced(part, states, meta)
             lost = self._swap(part.events, folded)
-            step = step or self._counted(part, folded, meta, rejected)
+            step = step or self._counted(part, folded, meta)
             if not len(lost):
-                return step
-            step = step._replace(conflicts=step.conflicts + len(lost))
-            part = self._remembered(only(part, lost))
+                self.telemetry.rejected(one.reason for one in rejected)
+                return step._replace(rejected=len(rejected), conflicts=conflicts)
+            conflicts += len(lost)
+            part = self._remembered(only(part, np.isin(part.events.row, lost)))
+        raise Unavailable(
+            f"another worker wrote {len(lost)} rows first, {len(PAUSES_S)} times in a row; the batch is taken again"
+        )
 
     def _not_forgotten(self, rejected: Sequence[Rejected]) -> list[Rejected]:
         """Leave out what was refused of tasks that were to be forgotten: a dead letter would remember them."""
         tasks = [readable_task(refused.record) for refused in rejected]
-        forgotten = self.store.forgotten(sorted(set(filter(None, tasks)))) if rejected else ()
+        named = sorted(set(filter(None, tasks)))
+        with self.telemetry.store_seconds("forgotten"):
+            forgotten = self.store.forgotten(named) if named else ()
         kept = [refused for refused, task in zip(rejected, tasks, strict=True) if task not in forgotten]
         self.telemetry.forgotten(len(rejected) - len(kept))
         return kept
 
     def _remembered(self, decoded: Decoded) -> Decoded:
         """Leave out the events of tasks that were to be forgotten; they are not even dead letters."""
-        forgotten = self.store.forgotten(decoded.tasks)
+        with self.telemetry.store_seconds("forgotten"):
+            forgotten = self.store.forgotten(decoded.tasks)
         if not forgotten:
             return decoded
-        kept = [u for u, task in enumerate(decoded.tasks) if task not in forgotten]
-        self.telemetry.forgotten(int((~np.isin(decoded.events.row, kept)).sum()))
-        return only(decoded, np.array(kept, np.int64))
+        kept = np.array([task not in forgotten for task in decoded.tasks])[decoded.events.row]
+        self.telemetry.forgotten(int((~kept).sum()))
+        return only(decoded, kept)
 
-    def _produced(self, part: Decoded, meta: Meta) -> Folded:
+    def _loaded(self, part: Decoded) -> tuple[Decoded, TaskTable, list[Rejected]]:
+        """The rows of a batch; what must not be folded into them is set aside."""
+        aside: list[Rejected] = []
+        while True:
+            try:
+                with self.telemetry.store_seconds("load"):
+                    states = self.store.load(self.engine.layout, part.tasks)
+                break
+            except RowError as error:
+                self._tell(error.reasons)
+                part, more = unreadable(part, error.reasons)
+                aside += more
+        kept, more = Parted(part, []) if self.engine.follows else strays(part, states)
+        rows = [u for u, task in enumerate(part.tasks) if task in {*kept.tasks}] if more else ()
+        return kept, states.take(np.array(rows, np.int64)) if more else states, aside + more
+
+    def _tell(self, reasons: Mapping[str, str]) -> None:
+        """Say once of each row that it must not be used."""
+        for task, reason in reasons.items():
+            if task not in self.told and len(self.told) < MOST_TOLD:
+                self.told.add(task)
+                self.say(
+                    f"{reason}. The task's events are set aside as dead letters (damaged_row), all others go on; "
+                    "`reptide rebuild --task` makes the one row anew, from those events too"
+                )
+
+    def _produced(self, part: Decoded, states: TaskTable, meta: Meta) -> Folded:
         """Fold, and produce the outcomes."""
-        with self.telemetry.store_seconds("load"):
-            states = self.store.load(self.engine.layout, part.tasks)
         folded = self.engine.fold(states, part.events, meta)
         self.outputs.produce(part.events, part.records, part.tasks, folded)
         self.outputs.sync()
@@ -147,18 +227,20 @@ class Worker:
         changed = np.unique(events.row[folded.outcomes.code != Outcome.DUPLICATE])
         if not len(changed):
             return changed
+        states = folded.states.take(changed)
+        if not self.claims:
+            states.rows["position"] = states.rows["partition"] = states.rows["incarnation"] = 0
         with self.telemetry.store_seconds("swap"):
-            results = self.store.swap(folded.states.take(changed))
+            results = self.store.swap(states)
         self.telemetry.swapped(results)
         return changed[[result is Swap.LOST for result in results]]
 
-    def _counted(self, part: Decoded, folded: Folded, meta: Meta, rejected: Sequence[Rejected]) -> Step:
+    def _counted(self, part: Decoded, folded: Folded, meta: Meta) -> Step:
         """Count a batch in the metrics and for the eye; what is folded again is not counted again."""
-        self.telemetry.rejected(one.reason for one in rejected)
         self.telemetry.folded(folded.outcomes, folded.outcomes.weight, folded.not_finite)
         for seconds, tasks in folded.inner_loops:
             self.telemetry.adapted(seconds, tasks)
-        return _summary(part.events, folded, meta.version)._replace(rejected=len(rejected))
+        return _summary(part.events, folded, meta.version)
 
 
 def cut_at_cells(polled: Polled, schedule: Schedule) -> Iterator[Polled]:
@@ -170,19 +252,6 @@ def cut_at_cells(polled: Polled, schedule: Schedule) -> Iterator[Polled]:
                 yield polled._replace(position=position, records=polled.records[start:n])
             position, start = record.offset, n
     yield polled._replace(position=position, records=polled.records[start:])
-
-
-def only(decoded: Decoded, tasks: Int64) -> Decoded:
-    """The events of some of the tasks."""
-    new_row = np.full(len(decoded.tasks), -1)
-    new_row[tasks] = np.arange(len(tasks))
-    kept = np.flatnonzero(new_row[decoded.events.row] >= 0)
-    columns: dict[str, Any] = {
-        name: value[kept] for name, value in vars(decoded.events).items() if isinstance(value, np.ndarray)
-    }
-    events = replace(decoded.events, **(columns | {"row": new_row[columns["row"]]}))
-    records = [decoded.records[n] for n in kept.tolist()]
-    return Decoded(tuple(decoded.tasks[u] for u in tasks), events, records, ())
 
 
 def _added(one: Step, other: Step) -> Step:

@@ -77,6 +77,8 @@ class Polled(NamedTuple):
     position: int
     """The first topic's next offset before these records."""
     records: Sequence[Record]
+    partitions: int = 0
+    """Of each input topic, now; 0: the log has but this one."""
 
     def source(self, offset: int) -> SourcePosition:
         """An offset of the first topic, with its partition and incarnation."""

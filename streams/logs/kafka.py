@@ -99,6 +99,7 @@ class KafkaLog:
         self._clock = clock
         self._assigned: frozenset[Place] = frozenset()
         self._incarnations: tuple[int, ...] = ()
+        self._partitions = 0
         self._known = False  # what the broker says of the assignment
         self._shelves: dict[int, _Shelf] = {}
         self._paused: set[Place] = set()
@@ -192,8 +193,10 @@ class KafkaLog:
     def _ask(self) -> None:
         """What only the broker knows. Records lie on their shelves by now: where it is away, they stay there."""
         if not self._known:
+            counts = self._client.partitions()
             if len(self._topics) == 2:
-                self._check_pairs()
+                self._check_pairs(*counts)
+            self._partitions = counts[0]
             self._incarnations = self._client.incarnations()
             self._known = True
         held = {p: [h for h in shelf.held if h.end is None] for p, shelf in self._shelves.items()}
@@ -203,9 +206,8 @@ class KafkaLog:
             for labels in held[partition]:
                 labels.end = end
 
-    def _check_pairs(self) -> None:
+    def _check_pairs(self, first: int, second: int) -> None:
         observations, labels = (sorted(p for t, p in self._assigned if t == topic) for topic in (0, 1))
-        first, second = self._client.partitions()
         names = " and ".join(self._topics)
         if first != second:
             raise InputError(
@@ -232,7 +234,7 @@ class KafkaLog:
             for record in records:
                 self._safe.setdefault((record.topic, partition), record.offset)
             if records:
-                yield Polled(partition, self._incarnations, position or 0, records)
+                yield Polled(partition, self._incarnations, position or 0, records, self._partitions)
 
     def _passed(self, partition: int, held: _Held) -> bool:
         """Whether all observations before the labels were handed out."""

@@ -30,7 +30,7 @@ KEPT = 4096
 
 
 class KafkaReplay:
-    """An `EventLog` of everything below `through`; commits nothing.
+    """An `EventLog` of everything below `through`, which names every partition; commits nothing.
 
     Raises:
         InputError: there is no such topic, or it does not begin at its first record any more.
@@ -43,6 +43,7 @@ class KafkaReplay:
         self._topics, self._envelope, self._connection = tuple(topics), envelope, connection
         self.through = {place: end for place, end in through.items() if end > 0}
         self._incarnations = topic_incarnations(connection, self._topics)
+        self._partitions = 1 + max((partition for _, partition in through), default=0)
         with self._our_words():
             self._consumer = KafkaConsumer(
                 auto_offset_reset="none", metrics_enabled=False, **common(connection)
@@ -70,7 +71,7 @@ class KafkaReplay:
             self.position[place] = record.offset + 1
             taken.setdefault(place[1], []).append(record)
         return [
-            Polled(partition, self._incarnations, before.get((0, partition), 0), records)
+            Polled(partition, self._incarnations, before.get((0, partition), 0), records, self._partitions)
             for partition, records in taken.items()
         ]
 

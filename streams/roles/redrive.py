@@ -1,4 +1,8 @@
-"""`reptide redrive`: dead letters, repaired by whoever found out what was wrong with them, sent back."""
+"""`reptide redrive`: dead letters, repaired by whoever found out what was wrong with them, sent back.
+
+Each keeps its key, and so comes to lie in the partition of its task; but for one that was refused as
+`wrong_partition`, and one without a key, whose key is now the task that its value names.
+"""
 
 from __future__ import annotations
 
@@ -10,6 +14,7 @@ import orjson
 
 from streams.errors import InputError
 from streams.logs.kafka_outputs import KafkaOutputs, Sent
+from streams.set_aside import WRONG_PARTITION
 
 
 def redrive(lines: Iterable[bytes], inputs: Sequence[str], producer: KafkaOutputs) -> int:
@@ -33,7 +38,7 @@ def _read(line: bytes, number: int, inputs: Sequence[str]) -> tuple[str, Sent]:
         said: dict[str, Any] = orjson.loads(line)
         topic = said["origin"].split()[0]
         headers = [(name, text.encode()) for name, text in said["headers"]]
-        message = Sent(_bytes(said, "key"), _bytes(said, "value"), headers)
+        message = _keyed(Sent(_bytes(said, "key"), _bytes(said, "value"), headers), said.get("reason"))
     except (ValueError, KeyError, TypeError, AttributeError, IndexError) as error:
         raise InputError(
             f"line {number} is no dead letter as `reptide tail dead-letter` prints it ({error})"
@@ -43,6 +48,18 @@ def _read(line: bytes, number: int, inputs: Sequence[str]) -> tuple[str, Sent]:
             f"line {number} came from {topic}, which is no input of this stream ({', '.join(inputs)})"
         )
     return topic, message
+
+
+def _keyed(message: Sent, reason: Any) -> Sent:
+    """A message with the task as its key, where its own brought it to the wrong partition."""
+    if message.key is not None and reason != WRONG_PARTITION:
+        return message
+    try:
+        task = orjson.loads(message.value or b"")["task"]
+    except (ValueError, KeyError, TypeError):
+        return message
+    is_id = isinstance(task, str | int) and not isinstance(task, bool)
+    return message._replace(key=str(task).encode()) if is_id else message
 
 
 def _bytes(said: dict[str, Any], name: str) -> bytes | None:

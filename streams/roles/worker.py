@@ -76,15 +76,19 @@ class WorkerService:
     def _leave(self) -> None:
         """Leave the group, which commits; nothing that the store may have forgotten."""
         try:
-            self.ping()
+            self._ping()
         except Unavailable:
             self.log.rewind()
         self.log.close()
 
+    def _ping(self) -> None:
+        with self.worker.telemetry.store_seconds("ping"):
+            self.ping()
+
     def _meet_store(self) -> None:
         """Ask whether the store is what it was, and remind one that was restarted before anything is folded again."""
         try:
-            self.ping()
+            self._ping()
         except Forgot as error:
             self._again(error)
         if self.forgot:

@@ -43,7 +43,7 @@ class RecordStore(Protocol):
         """The rows of tasks; a task never seen is the empty row.
 
         Raises:
-            RowError: a row is damaged or of another layout.
+            RowError: rows are damaged or of another layout; names each of their tasks.
         """
         ...
 
@@ -67,6 +67,17 @@ class RecordStore(Protocol):
 
     def adoptions(self) -> Mapping[SourcePosition, int]:
         """The whole adoption table: version by position."""
+        ...
+
+    def partitions(self, first: int = 0) -> int:
+        """How many partitions the input had when rows were first folded from it; 0 while that is not known.
+
+        Where nothing is recorded yet, `first` is.
+        """
+        ...
+
+    def set_partitions(self, count: int) -> None:
+        """Record that all rows are folded from an input of so many partitions."""
         ...
 
     def tasks(self) -> Iterator[str]:

@@ -21,7 +21,7 @@ from typing import Any
 
 import lmdb
 
-from engine.table import Buffer, Layout, TaskTable
+from engine.table import Buffer, Layout, TaskTable, check_layouts
 from streams.errors import StoreError
 from streams.files import keep_names, refusal_of_a_library
 from streams.logs.base import SourcePosition
@@ -62,6 +62,11 @@ class LmdbStore:
         with self._env.begin(db=self._rows, buffers=True) as transaction:
             return TaskTable.decode(layout, tasks, [transaction.get(key) for key in keys])
 
+    def check_layouts(self, layout: Layout) -> None:
+        """Refuse a store all of whose rows are of another layout."""
+        with self._env.begin(db=self._rows, buffers=True) as transaction:
+            check_layouts(layout, (row for _, row in transaction.cursor()))
+
     def swap(self, states: TaskTable) -> list[Swap]:
         """Write each row if the stored one still has the revision that this one carries; raises the revision."""
         read = states.rows["revision"].tolist()
@@ -92,6 +97,13 @@ class LmdbStore:
                 SourcePosition._make(ADOPTED.unpack(key)): int.from_bytes(value, "big")
                 for key, value in transaction.cursor()
             }
+
+    def partitions(self, first: int = 0) -> int:
+        """Nothing to record: the log of one process is one partition for ever."""
+        return first
+
+    def set_partitions(self, count: int) -> None:
+        """Nothing to record."""
 
     def tasks(self) -> Iterator[str]:
         """The key of every row."""

@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from secrets import token_bytes
 
-from engine.table import Layout, TaskTable
+from engine.table import Layout, TaskTable, check_layouts
 from streams.errors import CheckpointError
 from streams.logs.base import SourcePosition
 from streams.stores.base import SECRET_BYTES, Checkpoint, Swap, digest_of, key_of, swapped
@@ -28,6 +28,7 @@ class MemoryStore:
         self.before, self._clock = before, clock
         self.rows: dict[str, bytes] = {}
         self._adoptions: dict[SourcePosition, int] = {}
+        self._partitions = 0
         self._secret = token_bytes(SECRET_BYTES)
         self._forgotten_until: dict[bytes, float] = {}
 
@@ -35,6 +36,10 @@ class MemoryStore:
         """The rows of tasks; a task never seen is the empty row."""
         self.before("load")
         return TaskTable.decode(layout, tasks, [self.rows.get(key_of(task)) for task in tasks])
+
+    def check_layouts(self, layout: Layout) -> None:
+        """Refuse a store all of whose rows are of another layout."""
+        check_layouts(layout, self.rows.values())
 
     def swap(self, states: TaskTable) -> list[Swap]:
         """Write each row if the stored one still has the revision that this one carries; raises the revision."""
@@ -62,6 +67,15 @@ class MemoryStore:
     def adoptions(self) -> Mapping[SourcePosition, int]:
         """The whole adoption table: version by position."""
         return dict(self._adoptions)
+
+    def partitions(self, first: int = 0) -> int:
+        """How many partitions the input had when rows were first folded from it; 0 while that is not known."""
+        self._partitions = self._partitions or first
+        return self._partitions
+
+    def set_partitions(self, count: int) -> None:
+        """Record that all rows are folded from an input of so many partitions."""
+        self._partitions = count
 
     def tasks(self) -> Iterator[str]:
         """The key of every row."""

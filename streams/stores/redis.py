@@ -2,6 +2,7 @@
 
     reptide:STREAM:LAYOUT:t:TASK         a row
     reptide:STREAM:LAYOUT:a:INCARNATION:PARTITION   a hash: version of theta by offset
+    reptide:STREAM:LAYOUT:partitions     how many partitions the input had when rows were first folded from it
     reptide:STREAM:forgotten             a hash: tombstones, the secret of their digests, and their edition
 
 No name holds a brace, so no task picks its slot; and no operation needs two keys, so any shard serves it.
@@ -86,6 +87,7 @@ class RedisStore:
         self._rows = f"{self._stream}:{layout.fingerprint:016x}:t:"
         prefix = f"{self._stream}:{layout.fingerprint:016x}:a:"
         self._adoptions = RedisAdoptions(server, prefix, self._rows, layout)
+        self._partitions = f"{self._stream}:{layout.fingerprint:016x}:partitions"
         self._tombstones = f"{self._stream}:forgotten"
         self._known = Tombstones(None, b"", {})
 
@@ -123,6 +125,15 @@ class RedisStore:
     def adoptions(self) -> Mapping[SourcePosition, int]:
         """The whole adoption table: version by position. Looks through all keys."""
         return self._adoptions.all()
+
+    def partitions(self, first: int = 0) -> int:
+        """How many partitions the input had when rows were first folded from it; 0 while that is not known."""
+        written = (("SET", self._partitions, first, "NX"),) if first else ()
+        return int(self.server.ask(*written, ("GET", self._partitions))[-1] or 0)
+
+    def set_partitions(self, count: int) -> None:
+        """Record that all rows are folded from an input of so many partitions."""
+        self.server.ask(("SET", self._partitions, count))
 
     def tasks(self) -> Iterator[str]:
         """The key of every row."""

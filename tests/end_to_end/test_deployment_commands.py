@@ -22,12 +22,15 @@ from engine.types import EngineError, Kind, Outcome
 from streams import cli
 from streams.deployment import Deployment
 from streams.errors import InputError, SettingsError
+from streams.logs.kafka_reader import KafkaTopicReader
 from streams.logs.kafka_replay import GroupOffsets, KafkaReplay
 from streams.roles import commands
 from streams.roles.trainer import TrainerService
 from streams.servers import Server, noida, redis_server
 from streams.settings import Settings, load_settings
+from streams.stores.base import key_of
 from tests.faults.shop import CONFIG, shop
+from tests.kafka_brokers import Broker, append
 
 DEADLINE_S = 30.0
 NUMBERS = count()
@@ -154,8 +157,8 @@ class Published(Event):
         return self.versions.current() > 0
 
 
-def fold(stream: Stream) -> None:
-    """Run a worker until it has folded everything."""
+def fold(stream: Stream) -> bytes:
+    """Run a worker until it has folded everything; returns its metrics."""
     deployment = stream.deployment
     places = len(stream.offsets().read())
     producer = deployment.producer(*map(deployment.topic, commands.TOPICS))
@@ -165,6 +168,7 @@ def fold(stream: Stream) -> None:
     finally:
         producer.close()
         deployment.store.close()
+    return service.worker.telemetry.exposition()
 
 
 def train(stream: Stream) -> None:
@@ -336,6 +340,99 @@ def test_the_topics_are_read_again_in_the_order_of_each_task(stream, partitions)
     replay.close()
     sent = stream.table(0, 1).group_by("user", maintain_order=True).agg("n")
     assert seen == dict(sent.rows())
+
+
+def test_tasks_without_an_event_since_partitions_were_added_go_on_where_their_next_one_comes(stream):
+    stream.send(0)
+    fold(stream)
+    add_partitions(stream, 6)
+    stream.command("rebuild")
+    assert stream.counts() == stream.expected(0)
+    stream.send(1)
+    fold(stream)
+    assert stream.counts() == stream.expected(0, 1)
+    assert stream.lines("dead-letter") == []
+
+
+@pytest.mark.parametrize(("comes", "key"), [("first", None), ("last", b"somebody else")])
+def test_an_event_that_strayed_into_another_partition_is_set_aside_and_claims_no_row(stream, key, comes):
+    portions = (0, 1) if comes == "last" else (1,)
+    for portion in portions[:-1]:
+        stream.send(portion)
+    strayed = stray(stream, key)
+    stream.send(portions[-1])
+    telemetry = fold(stream).decode()
+    assert stream.counts() == stream.expected(*portions)
+    assert 'reptide_dead_letters_total{reason="wrong_partition"} 3.0' in telemetry
+    letters = stream.lines("dead-letter")
+    assert [(one["reason"], one["key"], one["value"].encode()) for one in letters] == [
+        ("wrong_partition", None if key is None else key.decode(), strayed)
+    ] * 3
+    rows = stream.bits()
+    stream.command("rebuild")
+    assert stream.bits() == rows
+    stream.send(2)
+    fold(stream)
+    assert stream.counts() == stream.expected(*portions, 2)
+
+
+def stray(stream: Stream, key: bytes | None) -> bytes:
+    """An event of a task, in every partition, and so in two that are not its own; returns its value."""
+    event = {"task": "user 1/{}", "id": "stray", "time": 1.0, "features": {"a": 0.5, "b": 0.5}}
+    [topic] = stream.deployment.kafka.inputs
+    for partition in range(3):
+        append(
+            Broker(stream.deployment.connection.servers, None),
+            topic,
+            [(key, orjson.dumps(event))],
+            partition=partition,
+        )
+    return orjson.dumps(event)
+
+
+def test_events_that_strayed_are_brought_home_by_sending_them_back(stream):
+    stream.send(0)
+    strayed = stray(stream, None)
+    fold(stream)
+    letters = stream.directory / "letters.jsonl"
+    letters.write_text(stream.command("tail", "dead-letter", "--whole").stdout)
+    stream.command("redrive", letters)
+    before = stream.counts()["user 1/{}"][0]
+    fold(stream)
+    assert stream.counts()["user 1/{}"][0] == before + 1, "the same event three times is one"
+    predicted = [one for one in stream.lines("predictions") if one["id"] == orjson.loads(strayed)["id"]]
+    assert [one["outcome"] for one in predicted] == ["predicted"] + 2 * ["repeated_observation"]
+
+
+def test_events_of_a_damaged_row_are_set_aside_as_they_came_and_all_others_go_on(stream):
+    stream.send(0)
+    fold(stream)
+    deployment = stream.deployment
+    key = f"{deployment.store._rows}{key_of('user 1/{}')}"
+    deployment.server.ask(("SETRANGE", key, 100, b"?"))
+    stream.send(1)
+    telemetry = fold(stream).decode()
+    sent = [one for one in messages(stream) if one[0] == b"user 1/{}"]
+    letters = stream.lines("dead-letter")
+    assert {one["reason"] for one in letters} == {"damaged_row"}
+    assert [one["value"].encode() for one in letters] == [value for _, value in sent[-len(letters) :]]
+    assert f'reptide_dead_letters_total{{reason="damaged_row"}} {len(letters)}.0' in telemetry
+    expected = stream.expected(0, 1)
+    assert {score["task"] for score in stream.lines("scores")} == set(expected)
+    stream.command("rebuild")
+    assert stream.counts() == expected
+
+
+def messages(stream: Stream) -> list[tuple[bytes | None, bytes | None]]:
+    """Keys and values of the input, partition by partition."""
+    [topic] = stream.deployment.kafka.inputs
+    reader, found, positions = KafkaTopicReader(stream.deployment.connection, topic), [], {}
+    end = reader.end()
+    while positions != end:
+        some, positions = reader.read(positions, 1000, 0.2)
+        found += some
+    reader.close()
+    return [(one.key, one.value) for one in sorted(found, key=lambda one: (one.partition, one.offset))]
 
 
 def add_partitions(stream: Stream, partitions: int) -> None:
