@@ -19,6 +19,7 @@ from engine.checks.models import OFFLINE_CHECKS
 from engine.table import layout_of
 from engine.types import EngineError
 from streams import checking, wiring
+from streams.checking.leaks import known_too_late
 from streams.errors import ReptideError
 from streams.examples.commands import app as meta_training
 from streams.examples.laboratory import laboratory
@@ -91,9 +92,13 @@ def run(config: Config, flag: Flags = None) -> None:
     try:
         with progress_bar(console, settings.title, program.log.end()) as show:
             totals = run_embedded(program, lambda progress: show(program.log.position(), progress))
-        console.print(summarise(settings, program, totals))
+        summary = summarise(settings, program, totals)
     finally:
         program.close()
+    checking.warn(summary.warnings, console)
+    console.print(summary.said)
+    if not summary.is_scored:
+        raise typer.Exit(1)
 
 
 @app.command()
@@ -114,10 +119,15 @@ def check(config: Config, flag: Flags = None) -> None:
     console.print(
         f"input: {log.end():,} events; one task takes {cost:,} bytes, a million {cost / 1000:,.1f} GB"
     )
-    has_labels = required(settings.input, "input").label is not None
+    source = required(settings.input, "input")
+    has_labels = source.label is not None
     with console.status("looking at the table"):
         seen = checking.findings(log, spec, settings.outer.every, has_labels=has_labels)
+    names = [feature.name for feature in settings.features]
+    checking.warn(known_too_late(names, source.label, source.label_time), console)
     checking.show(seen, console)
+    if has_labels and not seen.scores_any:
+        raise typer.Exit(1)
 
 
 def _promised(kept: Iterable[str]) -> None:

@@ -6,8 +6,11 @@ from collections import Counter
 from importlib.metadata import version
 from operator import itemgetter
 from time import time
+from typing import NamedTuple
 
 from engine.report import ReportDict
+from streams.checking.leaks import known_too_late
+from streams.ended import came_to_nothing, outcomes_met, why_nothing_was_scored
 from streams.evaluation import evaluate, lines_once, outcome_counts, scores_of
 from streams.host import described_machine
 from streams.logs.output import OutputFile, OutputLog
@@ -78,14 +81,27 @@ def rejections(log: OutputLog) -> list[Rejection]:
     ]
 
 
-def summarise(settings: Settings, program: Embedded, totals: Progress) -> str:
-    """Write the page of everything streamed so far; returns the result in words, with the page's path."""
-    spec = program.engine.spec
-    beside = mirrored(program.log, spec)
-    evaluation = evaluate(spec.target, scores_of(program.outputs["scores"], spec.target), (beside,))
+class Summary(NamedTuple):
+    """What a run came to."""
+
+    said: str
+    """In words, with the page's path."""
+    warnings: tuple[str, ...]
+    """What came to nothing, and features that no observation can know."""
+    is_scored: bool
+    """Whether a label was scored, or none could be: no label column is named."""
+
+
+def summarise(settings: Settings, program: Embedded, totals: Progress) -> Summary:
+    """Write the page of everything streamed so far."""
+    source = required(settings.input, "input")
+    met = outcomes_met(program.outputs["predictions"], program.outputs["scores"])
+    rejected = rejections(program.outputs["dead-letter"])
+    evaluation = _evaluated(program)
     run = Run(
-        source=str(required(settings.input, "input").path),
-        events=totals.events,
+        source=str(source.path),
+        events=sum(one.events for one in met.values()) + sum(one["count"] for one in rejected),
+        streamed=totals.events,
         tasks=sum(1 for _ in program.store.tasks()),
         seconds=totals.seconds,
         finished_s=time(),
@@ -93,13 +109,22 @@ def summarise(settings: Settings, program: Embedded, totals: Progress) -> str:
     )
     path = settings.run.directory / PAGE
     write_report(path, run_report(settings, run, evaluation, program.outputs))
-    return f"{verdict(evaluation)}\nreport: {path}"
+    is_scored = "scored" in met
+    said = verdict(evaluation) if is_scored else why_nothing_was_scored(met, rejected, source.label)
+    leaks = known_too_late([feature.name for feature in settings.features], source.label, source.label_time)
+    warnings = (*came_to_nothing(met, rejected), *leaks)
+    return Summary(f"{said}\nreport: {path}", warnings, is_scored or source.label is None)
+
+
+def _evaluated(program: Embedded) -> ReportDict:
+    """What was served beside the mirror, or alone where the mirror has none of its labels."""
+    target, scores = program.engine.spec.target, program.outputs["scores"]
+    beside = evaluate(target, scores_of(scores, target), (mirrored(program.log, program.engine.spec),))
+    return beside if beside["labels"] else evaluate(target, scores_of(scores, target))
 
 
 def verdict(evaluation: ReportDict) -> str:
     """What adaptation bought, and whether something simple would have done."""
-    if not evaluation["labels"]:
-        return "no label has met its observation yet, so there is nothing to report"
     theta, served = (evaluation["predictors"][name]["loss"] or 0.0 for name in ("theta", "served"))
     return (
         f"{evaluation['labels']:,} labels scored: loss {served:.4f} as served, {theta:.4f} under theta alone, "

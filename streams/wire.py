@@ -191,6 +191,14 @@ def readable_task(record: Record) -> str | None:
         return None
 
 
+def readable_identity(record: Record) -> tuple[str, int] | None:
+    """Task and hashed event id of a record, refused or not; None where it names one of them not."""
+    try:
+        return _identity(record.task, "task").decode(), event_hash(_identity(record.id, "id"))
+    except _Refusal:
+        return None
+
+
 def _time(value: Any) -> float:
     time_s = epoch_seconds(value)
     if not isfinite(time_s):

@@ -53,6 +53,11 @@ class Findings:
     warnings: tuple[str, ...]
 
     @property
+    def scores_any(self) -> bool:
+        """Whether a label will be scored; of a log that was looked at in part, one may come later."""
+        return len(self.labels.event) > self.lost.late + self.lost.pushed_out or not self.sample.whole
+
+    @property
     def y(self) -> Float64:
         """Every label that could be read, those outside of a regression's range included."""
         return np.concatenate([self.sample.y[self.sample.labels == 1], self.sample.outside])
@@ -68,7 +73,8 @@ def findings(
     features = tuple(facts_of(feature, y, spec.target) for feature in sample.features)
     missed = lost(sample, labels, spec.memory)
     warnings = (
-        *_of_refusals(sample),
+        *_of_refusals(sample, labels),
+        *_of_ids(sample, labels),
         *(_of_labels(sample, labels, spec.target) if has_labels else (NO_LABEL_COLUMN,)),
         *_of_delay(sample, labels, missed, spec),
         *_of_tasks(sample, labels),
@@ -81,17 +87,26 @@ def findings(
 NO_LABEL_COLUMN = "no label column is named, so nothing is ever learned: name it in input.label"
 
 
-def _of_refusals(sample: Sample) -> Iterator[str]:
+def _of_refusals(sample: Sample, labels: Labels) -> Iterator[str]:
     for reason, tally in sorted(sample.refused.items(), key=lambda pair: -pair[1].count):
         way_out = WAYS_OUT.get(reason, "")
         if reason == OUT_OF_RANGE:
-            labels = np.concatenate([sample.y[sample.labels == 1], sample.outside])
-            way_out = (
-                f"set target.low to {labels.min():g} or less, and target.high to {labels.max():g} or more"
-            )
+            y = np.concatenate([sample.y[sample.labels == 1], sample.outside])
+            way_out = f"set target.low to {y.min():g} or less, and target.high to {y.max():g} or more"
         yield (
             f"{plural(tally.count, 'event')} will be refused ({reason}), the first in {tally.origin}: "
             f"{tally.detail}; {way_out}"
+        )
+    if labels.of_refused:
+        yield f"{plural(labels.of_refused, 'label')} will not be scored, since their observation is refused"
+
+
+def _of_ids(sample: Sample, labels: Labels) -> Iterator[str]:
+    if labels.repeated:
+        observed = int((sample.labels == 0).sum())
+        yield (
+            f"{labels.repeated:,} of {plural(observed, 'observation')} have an id that their task had before, and "
+            "are served once: let input.id name a column that differs in every row, or leave it out"
         )
 
 
@@ -102,8 +117,10 @@ def _of_labels(sample: Sample, labels: Labels, target: Classification | Regressi
             f"{plural(labels.orphans, 'label')} of {len(y):,} come before their observation, or have none, and "
             "are never scored: look at input.time, input.label_time and input.id"
         )
-    elif not len(labels.event):
-        yield "no label ever meets its observation, so nothing is learned: look at input.label and its time"
+    elif not len(y) and not sample.refused_labels:
+        yield "no row has a label, so nothing is learned: look at input.label"
+    if sample.refused_labels:  # what is said of the labels that are left would be of no use
+        return
     if isinstance(target, Classification):
         yield from _of_classes(y, target)
     elif len(y) > 1 and y.min() == y.max():
@@ -138,7 +155,9 @@ def _of_delay(sample: Sample, labels: Labels, missed: Lost, spec: TaskSpec) -> I
 
 
 def _of_tasks(sample: Sample, labels: Labels) -> Iterator[str]:
-    if sample.tasks == 1 and len(sample.task) > 1:
+    if sample.tasks == 1:
+        if len(sample.task) == 1 or sample.refused:
+            return
         yield "all events are of one task, so there is nobody to share with: name a finer column in input.task"
     elif len(labels.event) and labels.helped < SELDOM:
         yield (

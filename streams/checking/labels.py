@@ -31,7 +31,11 @@ class Labels:
     delay_s: Float64
     """[M]"""
     orphans: int
-    """Labels without an observation before them."""
+    """Labels without an observation before them, but for those whose observation was refused."""
+    of_refused: int
+    """Labels whose observation was refused."""
+    repeated: int
+    """Observations whose id their task had before."""
     a_task: Int64
     """[tasks] labels of each task."""
     helped: float
@@ -64,11 +68,15 @@ def labels_of(sample: Sample) -> Labels:
     sound = sound.sort("event")
     at = sound["event"].to_numpy().astype(np.int64)
     seen = sound["event_seen"].to_numpy().astype(np.int64)
+    lost = told.filter(~(pl.col("event_seen") < pl.col("event")).fill_null(value=False))
+    of_refused = sum(pair in sample.unseen for pair in lost.select(key).iter_rows())
     return Labels(
         event=at,
         observation=sound["observation"].to_numpy().astype(np.int64),
         delay_s=sample.time_s[at] - sample.time_s[seen],
-        orphans=told.filter(~(pl.col("event_seen") < pl.col("event")).fill_null(value=False)).height,
+        orphans=lost.height - of_refused,
+        of_refused=of_refused,
+        repeated=int((sample.labels == 0).sum()) - observed.height,
         a_task=np.bincount(sample.task[at], minlength=sample.tasks),
         helped=_helped(sample, at),
     )

@@ -7,6 +7,7 @@ errors of always guessing the commonest class that it avoids; for a number the v
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -22,6 +23,16 @@ BINS = 64
 
 ALMOST_PERFECT = 0.99
 """A figure from here on is called a leak."""
+
+
+def known_too_late(features: Sequence[str], label: str | None, label_time: str | None) -> Iterator[str]:
+    """Warnings of features that no observation can know: the label itself, and when it becomes known."""
+    for setting, column in (("input.label", label), ("input.label_time", label_time)):
+        if column in features:
+            yield (
+                f"field {column!r} is {setting} itself, which no observation knows when it is served: every figure "
+                "is too good; leave it out of [[features]]"
+            )
 
 
 class Alone(NamedTuple):

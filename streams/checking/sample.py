@@ -13,7 +13,7 @@ from engine.features import Category, Column, Cyclic, Numeric
 from engine.spec import TaskSpec
 from engine.types import Float32, Float64, Int64, Kind
 from streams.logs.base import Record, ReplayLog
-from streams.wire import Decoded, Rejected, Tally, decode, tally
+from streams.wire import Decoded, Rejected, Tally, decode, readable_identity, tally
 
 MOST_ROWS = 1_000_000
 """At most this many observations are looked at, the first in event time."""
@@ -68,6 +68,9 @@ class Sample:
     """[E] class index or number; undefined for an observation."""
     features: tuple[FeatureValues, ...]
     refused: Mapping[str, Tally]
+    unseen: frozenset[tuple[int, int]]
+    """Task and id of observations that were refused: their labels have none to meet."""
+    refused_labels: int
     outside: Float64
     """Labels that were refused because they lie outside of the target's range."""
 
@@ -97,6 +100,8 @@ class _Gathered:
         self.tasks: dict[str, int] = {}
         self.refused: dict[str, Tally] = {}
         self.outside = array("d")
+        self.unseen: set[tuple[str, int]] = set()
+        self.refused_labels = 0
         self.events: list[tuple[Int64, Int64, Int64, Float64, Float64]] = []
         self.features = [_Feature(column, part) for column, part in _parts(spec)]
 
@@ -120,6 +125,9 @@ class _Gathered:
     def _refuse(self, rejected: Sequence[Rejected], log: ReplayLog) -> None:
         self.refused = tally(self.refused, ((r.record, r.reason, r.detail) for r in rejected), log.origin)
         self.outside.extend(float(r.record.label) for r in rejected if r.reason == OUT_OF_RANGE)
+        observed = [r.record for r in rejected if r.record.kind == Kind.OBSERVATION]
+        self.unseen.update(filter(None, map(readable_identity, observed)))
+        self.refused_labels += len(rejected) - len(observed)
 
     def sample(self, log: ReplayLog) -> Sample:
         """Everything in arrays."""
@@ -130,8 +138,15 @@ class _Gathered:
         return Sample(
             log.end(), log.position(), self.rows, len(self.tasks),
             task.astype(np.int64), labels.astype(np.int64), identity.astype(np.int64), time_s, y,
-            tuple(feature.values() for feature in self.features), self.refused, np.array(self.outside),
+            tuple(feature.values() for feature in self.features), self.refused, self._unseen(),
+            self.refused_labels, np.array(self.outside),
         )  # fmt: skip
+
+    def _unseen(self) -> frozenset[tuple[int, int]]:
+        """By number of the task, and id as the arrays hold it; a task without a sound event has no labels either."""
+        ids = np.array([identity for _, identity in self.unseen], np.uint64).view(np.int64).tolist()
+        known = zip((self.tasks.get(task) for task, _ in self.unseen), ids, strict=True)
+        return frozenset((task, identity) for task, identity in known if task is not None)
 
 
 def _parts(spec: TaskSpec) -> Iterator[tuple[Column, slice]]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 import numpy as np
 from rich.console import Console
@@ -25,8 +25,7 @@ PERCENTILES = (5, 50, 95)
 
 def show(findings: Findings, console: Console) -> None:
     """Print everything, warnings first."""
-    for warning in findings.warnings:
-        console.print(f"[bold yellow]warning[/] {escape(warning)}", highlight=False)
+    warn(findings.warnings, console)
     drawn = Table(show_header=False, box=None, pad_edge=False)
     drawn.add_column(no_wrap=True)
     drawn.add_column(overflow="fold")
@@ -34,6 +33,12 @@ def show(findings: Findings, console: Console) -> None:
         drawn.add_row(name, escape(value))
     console.print(drawn)
     console.print(_features(findings))
+
+
+def warn(warnings: Iterable[str], console: Console) -> None:
+    """Print warnings."""
+    for warning in warnings:
+        console.print(f"[bold yellow]warning[/] {escape(warning)}", highlight=False)
 
 
 def _facts(findings: Findings) -> Iterator[tuple[str, str]]:

@@ -16,9 +16,12 @@ class Run(TypedDict):
     source: str
     """Files or topics, as the user named them."""
     events: int
+    """In all, by every process that streamed a part."""
+    streamed: NotRequired[int]
+    """By the last process; `events` where it is not given."""
     tasks: int
     seconds: float
-    """Wall-clock time."""
+    """Wall-clock time of the last process."""
     finished_s: NotRequired[float]
     command: NotRequired[str]
     machine: NotRequired[str]

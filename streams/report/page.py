@@ -12,7 +12,7 @@ from pathlib import Path
 from streams.files import write_whole
 from streams.report import figures, sections
 from streams.report.calendar_axis import minute, period
-from streams.report.contents import RunReport
+from streams.report.contents import Run, RunReport
 from streams.report.markup import Markup, element, join, page
 from streams.report.phrases import (
     METRICS,
@@ -86,7 +86,7 @@ def _tiles(report: RunReport) -> list[tuple[str, str]]:
         ("labels scored", count(evaluation["labels"])),
     ]
     if run["seconds"] > 0:
-        tiles.append(("events a second", count(round(run["events"] / run["seconds"]))))
+        tiles.append(("events a second", count(round(_streamed(run) / run["seconds"]))))
     metric = main_metric(evaluation)
     found = difference(evaluation, "theta", metric)
     if found is not None and found["value"] is not None:
@@ -185,10 +185,15 @@ def _throughput(report: RunReport) -> Markup:
     if run["seconds"] <= 0:
         return Markup()
     machine = f" on {run['machine']}" if "machine" in run else ""
-    rate = count(round(run["events"] / run["seconds"]))
-    said = f"{plural(run['events'], 'event')} in {duration(run['seconds'])}, {rate} a second{machine}."
+    rate = count(round(_streamed(run) / run["seconds"]))
+    said = f"{plural(_streamed(run), 'event')} in {duration(run['seconds'])}, {rate} a second{machine}."
     stages = sections.throughput_table(report) if report.get("stages") else Markup()
     return section("Throughput", element("p", said), stages)
+
+
+def _streamed(run: Run) -> int:
+    """Events of the last process, whose time was taken."""
+    return run.get("streamed", run["events"])
 
 
 def _settings(report: RunReport) -> Markup:

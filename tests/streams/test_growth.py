@@ -88,7 +88,7 @@ def test_a_class_appended_is_learned_and_rows_and_theta_go_on(directory, learner
     assert np.mean([line["served"][2] for line in late[-10:]]) > 0.1
     program = wiring.embedded(grown)
     assert left(program).differs(end) == []
-    assert "labels scored" in summarise(grown, program, Progress())
+    assert "labels scored" in summarise(grown, program, Progress()).said
     program.close()
 
 

@@ -168,7 +168,7 @@ def test_a_regression_has_a_mirror_too(tmp_path: Path) -> None:
 def test_where_a_linear_model_wins_the_summary_and_the_page_say_so(tmp_path: Path) -> None:
     unmoved = {"lr": 1e-9, "tables_lr": 1e-9, "linear_lr": 1e-9}
     chosen, program = streamed(tmp_path, table(), outer=unmoved)
-    said = summarise(chosen, program, Progress())
+    said = summarise(chosen, program, Progress()).said
     page = (tmp_path / "state" / "report.html").read_text(encoding="utf-8")
     program.close()
     for text in (said, page.replace("&#39;", "'").replace("&#x27;", "'")):

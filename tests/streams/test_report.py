@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from engine.evaluate import DAY_S, Prequential, ScoredLabels, TaskScores
 from engine.spec import Classification, Regression
 from engine.types import PREDICTORS, Outcome
-from streams.errors import SettingsError
+from streams.errors import StoreError
 from streams.report import render, write_report
 from streams.report.calendar_axis import MOST_TICKS, date, period, time_axis
 from streams.report.charts import linear_axis
@@ -297,8 +297,9 @@ def test_the_page_says_which_period_settings_were_chosen_on(chosen, said):
 
 
 def test_a_page_that_cannot_be_written_names_the_path(tmp_path):
-    with pytest.raises(SettingsError, match=r"missing/report\.html"):
-        write_report(tmp_path / "missing" / "report.html", least())
+    (tmp_path / "file").write_text("")
+    with pytest.raises(StoreError, match=r"file/report\.html: "):
+        write_report(tmp_path / "file" / "report.html", least())
 
 
 def test_the_page_is_written_as_utf_8(tmp_path):
