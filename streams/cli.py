@@ -31,6 +31,7 @@ from streams.progress import progress_bar
 from streams.rebuild import rebuild
 from streams.run import run as run_embedded
 from streams.settings import Settings, required
+from streams.snapshots.commands import app as snapshots
 from streams.summary import summarise
 
 app = typer.Typer(
@@ -51,6 +52,7 @@ RESUMES = {"run", "tune", "worker", "trainer"}
 def main() -> None:
     """Run the command line."""
     app.add_typer(meta_training)
+    app.add_typer(snapshots)
     app.add_typer(_deployed())
     sys.path.append(str(Path.cwd()))  # where modules that the settings name may lie
     if compiled.FOLDER is None:
@@ -173,11 +175,20 @@ def forget(task: Annotated[str, typer.Argument(help="Task id.")], config: Config
 
 
 @app.command("rebuild")
-def rebuild_rows(config: Config, flag: Flags = None) -> None:
+def rebuild_rows(
+    config: Config,
+    inexact: Annotated[
+        bool, typer.Option("--inexact", help="Make rows of what is left, where the log or a theta is gone.")
+    ] = False,
+    by_workers: Annotated[
+        bool, typer.Option("--by-workers", help="Clear the rows; workers fold the log again, side by side.")
+    ] = False,
+    flag: Flags = None,
+) -> None:
     """Make all rows anew from the log, under the versions of theta that were adopted then."""
     settings = settings_from(config, flag)
     if settings.kafka is not None:
-        console.print(f"{_rebuild_deployed(settings):,} rows made anew")
+        _rebuild_deployed(settings, inexact, by_workers)
         return
     with progress_bar(
         console, "rebuilding", wiring.input_log(settings, wiring.task_spec(settings), None).end()
@@ -192,14 +203,21 @@ def show_config(config: Config, flag: Flags = None) -> None:
     typer.echo(settings_from(config, flag).model_dump_json(indent=2))
 
 
-def _rebuild_deployed(settings: Settings) -> int:
+def _rebuild_deployed(settings: Settings, inexact: bool, by_workers: bool) -> None:
     from streams.deployment import Deployment
     from streams.refold import rebuild_deployment
 
     with console.status("rebuilding") as status:
-        return rebuild_deployment(
-            Deployment(settings), lambda events: status.update(f"rebuilding: {events:,} events")
+        rows = rebuild_deployment(
+            Deployment(settings),
+            lambda events: status.update(f"rebuilding: {events:,} events"),
+            inexact,
+            by_workers,
         )
+    if by_workers:
+        console.print("start the workers: they fold the log from its beginning")
+    else:
+        console.print(f"{rows:,} rows made anew")
 
 
 def demo_kafka(
@@ -231,7 +249,7 @@ def _missing_extras() -> typer.Typer:
     """The names of the commands, so that nobody looks for them in vain."""
     missing = typer.Typer()
     free = {"allow_extra_args": True, "ignore_unknown_options": True}
-    for name in ("worker", "trainer", "restore", "produce", "tail", "topics", "redrive", "demo-kafka"):
+    for name in ("worker", "trainer", "rollback", "produce", "tail", "topics", "redrive", "demo-kafka"):
 
         @missing.command(name, context_settings=free, help="Needs: pip install '.[kafka,redis]'")
         def install() -> None:

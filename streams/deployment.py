@@ -142,6 +142,7 @@ class Deployment:
         say: Callable[[str], None],
     ) -> WorkerService:
         """The loop of `reptide worker`."""
+        self.store.check_finished()
         service, run = self.settings.service, self.settings.run
         telemetry = Telemetry()
         telemetry.row_bytes(self.engine.layout.bytes_per_task)

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from time import sleep
 
 from engine.fold import Engine
 from streams.deployment import Deployment
+from streams.errors import InputError
 from streams.logs.base import Offsets, Polled
 from streams.logs.kafka_replay import GroupOffsets, KafkaReplay
 from streams.logs.output import Silence
+from streams.making_anew import first_offsets, making_anew
 from streams.outputs import TOPICS, DeadLetterLines, Outputs
 from streams.schedule import Schedule
 from streams.stores.base import RecordStore
@@ -42,42 +43,43 @@ def silent(deployment: Deployment) -> Outputs:
     return Outputs(dict.fromkeys(TOPICS, Silence()), letters, deployment.spec, support_rate=1.0)
 
 
-def rebuild_deployment(deployment: Deployment, show: Callable[[int], None]) -> int:
+def rebuild_deployment(
+    deployment: Deployment, show: Callable[[int], None], inexact: bool = False, by_workers: bool = False
+) -> int:
     """Make all rows anew, from all that the topics hold; returns their number. No worker may run.
 
     It goes beyond what the group has committed, and says what workers would have said of that: a task that
     moved to another partition is in order only if all that was sent before, wherever it lies, is folded first.
+    Where no task moved, workers may do it, each its partitions: then rows are only cleared, and the group set back.
 
     Raises:
-        InputError: a worker runs, or the topics no longer hold all events.
+        InputError: a worker runs, or something is gone, and the rows need not be `inexact`. Nothing was changed.
 
     """
     store = deployment.store
     group = GroupOffsets(deployment.connection, deployment.group, deployment.kafka.inputs)
     committed, end = group.read(), group.end()
-    replay = _replay(deployment, end)
-    partitions = 1 + max(partition for _, partition in end)
-    known = store.partitions()
+    partitions, known = 1 + max(partition for _, partition in end), store.partitions()
+    start = first_offsets(deployment, group, committed, inexact)
+    if by_workers:
+        _clear_for_workers(deployment, group, start, known in (0, partitions))
+        return 0
+    replay = _replay(deployment, end, start)
     producer = deployment.producer(*map(deployment.topic, TOPICS))
     try:
-        # first: a crash from here on leaves no offset above what the rows hold
-        group.write(dict.fromkeys(committed, 0))
-        store.clear()
-        said, new = silent(deployment), deployment.outputs(producer, replay)
-        _folded(
-            deployment,
-            replay,
-            store,
-            lambda polled: new if _beyond(polled, committed) else said,
-            show,
-            follows=known != partitions,
-            claims=known in (0, partitions),
-        )
-        # last: until here a worker that is started refuses the rows, if partitions were added
-        store.set_partitions(partitions)
-        sleep(deployment.settings.service.durability_lag_s)
-        store.ping()  # raises where it was restarted, and may have forgotten its last rows
-        group.write(end)
+        with making_anew(deployment, group, start, "rebuild", end):
+            store.clear()
+            said, new = silent(deployment), deployment.outputs(producer, replay)
+            _folded(
+                deployment,
+                replay,
+                store,
+                lambda polled: new if _beyond(polled, committed) else said,
+                show,
+                follows=known != partitions,
+                claims=known in (0, partitions),
+            )
+            store.set_partitions(partitions)
         return sum(1 for _ in store.tasks())
     finally:
         replay.close()
@@ -85,8 +87,19 @@ def rebuild_deployment(deployment: Deployment, show: Callable[[int], None]) -> i
         store.close()
 
 
-def _replay(deployment: Deployment, through: Offsets) -> KafkaReplay:
-    return KafkaReplay(deployment.connection, deployment.kafka.inputs, deployment.envelope, through)
+def _clear_for_workers(deployment: Deployment, group: GroupOffsets, start: Offsets, stayed: bool) -> None:
+    """Let workers fold the log from where it begins."""
+    if not stayed:
+        raise InputError(
+            "partitions were added, so events of one task lie in two, and workers side by side would not fold them "
+            "in order; run `reptide rebuild` without --by-workers"
+        )
+    with making_anew(deployment, group, start, "rebuild --by-workers"):
+        deployment.store.clear()
+
+
+def _replay(deployment: Deployment, through: Offsets, since: Offsets | None = None) -> KafkaReplay:
+    return KafkaReplay(deployment.connection, deployment.kafka.inputs, deployment.envelope, through, since)
 
 
 def _folded(

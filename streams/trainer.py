@@ -301,7 +301,7 @@ def _check_named(target: Classification | Regression, found: Sequence[LearnedLab
             )
 
 
-def restore(store: MetaStore, version: int) -> int:
+def roll_back(store: MetaStore, version: int) -> int:
     """Publish an earlier version as the newest, to be adopted and gone on from; returns its number.
 
     Raises:

@@ -8,13 +8,14 @@ topic of their own come before their labels.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from math import isnan
+from time import monotonic
 
 from kafka import KafkaConsumer, OffsetAndMetadata, TopicPartition, errors
 
-from streams.errors import InputError
+from streams.errors import InputError, Unavailable
 from streams.logs.base import Offsets, Place, Polled, Record
 from streams.logs.envelope import Envelope
 from streams.logs.group import Connection, origin
@@ -25,6 +26,8 @@ from streams.logs.kafka_consumer import let_resumed_go_on
 ANSWER_MS = 5_000
 SKEW_S = 5.0
 """By so much the clocks of who sends observations and who sends their labels may differ."""
+QUIET_S = 60.0
+"""Without a message for so long, no more are waited for."""
 KEPT = 4096
 """At most about so many records of a partition wait for those of others."""
 
@@ -32,16 +35,32 @@ KEPT = 4096
 class KafkaReplay:
     """An `EventLog` of everything below `through`, which names every partition; commits nothing.
 
+    Args:
+        connection: where the brokers are.
+        topics: one, or observations and labels.
+        envelope: how messages are taken apart.
+        through: where it ends, of each place.
+        since: where it begins; 0 where nothing is given.
+
     Raises:
-        InputError: there is no such topic, or it does not begin at its first record any more.
+        InputError: there is no such topic, or it does not hold what it is to begin with.
 
     """
 
     def __init__(
-        self, connection: Connection, topics: Sequence[str], envelope: Envelope, through: Offsets
+        self,
+        connection: Connection,
+        topics: Sequence[str],
+        envelope: Envelope,
+        through: Offsets,
+        since: Offsets | None = None,
     ) -> None:
         self._topics, self._envelope, self._connection = tuple(topics), envelope, connection
-        self.through = {place: end for place, end in through.items() if end > 0}
+        self._since = since or {}
+        self.position = {
+            place: at for place, end in through.items() if end > (at := self._since.get(place, 0))
+        }
+        self.through = {place: through[place] for place in self.position}
         self._incarnations = topic_incarnations(connection, self._topics)
         self._partitions = 1 + max((partition for _, partition in through), default=0)
         with self._our_words():
@@ -52,15 +71,13 @@ class KafkaReplay:
             self._consumer.assign(list(self._places))
             self._rewind()
         self._waiting: dict[Place, deque[Record]] = {place: deque() for place in self.through}
-        self.position: dict[Place, int] = dict.fromkeys(self.through, 0)
 
     def poll(self, max_events: int, timeout_s: float = 0.0) -> list[Polled]:
         """The next records of all partitions, no task of them in two; nothing at the end."""
         before, taken = dict(self.position), dict[int, list[Record]]()
         homes: dict[str, int] = {}
         for _ in range(max_events):
-            while any(not self._waiting[place] for place in self._unread()):
-                self._fetch(max(timeout_s, LEAST_WAIT_S))
+            self._wait_for_each(max(timeout_s, LEAST_WAIT_S))
             place = min(self._unread(), key=self._due, default=None)
             if place is None:
                 break
@@ -71,7 +88,13 @@ class KafkaReplay:
             self.position[place] = record.offset + 1
             taken.setdefault(place[1], []).append(record)
         return [
-            Polled(partition, self._incarnations, before.get((0, partition), 0), records, self._partitions)
+            Polled(
+                partition,
+                self._incarnations,
+                before.get((0, partition), self._first(partition)),
+                records,
+                self._partitions,
+            )
             for partition, records in taken.items()
         ]
 
@@ -94,7 +117,28 @@ class KafkaReplay:
         appended_s = self._waiting[place][0].appended_s
         return (0.0 if isnan(appended_s) else appended_s) + SKEW_S * place[0], place
 
-    def _fetch(self, timeout_s: float) -> None:
+    def _first(self, partition: int) -> int:
+        return self._since.get((0, partition), 0)
+
+    def _wait_for_each(self, timeout_s: float) -> None:
+        """Fetch until a record of each place waits that was not read to its end.
+
+        Raises:
+            Unavailable: none comes.
+
+        """
+        quiet_s = monotonic()
+        while any(not self._waiting[place] for place in self._unread()):
+            if self._fetch(timeout_s):
+                quiet_s = monotonic()
+            elif monotonic() - quiet_s > QUIET_S:
+                raise Unavailable(
+                    f"{self._connection.servers} gave nothing of {', '.join(self._topics)} for {QUIET_S:g} s, and "
+                    "their end was not reached: it is away, or a topic was cut meanwhile; run this again"
+                )
+
+    def _fetch(self, timeout_s: float) -> bool:
+        """Put the next records where they wait; false where none came."""
         full = [tp for tp, place in self._places.items() if len(self._waiting[place]) >= KEPT]
         with self._our_words():
             let_resumed_go_on(self._consumer)
@@ -106,7 +150,9 @@ class KafkaReplay:
             self._waiting[place] += [
                 self._envelope.open(place, m.offset, m.key, m.value, m.headers, m.timestamp) for m in messages
             ]
+        for partition, place in self._places.items():
             self._pass_over_gap(place, partition)
+        return bool(fetched)
 
     def _pass_over_gap(self, place: Place, partition: TopicPartition) -> None:
         """Offsets that hold no record, as a transaction's marker, may lie before the end."""
@@ -116,12 +162,13 @@ class KafkaReplay:
     def _rewind(self) -> None:
         starts = self._consumer.beginning_offsets(list(self._places), timeout_ms=ANSWER_MS)
         for partition, start in starts.items():
-            if start > 0:
+            position = self.position[self._places[partition]]
+            if start > position:
                 raise InputError(
                     f"topic {partition.topic} partition {partition.partition} begins at offset {start}: what came "
-                    "before is gone by its retention, and rows cannot be made anew; restore Redis from a backup"
+                    f"before, from {position} on, is gone by its retention"
                 )
-            self._consumer.seek(partition, start)
+            self._consumer.seek(partition, position)
 
     def _our_words(self) -> AbstractContextManager[None]:
         return in_our_words(self._connection.servers, ", ".join(self._topics))
@@ -143,13 +190,24 @@ class GroupOffsets:
                 for p in sorted(consumer.partitions_for_topic(topic) or ())
             }
 
+    def start(self) -> dict[Place, int]:
+        """The first offset that each place still holds."""
+        return self._asked(lambda consumer, places: consumer.beginning_offsets(places, timeout_ms=ANSWER_MS))
+
     def end(self) -> dict[Place, int]:
-        """The end of each place now, and no less than what was committed."""
-        committed = self.read()
+        """The end of each place now; less than was committed where a topic was cut or created anew."""
+        return self._asked(lambda consumer, places: consumer.end_offsets(places, timeout_ms=ANSWER_MS))
+
+    def _asked(
+        self, question: Callable[[KafkaConsumer, list[TopicPartition]], Mapping[TopicPartition, int]]
+    ) -> dict[Place, int]:
         with in_our_words(self._connection.servers, f"group {self._group}"), self._consumer() as consumer:
-            places = {TopicPartition(self._topics[t], p): (t, p) for t, p in committed}
-            ends = consumer.end_offsets(list(places), timeout_ms=ANSWER_MS)
-        return {place: max(ends[partition], committed[place]) for partition, place in places.items()}
+            places = {
+                TopicPartition(topic, partition): (number, partition)
+                for number, topic in enumerate(self._topics)
+                for partition in sorted(consumer.partitions_for_topic(topic) or ())
+            }
+            return {places[partition]: at for partition, at in question(consumer, list(places)).items()}
 
     def write(self, offsets: Mapping[Place, int]) -> None:
         """Set the offsets.

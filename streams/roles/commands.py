@@ -1,4 +1,4 @@
-"""The commands of a deployment: worker, trainer, restore, produce, tail, topics create|check, redrive."""
+"""The commands of a deployment: worker, trainer, rollback, produce, tail, topics create|check, redrive."""
 
 from __future__ import annotations
 
@@ -26,8 +26,7 @@ from streams.roles.tail import tail as tail_topic
 from streams.run import Progress
 from streams.stores.redis_capacity import capacity, warnings
 from streams.telemetry import Telemetry
-from streams.trainer import Advance
-from streams.trainer import restore as restore_version
+from streams.trainer import Advance, roll_back
 from streams.wiring import input_log
 
 app = typer.Typer()
@@ -69,14 +68,14 @@ def trainer(config: Config, flag: Flags = None) -> None:
 
 
 @app.command()
-def restore(
+def rollback(
     version: Annotated[int, typer.Argument(min=1, help="An earlier version of theta.", show_default=False)],
     config: Config,
     flag: Flags = None,
 ) -> None:
     """Publish an earlier version of theta as the newest: the way back from one that harms."""
     deployment = Deployment(settings_from(config, flag))
-    _say(f"theta {version} is now version {restore_version(deployment.versions, version)}")
+    _say(f"theta {version} is now version {roll_back(deployment.versions, version)}")
     deployment.store.close()
 
 

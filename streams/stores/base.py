@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from enum import Enum
 from hashlib import blake2b
 from typing import Any, Protocol
-from urllib.parse import quote
+from urllib.parse import quote, unquote
 
 from torch import Tensor
 
@@ -82,6 +82,10 @@ class RecordStore(Protocol):
 
     def tasks(self) -> Iterator[str]:
         """The key of every row (see `key_of`)."""
+        ...
+
+    def put(self, rows: Sequence[tuple[str, bytes]]) -> None:
+        """Write rows, by key, whatever is stored: to restore them."""
         ...
 
     def clear(self) -> None:
@@ -166,3 +170,10 @@ def revision_of(stored: Buffer | None) -> int:
 def digest_of(secret: bytes, task: str) -> bytes:
     """What a tombstone keeps of an id: without the secret, no guess at the id can be checked."""
     return blake2b(task.encode(), key=secret, digest_size=SECRET_BYTES).digest()
+
+
+def digest_of_row(secret: bytes, key: str) -> bytes:
+    """The same of the task of a row, of which only the key is known: of a long id another digest, of the key."""
+    if key.startswith("~"):
+        return blake2b(key.encode(), key=secret, digest_size=SECRET_BYTES, person=b"key").digest()
+    return digest_of(secret, unquote(key))

@@ -8,6 +8,7 @@ before a version is said to be published.
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 from streams.errors import CheckpointError
@@ -23,7 +24,7 @@ class DirectoryMeta:
         directory.mkdir(parents=True, exist_ok=True)
         self.directory = directory
         self._own: Checkpoint | None = None
-        self._known = max((int(path.stem) for path in directory.glob("[0-9]*.json")), default=0)
+        self._known = max(kept(directory), default=0)
 
     def current(self) -> int:
         """The newest version; 0 while there is none."""
@@ -54,12 +55,25 @@ class DirectoryMeta:
         self._own = checkpoint if published else None
         return published
 
+    def files(self, newest: int) -> Iterator[Path]:
+        """The files of all versions that are kept, up to one; and of the classes, where these are recorded."""
+        yield from self.directory.glob("classes.json")
+        for version in kept(self.directory):
+            if version <= newest:
+                yield self._body(version, seal_in(self._head(version).read_bytes()))
+                yield self._head(version)
+
     def _head(self, version: int) -> Path:
         return self.directory / f"{version:08d}.json"
 
     def _body(self, version: int, seal: str) -> Path:
         """Named by its content, so that a trainer that loses the race overwrites nothing."""
         return self.directory / f"{version:08d}-{seal:.16}.safetensors.z"
+
+
+def kept(directory: Path) -> list[int]:
+    """The versions that lie in a directory, in order."""
+    return sorted(int(path.stem) for path in directory.glob("[0-9]*.json"))
 
 
 def _link(path: Path, content: bytes) -> bool:

@@ -134,6 +134,29 @@ class LmdbStore:
         with self._env.begin() as transaction:
             return self._forgotten(transaction, tasks)
 
+    def put(self, rows: Sequence[tuple[str, bytes]]) -> None:
+        """Write rows, by key, whatever is stored."""
+        with self._writing(self._rows) as transaction:
+            for key, row in rows:
+                transaction.put(key.encode(), row)
+
+    def copy_to(self, directory: Path) -> int:
+        """Write everything to a directory, as one moment saw it; returns the newest version adopted, 0: none.
+
+        Raises:
+            StoreError: there is no room.
+        """
+        try:
+            with self._env.begin() as transaction:
+                cells = transaction.cursor(db=self._adopted).iternext(keys=False)
+                newest = max((int.from_bytes(version, "big") for version in cells), default=0)
+                self._env.copy(str(directory), compact=True, txn=transaction)
+                return newest
+        except lmdb.Error as error:
+            raise StoreError(
+                f"the rows in {self.directory} cannot be copied to {directory}: {error}"
+            ) from error
+
     def close(self) -> None:
         """Close the files."""
         self._env.close()

@@ -81,6 +81,10 @@ class MemoryStore:
         """The key of every row."""
         return iter(sorted(self.rows))
 
+    def put(self, rows: Sequence[tuple[str, bytes]]) -> None:
+        """Write rows, by key, whatever is stored."""
+        self.rows.update(rows)
+
     def clear(self) -> None:
         """Drop all rows; adoptions and tombstones stay."""
         self.rows.clear()

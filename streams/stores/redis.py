@@ -3,6 +3,7 @@
     reptide:STREAM:LAYOUT:t:TASK         a row
     reptide:STREAM:LAYOUT:a:INCARNATION:PARTITION   a hash: version of theta by offset
     reptide:STREAM:LAYOUT:partitions     how many partitions the input had when rows were first folded from it
+    reptide:STREAM:LAYOUT:unfinished     the command that is making the rows anew, until it has
     reptide:STREAM:forgotten             a hash: tombstones, the secret of their digests, and their edition
 
 No name holds a brace, so no task picks its slot; and no operation needs two keys, so any shard serves it.
@@ -17,8 +18,9 @@ from secrets import token_bytes
 from typing import NamedTuple
 
 from engine.table import Layout, TaskTable
+from streams.errors import StoreError
 from streams.logs.base import SourcePosition
-from streams.stores.base import HEAD_BYTES, SECRET_BYTES, Swap, digest_of, key_of
+from streams.stores.base import HEAD_BYTES, SECRET_BYTES, Swap, digest_of, digest_of_row, key_of
 from streams.stores.redis_adoptions import RedisAdoptions
 from streams.stores.redis_server import RedisServer
 
@@ -55,7 +57,7 @@ FORGOTTEN = b"forgotten"
 """In the place of a row just deleted: it has no revision, so whoever read the row before loses the swap."""
 FORGOTTEN_S = 60
 SECRET, EDITION = b"secret", b"edition"
-AT_ONCE = 1000
+AT_ONCE, ROWS_AT_ONCE = 1000, 256
 
 
 class Tombstones(NamedTuple):
@@ -88,6 +90,7 @@ class RedisStore:
         prefix = f"{self._stream}:{layout.fingerprint:016x}:a:"
         self._adoptions = RedisAdoptions(server, prefix, self._rows, layout)
         self._partitions = f"{self._stream}:{layout.fingerprint:016x}:partitions"
+        self._unfinished = f"{self._stream}:{layout.fingerprint:016x}:unfinished"
         self._tombstones = f"{self._stream}:forgotten"
         self._known = Tombstones(None, b"", {})
 
@@ -145,6 +148,82 @@ class RedisStore:
                 if size >= HEAD_BYTES
             )
 
+    def stored(self) -> Iterator[list[tuple[str, bytes]]]:
+        """All rows by key, page by page, as they are read one after the other; one may come twice."""
+        for keys in self._pages(f"{self._rows}*", ROWS_AT_ONCE):
+            rows = self.server.ask(*(("GET", key) for key in keys))
+            yield [
+                (key.removeprefix(self._rows), row)
+                for key, row in zip(keys, rows, strict=True)
+                if row is not None and len(row) >= HEAD_BYTES
+            ]
+
+    def put(self, rows: Sequence[tuple[str, bytes]]) -> None:
+        """Write rows, by key, whatever is stored; those of tasks that were forgotten stay away."""
+        known = self.tombstones()
+        lives = ("EX", self.ttl_s) if self.ttl_s else ()
+        self.server.ask(
+            *(
+                ("SET", self._rows + key, row, *lives)
+                for key, row in rows
+                if not known.until_s or digest_of_row(known.secret, key) not in known.until_s
+            )
+        )
+
+    def record(self, cells: Mapping[SourcePosition, int]) -> None:
+        """Write adoptions, whatever is recorded there."""
+        self._adoptions.record(cells)
+
+    def tombstones(self) -> Tombstones:
+        """The live tombstones."""
+        known, now = self._read_tombstones(), self._clock()
+        return known._replace(until_s={name: end for name, end in known.until_s.items() if end > now})
+
+    def check_secret(self, others: Tombstones) -> None:
+        """Refuse tombstones that cannot be told apart from those there are.
+
+        Raises:
+            StoreError: they are of another secret.
+        """
+        if others.until_s and self._read_tombstones().secret not in (b"", others.secret):
+            raise StoreError(
+                f"Redis at {self.server.address} holds tombstones of its own, {self._tombstones}, under another "
+                "secret than the snapshot's; delete this key, restore, and forget those tasks again"
+            )
+
+    def bury(self, others: Tombstones) -> None:
+        """Take over tombstones of the same secret, beside those there are."""
+        if not others.until_s:
+            return
+        known = self._read_tombstones().until_s
+        later = {digest: max(end, known.get(digest, 0.0)) for digest, end in others.until_s.items()}
+        self.server.ask(
+            ("HSET", self._tombstones, SECRET, others.secret),
+            *(("HSET", self._tombstones, digest, repr(end)) for digest, end in later.items()),
+            ("HSET", self._tombstones, EDITION, token_bytes(8)),
+        )
+
+    def begin(self, command: str) -> None:
+        """From here on the rows are no state to go on from, until `finished`."""
+        self.server.ask(("SET", self._unfinished, command))
+
+    def finished(self) -> None:
+        """They are one again."""
+        self.server.ask(("UNLINK", self._unfinished))
+
+    def check_finished(self) -> None:
+        """Refuse rows that a command was making anew when it was stopped.
+
+        Raises:
+            StoreError: there are such.
+        """
+        (command,) = self.server.ask(("GET", self._unfinished))
+        if command is not None:
+            raise StoreError(
+                f"`reptide {command.decode()}` is making the rows in Redis at {self.server.address} anew, or was "
+                "stopped before it had; wait for its end, or run it again"
+            )
+
     def clear(self) -> None:
         """Forget all rows of this layout; adoptions and tombstones stay."""
         self._adoptions.take_over_all()
@@ -187,9 +266,10 @@ class RedisStore:
         """Write a tombstone, and remove those that have expired."""
         self.server.ask(("HSETNX", self._tombstones, SECRET, token_bytes(SECRET_BYTES)))
         known, now = self._read_tombstones(), self._clock()
+        digests = {digest_of(known.secret, task), digest_of_row(known.secret, key_of(task))}
         self.server.ask(
             *(("HDEL", self._tombstones, digest) for digest, end in known.until_s.items() if end <= now),
-            ("HSET", self._tombstones, digest_of(known.secret, task), repr(now + ttl_s)),
+            *(("HSET", self._tombstones, digest, repr(now + ttl_s)) for digest in digests),
             ("HSET", self._tombstones, EDITION, token_bytes(8)),
         )
 
@@ -198,7 +278,7 @@ class RedisStore:
         edition, secret = fields.pop(EDITION, None), fields.pop(SECRET, b"")
         return Tombstones(edition, secret, {digest: float(end) for digest, end in fields.items()})
 
-    def _pages(self, pattern: str) -> Iterator[list[str]]:
+    def _pages(self, pattern: str, size: int = AT_ONCE) -> Iterator[list[str]]:
         keys = self.server.keys(pattern)
-        while page := list(islice(keys, AT_ONCE)):
+        while page := list(islice(keys, size)):
             yield page

@@ -48,6 +48,15 @@ class RedisAdoptions:
             )
         )
 
+    def record(self, cells: Mapping[SourcePosition, int]) -> None:
+        """Write adoptions, whatever is recorded there."""
+        self._server.ask(
+            *(
+                ("HSET", self._table(at.incarnation, at.partition), at.offset, version)
+                for at, version in cells.items()
+            )
+        )
+
     def all(self) -> Mapping[SourcePosition, int]:
         """The whole table."""
         self.take_over_all()

@@ -11,7 +11,7 @@ a durability lag later, and pointed at only then; and whoever finds a version wr
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 from streams.errors import CheckpointError
 from streams.stores.base import Checkpoint, key_of
@@ -27,6 +27,12 @@ end
 return at
 """
 """Compare-and-set of the pointer: (from, to) -> where it points now."""
+ADVANCE = """
+if tonumber(redis.call('GET', KEYS[1]) or '0') < tonumber(ARGV[1]) then
+    redis.call('SET', KEYS[1], ARGV[1])
+end
+"""
+"""Of the pointer: never back, since a version that was seen keeps its number."""
 SEAL_CHARACTERS = 32
 
 
@@ -52,6 +58,32 @@ class RedisMeta:
 
     def load(self, version: int) -> Checkpoint:
         """One version, its seal checked."""
+        return self._read(version)[1]
+
+    def content(self, version: int) -> bytes:
+        """One version as it is stored, its seal checked."""
+        return self._read(version)[0]
+
+    def missing(self, versions: Iterable[int]) -> set[int]:
+        """Those of versions that are not kept."""
+        asked = sorted(set(versions) - {0})
+        there = self.server.ask(*(("EXISTS", self._version(version)) for version in asked))
+        return {version for version, found in zip(asked, there, strict=True) if not found}
+
+    def differing(self, version: int, content: bytes) -> bool:
+        """Whether another content lies under a version's number."""
+        (seal,) = self.server.ask(("GETRANGE", self._version(version), 0, SEAL_CHARACTERS - 1))
+        return bytes(seal) not in (b"", content[:SEAL_CHARACTERS])
+
+    def put(self, version: int, content: bytes) -> None:
+        """Write a version as `content` gave it, unless it is there."""
+        self._write(version, content)
+
+    def advance(self, version: int) -> None:
+        """Let a version be the newest, unless a later one is."""
+        self.server.ask(("EVAL", ADVANCE, 1, self._pointer, version))
+
+    def _read(self, version: int) -> tuple[bytes, Checkpoint]:
         (content,) = self.server.ask(("GET", self._version(version)))
         try:
             if content is None:
@@ -59,7 +91,7 @@ class RedisMeta:
             seal, head, tensors = _apart(content)
             if seal != seal_in(head).encode():
                 raise ValueError("its seal is damaged")
-            return unsealed(head, tensors)
+            return bytes(content), unsealed(head, tensors)
         except ValueError as error:
             raise CheckpointError(
                 f"version {version} of theta in Redis at {self.server.address}, {self._version(version)}, cannot "

@@ -916,3 +916,14 @@ def test_a_batch_of_1000_rows_of_4_kb_takes_little_of_the_client(
         store.swap(table)
         took.append((loaded - start, process_time() - loaded))
     assert max(min(side) for side in zip(*took, strict=True)) < 0.1
+
+
+@pytest.mark.parametrize("task", ["a", "a/b", "~", "x" * 65_536])
+def test_a_row_of_a_snapshot_whose_task_was_forgotten_is_not_put_back(connected, one_redis, stream, task):
+    store = connected(one_redis.url, stream)
+    store.swap(marked(store, [task, "other"], 7))
+    rows = [row for page in store.stored() for row in page]
+    store.forget(task, 60)
+    store.clear()
+    store.put(rows)
+    assert marks(store, [task, "other"]) == [0, 7]

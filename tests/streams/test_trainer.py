@@ -36,7 +36,7 @@ from streams.trainer import (
     WINDOW,
     Trainer,
     held_out,
-    restore,
+    roll_back,
 )
 from tests.faults.model import RATES, SPEC, World, bits, online, stream, told
 
@@ -519,11 +519,11 @@ def test_a_candidate_that_held_out_tasks_are_worse_off_with_is_refused_and_its_l
 # The way back
 
 
-def test_an_earlier_version_restored_is_the_newest_and_training_goes_on_from_it(lines):
+def test_an_earlier_version_rolled_back_to_is_the_newest_and_training_goes_on_from_it(lines):
     store = MemoryMeta()
     for end in ENDS[:2]:
         rounds(lines, store).run(end)
-    assert restore(store, 1) == 3
+    assert roll_back(store, 1) == 3
     first, second, third = versions(store)
     assert (bits(third.params), bits(third.trainer)) == (bits(first.params), bits(first.trainer))
     of_theta = {name: first.numbers[name] for name in ("step", "prior", "calibration")}
@@ -537,7 +537,7 @@ def test_restoring_what_there_is_not_or_against_a_trainer_is_refused(lines):
     store = MemoryMeta()
     rounds(lines, store).run(ENDS[0])
     with pytest.raises(CheckpointError):
-        restore(store, 7)
+        roll_back(store, 7)
 
     def trainer_comes_first(effect: str) -> None:
         store.before = no_crash
@@ -545,4 +545,4 @@ def test_restoring_what_there_is_not_or_against_a_trainer_is_refused(lines):
 
     store.before = trainer_comes_first
     with pytest.raises(StoreError, match="stop it"):
-        restore(store, 1)
+        roll_back(store, 1)

@@ -1,0 +1,257 @@
+"""Snapshots of a deployment, on a real broker and real Redis: taken under load, restored elsewhere, continued."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from kafka import KafkaAdminClient, TopicPartition
+
+from streams.deployment import Deployment
+from streams.errors import InputError, StoreError
+from streams.logs.memory import Crash
+from streams.snapshots import deployment as snapshots
+from streams.snapshots import state_directory
+from streams.snapshots.rows import packed, pages
+from streams.stores import redis as redis_rows
+from tests.end_to_end.test_deployment_commands import (
+    Stream,
+    add_partitions,
+    damage,
+    fold,
+    servers,
+    stream,
+    train,
+)
+from tests.faults.shop import run_to_the_end, shop
+from tests.redis_servers import Server, own_redis, redis_cluster
+
+__all__ = ["own_redis", "redis_cluster", "servers", "stream"]  # fixtures
+
+Start = Callable[..., Server]
+
+
+def quietly(_: str) -> None:
+    """Show no progress."""
+
+
+def take(stream: Stream) -> Path:
+    deployment = stream.deployment
+    snapshots.snapshot(deployment, stream.directory / "snapshot", quietly)
+    deployment.store.close()
+    return stream.directory / "snapshot"
+
+
+def restore(stream: Stream, inexact: bool = False) -> None:
+    snapshots.restore(stream.deployment, stream.directory / "snapshot", quietly, inexact)
+
+
+def move(stream: Stream, url: str, cluster: bool = False) -> None:
+    """Let the settings name another Redis."""
+    old = stream.settings.redis.url.get_secret_value()
+    new = f'"{url}"\ncluster = {str(cluster).lower()}'
+    stream.config.write_text(stream.config.read_text().replace(f'"{old}"', new))
+
+
+def cut(stream: Stream, below: int) -> None:
+    """Let the retention take what comes first in every partition."""
+    admin = KafkaAdminClient(bootstrap_servers=stream.deployment.connection.servers)
+    (topic,) = stream.settings.kafka.inputs
+    admin.delete_records({
+        TopicPartition(topic, p): min(below, end) for (_, p), end in stream.offsets().end().items()
+    })  # fmt: skip
+    admin.close()
+
+
+@pytest.fixture
+def trained(stream: Stream) -> Stream:
+    """A stream with a version of theta, and rows that were adapted from it."""
+    stream.send(0)
+    fold(stream)
+    train(stream)
+    stream.send(1)
+    fold(stream)
+    return stream
+
+
+@pytest.mark.parametrize("elsewhere", ["another Redis", "a cluster", "the same Redis"])
+def test_one_taken_under_load_and_restored_elsewhere_goes_on_bit_for_bit(
+    trained, elsewhere, own_redis, redis_cluster, monkeypatch
+):
+    reading = redis_rows.RedisStore.stored
+
+    def while_workers_fold(store):
+        for number, page in enumerate(reading(store)):
+            yield page
+            if number == 1:
+                trained.send(2)
+                fold(trained)
+
+    monkeypatch.setattr(redis_rows, "ROWS_AT_ONCE", 2)
+    monkeypatch.setattr(redis_rows.RedisStore, "stored", while_workers_fold)
+    take(trained)
+    monkeypatch.undo()
+    trained.send(3)
+    fold(trained)
+    uninterrupted, said = trained.bits(), trained.lines("scores")
+    assert trained.counts() == trained.expected(0, 1, 2, 3)
+    if elsewhere == "a cluster":
+        move(trained, redis_cluster.url, cluster=True)
+    elif elsewhere == "another Redis":
+        move(trained, own_redis().url)
+    restore(trained)
+    assert trained.bits() != uninterrupted
+    fold(trained)
+    assert trained.bits() == uninterrupted
+    again = trained.lines("scores")
+    assert {str(score) for score in again} == {str(score) for score in said}, "every repeat is the same"
+
+
+def contents(stream: Stream) -> Any:
+    deployment = stream.deployment
+    held = stream.bits(), dict(deployment.store.adoptions()), deployment.versions.current()
+    deployment.store.close()
+    return held, stream.offsets().read()
+
+
+@pytest.mark.parametrize("spoil", ["changed", "cut short", "missing"])
+def test_one_that_is_damaged_is_refused_before_anything_is_touched(trained, spoil):
+    directory = take(trained)
+    damage(trained)
+    before = contents(trained)
+    for path in sorted(p for p in directory.rglob("*") if p.is_file()):
+        content = path.read_bytes()
+        if spoil == "missing":
+            path.unlink()
+        else:
+            path.write_bytes(content[:-1] + (b"" if spoil == "cut short" else bytes([content[-1] ^ 1])))
+        with pytest.raises(InputError, match=r"the snapshot .* is damaged|is no snapshot"):
+            restore(trained)
+        path.write_bytes(content)
+    assert contents(trained) == before
+
+
+def test_one_of_a_state_directory_or_of_another_spec_is_refused(trained, tmp_path):
+    before = contents(trained)
+    (tmp_path / "embedded").mkdir()
+    embedded = shop(tmp_path / "embedded", 60)
+    run_to_the_end(embedded)
+    state_directory.snapshot(embedded, trained.directory / "snapshot", quietly)
+    with pytest.raises(InputError, match="is of a state directory, the settings are of a deployment"):
+        restore(trained)
+    (trained.directory / "snapshot").rename(trained.directory / "other")
+    take(trained)
+    other = trained.settings.model_copy(update={"learner": "prototype"})
+    with pytest.raises(InputError, match="taken under another task spec"):
+        snapshots.restore(Deployment(other), trained.directory / "snapshot", quietly)
+    assert contents(trained) == before
+
+
+def test_a_task_that_was_forgotten_since_stays_forgotten(trained):
+    take(trained)
+    trained.command("forget", "user 1/{}")
+    rows = {user: row for user, row in trained.bits().items() if user != "user 1/{}"}
+    damage(trained)
+    restore(trained)
+    fold(trained)
+    assert "user 1/{}" not in trained.counts()
+    restored = trained.bits()
+    assert {user: restored[user] for user in rows} == rows
+
+
+def test_a_task_that_was_forgotten_before_stays_forgotten_elsewhere(trained, own_redis):
+    trained.command("forget", "user 1/{}")
+    take(trained)
+    move(trained, own_redis().url)
+    restore(trained)
+    trained.send(2)
+    fold(trained)
+    expected = trained.expected(0, 1, 2)
+    del expected["user 1/{}"]
+    assert trained.counts() == expected
+
+
+def test_no_worker_goes_on_from_half_a_restore_and_it_may_be_run_again(trained, monkeypatch):
+    take(trained)
+    rows = trained.bits()
+
+    def dying(*_):
+        raise Crash("put")
+
+    with monkeypatch.context() as patched, pytest.raises(Crash):
+        patched.setattr(redis_rows.RedisStore, "put", dying)
+        restore(trained)
+    with pytest.raises(StoreError, match=r"`reptide restore .*` is making the rows .* run it again"):
+        fold(trained)
+    with pytest.raises(StoreError, match="is making the rows"):
+        snapshots.snapshot(trained.deployment, trained.directory / "second", quietly)
+    restore(trained)
+    fold(trained)
+    assert trained.bits() == rows
+
+
+def test_while_a_worker_runs_nothing_is_restored(trained):
+    take(trained)
+    damage(trained)
+    before, log = contents(trained), trained.deployment.log()
+    while not log.assigned():
+        log.poll(1, 0.1)
+    with pytest.raises(InputError, match="has members; stop all workers"):
+        restore(trained)
+    log.close()
+    assert contents(trained) == before
+    fold(trained)
+
+
+def test_events_after_it_that_the_log_has_lost_are_said_and_passed_over_when_told_to(trained):
+    take(trained)
+    trained.send(2)
+    cut(trained, below=max(trained.offsets().end().values()))
+    before = contents(trained)
+    with pytest.raises(InputError, match=r"begins at offset .* is gone by its retention.*--inexact"):
+        restore(trained)
+    assert contents(trained) == before
+    restore(trained, inexact=True)
+    fold(trained)
+    assert trained.counts() == trained.expected(0, 1)
+
+
+def test_where_partitions_were_added_it_is_refused(trained):
+    take(trained)
+    add_partitions(trained, 4)
+    with pytest.raises(InputError, match=r"taken of 3 partitions, .* have 4"):
+        restore(trained)
+
+
+def test_theta_that_was_trained_anew_since_is_not_mixed_with_that_of_a_snapshot(trained):
+    take(trained)
+    deployment = trained.deployment
+    (key,) = deployment.server.keys(f"reptide:{trained.settings.stream}:*theta:v:1")
+    content = deployment.versions.content(1)
+    deployment.server.ask(("SET", key, b"f" * 32 + content[32:]))
+    with pytest.raises(InputError, match="another version 1 of theta"):
+        restore(trained)
+    deployment.server.ask(("SET", key, content))
+    restore(trained)
+
+
+def test_tombstones_of_another_secret_are_not_mixed_with_those_of_a_snapshot(trained, own_redis):
+    trained.command("forget", "user 1/{}")
+    take(trained)
+    move(trained, own_redis().url)
+    trained.command("forget", "user 2/{}")
+    with pytest.raises(StoreError, match="under another secret than the snapshot's; delete this key"):
+        restore(trained)
+    assert trained.counts() == {}
+
+
+@pytest.mark.parametrize("piece", [1, 7, 64, 10_000])
+def test_rows_are_read_in_pieces_of_any_length(piece):
+    rows = [("a", b"12345678"), ("b" * 300, b"abcdefgh"), ("~", b"........")]
+    content = packed(rows)
+    pieces = [content[at : at + piece] for at in range(0, len(content), piece)]
+    assert [row for page in pages(pieces, 8) for row in page] == rows
+    with pytest.raises(InputError, match="end within one"):
+        list(pages([content[:-1]], 8))

@@ -1,0 +1,174 @@
+"""A state directory copied while a run goes on, restored elsewhere and continued: as if nothing had happened."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+from streams.errors import InputError
+from streams.logs.memory import Crash
+from streams.run import steps
+from streams.settings import Settings
+from streams.snapshots.folder import Draft, drafted, opened
+from streams.snapshots.state_directory import copy_state, restore, snapshot
+from streams.wiring import embedded
+from tests.faults.model import Left
+from tests.faults.shop import run_to_the_end, settings_of, shop, what_is_left
+
+
+def quietly(_: str) -> None:
+    """Show no progress."""
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Left:
+    """What an uninterrupted run leaves."""
+    return run_to_the_end(shop(tmp_path_factory.mktemp("whole"), observations=300))
+
+
+@pytest.fixture(scope="module")
+def taken(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A snapshot taken in the middle of a batch, after its rows were written and before they were committed."""
+    directory = tmp_path_factory.mktemp("running")
+    settings = shop(directory, observations=300)
+    program = embedded(settings)
+    commit, moments = program.log.commit, iter(range(8))
+
+    def committing(offsets):
+        if next(moments) == 6:
+            copy_state(
+                settings.run.directory, program.store, program.engine.learner, directory / "snapshot", quietly
+            )
+        commit(offsets)
+
+    program.log.commit = committing
+    for _, _ in zip(range(7), steps(program), strict=False):
+        pass
+    program.close()
+    return directory
+
+
+@pytest.fixture
+def elsewhere(taken: Path, tmp_path: Path) -> Settings:
+    """The same stream without a state directory, and the snapshot beside it."""
+    for name in ("events.csv", "shop.toml"):
+        shutil.copy2(taken / name, tmp_path / name)
+    shutil.copytree(taken / "snapshot", tmp_path / "snapshot")
+    return settings_of(tmp_path)
+
+
+def place(settings: Settings) -> Path:
+    return settings.run.directory.parent / "snapshot"
+
+
+def test_one_taken_under_load_and_restored_elsewhere_goes_on_bit_for_bit(elsewhere, whole):
+    restore(elsewhere, place(elsewhere), quietly)
+    assert what_is_left(elsewhere).differs(whole) != []
+    assert run_to_the_end(elsewhere).differs(whole) == []
+
+
+def test_one_of_a_finished_run_is_that_run(taken, tmp_path, whole):
+    shutil.copytree(taken, tmp_path, dirs_exist_ok=True)
+    settings = settings_of(tmp_path)
+    run_to_the_end(settings)
+    snapshot(settings, tmp_path / "second", quietly)
+    shutil.rmtree(settings.run.directory)
+    restore(settings, tmp_path / "second", quietly)
+    assert what_is_left(settings).differs(whole) == []
+
+
+def files(directory: Path) -> list[Path]:
+    return sorted(path for path in directory.rglob("*") if path.is_file())
+
+
+DAMAGE = {
+    "missing": lambda path, content: path.unlink(),
+    "cut short": lambda path, content: path.write_bytes(content[:-1]),
+    "changed": lambda path, content: path.write_bytes(content[:-1] + bytes([content[-1] ^ 1])),
+    "longer": lambda path, content: path.write_bytes(content + b"1"),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGE)
+def test_one_that_is_damaged_is_refused_before_anything_is_made(elsewhere, damage):
+    directory = place(elsewhere)
+    for path, content in {path: path.read_bytes() for path in files(directory)}.items():
+        if content:
+            DAMAGE[damage](path, content)
+            with pytest.raises(InputError, match=r"the snapshot .* is damaged|is no snapshot"):
+                restore(elsewhere, directory, quietly)
+            path.write_bytes(content)
+    assert not elsewhere.run.directory.exists()
+
+
+def test_one_of_another_spec_is_refused(elsewhere):
+    other = elsewhere.model_copy(update={"learner": "prototype"})
+    with pytest.raises(InputError, match="taken under another task spec"):
+        restore(other, place(elsewhere), quietly)
+    assert not elsewhere.run.directory.exists()
+
+
+def test_one_is_not_restored_over_a_run(elsewhere, whole):
+    run_to_the_end(elsewhere)
+    with pytest.raises(InputError, match="holds a run already; move it away"):
+        restore(elsewhere, place(elsewhere), quietly)
+    assert what_is_left(elsewhere).differs(whole) == []
+
+
+def test_a_directory_that_holds_something_is_not_written_to(elsewhere):
+    run_to_the_end(elsewhere)
+    before = {path: path.read_bytes() for path in files(place(elsewhere))}
+    with pytest.raises(InputError, match="is not empty"):
+        snapshot(elsewhere, place(elsewhere), quietly)
+    assert {path: path.read_bytes() for path in files(place(elsewhere))} == before
+
+
+def test_before_the_first_run_there_is_nothing_to_take(elsewhere):
+    with pytest.raises(InputError, match="holds no run yet"):
+        snapshot(elsewhere, place(elsewhere).with_name("new"), quietly)
+    assert not place(elsewhere).with_name("new").exists()
+
+
+def test_one_that_dies_half_way_leaves_nothing_that_could_be_restored(elsewhere, monkeypatch):
+    run_to_the_end(elsewhere)
+    new = place(elsewhere).with_name("new")
+
+    def dying(*_):
+        raise Crash("seal")
+
+    monkeypatch.setattr(Draft, "seal", dying)
+    with pytest.raises(Crash):
+        snapshot(elsewhere, new, quietly)
+    assert not new.exists()
+    assert [path.name for path in new.parent.iterdir() if "draft" in path.name] == []
+
+
+@pytest.mark.parametrize("name", ["../outside", "/etc/passwd", "a/../../b", "", "."])
+def test_a_description_that_names_a_file_outside_is_refused(tmp_path, name):
+    with drafted(tmp_path / "snapshot", "there") as path:
+        draft = Draft(path)
+        draft.add("inside", b"1")
+        draft._files[name] = draft._files.pop("inside")
+        draft.seal({})
+    with pytest.raises(InputError, match="is not what was written"):
+        opened(tmp_path / "snapshot")
+
+
+def test_a_later_format_is_refused_by_its_number(tmp_path, monkeypatch):
+    monkeypatch.setattr("streams.snapshots.folder.FORMAT_NOW", 2)
+    with drafted(tmp_path / "snapshot", "there") as path:
+        Draft(path).seal({})
+    monkeypatch.setattr("streams.snapshots.folder.FORMAT_NOW", 1)
+    with pytest.raises(InputError, match="has format 2, this program reads 1"):
+        opened(tmp_path / "snapshot")
+
+
+@pytest.mark.parametrize(
+    "content", [b"", b"[]", b"{}", b"7", b"\xff", b"[" * 100_000, b'{"blake2b": "", "files": {"a": 1}}']
+)
+def test_what_is_no_description_is_refused(tmp_path, content):
+    (tmp_path / "snapshot.json").write_bytes(content)
+    with pytest.raises(InputError, match="is damaged"):
+        opened(tmp_path)
