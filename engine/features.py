@@ -252,15 +252,16 @@ class Features:
 
     def places(self, kind: type[Column]) -> list[int]:
         """Where in a stored row the columns of a kind begin, in order."""
-        return [start for start, column in self._starts() if isinstance(column, kind)]
+        return [start for start, column in self.starts() if isinstance(column, kind)]
 
     def place(self, name: str, kind: type[Column]) -> int:
         """Where the first column of a field and kind begins."""
         return next(
-            start for start, column in self._starts() if column.name == name and isinstance(column, kind)
+            start for start, column in self.starts() if column.name == name and isinstance(column, kind)
         )
 
-    def _starts(self) -> list[tuple[int, Column]]:
+    def starts(self) -> list[tuple[int, Column]]:
+        """Where in a stored row each column begins."""
         widths = [column.width for column in self.columns]
         return list(zip(accumulate(widths, initial=0), self.columns, strict=False))
 

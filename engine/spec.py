@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Literal
 
 import torch
@@ -20,6 +21,7 @@ from engine.features import Category, Features, FrontEnd, Numeric
 from engine.history import History, HistoryColumns
 from engine.models.mlp import mlp
 from engine.models.wide_deep import Linear, WideAndDeep
+from engine.stored import StoredNumbers, stored_numbers
 from engine.types import EngineError
 
 START = 0.1
@@ -234,6 +236,11 @@ class TaskSpec:
             by=tuple(self.features.place(name, Category) for name in kept.by),
             numbers=tuple(self.features.place(name, Numeric) for name in kept.numbers),
         )
+
+    @cached_property
+    def stored(self) -> StoredNumbers:
+        """What the own features of a stored row may be."""
+        return stored_numbers(self.features)
 
     @property
     def width(self) -> int:

@@ -16,10 +16,16 @@ import orjson
 
 from engine.fold import Folded
 from engine.spec import Classification, TaskSpec
-from engine.types import PREDICTORS, SERVED, Episode, EventBatch, Float32, Float64, Kind, Outcome
-from streams.logs.base import Record, SourcePosition, shown, told_incarnation
+from engine.types import PREDICTORS, SERVED, EventBatch, Float64, Kind, Outcome
+from streams.learned import LearnedLabel, read_learned
+from streams.logs.base import Record, shown
 from streams.logs.output import OutputWriter
 from streams.wire import Rejected, readable_task
+
+__all__ = [
+    "DEAD_LETTER", "DIGITS", "TOPICS", "DeadLetterLines", "DeadLetters", "LearnedLabel", "Outputs", "kept",
+    "read_learned", "rounded",
+]  # fmt: skip
 
 DEAD_LETTER = "dead-letter"
 TOPICS = ("predictions", "scores", "drifts", "episodes", DEAD_LETTER)
@@ -92,49 +98,6 @@ class Outputs:
             for log in self.logs.values():
                 log.sync()
             self.dead_letters.sync()
-
-
-class LearnedLabel(NamedTuple):
-    """A label that a task learned from, as it lies in the `episodes` output."""
-
-    task: str
-    source: SourcePosition
-    """Of the label; `UNTOLD` where the line is of an earlier version."""
-    labels: int
-    """The task's label count with it; with the task's id it identifies the label."""
-    x: Float32
-    """[W] the features that came with it, as stored, history included."""
-    y: float
-    losses: Float64
-    """[5] what base, recent, theta, adapted and their shared mixture lost by it; NaN where it was not scored."""
-    episode: Episode | None
-    """Where the task adapted at this label: what it had adapted on before, and every label since."""
-
-
-def read_learned(line: bytes) -> LearnedLabel:
-    """Read a line of the `episodes` output."""
-    said = orjson.loads(line)
-    x = np.array(said["x"], np.float32)
-    losses = np.array(said["losses"] or [np.nan] * len(PREDICTORS), np.float64)
-    source = SourcePosition(told_incarnation(said), said["partition"], said["offset"])
-    episode = _episode(said, len(x))
-    return LearnedLabel(said["task"], source, said["labels"], x, float(said["y"]), losses, episode)
-
-
-def _episode(said: Mapping[str, Any], width: int) -> Episode | None:
-    if "support" not in said:
-        return None
-    support, query = said["support"], said["query"]
-    return Episode(
-        row=-1,
-        labels=said["labels"],
-        event=-1,
-        support_x=np.array(support["x"], np.float32).reshape(-1, width),
-        support_y=np.array(support["y"], np.float32),
-        support_weight=np.array(support["weight"], np.float32),
-        query_x=np.array(query["x"], np.float32).reshape(-1, width),
-        query_y=np.array(query["y"], np.float32),
-    )
 
 
 def kept(task: str, labels: int, rate: float) -> bool:

@@ -13,7 +13,7 @@ import numpy as np
 
 from engine.mixture import UNIFORM
 from engine.types import Float64
-from streams.outputs import LearnedLabel
+from streams.learned import LearnedLabel
 
 PASSES = 200
 """Two that are nearly as good for every task come apart slowly."""

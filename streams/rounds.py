@@ -6,14 +6,15 @@ process that died goes on bit for bit.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
+from streams.learned import LearnedLabel
 from streams.logs.base import UNTOLD, shown, told_incarnation
 from streams.logs.output import OutputLog
-from streams.outputs import LearnedLabel, read_learned
 from streams.trainer import Advance, Trainer
+from streams.words import unheard
 
 LINES_AT_ONCE = 1024
 
@@ -51,6 +52,8 @@ class Rounds:
     episodes: OutputLog
     incarnation: int
     """Of the input log: what was said of another one is none of its labels."""
+    say: Callable[[str], object] = unheard
+    """Tells an operator, in a sentence."""
     _window: _Window = field(default_factory=_Window)
 
     def run(self, through: int) -> Advance | None:
@@ -101,7 +104,10 @@ class Rounds:
             lines, after = self.episodes.read(position, LINES_AT_ONCE)
             if not lines:
                 return found, position
-            for number, one in enumerate(map(read_learned, lines)):
+            for number, one in enumerate(self.trainer.labels.read(lines)):
+                if isinstance(one, str):
+                    self.say(f"a label in the output `episodes` {one}; passed over")
+                    continue
                 if one.source.incarnation not in (self.incarnation, UNTOLD):
                     continue
                 offset = one.source.offset

@@ -127,6 +127,8 @@ METRICS = (
            "Rounds of the outer loop, by the gate's verdict on the candidate.", VERDICT),
     Metric("reptide_trainer_labels_total", "counter",
            "Labels trained on; each counts once, however often it is trained on again."),
+    Metric("reptide_trainer_labels_passed_over_total", "counter",
+           "Lines of episodes that cannot be read, or are not of the task spec, and were not trained on."),
     Metric("reptide_trainer_heldout_loss", "gauge",
            "Loss on held-out tasks at the last round: of theta before it, of the candidate after.", WHEN),
 )  # fmt: skip
@@ -244,6 +246,11 @@ class Telemetry:
             self._add("reptide_trainer_labels_total", labels)
             self._set("reptide_trainer_heldout_loss", before, "before")
             self._set("reptide_trainer_heldout_loss", after, "after")
+
+    def passed_over(self) -> None:
+        """Count a line of episodes that was not trained on."""
+        with self._lock:
+            self._add("reptide_trainer_labels_passed_over_total", 1)
 
     def exposition(self) -> bytes:
         """Everything as Prometheus reads it."""

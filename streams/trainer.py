@@ -34,7 +34,7 @@ from engine.step_size import SIZES, chosen
 from engine.train import Round, Statistics, TrainState, start, with_statistics
 from engine.types import Batch, Episode, Episodes, Float64, Params
 from streams.errors import SettingsError, StoreError
-from streams.outputs import LearnedLabel
+from streams.learned import LabelReader, LearnedLabel
 from streams.prior import learned_prior
 from streams.stores.base import Checkpoint, MetaStore
 from streams.theta import checked
@@ -104,6 +104,11 @@ class Trainer:
     def fingerprint(self) -> str:
         """Of the task spec, which every version of theta names."""
         return theta_fingerprint(self.learner)
+
+    @cached_property
+    def labels(self) -> LabelReader:
+        """Reads the lines of the output `episodes`."""
+        return LabelReader(self.learner.spec)
 
     @cached_property
     def _names(self) -> tuple[str, ...]:

@@ -52,7 +52,8 @@ from streams.stores.classes import ClassFile, agree
 from streams.stores.lmdb import LmdbStore
 from streams.theta import ThetaCache
 from streams.trainer import Trainer
-from streams.worker import Worker, unheard
+from streams.words import unheard
+from streams.worker import Worker
 
 ENCODERS: dict[str, Callable[..., Column]] = {
     "numeric": Numeric,
@@ -295,5 +296,5 @@ def embedded(settings: Settings, say: Callable[[str], object] = unheard) -> Embe
     schedule = Schedule(settings.outer.every)
     worker = Worker(folds, log, store, theta, said, settings.run.batch, schedule, say=say)
     trains = trainer(settings, folds.learner, versions)
-    rounds = Rounds(trains, outputs["episodes"], log.incarnation)
+    rounds = Rounds(trains, outputs["episodes"], log.incarnation, say)
     return Embedded(folds, log, store, worker, trains, rounds, outputs)

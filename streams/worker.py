@@ -35,6 +35,7 @@ from streams.stores.base import RecordStore, Swap
 from streams.telemetry import Telemetry
 from streams.theta import ThetaCache
 from streams.wire import Decoded, Rejected, decode, readable_task
+from streams.words import unheard
 
 SUMMED = ("events", "rejected", "observations", "scored", "alarms", "adaptations", "not_finite", "conflicts")
 
@@ -43,10 +44,6 @@ PAUSES_S = (0.0, 0.0, *(min(0.01 * 2**n, 0.5) for n in range(12)))
 
 MOST_TOLD = 1000
 """Damaged rows that are named one by one."""
-
-
-def unheard(_: str) -> None:
-    """Say it to nobody."""
 
 
 class Step(NamedTuple):

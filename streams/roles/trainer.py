@@ -15,11 +15,10 @@ from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
-from engine.types import PREDICTORS
 from streams.errors import Unavailable
 from streams.health import Health
+from streams.learned import LearnedLabel
 from streams.logs.base import UNTOLD, shown
-from streams.outputs import LearnedLabel, read_learned
 from streams.roles.patience import Stopped, patiently, told_away
 from streams.telemetry import Telemetry
 from streams.trainer import Advance, Trainer
@@ -203,26 +202,22 @@ class TrainerService:
 
     def _new(self, messages: Sequence[EpisodeMessage], through: dict[str, int]) -> Iterator[_Placed]:
         """Labels of messages, each once; how far each channel has come is kept."""
-        for message in messages:
-            one = self._readable(message)
+        for message, one in zip(messages, self._readable(messages), strict=True):
             placed = _Placed(message.partition, message.offset, one) if one else None
             if placed and placed.label.source.offset > through.get(placed.channel, -1):
                 through[placed.channel] = placed.label.source.offset
                 yield placed
 
-    def _readable(self, message: EpisodeMessage) -> LearnedLabel | None:
-        """The label of a message; what is none, or one of another task spec, is passed over and told."""
-        width = self.trainer.learner.spec.width
-        try:
-            one = read_learned(message.value or b"")
-            if one.x.shape == (width,) and one.losses.shape == (len(PREDICTORS),):
-                return one
-            why = f"is not of this task spec, whose features are {width} wide"
-        except (ValueError, KeyError, TypeError, IndexError) as error:
-            # Its kind alone: its text may quote what somebody wrote into the topic.
-            why = f"cannot be read ({type(error).__name__})"
-        self.say(f"the label in partition {message.partition} at offset {message.offset} {why}; passed over")
-        return None
+    def _readable(self, messages: Sequence[EpisodeMessage]) -> Iterator[LearnedLabel | None]:
+        """The label of each message; what is none, or one of another task spec, is passed over and told."""
+        found = self.trainer.labels.read([message.value or b"" for message in messages])
+        for message, one in zip(messages, found, strict=True):
+            if isinstance(one, str):
+                self.telemetry.passed_over()
+                self.say(
+                    f"the label in partition {message.partition} at offset {message.offset} {one}; passed over"
+                )
+            yield one if isinstance(one, LearnedLabel) else None
 
     def _away(self, error: Unavailable) -> None:
         self.away = told_away(error, self.away, self.health, self.say)

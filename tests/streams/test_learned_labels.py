@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
+import json
+import math
+import re
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any, NamedTuple
 
 import numpy as np
+import orjson
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from engine.fold import Folded
 from engine.types import SERVED, EventBatch, Outcome
+from streams.learned import LabelReader
 from streams.outputs import DIGITS, LearnedLabel, Outputs, kept, read_learned
 from streams.run import steps
-from tests.faults.model import GRID, World, label, observation, stream
+from tests.faults.model import GRID, SPEC, World, bits, label, observation, stream
 
 
 class Fold(NamedTuple):
@@ -33,6 +40,13 @@ class Watched(Outputs):
 
 
 RATE = 0.7
+READER = LabelReader(SPEC)
+
+
+def read(line: bytes) -> LearnedLabel | str:
+    """What a line is taken for."""
+    [one] = READER.read([line])
+    return one
 
 
 @pytest.fixture(scope="module")
@@ -106,3 +120,137 @@ def test_where_a_task_adapted_its_episode_is_there_as_it_was_if_it_was_drawn(fol
     for key, episode in found.items():
         for name in ("support_x", "support_y", "support_weight", "query_x", "query_y"):
             assert getattr(episode, name).tobytes() == getattr(ended[key], name).tobytes(), name
+
+
+# Lines that are none
+
+
+@pytest.fixture(scope="module")
+def taught() -> list[bytes]:
+    """Lines of a task spec with every encoder, history and room for a class; the last ends an episode."""
+    world = World(stream(1, 60))
+    worker = world.program(20).worker
+    while worker.step() is not None:
+        pass
+    return sorted(world.outputs["episodes"].lines, key=lambda line: b"support" in line)
+
+
+def changed(line: bytes, member: str, value: Any) -> bytes:
+    """A line with another value for a member, named as `support.y`; `...` deletes it."""
+    said = orjson.loads(line)
+    *path, last = member.split(".")
+    inside = said[path[0]] if path else said
+    if value is ...:
+        del inside[last]
+    else:
+        inside[last] = value
+    return json.dumps(said).encode()
+
+
+WRONG: list[tuple[str, Any]] = [
+    ("y", []), ("y", -1), ("y", 2), ("y", 0.5), ("y", 1e300), ("y", "x"), ("y", True), ("y", math.nan), ("y", ...),
+    ("task", 5), ("task", ""), ("task", None), ("task", ["ann"]), ("task", ...),
+    ("labels", 0), ("labels", -1), ("labels", 1.5), ("labels", "3"), ("labels", True), ("labels", 2**70),
+    ("offset", -1), ("offset", "0"), ("offset", None), ("offset", 2**64), ("offset", []),
+    ("partition", -1), ("partition", {}), ("partition", 0.0),
+    ("incarnation", 5), ("incarnation", "xyz"), ("incarnation", "-1"), ("incarnation", "f" * 40),
+    ("x", []), ("x", {}), ("x", [[1]]), ("x", [1e39] * SPEC.width), ("x", [float("inf")] * SPEC.width),
+    ("x", [True] * SPEC.width), ("x", [None] * SPEC.width), ("x", [-5.0] * SPEC.width),
+    ("losses", []), ("losses", [1, 2, 3]), ("losses", [1e30] * 5), ("losses", [-1.0] * 5), ("losses", ["a"] * 5),
+    ("losses", [None] * 5), ("losses", 0), ("losses", ...),
+    ("support", 5), ("support", []), ("support", {}), ("query", ...), ("query", []),
+    ("support.y", []), ("support.y", [7]), ("support.y", ...), ("support.x", []), ("support.x", [[1, 2]]),
+    ("support.x", 3), ("support.weight", []), ("support.weight", [-1.0]), ("support.weight", [1e30]),
+    ("query.y", []), ("query.y", [-1.0]), ("query.y", [float("nan")]), ("query.x", [[]]), ("query.x", [None]),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("member", "value"), WRONG)
+def test_a_line_with_a_member_that_is_wrong_is_none(taught, member, value):
+    why = read(changed(taught[-1], member, value))
+    assert isinstance(why, str)
+    assert re.match(r"(cannot be read \(\w+\)$|is not of this task spec, (whose|which) )", why)
+
+
+def test_every_line_that_a_worker_wrote_is_one(taught):
+    assert all(isinstance(read(line), LearnedLabel) for line in taught)
+    assert isinstance(read(changed(taught[-1], "more", 5)), LearnedLabel)
+
+
+anything = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=4), inner, max_size=3),
+    max_leaves=6,
+)
+numbers = st.sampled_from([0, 1, -1, 2, 0.5, 1e30, -1e300, 2**63, 2**64, math.nan, math.inf, None, True, "1"])
+
+
+@st.composite
+def mutated(draw: st.DrawFn, said: Any) -> Any:
+    """A value with a few of its parts replaced, dropped or doubled."""
+    if isinstance(said, dict) and said and draw(st.integers(0, 9)):
+        name = draw(st.sampled_from(sorted(said)))
+        return said | {name: draw(mutated(said[name]))}
+    if isinstance(said, list) and said and draw(st.integers(0, 9)):
+        place = draw(st.integers(0, len(said) - 1))
+        part = draw(st.sampled_from(["drop", "double", "change"]))
+        middle = {"drop": [], "double": [said[place]] * 2}.get(part) if part != "change" else None
+        return said[:place] + ([draw(mutated(said[place]))] if middle is None else middle) + said[place + 1 :]
+    return draw(numbers | anything)
+
+
+@settings(max_examples=300)
+@given(st.data())
+def test_of_any_line_a_label_is_read_that_can_be_trained_on_or_none(taught, data):
+    said = orjson.loads(data.draw(st.sampled_from(taught[-3:])))
+    for _ in range(data.draw(st.integers(1, 2))):
+        said = data.draw(mutated(said))
+    check_sound(read(json.dumps(said).encode(errors="surrogatepass")))
+
+
+@settings(max_examples=200)
+@given(st.data())
+def test_of_a_line_with_any_bytes_changed_too(taught, data):
+    line = bytearray(data.draw(st.sampled_from(taught[-3:])))
+    for _ in range(data.draw(st.integers(1, 4))):
+        line[data.draw(st.integers(0, len(line) - 1))] = data.draw(st.integers(0, 255))
+    check_sound(read(bytes(line[: data.draw(st.integers(0, len(line)))])))
+    check_sound(read(bytes(line)))
+
+
+def check_sound(one: LearnedLabel | str) -> None:
+    """What the learner relies on."""
+    if isinstance(one, str):
+        return
+    assert one.x.shape == (SPEC.width,)
+    assert one.y in (0.0, 1.0)
+    assert one.labels > 0
+    assert min(one.source) >= 0
+    if one.episode is not None:
+        support, query = one.episode.support_y, one.episode.query_y
+        assert one.episode.support_x.shape == (len(support), SPEC.width)
+        assert one.episode.query_x.shape == (len(query), SPEC.width)
+        assert {*support.tolist(), *query.tolist()} <= {0.0, 1.0}
+        assert np.isfinite(one.episode.support_weight).all()
+
+
+def test_rounds_pass_over_and_tell_what_is_no_label(taught):
+    """As they come from a file that somebody damaged."""
+    said: list[str] = []
+    versions = []
+    for lines in (taught, [b"", *taught[:3], changed(taught[-1], "y", []), *taught[3:], b"[5"]):
+        world = World([])
+        rounds = replace(world.program(5).rounds, say=said.append)
+        rounds.episodes.append(sorted(lines, key=_offset))
+        rounds.run(60)
+        versions.append(bits(world.meta.versions[0].params))
+    assert versions[0] == versions[1]
+    assert sorted(set(said)) == [
+        "a label in the output `episodes` cannot be read (JSONDecodeError); passed over",
+        "a label in the output `episodes` cannot be read (TypeError); passed over",
+    ]
+
+
+def _offset(line: bytes) -> int:
+    one = read(line)
+    return one.source.offset if isinstance(one, LearnedLabel) else 0

@@ -8,6 +8,7 @@ from dataclasses import replace
 from threading import Event
 from typing import Any, NamedTuple
 
+import orjson
 import pytest
 
 from engine.train import start
@@ -434,6 +435,20 @@ def test_a_message_that_is_no_label_is_passed_over_and_told_with_its_place(lines
         f"the label in partition 0 at offset {offset} cannot be read ({error}); passed over"
         for offset in (0, 6)
     ]
+
+
+def test_well_formed_lines_that_no_worker_wrote_stop_no_trainer_and_teach_it_nothing(lines):
+    once, with_poison = MemoryMeta(), MemoryMeta()
+    service(Episodes(lines), once).turn()
+    said = orjson.loads(lines[0])
+    hostile = [
+        orjson.dumps(said | wrong)
+        for wrong in ({"y": []}, {"task": 5}, {"y": 7}, {"x": [1e30] * 99}, {"support": {"x": [], "y": []}})
+    ]
+    one = service(Episodes([*hostile, *lines]), with_poison)
+    one.turn()
+    assert bits(once.load(1).params) == bits(with_poison.load(1).params)
+    assert b"reptide_trainer_labels_passed_over_total 5.0" in one.telemetry.exposition()
 
 
 def test_a_label_of_another_width_is_passed_over_and_told(lines):
