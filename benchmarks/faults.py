@@ -83,6 +83,7 @@ batch = 256
 
 [kafka]
 bootstrap = ["{{broker}}"]
+client = "{{client}}"
 session_timeout_s = 6
 delivery_timeout_s = 10
 
@@ -132,11 +133,14 @@ QUICK = Plan(
 )
 
 
-def survive(directory: Path, plan: Plan, seed: int) -> dict[str, float]:
-    """Let all of the plan's faults befall a deployment; what happened, and everything that is not as it should be."""
+def survive(directory: Path, plan: Plan, seed: int, client: str = "kafka-python") -> dict[str, float]:
+    """Let all of the plan's faults befall a deployment; what happened, and everything that is not as it should be.
+
+    `client` is the Kafka library of workers and trainer; who sends and who audits use kafka-python.
+    """
     with tansu(directory / "broker") as broker, redis_server(directory / "redis", *KEPT) as redis:
         config = directory / "faults.toml"
-        config.write_text(CONFIG.format(broker=broker.address, redis=redis.address))
+        config.write_text(CONFIG.format(broker=broker.address, client=client, redis=redis.address))
         deployment = Deployment(load_settings(config, {}))
         create(deployment.connection, deployment.topics, PARTITIONS, 1)
         load = _load(deployment, seed, plan.rate)

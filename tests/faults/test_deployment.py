@@ -17,10 +17,10 @@ from streams.settings import load_settings
 from streams.wire import Decoded, decode
 
 
-@pytest.fixture(scope="module")
-def survived(tmp_path_factory: pytest.TempPathFactory) -> Mapping[str, float]:
-    """What happened, and everything that is not as it should be."""
-    return survive(tmp_path_factory.mktemp("deployment"), QUICK, seed=0)
+@pytest.fixture(scope="module", params=["kafka-python", "confluent"])
+def survived(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Mapping[str, float]:
+    """What happened, and everything that is not as it should be; with each client library."""
+    return survive(tmp_path_factory.mktemp("deployment"), QUICK, seed=0, client=request.param)
 
 
 def test_every_fault_of_the_plan_happened_under_load(survived):
@@ -71,7 +71,7 @@ def drawn() -> list[Drawn]:
 def decoded(drawn: list[Drawn], tmp_path_factory: pytest.TempPathFactory) -> Decoded:
     """What a worker makes of the load."""
     config = Path(tmp_path_factory.mktemp("config")) / "faults.toml"
-    config.write_text(CONFIG.format(broker="nowhere:1", redis="nowhere:1"))
+    config.write_text(CONFIG.format(broker="nowhere:1", client="kafka-python", redis="nowhere:1"))
     deployment = Deployment(load_settings(config, {}))
     records = [deployment.envelope.open((0, 0), n, *one.message, -1) for n, one in enumerate(drawn)]
     return decode([Polled(0, (1,), 0, records)], deployment.spec)
