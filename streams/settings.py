@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, TypeVar
 
-from pydantic import Field, SecretStr, ValidationError, model_validator
+from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
 
 from streams.errors import SettingsError
 from streams.examples.sections import Episodes, Examples
@@ -222,7 +222,17 @@ class Kafka(Section):
     delivery_timeout_s: float = Field(120.0, gt=0)
     """How long outputs may wait for their acknowledgement, before their batch is folded and sent again."""
     security: dict[str, SecretStr] = Field(default_factory=dict)
-    """TLS and SASL, in the words of the client library, such as sasl_plain_password."""
+    """TLS and SASL, such as sasl_plain_password: see `streams.logs.security`."""
+
+    @field_validator("security", mode="before")
+    @classmethod
+    def _yes_and_no_are_texts(cls, tree: Any) -> Any:
+        """As in the environment: `ssl_check_hostname = false` is "false"."""
+        if not isinstance(tree, dict):
+            return tree
+        return {
+            name: str(value).lower() if isinstance(value, bool) else value for name, value in tree.items()
+        }
 
 
 class Redis(Section):

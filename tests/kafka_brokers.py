@@ -66,7 +66,7 @@ def _broker(started: Callable[[Path], servers.Server], directory: Path) -> Itera
 def group_of(library: str) -> Callable[..., GroupClient]:
     """The `GroupClient` of a client library."""
     if library == "confluent":
-        from streams.logs.confluent import ConfluentGroup
+        from streams.logs.confluent_consumer import ConfluentGroup
 
         return ConfluentGroup
     from streams.logs.kafka_consumer import KafkaGroup
@@ -77,7 +77,7 @@ def group_of(library: str) -> Callable[..., GroupClient]:
 def producer_of(library: str) -> Callable[..., Producer]:
     """The `Producer` of a client library."""
     if library == "confluent":
-        from streams.logs.confluent import ConfluentProducer
+        from streams.logs.confluent_producer import ConfluentProducer
 
         return ConfluentProducer
     from streams.logs.kafka_producer import KafkaPythonProducer

@@ -4,18 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from hashlib import blake2b
 from typing import NamedTuple, Protocol
 
-from streams.errors import SettingsError
 from streams.logs.base import Offsets, Place, Record, shown
-
-SECURITY = frozenset({
-    "security_protocol", "ssl_cafile", "ssl_certfile", "ssl_keyfile", "ssl_password", "ssl_check_hostname",
-    "ssl_ciphers", "ssl_crlfile", "sasl_mechanism", "sasl_plain_username", "sasl_plain_password",
-    "sasl_kerberos_name", "sasl_kerberos_service_name", "sasl_kerberos_domain_name",
-})  # fmt: skip
-"""Settings of TLS and SASL, under the names that kafka-python gives them."""
+from streams.logs.security import check
+from streams.logs.tokens import Tokens, tokens_of
 
 
 @dataclass(frozen=True)
@@ -24,14 +19,22 @@ class Connection:
 
     servers: str
     """host:port, several separated by commas."""
-    security: Mapping[str, str | bool] = field(default_factory=dict, repr=False)
+    security: Mapping[str, str] = field(default_factory=dict, repr=False)
+    """As in `[kafka.security]`; yes and no are "true" and "false"."""
 
     def __post_init__(self) -> None:
-        unknown = sorted(set(self.security) - SECURITY)
-        if unknown:
-            raise SettingsError(
-                f"kafka security: unknown {', '.join(unknown)}; known are {', '.join(sorted(SECURITY))}"
-            )
+        check(self.security)
+
+    @property
+    def doubt(self) -> str:
+        """What else may be wrong where no broker answers; begins with a semicolon, or is empty."""
+        secure = self.security.get("security_protocol", "").endswith("SSL")
+        return "; with TLS, see that ssl_cafile and the host name fit its certificate" if secure else ""
+
+    @cached_property
+    def tokens(self) -> Tokens | None:
+        """What all of its clients log in with, where that is OAUTHBEARER."""
+        return tokens_of(self.security)
 
 
 class OffsetOutOfRange(Exception):

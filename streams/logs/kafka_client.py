@@ -12,9 +12,12 @@ from uuid import UUID
 
 from kafka import KafkaAdminClient, errors
 from kafka.net.compat import KafkaNetClient
+from kafka.net.sasl.oauth import AbstractTokenProvider
 
 from streams.errors import InputError, ReptideError, SettingsError, Unavailable
 from streams.logs.group import Connection, incarnation
+from streams.logs.security import named
+from streams.logs.tokens import Tokens
 
 BOOTSTRAP_MS = 10_000
 
@@ -30,12 +33,46 @@ TOO_LARGE = (errors.MessageSizeTooLargeError, errors.RecordListTooLargeError)
 AWAY = (errors.RetriableError, errors.BrokerNotAvailableError, OSError)
 
 
+class _TokenProvider(AbstractTokenProvider):  # type: ignore[misc]
+    """Our tokens as kafka-python asks for them."""
+
+    def __init__(self, tokens: Tokens) -> None:
+        self._tokens = tokens
+
+    def token(self) -> str:
+        """A token; where there is none, as if no broker answered: refused for good, a client never tries again."""
+        try:
+            return self._tokens.current().text
+        except ReptideError:
+            raise errors.KafkaConnectionError("no token") from None
+
+    def extensions(self) -> dict[str, str]:
+        """What the broker is told besides."""
+        return self._tokens.extensions
+
+
+class _Hidden(str):
+    """A password that kafka-python, which logs its settings, does not show."""
+
+    def __repr__(self) -> str:
+        return "(hidden)"
+
+
 def common(connection: Connection) -> dict[str, Any]:
     """Settings of every client."""
+    security: dict[str, Any] = {
+        name: _Hidden(value) if "password" in name else value
+        for name, value in named(connection.security, 0).items()
+    }
+    if "ssl_check_hostname" in security:
+        security["ssl_check_hostname"] = security["ssl_check_hostname"] == "true"
+    if connection.tokens:
+        connection.tokens.current()  # where there is none, a client would try for long and not say why
+        security["sasl_oauth_token_provider"] = _TokenProvider(connection.tokens)
     return {
         "bootstrap_servers": connection.servers.split(","),
         "bootstrap_timeout_ms": BOOTSTRAP_MS,
-        **connection.security,
+        **security,
     }
 
 
@@ -57,11 +94,11 @@ def made(kind: Callable[..., Any], connection: Connection, **settings: Any) -> A
 
 
 @contextmanager
-def in_our_words(servers: str, subject: str) -> Iterator[None]:
+def in_our_words(connection: Connection, subject: str) -> Iterator[None]:
     """Raise what kafka-python raises as an error of ours; `subject` is a group or topic.
 
     Raises:
-        Unavailable: the brokers do not answer just now.
+        Unavailable: the brokers do not answer just now, or whoever gives tokens does not.
         InputError: they refuse, and would again.
         SettingsError: kafka-python does not take a setting.
 
@@ -69,7 +106,9 @@ def in_our_words(servers: str, subject: str) -> Iterator[None]:
     try:
         yield
     except (errors.KafkaError, OSError, ValueError, RuntimeError) as error:
-        raise _translated(error, servers, subject) from None
+        raise (connection.tokens and connection.tokens.failure) or _translated(
+            error, connection, subject
+        ) from None
 
 
 def topic_incarnations(connection: Connection, topics: tuple[str, ...]) -> tuple[int, ...]:
@@ -81,7 +120,7 @@ def topic_incarnations(connection: Connection, topics: tuple[str, ...]) -> tuple
 def describe(connection: Connection, topics: tuple[str, ...]) -> Mapping[str, Mapping[str, Any]]:
     """Metadata of the topics that exist."""
     subject = ", ".join(topics)
-    with in_our_words(connection.servers, subject):
+    with in_our_words(connection, subject):
         admin = made(KafkaAdminClient, connection)
         try:
             described = admin.describe_topics(list(topics))
@@ -92,7 +131,7 @@ def describe(connection: Connection, topics: tuple[str, ...]) -> Mapping[str, Ma
         if topic["error_code"] == 0:
             known[topic["name"]] = topic
         elif topic["error_code"] != errors.UnknownTopicOrPartitionError.errno:
-            raise _translated(errors.for_code(topic["error_code"])(), connection.servers, subject)
+            raise _translated(errors.for_code(topic["error_code"])(), connection, subject)
     return known
 
 
@@ -105,8 +144,8 @@ def require(connection: Connection, topics: tuple[str, ...]) -> None:
         )
 
 
-def _translated(error: Exception, servers: str, subject: str) -> ReptideError:
-    name = type(error).__name__
+def _translated(error: Exception, connection: Connection, subject: str) -> ReptideError:
+    servers, name = connection.servers, type(error).__name__
     if isinstance(error, REFUSED):
         return InputError(f"{servers} refuses {subject}: {name}. Check kafka.security and the access rules")
     if isinstance(error, UNKNOWN_TOPIC):
@@ -117,7 +156,7 @@ def _translated(error: Exception, servers: str, subject: str) -> ReptideError:
             "(`reptide topics check` compares it)"
         )
     if isinstance(error, AWAY):
-        return Unavailable(f"{servers} does not answer for {subject} ({name})")
+        return Unavailable(f"{servers} does not answer for {subject} ({name}){connection.doubt}")
     if isinstance(error, errors.KafkaError) and not isinstance(error, errors.KafkaConfigurationError):
         return InputError(f"{servers}: {subject}: {name}")
     return SettingsError(f"kafka: a setting for {servers} is not accepted ({name}): check kafka.security")

@@ -156,15 +156,18 @@ class KafkaGroup:
 
     def seek(self, place: Place, offset: int) -> None:
         """Fetch from here on."""
-        self._consumer.seek(self._partition(place), offset)
+        with self._our_words():
+            self._consumer.seek(self._partition(place), offset)
 
     def pause(self, places: Collection[Place]) -> None:
         """Fetch nothing of these places."""
-        self._consumer.pause(*map(self._partition, self.assigned().intersection(places)))
+        with self._our_words():
+            self._consumer.pause(*map(self._partition, self.assigned().intersection(places)))
 
     def resume(self, places: Collection[Place]) -> None:
         """Fetch again."""
-        self._consumer.resume(*map(self._partition, self.assigned().intersection(places)))
+        with self._our_words():
+            self._consumer.resume(*map(self._partition, self.assigned().intersection(places)))
 
     def commit(self, offsets: Offsets) -> None:
         """Keep the offsets with the group, if it still knows this member."""
@@ -180,7 +183,7 @@ class KafkaGroup:
             self._consumer.close(autocommit=False, timeout_ms=ANSWER_MS)
 
     def _our_words(self) -> Any:
-        return in_our_words(self._connection.servers, f"group {self._group}")
+        return in_our_words(self._connection, f"group {self._group}")
 
     def _place(self, partition: TopicPartition) -> Place:
         return self._numbers[partition.topic], partition.partition

@@ -16,6 +16,9 @@ from streams.logs.kafka_outputs import MAX_MESSAGE_BYTES, Sent
 REQUEST_SHARE = 0.5
 """Of the delivery timeout, for one request: so that a delivery is tried at least twice."""
 
+UNSETTLED = 32_768
+"""So many messages are sent before their deliveries are waited for: kafka-python keeps 570 bytes of each."""
+
 
 class KafkaPythonProducer:
     """A `Producer` on kafka-python.
@@ -37,7 +40,7 @@ class KafkaPythonProducer:
         self._pending: list[Any] = []
         require(connection, tuple(topics))
         delivery_ms = round(delivery_timeout_s * 1000)
-        with in_our_words(connection.servers, "producing"):
+        with in_our_words(connection, "producing"):
             self._producer = made(
                 KafkaProducer,
                 connection,
@@ -56,22 +59,28 @@ class KafkaPythonProducer:
     def send(self, topic: str, messages: Iterable[Sent]) -> None:
         """Hand messages over, to go out soon."""
         send, keep = self._producer.send, self._pending.append
-        with in_our_words(self._connection.servers, topic):
+        with in_our_words(self._connection, topic):
             partitions = len(self._producer.partitions_for(topic))
             for key, value, headers in messages:
                 partition = None if key is None else key_hash(key) % partitions
                 if value is None or headers:
                     key, headers = _acceptable(key, value, headers)
                 keep(send(topic, value, key, headers or None, partition))
+                if len(self._pending) >= UNSETTLED:
+                    self._settle()
 
     def flush(self) -> None:
         """Wait until all that was sent is acknowledged."""
-        pending, self._pending = self._pending, []
-        with in_our_words(self._connection.servers, "producing"):
-            self._producer.flush(self._timeout_s + 1)
-            # After a flush all are done; asking each for its value costs as much as sending a tenth of it.
-            for failed in filter(None, (sent.exception for sent in pending)):
-                raise failed
+        with in_our_words(self._connection, "producing"):
+            self._settle()
+
+    def _settle(self) -> None:
+        self._producer.flush(self._timeout_s + 1)
+        # After a flush all are done; asking each for its value costs as much as sending a tenth of it.
+        failed = next(filter(None, (sent.exception for sent in self._pending)), None)
+        self._pending.clear()
+        if failed is not None:
+            raise failed
 
     def close(self) -> None:
         """Let go at once: a producer of kafka-python 3.0 that timed out never sends again."""

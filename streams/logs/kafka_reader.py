@@ -93,7 +93,8 @@ class KafkaTopicReader:
 
     def close(self) -> None:
         """Let go of the connections."""
-        self._consumer.close()
+        with self._our_words():
+            self._consumer.close(timeout_ms=ANSWER_MS)
 
     def _open(self) -> None:
         require(self._connection, (self._topic,))
@@ -135,4 +136,4 @@ class KafkaTopicReader:
         self._at[partition.partition] = start
 
     def _our_words(self) -> Any:
-        return in_our_words(self._connection.servers, self._topic)
+        return in_our_words(self._connection, self._topic)

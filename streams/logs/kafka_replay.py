@@ -171,7 +171,7 @@ class KafkaReplay:
             self._consumer.seek(partition, position)
 
     def _our_words(self) -> AbstractContextManager[None]:
-        return in_our_words(self._connection.servers, ", ".join(self._topics))
+        return in_our_words(self._connection, ", ".join(self._topics))
 
 
 class GroupOffsets:
@@ -183,7 +183,7 @@ class GroupOffsets:
 
     def read(self) -> dict[Place, int]:
         """The next offset of each place; 0 where nothing was committed."""
-        with in_our_words(self._connection.servers, f"group {self._group}"), self._consumer() as consumer:
+        with in_our_words(self._connection, f"group {self._group}"), self._consumer() as consumer:
             return {
                 (number, p): consumer.committed(TopicPartition(topic, p), timeout_ms=ANSWER_MS) or 0
                 for number, topic in enumerate(self._topics)
@@ -201,7 +201,7 @@ class GroupOffsets:
     def _asked(
         self, question: Callable[[KafkaConsumer, list[TopicPartition]], Mapping[TopicPartition, int]]
     ) -> dict[Place, int]:
-        with in_our_words(self._connection.servers, f"group {self._group}"), self._consumer() as consumer:
+        with in_our_words(self._connection, f"group {self._group}"), self._consumer() as consumer:
             places = {
                 TopicPartition(topic, partition): (number, partition)
                 for number, topic in enumerate(self._topics)
@@ -216,7 +216,7 @@ class GroupOffsets:
             InputError: the group has members.
 
         """
-        with in_our_words(self._connection.servers, f"group {self._group}"), self._consumer() as consumer:
+        with in_our_words(self._connection, f"group {self._group}"), self._consumer() as consumer:
             wanted = {
                 TopicPartition(self._topics[t], p): OffsetAndMetadata(at, "", -1)
                 for (t, p), at in offsets.items()

@@ -71,7 +71,7 @@ def create(connection: Connection, topics: Topics, partitions: int, replication:
     }
     if not wanted:
         return []
-    with in_our_words(connection.servers, ", ".join(missing)):
+    with in_our_words(connection, ", ".join(missing)):
         admin = made(KafkaAdminClient, connection)
         try:
             answers = admin.create_topics(wanted, raise_errors=False)["topics"]
@@ -183,7 +183,7 @@ def _settings(connection: Connection, names: Sequence[str]) -> dict[str, dict[st
     """Settings of topics, as far as the broker tells them."""
     if not names:
         return {}
-    with in_our_words(connection.servers, "settings of topics"):
+    with in_our_words(connection, "settings of topics"):
         admin = made(KafkaAdminClient, connection)
         try:
             said = admin.describe_configs(

@@ -364,6 +364,20 @@ class TestOutputs:
             map(repr, sent)
         )
 
+    def test_of_messages_sent_no_more_than_so_many_are_kept(
+        self, noida: Broker, produced, library: str, monkeypatch: pytest.MonkeyPatch
+    ):
+        if library == "confluent":
+            pytest.skip("librdkafka tells of failures alone, and the first is kept")
+        monkeypatch.setattr("streams.logs.kafka_producer.UNSETTLED", 64)
+        topic = topic_of(noida, 1)
+        outputs = produced(noida, topic)
+        outputs.topic(topic).append([b"x"] * 1000)
+        assert len(outputs._producer._pending) < 64
+        outputs.sync()
+        assert outputs._producer._pending == []
+        assert len(messages(noida, topic, 1000)) == 1000
+
     def test_a_message_beyond_the_topics_limit_names_the_setting(self, noida: Broker, produced):
         topic = topic_of(noida, 1)
         outputs = produced(noida, topic)
@@ -406,7 +420,7 @@ class TestOutputs:
 class TestBrokerAway:
     def test_trying_again_and_again_leaves_nothing_open(self, library: str, monkeypatch: pytest.MonkeyPatch):
         monkeypatch.setattr("streams.logs.kafka_client.BOOTSTRAP_MS", 200)
-        monkeypatch.setattr("streams.logs.confluent.ANSWER_S", 0.2)
+        monkeypatch.setattr("streams.logs.confluent_client.ANSWER_S", 0.2)
         attempts = [
             lambda: group_of(library)(Connection("127.0.0.1:1"), "g", ["t"], Envelope(), *SESSION),
             lambda: producer_of(library)(Connection("127.0.0.1:1"), ["t"]),
@@ -433,28 +447,31 @@ class TestBrokerAway:
 
 
 class TestSecrets:
-    def test_no_message_holds_one(self, library: str, monkeypatch: pytest.MonkeyPatch):
+    def test_no_message_holds_one(
+        self, library: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    ):
         monkeypatch.setattr("streams.logs.kafka_client.BOOTSTRAP_MS", 200)
-        monkeypatch.setattr("streams.logs.confluent.ANSWER_S", 0.2)
-        security = {"sasl_plain_password": SECRET, "ssl_password": SECRET, "ssl_cafile": f"/{SECRET}"}
-        settings = [
-            {},
-            {"security_protocol": "SASL_SSL"},
-            {"security_protocol": SECRET},
-            {"sasl_mechanism": SECRET},
-        ]
-        for more in settings:
-            connection = Connection("127.0.0.1:1", security | more)
-            assert SECRET not in repr(connection)
+        monkeypatch.setattr("streams.logs.confluent_client.ANSWER_S", 0.2)
+        caplog.set_level("DEBUG")
+        login = {"sasl_plain_username": "ann", "sasl_plain_password": SECRET, "ssl_password": SECRET}
+        security = {"security_protocol": "SASL_SSL", "sasl_mechanism": "SCRAM-SHA-512", **login}
+        changes: list[dict[str, str]] = [
+            {}, {"security_protocol": "PLAINTEXT"}, {"sasl_mechanism": "PLAIN"}, {"security_protocol": SECRET},
+            {"sasl_mechanism": SECRET}, {"ssl_cafile": f"/{SECRET}"}, {"ssl_check_hostname": SECRET},
+            {"sasl_mechanism": "OAUTHBEARER", "sasl_oauth_token_function": SECRET},
+        ]  # fmt: skip
+        for change in changes:
             for connect in (
-                lambda: group_of(library)(connection, "g", ["t"], Envelope()),  # noqa: B023
-                lambda: producer_of(library)(connection, ["t"]),  # noqa: B023
+                lambda connection: group_of(library)(connection, "g", ["t"], Envelope()),
+                lambda connection: producer_of(library)(connection, ["t"]),
             ):
                 with pytest.raises(ReptideError) as caught:
-                    connect()
+                    connect(Connection("127.0.0.1:1", security | change))
                 assert SECRET not in str(caught.value)
                 assert caught.value.__suppress_context__ or caught.value.__context__ is None
+        assert SECRET not in repr(Connection("127.0.0.1:1", security))
         gc.collect()
+        assert SECRET not in caplog.text
 
     def test_an_unknown_setting_is_named_without_its_value(self):
         with pytest.raises(SettingsError, match="sasl_pasword") as caught:

@@ -1,0 +1,111 @@
+"""What all of confluent-kafka's clients here share: settings, metadata of topics, and its errors in our words.
+
+A message of librdkafka may quote a setting; ours hold the name of its code only, so that no password is ever in one.
+"""
+
+# ruff: noqa: SLF001 - the codes of librdkafka's own errors begin with an underscore
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+from confluent_kafka import KafkaError, KafkaException, TopicCollection
+from confluent_kafka.admin import AdminClient
+
+from streams.errors import InputError, ReptideError, SettingsError, Unavailable
+from streams.logs.group import Connection, incarnation
+from streams.logs.security import named
+from streams.logs.tokens import Tokens
+
+ANSWER_S = 5.0
+"""How long one question to a broker may take."""
+
+REFUSED = {
+    KafkaError._AUTHENTICATION, KafkaError.SASL_AUTHENTICATION_FAILED, KafkaError.TOPIC_AUTHORIZATION_FAILED,
+    KafkaError.GROUP_AUTHORIZATION_FAILED, KafkaError.CLUSTER_AUTHORIZATION_FAILED,
+}  # fmt: skip
+UNKNOWN_TOPIC = {KafkaError._UNKNOWN_TOPIC, KafkaError.UNKNOWN_TOPIC_OR_PART}
+TOO_LARGE = {KafkaError.MSG_SIZE_TOO_LARGE, KafkaError.RECORD_LIST_TOO_LARGE}
+
+
+def common(connection: Connection) -> dict[str, Any]:
+    """Settings of every client."""
+    security: dict[str, Any] = {**named(connection.security, 1)}
+    checked = "ssl.endpoint.identification.algorithm"
+    if checked in security:
+        security[checked] = "https" if security[checked] == "true" else "none"
+    if connection.tokens:
+        connection.tokens.current()  # where there is none, a client would wait 10 s and not say why
+        security["oauth_cb"] = _token_giver(connection.tokens)
+    return {"bootstrap.servers": connection.servers, "log_level": 0, **security}
+
+
+def describe(connection: Connection, topics: tuple[str, ...]) -> Mapping[str, Any]:
+    """Metadata of topics, all of which must exist."""
+    with in_our_words(connection, ", ".join(topics)):
+        admin = AdminClient(common(connection))
+        asked = admin.describe_topics(TopicCollection(list(topics)), request_timeout=ANSWER_S)
+        return {topic: answer.result() for topic, answer in asked.items()}
+
+
+def topic_incarnations(connection: Connection, topics: tuple[str, ...]) -> tuple[int, ...]:
+    """Of each topic, from its id where the broker gives one."""
+    described = describe(connection, topics)
+    return tuple(incarnation(topic, _id_bytes(described[topic])) for topic in topics)
+
+
+@contextmanager
+def in_our_words(connection: Connection, subject: str) -> Iterator[None]:
+    """Raise what confluent-kafka raises as an error of ours; see `streams.logs.kafka_client`."""
+    try:
+        yield
+    except KafkaException as error:
+        raise translated(error.args[0], connection, subject) from None
+    except RuntimeError:
+        raise Unavailable(f"{connection.servers}: the client for {subject} is closed") from None
+    except (ValueError, TypeError) as error:
+        raise SettingsError(
+            f"kafka: a setting for {connection.servers} is not accepted ({type(error).__name__})"
+        ) from None
+
+
+def translated(error: KafkaError, connection: Connection, subject: str) -> ReptideError:
+    """An error of librdkafka's as one of ours."""
+    servers, code, name = connection.servers, error.code(), error.name()
+    if connection.tokens and connection.tokens.failure:
+        return connection.tokens.failure
+    if code == KafkaError._AUTHENTICATION and connection.tokens:
+        # It may tell of a token that was to be had a while ago, or that has expired.
+        return Unavailable(f"{servers} does not take our token for {subject} ({name})")
+    if code in REFUSED:
+        return InputError(f"{servers} refuses {subject}: {name}. Check kafka.security and the access rules")
+    if code in UNKNOWN_TOPIC:
+        return InputError(f"{servers}: no topic {subject}; `reptide topics create` creates it")
+    if code in TOO_LARGE:
+        return InputError(
+            f"{servers}: a message for {subject} is larger than its limit: raise max.message.bytes of the topic "
+            "(`reptide topics check` compares it)"
+        )
+    if code == KafkaError._INVALID_ARG:
+        return SettingsError(f"kafka: a setting for {servers} is not accepted ({name}): check kafka.security")
+    return Unavailable(f"{servers} does not answer for {subject} ({name}){connection.doubt}")
+
+
+def _token_giver(tokens: Tokens) -> Any:
+    """Our tokens as librdkafka asks for them; an error raised is told to its clients."""
+
+    def give(_: str | None) -> tuple[str, float, str, dict[str, str]]:
+        token = tokens.current()
+        return token.text, token.expires_s, "", tokens.extensions
+
+    return give
+
+
+def _id_bytes(described: Any) -> bytes | None:
+    """A topic's id; None where the broker gives none."""
+    number = (described.topic_id.get_most_significant_bits() << 64) | (
+        described.topic_id.get_least_significant_bits() & (1 << 64) - 1
+    )
+    return (number & (1 << 128) - 1).to_bytes(16, "big") if number else None
