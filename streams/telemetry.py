@@ -85,6 +85,8 @@ METRICS = (
            "Observations whose label did not come in time."),
     Metric("reptide_events_forgotten_total", "counter",
            "Events left out, since their task was to be forgotten."),
+    Metric("reptide_events_skipped_total", "counter",
+           "Events, for a trainer learned labels, that their topic no longer held when it was their turn."),
     Metric("reptide_dead_letters_total", "counter",
            "Records refused, by reason.", REASON),
     Metric("reptide_event_age_seconds", "histogram",
@@ -186,6 +188,11 @@ class Telemetry:
         """Count events that were left out, since their task was to be forgotten."""
         with self._lock:
             self._add("reptide_events_forgotten_total", events)
+
+    def skipped(self, events: int) -> None:
+        """Set how many events the log no longer held, since the process started."""
+        with self._lock:
+            self._set("reptide_events_skipped_total", events)
 
     def adapted(self, seconds: float, tasks: int) -> None:
         """Count one inner loop over many tasks at once."""

@@ -144,6 +144,11 @@ class GroupLog(EventLog, Protocol):
         """How many events of each place assigned were not polled yet, as far as known."""
         ...
 
+    @property
+    def skipped(self) -> Mapping[Place, int]:
+        """How many events of each place were passed over, since the log no longer held them."""
+        ...
+
     def close(self) -> None:
         """Leave the group."""
         ...

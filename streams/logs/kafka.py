@@ -74,7 +74,7 @@ class KafkaLog:
         topics: names, as messages show them: one, or observations and labels.
         durability_lag_s: how long ago something must have taken effect before it is committed.
         expired: what to do where the log no longer holds the next record. "fail", or "skip" to the first one
-            it holds, with a warning; `skipped` counts what was lost.
+            it holds, with a warning.
         clock: monotonic seconds.
 
     Raises:
@@ -92,6 +92,7 @@ class KafkaLog:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.skipped: dict[Place, int] = {}
+        """How many events of each place were passed over, since the log no longer held them."""
         self._client = client
         self._topics = tuple(topics)
         self._lag_s = durability_lag_s

@@ -37,6 +37,8 @@ class KafkaTopicReader:
     """
 
     def __init__(self, connection: Connection, topic: str) -> None:
+        self.skipped = 0
+        """How many messages were passed over, since the log no longer held them."""
         self._connection = connection
         self._topic = topic
         self._open()
@@ -132,6 +134,7 @@ class KafkaTopicReader:
         warnings.warn(
             f"{where}, the log now starts at {start}: {start - offset} are lost", RuntimeWarning, stacklevel=3
         )
+        self.skipped += start - offset
         self._consumer.seek(partition, start)
         self._at[partition.partition] = start
 

@@ -64,6 +64,11 @@ class EpisodeReader(Protocol):
         """Of the episodes topic as it is now: another number where it was created anew."""
         ...
 
+    @property
+    def skipped(self) -> int:
+        """How many messages were passed over, since the topic no longer held them."""
+        ...
+
     def close(self) -> None:
         """Let go of the connection."""
         ...
@@ -226,6 +231,7 @@ class TrainerService:
         self.away = ""
         self.health.alive()
         self.health.say("servers", True, "answer")
+        self.telemetry.skipped(self.episodes.skipped)
 
 
 def _told(positions: Mapping[int, int], through: Mapping[str, int]) -> dict[str, Any]:

@@ -135,6 +135,7 @@ class WorkerService:
         lag, assigned = self.log.lag(), self.log.assigned()
         self.health.alive()
         self.worker.telemetry.lag({(self.topics[topic], p): events for (topic, p), events in lag.items()})
+        self.worker.telemetry.skipped(sum(self.log.skipped.values()))
         self.health.say("partitions", bool(assigned), f"{len(assigned)} partitions assigned")
         behind = sum(lag.values())
         self.health.say("lag", behind <= self.ready_lag, f"{behind:,} events behind")

@@ -295,6 +295,21 @@ class TestExpiredOffsets:
         with pytest.raises(InputError, match=rf"{topic} partition 0: offset 3 .* starts at 6: 3 are lost"):
             poll(joined(noida, [topic]), 1)
 
+    @pytest.mark.parametrize("library", ["kafka-python"])
+    def test_a_reader_of_a_topic_passes_over_them_loudly(self, noida: Broker, library: str):
+        from streams.logs.kafka_reader import KafkaTopicReader
+
+        topic = topic_of(noida, 1, many(10))
+        expire(noida, topic, 6)
+        reader = KafkaTopicReader(Connection(noida.servers), topic)
+        with pytest.warns(
+            RuntimeWarning, match="offset 2 is to be read next, the log now starts at 6: 4 are lost"
+        ):
+            found, _ = read(reader, {0: 2}, 4)
+        assert [message.offset for message in found] == [6, 7, 8, 9]
+        assert reader.skipped == 4
+        reader.close()
+
     def test_are_skipped_loudly(self, noida: Broker, joined):
         log = joined(noida, [self.topic(noida, joined)], expired="skip")
         with pytest.warns(RuntimeWarning, match="3 are lost"):

@@ -35,6 +35,7 @@ class Group(MemoryLog):
         self.records, self.stopping = world.records, stopping
         self.waits = 0
         self.closed = False
+        self.skipped: dict[tuple[int, int], int] = {}
 
     def poll(self, max_events: int, timeout_s: float = 0.0) -> Any:
         polled = super().poll(max_events, timeout_s)
@@ -147,6 +148,19 @@ def test_the_version_in_use_is_shown():
     assert "reptide_theta_version 1.0" in case.service.worker.telemetry.exposition().decode()
 
 
+def test_events_that_expired_before_they_were_read_are_counted(lines):
+    case = Case()
+    case.log.skipped = {(0, 0): 3, (1, 0): 2}
+    case.run()
+    one = service(Episodes(lines), MemoryMeta())
+    one.episodes.skipped = 5  # type: ignore[misc]
+    stopping = Event()
+    one.show = lambda advance: stopping.set()
+    one.run(stopping)
+    for telemetry in (case.service.worker.telemetry, one.telemetry):
+        assert b"reptide_events_skipped_total 5.0" in telemetry.exposition()
+
+
 def test_the_size_of_a_batch_follows_the_time_budget():
     case = Case()
     case.service.worker = replace(case.service.worker, batch=4096)
@@ -235,7 +249,7 @@ class Episodes:
     def __init__(self, *partitions: list[bytes], first: int = 0, incarnation: int = 7) -> None:
         self.partitions, self.first, self._incarnation = partitions, first, incarnation
         self.closed = False
-        self.messages = 0
+        self.messages = self.skipped = 0
 
     def read(self, positions: Mapping[int, int], max_messages: int) -> tuple[list[Said], dict[int, int]]:
         after = {p: max(positions.get(p, 0), self.first) for p in range(len(self.partitions))}
