@@ -77,7 +77,7 @@ class KafkaTopicReader:
         """Of the topic as it is now; one that was created anew since it was opened is opened again."""
         (incarnation,) = topic_incarnations(self._connection, (self._topic,))
         if incarnation != self._incarnation:
-            self._consumer.close()
+            self.close()
             self._open()
         return incarnation
 

@@ -20,7 +20,7 @@ from streams.logs.base import Offsets, Place, Polled, Record
 from streams.logs.envelope import Envelope
 from streams.logs.group import Connection, origin
 from streams.logs.kafka import LEAST_WAIT_S
-from streams.logs.kafka_client import common, in_our_words, require, topic_incarnations
+from streams.logs.kafka_client import in_our_words, made, require, topic_incarnations
 from streams.logs.kafka_consumer import let_resumed_go_on
 
 ANSWER_MS = 5_000
@@ -64,9 +64,7 @@ class KafkaReplay:
         self._incarnations = topic_incarnations(connection, self._topics)
         self._partitions = 1 + max((partition for _, partition in through), default=0)
         with self._our_words():
-            self._consumer = KafkaConsumer(
-                auto_offset_reset="none", metrics_enabled=False, **common(connection)
-            )
+            self._consumer = made(KafkaConsumer, connection, auto_offset_reset="none", metrics_enabled=False)
             self._places = {TopicPartition(topics[place[0]], place[1]): place for place in self.through}
             self._consumer.assign(list(self._places))
             self._rewind()
@@ -107,7 +105,8 @@ class KafkaReplay:
 
     def close(self) -> None:
         """Let go of the connections."""
-        self._consumer.close()
+        with self._our_words():
+            self._consumer.close(timeout_ms=ANSWER_MS)
 
     def _unread(self) -> list[Place]:
         return [place for place, end in self.through.items() if self.position[place] < end]
@@ -231,6 +230,10 @@ class GroupOffsets:
                 ) from None
 
     def _consumer(self) -> KafkaConsumer:
-        return KafkaConsumer(
-            group_id=self._group, enable_auto_commit=False, metrics_enabled=False, **common(self._connection)
+        return made(
+            KafkaConsumer,
+            self._connection,
+            group_id=self._group,
+            enable_auto_commit=False,
+            metrics_enabled=False,
         )

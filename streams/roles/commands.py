@@ -6,8 +6,10 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from shutil import copyfileobj
+from tempfile import TemporaryFile
 from time import monotonic
-from typing import Annotated, TypeVar
+from typing import IO, Annotated, TypeVar
 
 import typer
 
@@ -130,12 +132,13 @@ def redrive(
 ) -> None:
     """Send dead letters, repaired, back to the topics that they came from."""
     deployment = Deployment(settings_from(config, flag))
-    lines, names = _lines(letters), deployment.kafka.inputs
-    producer = deployment.producer(*names)
-    try:
-        sent = redrive_letters(lines, names, producer)
-    finally:
-        producer.close()
+    names = deployment.kafka.inputs
+    with _opened(letters) as file:
+        producer = deployment.producer(*names)
+        try:
+            sent = redrive_letters(file, names, producer)
+        finally:
+            producer.close()
     _say(f"{sent:,} events sent")
 
 
@@ -168,12 +171,17 @@ def check(config: Config, flag: Flags = None) -> None:
     console.print("the topics are as they should be")
 
 
-def _lines(letters: Path) -> list[bytes]:
+def _opened(letters: Path) -> IO[bytes]:
+    """A file that can be read twice; what comes by standard input is kept in one that goes with the process."""
     try:
-        content = sys.stdin.buffer.read() if str(letters) == "-" else letters.read_bytes()
+        if str(letters) != "-":
+            return letters.open("rb")
+        kept = TemporaryFile()  # noqa: SIM115 - the caller closes it
+        copyfileobj(sys.stdin.buffer, kept)
     except OSError as error:
         raise InputError(f"{letters} cannot be read: {error.strerror}") from None
-    return content.splitlines()
+    kept.seek(0)
+    return kept
 
 
 def _check_room(deployment: Deployment) -> None:

@@ -7,8 +7,10 @@ Each keeps its key, and so comes to lie in the partition of its task; but for on
 from __future__ import annotations
 
 from base64 import b64decode
-from collections.abc import Iterable, Sequence
-from typing import Any
+from collections.abc import Iterator, Sequence
+from itertools import groupby
+from operator import itemgetter
+from typing import IO, Any
 
 import orjson
 
@@ -17,20 +19,25 @@ from streams.logs.kafka_outputs import KafkaOutputs, Sent
 from streams.set_aside import WRONG_PARTITION
 
 
-def redrive(lines: Iterable[bytes], inputs: Sequence[str], producer: KafkaOutputs) -> int:
+def redrive(letters: IO[bytes], inputs: Sequence[str], producer: KafkaOutputs) -> int:
     """Send letters, one JSON object a line as `reptide tail dead-letter` prints them; returns how many.
 
-    Nothing is sent unless every line can be read.
+    The file is read twice, a line at a time: nothing is sent unless every line can be read.
 
     Raises:
         InputError: a line is no dead letter; names it.
 
     """
-    letters = [_read(line, number, inputs) for number, line in enumerate(lines, 1) if line.strip()]
-    for topic in inputs:
-        producer.send(topic, [message for to, message in letters if to == topic])
+    count = sum(1 for _ in _each(letters, inputs))
+    letters.seek(0)
+    for topic, together in groupby(_each(letters, inputs), key=itemgetter(0)):
+        producer.send(topic, (message for _, message in together))
     producer.sync()
-    return len(letters)
+    return count
+
+
+def _each(letters: IO[bytes], inputs: Sequence[str]) -> Iterator[tuple[str, Sent]]:
+    return (_read(line, number, inputs) for number, line in enumerate(letters, 1) if line.strip())
 
 
 def _read(line: bytes, number: int, inputs: Sequence[str]) -> tuple[str, Sent]:

@@ -160,7 +160,6 @@ class TestMembers:
         append(noida, topic, many(10, first=40))
         assert {record.id for record in poll(joined(noida, [topic]), 10)} == {f"e{n}" for n in range(40, 50)}
 
-    @pytest.mark.parametrize("library", ["kafka-python"])
     def test_waiting_keeps_the_membership_and_every_record_in_its_order(self, tansu: Broker, joined):
         topic = topic_of(tansu, 2, many(60))
         log = joined(tansu, [topic])
@@ -186,7 +185,6 @@ class TestMembers:
             log.wait(0.02)
         assert Counter(record.id for record in records) == Counter(f"e{n}" for n in range(300))
 
-    @pytest.mark.parametrize("library", ["kafka-python"])
     def test_the_incarnation_changes_with_the_topic(self, tansu: Broker, joined, library: str):
         found = []
         for name in ("", "again"):
