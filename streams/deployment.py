@@ -40,7 +40,7 @@ from streams.wiring import stream_engine, task_spec, trainer
 from streams.worker import Worker
 
 STUCK_S = 60.0
-"""A loop that made no progress for so long is not healthy."""
+"""A loop that made no progress for so long, on top of what a server may keep it waiting, is not healthy."""
 
 
 @dataclass(frozen=True)
@@ -134,6 +134,16 @@ class Deployment:
         """Reads an output's topic."""
         return KafkaTopicReader(self.connection, self.topic(output))
 
+    @property
+    def stuck_s(self) -> float:
+        """How long a loop may take from one sign of life to the next: longer than any one server keeps it waiting."""
+        waits = (
+            self.kafka.delivery_timeout_s,
+            self.settings.service.durability_lag_s,
+            2 * self.redis.timeout_s,
+        )
+        return STUCK_S + max(waits)
+
     def worker(
         self,
         log: KafkaLog,
@@ -157,7 +167,7 @@ class Deployment:
             telemetry,
             say,
         )
-        health = Health(working.CONDITIONS, STUCK_S)
+        health = Health(working.CONDITIONS, self.stuck_s)
         return WorkerService(
             worker,
             log,
@@ -172,9 +182,9 @@ class Deployment:
 
     def trainer(self, show: Callable[[Advance], None], say: Callable[[str], None]) -> TrainerService:
         """The loop of `reptide trainer`."""
-        health = Health(training.CONDITIONS, STUCK_S)
+        health = Health(training.CONDITIONS, self.stuck_s)
         return TrainerService(
-            trainer(self.settings, self.engine.learner, self.versions),
+            replace(trainer(self.settings, self.engine.learner, self.versions), alive=health.alive),
             self.reader("episodes"),
             Telemetry(),
             health,

@@ -11,7 +11,7 @@ published is never done twice.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
 from hashlib import blake2b
@@ -66,6 +66,10 @@ FEWEST_TASKS = 40
 """With fewer tasks about, none is held out: one in fifty of so few would say nothing, and be missed."""
 
 
+def nothing() -> None:
+    """Tell nobody."""
+
+
 class Advance(NamedTuple):
     """What one version of theta was made from."""
 
@@ -94,6 +98,8 @@ class Trainer:
     """With fewer in the window, none is held out."""
     window: int = WINDOW
     """How many of the last labels are kept to be trained on again."""
+    alive: Callable[[], object] = nothing
+    """Called at each step: a version may take long to make."""
 
     @property
     def learner(self) -> Learner:
@@ -238,6 +244,7 @@ class Trainer:
         return max(self.replays, min(MOST_REPLAYS, FEW_LABELS // max(seen, 1.0)) * (self.replays > 0))
 
     def _lesson(self, labels: Sequence[LearnedLabel], episodes: Sequence[Episode]) -> Lesson:
+        self.alive()
         x = np.zeros((1, self.batch, self.learner.spec.width), np.float32)
         y, weight = np.zeros((2, 1, self.batch), np.float32)
         x[0, : len(labels)] = [one.x for one in labels]
@@ -273,6 +280,7 @@ class Trainer:
 
     def _judged(self, theta: Params, episodes: Sequence[Episode]) -> Float64:
         """Query loss [N] of each episode after adaptation."""
+        self.alive()
         return losses_after_adaptation(self.learner, theta, episodes, self._stacked)
 
     def _verdict(self, state: TrainState, candidate: TrainState, judges: Sequence[LearnedLabel]) -> Verdict:

@@ -6,6 +6,7 @@ import signal
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from threading import Event
+from time import monotonic
 from types import FrameType
 from typing import TypeVar
 
@@ -15,6 +16,9 @@ from streams.health import Health
 T = TypeVar("T")
 
 RETRY_S = 0.25
+
+ALIVE_EVERY_S = 1.0
+"""Whoever waits for longer says so often that it is alive."""
 
 
 class Stopped(Exception):
@@ -44,6 +48,14 @@ def patiently(
             wait(RETRY_S)
         except Unavailable:
             stopping.wait(RETRY_S)
+
+
+def pause(seconds: float, stopping: Event, health: Health) -> None:
+    """Wait until it is time or the process is to stop, and be alive meanwhile, however long that is."""
+    until = monotonic() + seconds
+    while not stopping.is_set() and (left := until - monotonic()) > 0:
+        health.alive()
+        stopping.wait(min(left, ALIVE_EVERY_S))
 
 
 def told_away(error: Unavailable, before: str, health: Health, say: Callable[[str], None]) -> str:

@@ -19,7 +19,7 @@ from streams.errors import Unavailable
 from streams.health import Health
 from streams.learned import LearnedLabel
 from streams.logs.base import UNTOLD, shown
-from streams.roles.patience import Stopped, patiently, told_away
+from streams.roles.patience import Stopped, patiently, pause, told_away
 from streams.telemetry import Telemetry
 from streams.trainer import Advance, Trainer
 
@@ -146,7 +146,7 @@ class TrainerService:
                 began = monotonic()
                 patiently(self.turn, stopping, stopping.wait, self._away)
                 self._well()
-                stopping.wait(max(0.0, self.publish_every_s - (monotonic() - began)))
+                pause(self.publish_every_s - (monotonic() - began), stopping, self.health)
         except Stopped:
             self.say("stopped while a server was away; nothing is lost")
         finally:
@@ -154,7 +154,8 @@ class TrainerService:
 
     def turn(self) -> Advance | None:
         """Make one version of the labels that came since the last; None where there were none."""
-        before = self.trainer.newest()
+        with self.telemetry.store_seconds("theta"):
+            before = self.trainer.newest()
         earlier = self._window = self._earlier(before.numbers if before else {})
         found, reached = self._unread(earlier)
         if not found:
@@ -188,7 +189,7 @@ class TrainerService:
         labels: list[_Placed] = []
         quiet = 0
         while quiet < QUIET and any(at.get(partition, 0) < end for partition, end in positions.items()):
-            messages, after = self.episodes.read(at, AT_ONCE)
+            messages, after = self._read(at)
             quiet, at = (0 if messages or after != at else quiet + 1), after
             inside = [m for m in messages if m.offset < positions.get(m.partition, 0)]
             labels += [one.without_episode() for one in self._new(inside, since)]
@@ -199,11 +200,19 @@ class TrainerService:
         positions, through = dict(before.positions), dict(before.input)
         found: list[_Placed] = []
         while len(found) < AT_ONCE:
-            messages, positions = self.episodes.read(positions, AT_ONCE)
+            messages, positions = self._read(positions)
             if not messages:
                 break
             found += self._new(messages, through)
         return found, replace(before, positions=positions, input=through, labels=())
+
+    def _read(self, positions: Mapping[int, int]) -> tuple[Sequence[EpisodeMessage], dict[int, int]]:
+        """The next messages, by which the servers have answered: Redis was asked before."""
+        found = self.episodes.read(positions, AT_ONCE)
+        self.health.alive()
+        if not self.away:
+            self.health.say("servers", True, "answer")
+        return found
 
     def _new(self, messages: Sequence[EpisodeMessage], through: dict[str, int]) -> Iterator[_Placed]:
         """Labels of messages, each once; how far each channel has come is kept."""
@@ -229,7 +238,6 @@ class TrainerService:
 
     def _well(self) -> None:
         self.away = ""
-        self.health.alive()
         self.health.say("servers", True, "answer")
         self.telemetry.skipped(self.episodes.skipped)
 

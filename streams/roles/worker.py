@@ -25,8 +25,8 @@ POLL_S = 0.1
 SMALLEST_BATCH = 32
 REMINDED_S = 1.0
 """How long a worker waits after a restart of the store, so that all others have told it what they had adopted."""
-CONDITIONS = ("partitions", "servers", "lag")
-"""What a worker must have to be ready."""
+CONDITIONS = ("servers", "lag")
+"""What a worker must have to be ready. Not partitions: one that has none stands by for those of others."""
 
 
 @dataclass
@@ -63,7 +63,7 @@ class WorkerService:
                 # Polling commits, so the store is asked first whether it is what it was.
                 patiently(self._meet_store, stopping, self.log.wait, self._away)
                 polled = patiently(lambda: self.log.poll(batch, POLL_S), stopping, stopping.wait, self._away)  # noqa: B023
-                self._report()
+                patiently(self._report, stopping, stopping.wait, self._away)
                 if polled:
                     took = self._take(polled, stopping)
                     batch = self._sized(batch, took)
@@ -79,7 +79,10 @@ class WorkerService:
             self._ping()
         except Unavailable:
             self.log.rewind()
-        self.log.close()
+        try:
+            self.log.close()
+        except Unavailable as error:
+            self.say(f"left without a word to the group, which will notice: {error}")
 
     def _ping(self) -> None:
         with self.worker.telemetry.store_seconds("ping"):
@@ -92,7 +95,8 @@ class WorkerService:
         except Forgot as error:
             self._again(error)
         if self.forgot:
-            self.worker.store.remind()
+            with self.worker.telemetry.store_seconds("adopt"):
+                self.worker.store.remind()
             self.forgot = False
             self.log.wait(REMINDED_S)
 
@@ -134,11 +138,16 @@ class WorkerService:
         """Set what the metrics and the probes show."""
         lag, assigned = self.log.lag(), self.log.assigned()
         self.health.alive()
+        self._back()
         self.worker.telemetry.lag({(self.topics[topic], p): events for (topic, p), events in lag.items()})
         self.worker.telemetry.skipped(sum(self.log.skipped.values()))
-        self.health.say("partitions", bool(assigned), f"{len(assigned)} partitions assigned")
-        behind = sum(lag.values())
-        self.health.say("lag", behind <= self.ready_lag, f"{behind:,} events behind")
+        behind, unknown = sum(lag.values()), len(assigned - {partition for _, partition in lag})
+        known = f", and how far in {unknown} more is not known yet" if unknown else ""
+        self.health.say(
+            "lag",
+            behind <= self.ready_lag and not unknown,
+            f"{behind:,} events behind in {len(assigned) - unknown} partitions{known}",
+        )
 
     def _away(self, error: Unavailable) -> None:
         self.away = told_away(error, self.away, self.health, self.say)

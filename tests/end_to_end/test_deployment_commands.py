@@ -423,6 +423,30 @@ def test_events_of_a_damaged_row_are_set_aside_as_they_came_and_all_others_go_on
     assert stream.counts() == expected
 
 
+@pytest.mark.parametrize("client", ["kafka-python", "confluent"])
+def test_of_two_workers_of_one_partition_both_are_ready_before_the_first_event(stream, client):
+    config = stream.config.read_text().replace(".events", f".{client}")
+    stream.config.write_text(config.replace("[kafka]", f'[kafka]\nclient = "{client}"'))
+    stream.command("topics", "create", "--partitions", "1")
+    deployment = stream.deployment
+    producer = deployment.producer(*map(deployment.topic, commands.TOPICS))
+    services = [
+        deployment.worker(deployment.log(), producer, lambda _: None, lambda _: None) for _ in range(2)
+    ]
+    deadline = time.monotonic() + DEADLINE_S
+    while sum(len(service.log.assigned()) for service in services) != 1 or any(
+        service.health.unready() for service in services
+    ):
+        assert time.monotonic() < deadline, [service.health.unready() for service in services]
+        for service in services:
+            service.log.poll(1, 0.1)
+            service._report()
+    for service in services:
+        service.log.close()
+    producer.close()
+    deployment.store.close()
+
+
 def messages(stream: Stream) -> list[tuple[bytes | None, bytes | None]]:
     """Keys and values of the input, partition by partition."""
     [topic] = stream.deployment.kafka.inputs

@@ -7,13 +7,16 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from threading import Event
 from typing import Any, NamedTuple
+from urllib.error import HTTPError
+from urllib.request import urlopen
 
 import orjson
 import pytest
 
 from engine.train import start
+from streams.deployment import Deployment
 from streams.errors import Forgot, Unavailable
-from streams.health import Health
+from streams.health import Health, HealthServer
 from streams.logs.base import shown
 from streams.logs.memory import INCARNATION, MemoryLog
 from streams.outputs import read_learned
@@ -21,10 +24,12 @@ from streams.roles import trainer as training
 from streams.roles import worker as working
 from streams.roles.trainer import TrainerService
 from streams.roles.worker import WorkerService
+from streams.settings import load_settings
 from streams.stores.memory import MemoryMeta
 from streams.telemetry import Telemetry
 from streams.trainer import WINDOW, Trainer
 from tests.faults.model import SPEC, World, bits, online, stream
+from tests.faults.shop import CONFIG
 
 
 class Group(MemoryLog):
@@ -232,6 +237,111 @@ def test_a_store_that_forgot_is_reminded_of_what_was_adopted_before_anything_is_
     assert after[0] == "swap"
     assert "adopt" in after
     assert case.log.waits == 1
+
+
+# Probes of a worker
+
+
+def probed(case: Case, path: str) -> tuple[int, str]:
+    """What the real endpoint answers."""
+    with HealthServer(case.health, case.service.worker.telemetry.exposition, port=0) as server:
+        address = f"http://127.0.0.1:{server.port}{path}"
+        try:
+            with urlopen(address, timeout=5) as answer:
+                return answer.status, answer.read().decode()
+        except HTTPError as refusal:
+            with refusal:
+                return refusal.code, refusal.read().decode()
+
+
+@pytest.mark.parametrize("partitions", [{0}, set()])
+def test_a_worker_without_events_or_without_partitions_is_ready(partitions):
+    case = Case()
+    case.world.records.clear()
+    case.log.assigned = lambda: partitions  # type: ignore[method-assign]
+    case.log.lag = lambda: {(0, partition): 0 for partition in partitions}  # type: ignore[method-assign]
+    assert probed(case, "/readyz")[0] == 503
+    case.run()
+    assert probed(case, "/readyz") == (200, "ok\n")
+
+
+def test_a_worker_that_does_not_know_how_far_behind_it_is_is_not_ready():
+    case = Case()
+    case.log.lag = dict  # type: ignore[method-assign,assignment]
+    case.run()
+    status, text = probed(case, "/readyz")
+    assert status == 503
+    assert text == "lag: 0 events behind in 0 partitions, and how far in 1 more is not known yet\n"
+
+
+def test_a_worker_too_far_behind_is_not_ready():
+    case = Case()
+    case.log.lag = lambda: {(0, 0): 11}  # type: ignore[method-assign]
+    case.run()
+    assert probed(case, "/readyz") == (503, "lag: 11 events behind in 1 partitions\n")
+
+
+def test_every_failed_ping_is_counted():
+    case = Case(ping=lambda: None)
+    answers = away("ping", 40)
+    case.service.ping = lambda: answers("ping")
+    case.run()
+    status, text = probed(case, "/metrics")
+    assert status == 200
+    assert 'reptide_store_errors_total{operation="ping"} 40.0' in text
+
+
+@pytest.mark.parametrize("effect", ["forgotten", "load", "swap", "adopt"])
+def test_every_operation_of_a_store_that_fails_is_counted(effect):
+    case = Case()
+    real = getattr(case.world.store, effect)
+    answers = away(effect, 3)
+
+    def asked(*arguments: Any) -> Any:
+        answers(effect)
+        return real(*arguments)
+
+    setattr(case.world.store, effect, asked)
+    case.run()
+    assert f'reptide_store_errors_total{{operation="{effect}"}} 3.0' in probed(case, "/metrics")[1]
+
+
+def test_an_ordinary_stall_of_the_broker_restarts_no_worker(tmp_path):
+    """It lasts as long as a delivery may take, and only then is the broker known to be away."""
+    (tmp_path / "shop.toml").write_text(
+        f'stream = "shop"\n{CONFIG}[kafka]\nbootstrap = ["b:1"]\ninputs = ["e"]\n[redis]\nurl = "redis://r:1/0"\n'
+    )
+    settings = load_settings(tmp_path / "shop.toml", {})
+    assert settings.kafka is not None
+    now_s = [0.0]
+    case = Case()
+    case.health = Health(working.CONDITIONS, Deployment(settings).stuck_s, clock=lambda: now_s[0])
+    case.service.health = case.health
+    stalls = away("sync", 2)
+
+    def stalled(effect: str) -> None:
+        try:
+            stalls(effect)
+        except Unavailable:
+            now_s[0] += settings.kafka.delivery_timeout_s + 1  # type: ignore[union-attr]
+            assert case.health.stuck() == []
+            raise
+
+    case.world.hook = stalled
+    case.run()
+    assert case.log.waits == 2
+    assert now_s[0] > 240
+
+
+def test_a_broker_that_is_away_when_the_worker_leaves_is_no_failure():
+    case = Case()
+
+    def close() -> None:
+        raise Unavailable("the broker is away")
+
+    case.log.close = close  # type: ignore[method-assign]
+    case.run()
+    assert "the broker is away" in case.said[-1]
 
 
 # Trainer
@@ -474,6 +584,43 @@ def test_a_label_of_another_width_is_passed_over_and_told(lines):
     assert one.turn() is None
     [sentence] = said
     assert f"offset 0 is not of this task spec, whose features are {SPEC.width} wide" in sentence
+
+
+def test_a_trainer_is_ready_as_soon_as_its_servers_answer_and_alive_at_every_step_of_a_long_version(lines):
+    now_s = [0.0]
+    one = service(Episodes(lines), MemoryMeta())
+    one.health = Health(training.CONDITIONS, 60.0, clock=lambda: now_s[0])
+    steps: list[list[str]] = []
+
+    def alive() -> None:
+        steps.append(one.health.unready())
+        now_s[0] += 59.0
+        assert one.health.stuck() == []
+        one.health.alive()
+
+    one.trainer = replace(one.trainer, alive=alive)
+    one.turn()
+    assert len(steps) > len(lines) / 4
+    assert steps == [[]] * len(steps)
+
+
+def test_a_trainer_that_waits_long_between_versions_is_alive_meanwhile(lines):
+    now_s = [0.0]
+    health = Health(training.CONDITIONS, 60.0, clock=lambda: now_s[0])
+
+    class Patient(Event):
+        def wait(self, timeout: float | None = None) -> bool:
+            assert timeout is not None
+            assert timeout <= 59
+            now_s[0] += 59
+            assert health.stuck() == []
+            if now_s[0] > 600:
+                self.set()
+            return self.is_set()
+
+    one = replace(service(Episodes(lines), MemoryMeta()), publish_every_s=10_000.0, health=health)
+    one.run(Patient())
+    assert now_s[0] > 600
 
 
 def test_a_store_that_is_away_is_asked_again(lines):
