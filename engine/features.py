@@ -66,7 +66,7 @@ class Column(Protocol):
 
 @dataclass(frozen=True)
 class Numeric:
-    """A finite number, standardised by the model. With `optional`, a missing one is the mean and a flag."""
+    """A finite number, standardised by the model. With `optional`, a missing one or NaN is the mean and a flag."""
 
     name: str
     optional: bool = False
@@ -77,7 +77,7 @@ class Numeric:
         return 1
 
     def encode(self, values: Sequence[Any]) -> Encoded:
-        """Encode numbers; None where the column is optional is stored as NaN."""
+        """Encode numbers; None or NaN where the column is optional is stored as NaN."""
         return _numbers(self.name, values, optional=self.optional)
 
 
@@ -132,7 +132,10 @@ class Cyclic:
 
 @dataclass(frozen=True)
 class Text:
-    """Text as a bag of hashed character n-grams: at most 64 ids, embedded and averaged by the model."""
+    """Text as a bag of hashed character n-grams: at most 64 ids, embedded and averaged by the model.
+
+    A missing text is an empty one, since a CSV file does not tell them apart.
+    """
 
     name: str
     buckets: int = 4096
@@ -148,9 +151,10 @@ class Text:
         """Encode texts; id 0 pads, so n-grams hash to 1 and up. Ids beyond the limit are thinned evenly."""
         x = np.zeros((len(values), MAX_TEXT_IDS), np.float32)
         faults: dict[int, str] = {}
-        for i, value in enumerate(values):
+        for i, given in enumerate(values):
+            value = "" if given is None else given
             if not isinstance(value, str):
-                faults[i] = f"field {self.name!r}: expected text, got {type(value).__name__}"
+                faults[i] = f"field {self.name!r}: expected text, got {_text(value):.40}"
                 continue
             padded = f" {value[:MAX_TEXT_CHARACTERS].lower()} "
             grams = sorted({padded[j : j + self.n] for j in range(max(1, len(padded) - self.n + 1))})
@@ -174,25 +178,29 @@ def _numbers(name: str, values: Sequence[Any], *, optional: bool, dtype: Any = n
     """One number a row, [N, 1]; the slow path, value by value, is taken only where something is wrong."""
     limit = float(np.finfo(dtype).max)
     if set(map(type, values)) <= (PLAIN_OR_MISSING if optional else PLAIN):
-        missing = np.array([value is None for value in values], np.bool_)
         try:
             exact = np.array([math.nan if value is None else value for value in values], np.float64)
         except OverflowError:
             exact = np.full(len(values), math.inf)
-        if (missing | (np.abs(exact) <= limit)).all():
+        if ((np.isnan(exact) & optional) | (np.abs(exact) <= limit)).all():
             return Encoded(exact.astype(dtype).reshape(-1, 1), {})
     x = np.zeros((len(values), 1), dtype)
     faults: dict[int, str] = {}
     for i, value in enumerate(values):
-        if value is None and optional:
+        if optional and (value is None or (isinstance(value, float | np.floating) and math.isnan(value))):
             x[i, 0] = math.nan
         elif isinstance(value, bool) or not isinstance(value, int | float | np.number):
-            faults[i] = f"field {name!r}: expected a number, got {type(value).__name__}"
+            faults[i] = f"field {name!r}: expected a number, got {_cut(value)}"
         elif not -limit <= value <= limit:
             faults[i] = f"field {name!r}: {_text(value):.40} is not a finite number"
         else:
             x[i, 0] = value
     return Encoded(x, faults)
+
+
+def _cut(value: object) -> str:
+    """A value in a message: a text cut short, of anything else its type."""
+    return f"{value[:40]!r}" if isinstance(value, str) else type(value).__name__
 
 
 @dataclass(frozen=True)
@@ -201,7 +209,7 @@ class Features:
 
     >>> features = Features((Numeric("amount"), Category("country", buckets=16)))
     >>> features.encode([{"amount": 9.5, "country": "NL"}, {"amount": "nine", "country": "NL"}]).faults
-    {1: "field 'amount': expected a number, got str"}
+    {1: "field 'amount': expected a number, got 'nine'"}
     """
 
     columns: tuple[Column, ...]

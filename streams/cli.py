@@ -124,7 +124,9 @@ def check(config: Config, flag: Flags = None) -> None:
     source = required(settings.input, "input")
     has_labels = source.label is not None
     with console.status("looking at the table"):
-        seen = checking.findings(log, spec, settings.outer.every, has_labels=has_labels)
+        seen = checking.findings(
+            log, spec, settings.outer.every, has_labels=has_labels, remarks=log.remarks()
+        )
     names = [feature.name for feature in settings.features]
     checking.warn(known_too_late(names, source.label, source.label_time), console)
     checking.show(seen, console)

@@ -111,7 +111,7 @@ class Deployment:
     @property
     def envelope(self) -> Envelope:
         """How messages of the input are taken apart."""
-        return Envelope(len(self.kafka.inputs), self.kafka.dataschema)
+        return Envelope(len(self.kafka.inputs), self.kafka.dataschema, self.kafka.clock_skew_s)
 
     def log(self) -> KafkaLog:
         """Join the group."""

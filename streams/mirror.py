@@ -22,6 +22,7 @@ from engine.spec import Classification, Regression, TaskSpec
 from engine.task_rates import STRENGTHS, WEIGHTS, TaskRates
 from engine.types import Float32, Float64, Int64, Kind
 from streams.evaluation import Extra
+from streams.identity import identity_of
 from streams.logs.base import Record, ReplayLog
 from streams.report.phrases import MIRROR
 from streams.wire import readable_label
@@ -34,7 +35,6 @@ REMEMBERED = 65_536
 FEWEST_BUCKETS = 2**15
 """Of a category: with fewer, values would share weights, and the mirror would flatter us."""
 
-IDENTITY = (str, int)
 OBSERVATION = int(Kind.OBSERVATION)  # comparing with a member of an enumeration costs as much as the rest
 
 Model = LinearModel | TaskRates
@@ -112,11 +112,11 @@ class _Replay:
         encoded = self._features.encode([record.fields or {} for record in observed])
         for record in records:
             event, is_observation = (
-                (record.task, record.id),
+                (identity_of(record.task), identity_of(record.id)),
                 record.kind == OBSERVATION and bool(record.fields),
             )
             n += is_observation
-            if not isinstance(record.task, IDENTITY) or not isinstance(record.id, IDENTITY):
+            if not all(event):
                 continue
             if is_observation:
                 if n not in encoded.faults and event not in waiting and event not in labelled:
@@ -128,7 +128,7 @@ class _Replay:
                 y.append(label)
                 labels.append(record.offset)
                 labelled[event] = None
-        self._keep(np.array(order, np.int64), encoded.x[kept], [observed[n].task for n in kept])
+        self._keep(np.array(order, np.int64), encoded.x[kept], [identity_of(observed[n].task) for n in kept])
         return np.array(order, np.int64), np.array(y, np.float64), labels
 
     def _placed(self, event: tuple[Any, Any]) -> int:

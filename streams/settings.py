@@ -218,6 +218,9 @@ class Kafka(Section):
     """An event whose `ce_dataschema` is another one is refused."""
     expired: Literal["fail", "skip"] = "fail"
     """What to do where the log no longer holds the next event: stop, or go on with the oldest it has."""
+    clock_skew_s: float = Field(3600.0, ge=0)
+    """An event that takes place longer than this after the timestamp of its message is refused (bad_time), so that
+    one clock that runs ahead moves no task's time."""
     session_timeout_s: float = Field(45.0, ge=6)
     delivery_timeout_s: float = Field(120.0, gt=0)
     """How long outputs may wait for their acknowledgement, before their batch is folded and sent again."""

@@ -112,7 +112,7 @@ def summarise(settings: Settings, program: Embedded, totals: Progress) -> Summar
     is_scored = "scored" in met
     said = verdict(evaluation) if is_scored else why_nothing_was_scored(met, rejected, source.label)
     leaks = known_too_late([feature.name for feature in settings.features], source.label, source.label_time)
-    warnings = (*came_to_nothing(met, rejected), *leaks)
+    warnings = (*program.log.remarks(), *came_to_nothing(met, rejected), *leaks)
     return Summary(f"{said}\nreport: {path}", warnings, is_scored or source.label is None)
 
 

@@ -2,9 +2,9 @@
 
     malformed      the record could not be parsed
     too_large      the record or one of its ids is longer than the limit
-    missing_task   no task, or an empty one           bad_task   neither text nor a whole number
-    missing_id     no event id, or an empty one       bad_id     neither text nor a whole number
-    bad_time       not a number of seconds, an ISO 8601 text or a datetime
+    missing_task   no task, or an empty one           bad_task   neither text nor an exact whole number
+    missing_id     no event id, or an empty one       bad_id     neither text nor an exact whole number
+    bad_time       not a number of seconds, an ISO 8601 text or a datetime; or later than the log can hold
     bad_feature    a field that the encoder cannot read; the detail names it
     unknown_class  a label that is none of the classes
     bad_label      no label, or not a number          out_of_range   a number outside the regression's range
@@ -21,16 +21,19 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
 from hashlib import blake2b
-from math import isfinite, nan
+from math import isfinite
 from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 
 from engine.spec import Classification, Regression, TaskSpec
 from engine.types import EventBatch, Kind
+from streams.identity import EXACT, identity_of
 from streams.logs.base import Place, Polled, Record
+from streams.moments import epoch_seconds, why_no_time
+from streams.numbers import REAL, number_of
+from streams.words import shown, utc
 
 R = TypeVar("R")
 
@@ -40,18 +43,11 @@ MAX_ID_BYTES = 65_536
 MAX_RECORD_BYTES = 1 << 20
 """A record longer than this is refused unread."""
 
-FIRST_S = datetime.min.replace(tzinfo=UTC).timestamp()
-LAST_S = datetime.max.replace(tzinfo=UTC).timestamp()
-"""Event times lie in the years 1 to 9999; milliseconds since the epoch, the common mistake, do not."""
-
-# Built once: a union in a call costs as much as the check.
-REAL = int | float | np.integer | np.floating
-IDENTITY = str | int | np.integer
 FIELDS = (dict, Mapping)
 
-OBSERVATION, LABEL = int(Kind.OBSERVATION), int(Kind.LABEL)
+NO_LABEL = 'the label is null; an observation leaves the member "label" out'
 
-SHOWN_CHARACTERS = 40
+OBSERVATION, LABEL = int(Kind.OBSERVATION), int(Kind.LABEL)
 
 
 class Rejected(NamedTuple):
@@ -145,7 +141,7 @@ def _checked(record: Record, label: Callable[[Any], float]) -> _Event | Rejected
         _check_parsed(record)
         task = _identity(record.task, "task")
         identity = _identity(record.id, "id")
-        time_s = _time(record.time)
+        time_s = _time(record)
         y = label(record.label) if record.kind == LABEL else 0.0
     except _Refusal as refusal:
         return Rejected(record, refusal.reason, refusal.detail)
@@ -165,22 +161,23 @@ def _check_parsed(record: Record) -> None:
     if record.kind == OBSERVATION and record.fields is None:
         raise _Refusal("bad_feature", "an observation without fields")
     if record.fields is not None and not isinstance(record.fields, FIELDS):
-        raise _Refusal("bad_feature", f"fields: expected a mapping, got {_shown(record.fields)}")
+        raise _Refusal("bad_feature", f"fields: expected a mapping, got {shown(record.fields)}")
 
 
 def _identity(value: Any, name: str) -> bytes:
     """Write a task's or an event's id, text or a whole number, in UTF-8."""
     if value is None or (isinstance(value, str) and not value):
         raise _Refusal(f"missing_{name}", f"no {name}")
-    if isinstance(value, bool) or not isinstance(value, IDENTITY):
-        raise _Refusal(f"bad_{name}", f"{name}: expected text or a whole number, got {_shown(value)}")
+    text = identity_of(value)
+    if text is None:
+        raise _Refusal(f"bad_{name}", f"{name}: {_why_no_identity(value)}")
     try:
-        text = str(value).encode()
-    except ValueError:  # a lone surrogate, or a number of more than 4300 digits
+        written = text.encode()
+    except ValueError:  # a lone surrogate
         raise _Refusal(f"bad_{name}", f"{name} cannot be written in UTF-8") from None
-    if len(text) > MAX_ID_BYTES:
-        raise _Refusal("too_large", f"{name} of {len(text)} bytes, the limit is {MAX_ID_BYTES}")
-    return text
+    if len(written) > MAX_ID_BYTES:
+        raise _Refusal("too_large", f"{name} of {len(written)} bytes, the limit is {MAX_ID_BYTES}")
+    return written
 
 
 def readable_task(record: Record) -> str | None:
@@ -199,49 +196,23 @@ def readable_identity(record: Record) -> tuple[str, int] | None:
         return None
 
 
-def _time(value: Any) -> float:
-    time_s = epoch_seconds(value)
+def _why_no_identity(value: Any) -> str:
+    if isinstance(value, float | np.floating) and abs(float(value)) > EXACT:
+        return f"{shown(value)} may have lost digits, as a float above 2**53 does; write it as text"
+    return f"expected text or a whole number, got {shown(value)}"
+
+
+def _time(record: Record) -> float:
+    time_s = epoch_seconds(record.time)
     if not isfinite(time_s):
-        raise _Refusal("bad_time", f"time: expected epoch seconds or ISO 8601, got {_shown(value)}")
+        raise _Refusal("bad_time", why_no_time(record.time))
+    if time_s > record.latest_s:
+        raise _Refusal(
+            "bad_time",
+            f"time {shown(record.time)} is {utc(time_s)}, and the log can hold no event after "
+            f"{utc(record.latest_s)}: a clock that runs ahead, or another unit than seconds",
+        )
     return time_s
-
-
-def epoch_seconds(value: Any) -> float:
-    """Event time as seconds since the epoch; NaN for what is no time of the years 1 to 9999.
-
-    Numbers, and text that is a number, are seconds already. A time without zone is UTC.
-
-    >>> epoch_seconds("1970-01-02"), epoch_seconds("1970-01-01T01:00+01:00"), epoch_seconds("12.5")
-    (86400.0, 0.0, 12.5)
-    """
-    time_s = _timestamp(value) if isinstance(value, datetime) else _number(value)
-    if time_s is None and isinstance(value, str):
-        time_s = _iso_seconds(value)
-    return time_s if time_s is not None and FIRST_S <= time_s <= LAST_S else nan
-
-
-def _iso_seconds(text: str) -> float | None:
-    try:
-        return _timestamp(datetime.fromisoformat(text))
-    except (ValueError, OverflowError):
-        return None
-
-
-def _timestamp(time: datetime) -> float:
-    return (time if time.tzinfo else time.replace(tzinfo=UTC)).timestamp()
-
-
-def _number(value: Any) -> float | None:
-    """Read a number, or text that is one; None for anything else. A bool is none."""
-    if type(value) is float:
-        return value
-    if isinstance(value, bool) or not isinstance(value, str | REAL):
-        return None
-    try:
-        # Python reads 1_000 as a number; no file means it.
-        return None if isinstance(value, str) and "_" in value else float(value)
-    except (ValueError, OverflowError):
-        return None
 
 
 def readable_label(target: Classification | Regression) -> Callable[[Any], float | None]:
@@ -276,14 +247,14 @@ def _class_reader(target: Classification) -> Callable[[Any], float]:
     def read(label: Any) -> float:
         """The index of the class that a label names; refuses what names none."""
         if label is None:
-            raise _Refusal("bad_label", "a label event without a label")
+            raise _Refusal("bad_label", NO_LABEL)
         if not isinstance(label, str | REAL | np.bool_):
-            raise _Refusal("bad_label", f"label: expected text or a number, got {_shown(label)}")
+            raise _Refusal("bad_label", f"label: expected text or a number, got {shown(label)}")
         y = exact.get(label)
         y = alike.get(_meaning(label)) if y is None else y
         if y is None:
             raise _Refusal(
-                "unknown_class", f"label {_shown(label)} is none of {list(classes)}"[:200] + way_out
+                "unknown_class", f"label {shown(label)} is none of {list(classes)}"[:200] + way_out
             )
         return y
 
@@ -294,28 +265,23 @@ def _meaning(label: Any) -> Any:
     """Give the same value for 1, 1.0, True, "1" and "true"; any other text stands for itself."""
     if isinstance(label, str) and label.lower() in ("true", "false"):
         return float(label.lower() == "true")
-    number = float(label) if isinstance(label, bool | np.bool_) else _number(label)
+    number = float(label) if isinstance(label, bool | np.bool_) else number_of(label)
     return label if number is None else number
 
 
 def _value_reader(target: Regression) -> Callable[[Any], float]:
     def read(label: Any) -> float:
         """The number that a label is; refuses what is none, or lies outside the target's range."""
-        y = _number(label)
+        if label is None:
+            raise _Refusal("bad_label", NO_LABEL)
+        y = number_of(label)
         if y is None or not isfinite(y):
-            raise _Refusal("bad_label", f"label: expected a finite number, got {_shown(label)}")
+            raise _Refusal("bad_label", f"label: expected a finite number, got {shown(label)}")
         if not target.low <= y <= target.high:
             raise _Refusal("out_of_range", f"label {y:g} is outside {target.low:g} to {target.high:g}")
         return y
 
     return read
-
-
-def _shown(value: Any) -> str:
-    """Show a value in a message, cut short; the type alone where its text could be anything."""
-    if isinstance(value, str):
-        return repr(value[:SHOWN_CHARACTERS])
-    return repr(value) if isinstance(value, float | bool | None) else type(value).__name__
 
 
 @dataclass(frozen=True)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from time import time
 
 import numpy as np
 
@@ -13,6 +14,7 @@ from engine.types import Float64
 from streams.checking.columns import FEWEST, FeatureFacts, facts_of
 from streams.checking.labels import FEW, Labels, Lost, labels_of, lost, patient, roomy
 from streams.checking.sample import MOST_ROWS, OUT_OF_RANGE, Sample, read_sample
+from streams.checking.times import suspicious
 from streams.logs.base import ReplayLog
 from streams.report.phrases import percent, plural
 from streams.schedule import Schedule
@@ -33,7 +35,7 @@ WAYS_OUT = {
     "bad_task": "name columns of text or whole numbers in input.task",
     "missing_id": "fill the column input.id, or leave input.id out",
     "bad_id": "name a column of text or whole numbers in input.id",
-    "bad_time": "write times as seconds since the epoch, or as 2024-01-31T12:00:00",
+    "bad_time": "write times in seconds since the epoch, or as 2024-01-31T12:00:00",
     "bad_feature": "mend the column, set optional = true for a number that may be missing, or choose another encoder",
     "unknown_class": "name every class in target.classes, spelled as in the table",
     "bad_label": "leave a label empty where there is none, and name numbers only in target.low and high",
@@ -64,9 +66,18 @@ class Findings:
 
 
 def findings(
-    log: ReplayLog, spec: TaskSpec, outer_every: int, *, has_labels: bool, most_rows: int = MOST_ROWS
+    log: ReplayLog,
+    spec: TaskSpec,
+    outer_every: int,
+    *,
+    has_labels: bool,
+    remarks: Sequence[str] = (),
+    most_rows: int = MOST_ROWS,
 ) -> Findings:
-    """Look at a log from its start; `has_labels` tells whether the settings name a label column."""
+    """Look at a log from its start; `has_labels` tells whether the settings name a label column.
+
+    `remarks` are what the log itself has to say of its table.
+    """
     sample = read_sample(log, spec, most_rows)
     labels = labels_of(sample)
     y = labels.of_observations(sample)
@@ -74,6 +85,8 @@ def findings(
     missed = lost(sample, labels, spec.memory)
     warnings = (
         *_of_refusals(sample, labels),
+        *remarks,
+        *suspicious(sample, time()),
         *_of_ids(sample, labels),
         *(_of_labels(sample, labels, spec.target) if has_labels else (NO_LABEL_COLUMN,)),
         *_of_delay(sample, labels, missed, spec),

@@ -12,6 +12,7 @@ from rich.table import Table
 from engine.spec import Classification
 from streams.checking.advice import Findings
 from streams.checking.columns import FeatureFacts
+from streams.checking.times import range_of
 from streams.report.phrases import EN_DASH, count, duration, percent, plural
 
 MOST_CLASSES = 10
@@ -49,6 +50,8 @@ def _facts(findings: Findings) -> Iterator[tuple[str, str]]:
             f"the first {sample.read:,} of {sample.end:,} events in time; what follows is of these",
         )
     yield "rows", f"{sample.rows:,}, of {plural(sample.tasks, 'task')}"
+    if len(sample.time_s):
+        yield "times, as read", range_of(sample)
     if not len(labels.event):
         return
     low, middle, high = np.percentile(labels.a_task, PERCENTILES)

@@ -7,8 +7,9 @@ from pathlib import Path
 
 from engine.features import Features
 from streams.examples.source import AT_ONCE, ONE_TASK, Source, example
+from streams.identity import joined_task
 from streams.logs.base import Record
-from streams.logs.file import joined_task, open_table
+from streams.logs.file import open_table
 from streams.logs.tables import Row, TableColumns
 
 NO_TIME = 0.0

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from math import nan
+from math import inf, nan
 from typing import Any, NamedTuple, Protocol
 
 from engine.types import Kind
@@ -66,6 +66,8 @@ class Record(NamedTuple):
     """The message's headers."""
     appended_s: float = nan
     """When the log took it, wall clock; NaN where a log does not say."""
+    latest_s: float = inf
+    """An event time after this one is refused; NaN and infinity refuse none."""
 
 
 class Polled(NamedTuple):

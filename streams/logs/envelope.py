@@ -3,7 +3,7 @@
     header ce_id           the id of an observation; of a label where its body has none
     header ce_time         event time, where the body has none
     header ce_dataschema   must be the schema configured, where both are there
-    key                    the task, where the body has none
+    key                    the task, where the body has none: text, or text as JSON writes it
 
 The body is a JSON object. With a member "label", even null, it is a label and its "id" is that of its
 observation; without one it is an observation. With two input topics the topic decides, not the member. What
@@ -16,7 +16,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from math import nan
+from math import inf, nan
 from typing import Any
 
 import orjson
@@ -30,6 +30,10 @@ Headers = Sequence[tuple[str, bytes]]
 NULL_VALUE = "the message has no value (a tombstone); topics of events must not be compacted"
 """The fault of a message whose value is null: its raw bytes are empty, which an empty value's are too."""
 
+FIRST_PRINTABLE = 32
+SHOWN_BYTES = 40
+OTHER_KEY = 'send the task as plain text, or name it in the body as "task"'
+
 OBSERVATION, LABEL = Kind.OBSERVATION, Kind.LABEL
 
 
@@ -41,6 +45,8 @@ class Envelope:
     """1: observations and labels on one topic; 2: observations on the first, labels on the second."""
     dataschema: str | None = None
     """The only `ce_dataschema` accepted; None accepts any."""
+    clock_skew_s: float = inf
+    """How long after its message was appended an event may take place."""
 
     def open(
         self,
@@ -62,7 +68,7 @@ class Envelope:
         # Positional and by the shortest way: with names, building the tuple costs as much as parsing it.
         return Record._make((
             offset, kind, task, identity, time, label, fields, 0, value or b"", fault,
-            place[0], place[1], key, headers or (), appended_s,
+            place[0], place[1], key, headers or (), appended_s, appended_s + self.clock_skew_s,
         ))  # fmt: skip
 
     def _opened(
@@ -79,7 +85,7 @@ class Envelope:
         get = body.get
         task = get("task")
         if task is None and key is not None:
-            task = _text(key, "the key")
+            task = _task_of(key)
         time = get("time")
         if time is None:
             time = said.get("ce_time")
@@ -123,14 +129,37 @@ def _body(value: bytes | None) -> Mapping[str, Any]:
     try:
         body = orjson.loads(value)
     except orjson.JSONDecodeError as error:
-        raise ValueError(f"not JSON: {error}") from None
+        raise ValueError(f"not JSON: {error}, in {value[:SHOWN_BYTES]!r}") from None
     if not isinstance(body, dict):
         raise ValueError(f"expected a JSON object, got {type(body).__name__}")
     return body
 
 
-def _text(value: bytes, name: str) -> str:
+def _text(value: bytes, name: str, way_out: str = "") -> str:
     try:
         return value.decode()
     except UnicodeDecodeError:
-        raise ValueError(f"{name} is not UTF-8") from None
+        raise ValueError(f"{name} is not UTF-8{way_out}") from None
+
+
+def _task_of(key: bytes) -> str | None:
+    """The task that a key names; JSON's null is none.
+
+    A serialiser that puts the key in quotes, or bytes before it, would otherwise make other tasks in silence.
+    """
+    if any(byte < FIRST_PRINTABLE for byte in key):
+        raise ValueError(f"the key {key[:SHOWN_BYTES]!r} is not text but bytes, such as Avro's; {OTHER_KEY}")
+    text = _text(key, f"the key {key[:SHOWN_BYTES]!r}", f"; {OTHER_KEY}")
+    if text == "null":
+        return None
+    if not text.startswith(('"', "{", "[")):
+        return text
+    try:
+        said = orjson.loads(key)
+    except orjson.JSONDecodeError:
+        return text
+    if not isinstance(said, str):
+        raise ValueError(
+            f"the key {text[:SHOWN_BYTES]!r} is a JSON {type(said).__name__}, not text; {OTHER_KEY}"
+        )
+    return said

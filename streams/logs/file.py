@@ -2,9 +2,9 @@
 
 A row is an observation and, where its label is not null, also a label event. At equal times
 observations come before labels, and rows in their order in the file; without a label-time column a label
-directly follows its own observation. An event's offset is its rank in that order, so offsets are dense
-and the same after a restart. A row that cannot be parsed is one event with a fault, in the place of the
-row before it.
+directly follows its own observation, and no label comes before its own. An event's offset is its rank in that
+order, so offsets are dense and the same after a restart. A row that cannot be parsed is one event with a fault,
+in the place of the row before it.
 """
 
 from __future__ import annotations
@@ -12,7 +12,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from hashlib import blake2b
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import orjson
@@ -21,12 +20,14 @@ from engine.features import Features
 from engine.types import Int64, Kind
 from streams.errors import InputError
 from streams.files import write_whole
+from streams.identity import joined_task
 from streams.logs.base import ONLY, Offsets, Polled, Record
 from streams.logs.lines import open_csv, open_jsonl
-from streams.logs.parquet import ParquetTable
-from streams.logs.tables import Clock, Row, Table, TableColumns
+from streams.logs.parquet import ParquetTable, parts_of
+from streams.logs.placing import Placed, placed
+from streams.logs.tables import Row, Table, TableColumns
 
-__all__ = ["FileLog", "TableColumns", "joined_task", "open_table"]
+__all__ = ["FileLog", "TableColumns", "open_table"]
 
 IDENTITY_BYTES = 65_536
 """How much of a file's start and end decides whether it is the same file."""
@@ -51,8 +52,9 @@ class FileLog:
         self._path = path
         self._columns = columns
         self._table = open_table(path, columns, features)
-        clock = self._table.clock()
+        clock = placed(self._table.clock(), _written_s(path))
         self._rows = len(clock.times)
+        self._early, self._latest_s, self._remarks = clock.early, clock.latest_s, list(clock.remarks())
         self._order = _event_order(clock, labels_follow=columns.label_time is None)
         self.incarnation = _incarnation(path, columns)
         """Another number where the file is another."""
@@ -84,10 +86,13 @@ class FileLog:
             return Record(offset, kind, None, None, None, line=row.line, raw=row.raw, fault=row.fault)
         task = values.get(c.task[0]) if len(c.task) == 1 else joined_task([values.get(n) for n in c.task])
         identity = row.number if c.id is None else values.get(c.id)
+        latest_s, where = self._latest_s, (row.line, row.raw)
         if kind == Kind.OBSERVATION or c.label is None:
-            return Record(offset, kind, task, identity, values.get(c.time), None, values, row.line, row.raw)
-        time = values.get(c.label_time or c.time)
-        return Record(offset, kind, task, identity, time, values[c.label], None, row.line, row.raw)
+            time = values.get(c.time)
+            return Record(offset, kind, task, identity, time, None, values, *where, latest_s=latest_s)
+        early = self._early[row.number - 1]
+        time = values.get(c.time if early else c.label_time or c.time)
+        return Record(offset, kind, task, identity, time, values[c.label], None, *where, latest_s=latest_s)
 
     def position(self) -> int:
         """Offset of the next record to poll."""
@@ -138,50 +143,56 @@ class FileLog:
         kinds, rows = np.divmod(self._order, self._rows)
         return np.where(kinds == Kind.OBSERVATION, rows, ~rows)
 
+    def remarks(self) -> list[str]:
+        """What was done with rows that are no fault but deserve a word, in sentences."""
+        return self._remarks
+
     def origin(self, record: Record) -> str:
         """File and line (or row) of a record."""
         return f"{self._path}, {self._table.unit} {record.line}"
 
 
 def open_table(path: Path, columns: TableColumns, features: Features) -> Table:
-    """Open a table by its suffix."""
+    """Open a table by its suffix; a folder is one of Parquet files."""
     kinds: dict[str, Callable[[Path, TableColumns, Features], Table]] = {
         ".csv": open_csv,
         ".jsonl": open_jsonl,
         ".parquet": ParquetTable,
     }
-    if path.suffix.lower() not in kinds:
-        raise InputError(f"{path}: unknown kind of file, expected one of {', '.join(kinds)}")
-    if not path.is_file():
+    kind = ".parquet" if path.is_dir() else path.suffix.lower()
+    if kind not in kinds:
+        known = ", ".join(kinds)
+        raise InputError(
+            f"{path}: unknown kind of file, expected one of {known}, unpacked, or a folder of .parquet files"
+        )
+    if not path.exists():
         raise InputError(f"{path}: there is no such file")
-    return kinds[path.suffix.lower()](path, columns, features)
+    return kinds[kind](path, columns, features)
 
 
-def _event_order(clock: Clock, *, labels_follow: bool) -> Int64:
+def _event_order(clock: Placed, *, labels_follow: bool) -> Int64:
     """Put the events of R rows in log order: r is the observation of row r, R + r its label."""
     if labels_follow:
         rows = np.argsort(clock.times, kind="stable")
         pairs = np.stack([rows, rows + len(rows)], axis=1)
         return np.asarray(pairs[np.stack([rows >= 0, ~np.isnan(clock.label_times[rows])], axis=1)])
     # Observations stand first, so that a stable sort leaves them first at equal times; NaN sorts last.
-    order = np.argsort(np.concatenate(clock), kind="stable")
+    order = np.argsort(np.concatenate([clock.times, clock.label_times]), kind="stable")
     return order[: len(order) - np.isnan(clock.label_times).sum()].copy()
+
+
+def _written_s(path: Path) -> float:
+    return max(part.stat().st_mtime for part in parts_of(path))
 
 
 def _incarnation(path: Path, columns: TableColumns) -> int:
     """63 bits that change when the file, or what its columns mean, does: offsets hang on both."""
-    size = path.stat().st_size
-    digest = blake2b(repr((path.name, size, columns)).encode(), digest_size=8)
-    with path.open("rb") as file:
-        digest.update(file.read(IDENTITY_BYTES))
-        file.seek(max(0, size - IDENTITY_BYTES))
-        digest.update(file.read(IDENTITY_BYTES))
+    digest = blake2b(repr((path.name, columns)).encode(), digest_size=8)
+    for part in parts_of(path):
+        size = part.stat().st_size
+        digest.update(repr((part.name, size)).encode())
+        with part.open("rb") as file:
+            digest.update(file.read(IDENTITY_BYTES))
+            file.seek(max(0, size - IDENTITY_BYTES))
+            digest.update(file.read(IDENTITY_BYTES))
     return int.from_bytes(digest.digest(), "little") >> 1
-
-
-def joined_task(parts: list[Any]) -> Any:
-    """Join the task of several columns; a part that is no id stands for the whole, to be refused as it is."""
-    if len(parts) == 1:
-        return parts[0]
-    odd = [part for part in parts if type(part) not in (str, int) or part == ""]
-    return odd[0] if odd else "|".join(map(str, parts))

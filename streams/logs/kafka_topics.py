@@ -23,6 +23,9 @@ from streams.logs.kafka_reader import KafkaTopicReader
 DEAD_LETTER_BYTES = 2 << 20
 """`max.message.bytes` of the dead-letter topic: its messages are longer than those of the input by three headers."""
 
+TIMESTAMPS, BY_BROKER = "message.timestamp.type", "LogAppendTime"
+"""Event times are bounded by the timestamps of messages, which the clock of a producer should not decide."""
+
 SAMPLED = 200
 """Recent messages looked at in each partition."""
 
@@ -65,7 +68,7 @@ def create(connection: Connection, topics: Topics, partitions: int, replication:
         name: {
             "num_partitions": partitions,
             "replication_factor": replication,
-            "configs": {"max.message.bytes": str(DEAD_LETTER_BYTES)} if name == topics.dead_letter else {},
+            "configs": _made_with(name, topics),
         }
         for name in missing
     }
@@ -87,6 +90,12 @@ def create(connection: Connection, topics: Topics, partitions: int, replication:
     return [topic["name"] for topic in answers if topic["error_code"] == 0]
 
 
+def _made_with(name: str, topics: Topics) -> dict[str, str]:
+    if name in topics.inputs:
+        return {TIMESTAMPS: BY_BROKER}
+    return {"max.message.bytes": str(DEAD_LETTER_BYTES)} if name == topics.dead_letter else {}
+
+
 def check(
     connection: Connection, topics: Topics, pending_ttl_s: float, tombstone_ttl_s: float
 ) -> list[Finding]:
@@ -105,6 +114,7 @@ def check(
         *_unpaired(there, counts),
         *_retention(there, settings, pending_ttl_s, tombstone_ttl_s),
         *_sizes(there, settings),
+        *_timestamps(there, settings),
         *partitioning(sampled, counts),
     ]
 
@@ -177,6 +187,13 @@ def _sizes(topics: Topics, settings: Mapping[str, Mapping[str, str]]) -> Iterato
         if taken is not None and dead_letter is not None and int(dead_letter) <= int(taken):
             yield Finding("error", f"{topics.dead_letter} takes messages of {dead_letter} bytes, {name} of {taken}: "
                           "the largest could not be refused. Raise max.message.bytes of the former")  # fmt: skip
+
+
+def _timestamps(topics: Topics, settings: Mapping[str, Mapping[str, str]]) -> Iterator[Finding]:
+    for name in topics.inputs:
+        if settings[name].get(TIMESTAMPS, BY_BROKER) != BY_BROKER:
+            yield Finding("warning", f"{name} takes the timestamps of producers, and a clock that runs ahead moves "
+                          f"its tasks' time for good: set {TIMESTAMPS}={BY_BROKER}")  # fmt: skip
 
 
 def _settings(connection: Connection, names: Sequence[str]) -> dict[str, dict[str, str]]:

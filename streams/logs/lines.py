@@ -1,15 +1,14 @@
-"""CSV and JSONL files as tables: one row a line, parsed on demand from a memory map.
+"""CSV and JSONL files as tables: one row a record, parsed on demand from a memory map.
 
-Only where the lines start stays in memory, 16 bytes a row. A quoted CSV cell (RFC 4180) may hold commas
-and quotes; one that holds a line break is a fault on each of its lines.
+A record of JSONL is a line; one of CSV (RFC 4180) may hold line breaks, commas and quotes in its quoted cells.
 """
 
 from __future__ import annotations
 
 import csv
-import mmap
 from array import array
 from collections.abc import Callable, Collection, Mapping, Sequence
+from math import nan
 from pathlib import Path
 from typing import Any
 
@@ -18,100 +17,74 @@ import orjson
 
 from engine.features import Cyclic, Features, Numeric
 from streams.errors import InputError
-from streams.logs.tables import Clock, Row, TableColumns, moments, placed, require, required
+from streams.logs.tables import Clock, Row, TableColumns, moments, require, required
+from streams.logs.text_records import TextRecords
+from streams.numbers import number_of
 from streams.wire import MAX_RECORD_BYTES
+from streams.words import shown
 
-BYTE_ORDER_MARK = b"\xef\xbb\xbf"
+NOT_A_NUMBER = {"nan": nan, "NaN": nan}
+"""How numpy, pandas and polars write a number that is missing."""
+
+SEPARATORS = {";": "semicolons", "\t": "tabs", "|": "bars"}
+
+csv.field_size_limit(MAX_RECORD_BYTES)  # of the process: Python's own limit is an eighth of ours
 
 Parse = Callable[[bytes], Mapping[str, Any]]
-"""The values of a line by column; raises ValueError or csv.Error."""
+"""The values of a record by column; raises ValueError or csv.Error."""
 
 
 def open_csv(path: Path, columns: TableColumns, features: Features) -> TextTable:
-    """Open a file of comma-separated cells whose first line names the columns."""
-    lines = _Lines(path)
+    """Open a file of comma-separated cells whose first record names the columns."""
+    records = TextRecords(path, quoted=True)
+    header = _header(path, records)
+    require(path, required(columns, features), header)
+    records.drop_first()
+    return TextTable(path, records, _csv_parser(header, columns, features), columns, needed=())
+
+
+def _header(path: Path, records: TextRecords) -> list[str]:
     try:
-        header = _cells(lines.text(0)) if lines else []
+        header = _cells(records.text(0)) if len(records) else []
     except (ValueError, csv.Error) as error:
-        raise InputError(f"{path}: the header cannot be read: {error}") from error
+        raise InputError(
+            f"{path}: the header cannot be read: {error}; save the table as CSV in UTF-8, not packed"
+        ) from error
     if len(set(header)) < len(header):
         raise InputError(f"{path}: the header names a column twice: {', '.join(header)}")
-    require(path, required(columns, features), header)
-    lines.drop_first()
-    return TextTable(path, lines, _csv_parser(header, columns, features), columns, needed=())
+    if len(header) == 1 and (other := [name for sign, name in SEPARATORS.items() if sign in header[0]]):
+        raise InputError(
+            f"{path}: the header {shown(header[0])} is one cell: separate cells by commas, not {other[0]}"
+        )
+    return header
 
 
 def open_jsonl(path: Path, columns: TableColumns, features: Features) -> TextTable:
     """Open a file of one JSON object a line."""
-    return TextTable(path, _Lines(path), _parse_json, columns, required(columns, features))
-
-
-class _Lines:
-    """The lines of a file that are not blank, behind a memory map.
-
-    The file must not be cut short while it is open: reading a map past the end of its file ends the process.
-    """
-
-    def __init__(self, path: Path) -> None:
-        with path.open("rb") as file:
-            empty = path.stat().st_size == 0
-            self._bytes = b"" if empty else mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-        self._starts, self._numbers = _line_starts(self._bytes)
-
-    def __len__(self) -> int:
-        return len(self._starts)
-
-    def drop_first(self) -> None:
-        """Forget the header."""
-        del self._starts[:1], self._numbers[:1]
-
-    def number(self, index: int) -> int:
-        """Which line of the file it is, from 1."""
-        return self._numbers[index]
-
-    def text(self, index: int) -> bytes:
-        """Read a line without its end; of one that is too long, one byte more than may be."""
-        start = self._starts[index]
-        limit = start + MAX_RECORD_BYTES + 1
-        end = self._bytes.find(b"\n", start, limit)
-        return self._bytes[start : limit if end < 0 else end].rstrip(b"\r")
-
-
-def _line_starts(content: bytes | mmap.mmap) -> tuple[array[int], array[int]]:
-    """Where the lines that are not blank start, and which lines they are."""
-    starts, numbers = array("q"), array("q")
-    start = len(BYTE_ORDER_MARK) if content[:3] == BYTE_ORDER_MARK else 0
-    number = 0
-    while start < len(content):
-        number += 1
-        end = content.find(b"\n", start) + 1 or len(content)
-        if content[start] > ord(" ") or content[start:end].strip():
-            starts.append(start)
-            numbers.append(number)
-        start = end
-    return starts, numbers
+    records = TextRecords(path, quoted=False)
+    return TextTable(path, records, _parse_json, columns, required(columns, features))
 
 
 class TextTable:
-    """A file of one row a line."""
+    """A file of one row a record; a row's line is that which its record begins in."""
 
     unit = "line"
 
     def __init__(
-        self, path: Path, lines: _Lines, parse: Parse, columns: TableColumns, needed: Collection[str]
+        self, path: Path, records: TextRecords, parse: Parse, columns: TableColumns, needed: Collection[str]
     ) -> None:
         self._path = path
-        self._lines = lines
+        self._records = records
         self._parse = parse
         self._columns = columns
         self._needed = needed
 
     def clock(self) -> Clock:
-        """Read every line once; a required column may be missing in any line, but not in all."""
+        """Read every record once; a required column may be missing in any, but not in all."""
         times, label_times = array("d"), array("d")
         missing = set(self._needed)
         parsed: Mapping[str, Any] = {}
-        for index in range(len(self._lines)):
+        for index in range(len(self._records)):
             row = self._row(index)
             if missing and row.values:
                 missing.difference_update(row.values)
@@ -121,10 +94,10 @@ class TextTable:
             label_times.append(label_time)
         if parsed:
             require(self._path, sorted(missing), parsed)
-        return placed(np.array(times), np.array(label_times))
+        return Clock(np.array(times), np.array(label_times))
 
     def read(self, indexes: Sequence[int]) -> list[Row]:
-        """Parse lines again; a label next to its own observation shares the parsed line."""
+        """Parse records again; a label next to its own observation shares the parsed record."""
         rows: list[Row] = []
         for index in indexes:
             again = bool(rows) and rows[-1].number == index + 1
@@ -132,7 +105,7 @@ class TextTable:
         return rows
 
     def _row(self, index: int) -> Row:
-        raw, line = self._lines.text(index), self._lines.number(index)
+        raw, line = self._records.text(index), self._records.line(index)
         if len(raw) > MAX_RECORD_BYTES:
             return Row(line, index + 1, {}, raw, f"longer than {MAX_RECORD_BYTES} bytes")
         try:
@@ -148,8 +121,8 @@ def _parse_json(line: bytes) -> Mapping[str, Any]:
     return value
 
 
-def _cells(line: bytes) -> list[str]:
-    text = line.decode()
+def _cells(record: bytes) -> list[str]:
+    text = record.decode()
     # The csv module takes a line apart five times slower, and differs only where there is one of these.
     if '"' in text or "\r" in text:
         return next(csv.reader([text], strict=True))
@@ -162,9 +135,9 @@ def _csv_parser(header: Sequence[str], columns: TableColumns, features: Features
     used = features.names | set(columns.names())
     plan = [(i, name, name in numeric) for i, name in enumerate(header) if name in used]
 
-    def parse(line: bytes) -> Mapping[str, Any]:
-        """The cells of one line that are used, by column; refuses a line of another length than the header's."""
-        cells = _cells(line)
+    def parse(record: bytes) -> Mapping[str, Any]:
+        """The cells of a record that are used, by column; refuses one of another length than the header's."""
+        cells = _cells(record)
         if len(cells) != len(header):
             raise ValueError(f"{len(cells)} cells, the header has {len(header)}")
         return {name: _cell_number(cells[i]) if number else cells[i] for i, name, number in plan if cells[i]}
@@ -174,7 +147,5 @@ def _csv_parser(header: Sequence[str], columns: TableColumns, features: Features
 
 def _cell_number(cell: str) -> float | str:
     """Read a cell as a number; the encoder refuses the text of one that is none."""
-    try:
-        return float(cell)
-    except ValueError:
-        return cell
+    number = number_of(cell)
+    return NOT_A_NUMBER.get(cell, cell) if number is None else number

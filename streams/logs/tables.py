@@ -8,12 +8,10 @@ from math import inf, isnan, nan
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
-import numpy as np
-
 from engine.features import Features, Numeric
 from engine.types import Float64
 from streams.errors import InputError
-from streams.wire import epoch_seconds
+from streams.moments import epoch_seconds
 
 NEVER = nan
 """Time of a label that does not arrive."""
@@ -21,13 +19,16 @@ NEVER = nan
 UNPLACED = -inf
 """Time of a label whose own time cannot be read: it takes that of its observation."""
 
+UNDATED = inf
+"""Time of a label whose own time is missing: it never arrives."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class TableColumns:
     """Which columns of a table hold what.
 
-    The values of several task columns are joined by "|". Without `id`, the number of the row is the event
-    id. Without `label_time`, a label is known immediately after its observation.
+    The values of several task columns are joined by "|" (`streams.identity`). Without `id`, the number of the row is
+    the event id. Without `label_time`, a label is known immediately after its observation.
     """
 
     task: tuple[str, ...]
@@ -56,12 +57,12 @@ class Row(NamedTuple):
 
 
 class Clock(NamedTuple):
-    """When the events of R rows take place."""
+    """When the events of R rows take place, as the table has it."""
 
     times: Float64
-    """[R] of the observation; that of the row before where it cannot be read."""
+    """[R] of the observation; NaN where it cannot be read."""
     label_times: Float64
-    """[R] of the label; NEVER where none arrives."""
+    """[R] of the label; NEVER, UNPLACED or UNDATED where it has none."""
 
 
 class Table(Protocol):
@@ -102,12 +103,4 @@ def moments(values: Mapping[str, Any], columns: TableColumns) -> tuple[float, fl
         return time_s, time_s
     label_time = values.get(columns.label_time)
     label_time_s = epoch_seconds(label_time)
-    return time_s, NEVER if label_time is None else UNPLACED if isnan(label_time_s) else label_time_s
-
-
-def placed(times: Float64, label_times: Float64) -> Clock:
-    """Give rows and labels without a readable time their place."""
-    readable = np.where(np.isnan(times), -1, np.arange(len(times)))
-    latest = np.maximum.accumulate(readable)
-    times = np.where(latest < 0, -inf, times[latest])
-    return Clock(times, np.where(label_times == UNPLACED, times, label_times))
+    return time_s, UNDATED if label_time is None else UNPLACED if isnan(label_time_s) else label_time_s

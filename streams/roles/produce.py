@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 import orjson
 
 from engine.types import Kind
+from streams.identity import identity_of
 from streams.logs.base import Record, ReplayLog
 from streams.logs.output import OutputWriter
 
@@ -67,4 +68,4 @@ def message_of(record: Record, fields: Collection[str]) -> Message:
         said["label"] = record.label
     if record.fields is not None:
         said["features"] = {name: record.fields[name] for name in fields if name in record.fields}
-    return Message(str(record.task).encode(), orjson.dumps(said, default=str))
+    return Message((identity_of(record.task) or str(record.task)).encode(), orjson.dumps(said, default=str))

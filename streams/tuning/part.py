@@ -6,9 +6,9 @@ from dataclasses import dataclass
 
 from streams import wiring
 from streams.errors import SettingsError
+from streams.moments import epoch_seconds
 from streams.schedule import Schedule
 from streams.settings import Settings, required
-from streams.wire import epoch_seconds
 from streams.words import utc
 
 

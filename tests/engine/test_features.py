@@ -92,7 +92,7 @@ def test_a_number_is_stored_as_it_is():
 @pytest.mark.parametrize(
     ("value", "reason"),
     [
-        ("nine", "field 'n': expected a number, got str"),
+        ("nine", "field 'n': expected a number, got 'nine'"),
         (True, "field 'n': expected a number, got bool"),
         (None, "field 'n': expected a number, got NoneType"),
         (math.inf, "field 'n': inf is not a finite number"),
@@ -106,8 +106,8 @@ def test_a_fault_names_the_field_and_what_is_wrong(value, reason):
 
 
 def test_a_missing_field_is_called_missing():
-    assert EVERY_COLUMN.encode([{**GOOD}, {k: v for k, v in GOOD.items() if k != "t"}]).faults == {
-        1: "field 't' is missing"
+    assert EVERY_COLUMN.encode([{**GOOD}, {k: v for k, v in GOOD.items() if k != "h"}]).faults == {
+        1: "field 'h' is missing"
     }
 
 
@@ -124,6 +124,22 @@ def test_a_missing_optional_number_is_stored_as_nan_and_read_as_the_mean_with_a_
     front.mean.fill_(5.0)
     front.std.fill_(2.0)
     assert front(torch.from_numpy(encoded.x)).tolist() == [[0.0, 1.0], [0.0, 1.0], [1.0, 0.0]]
+
+
+@pytest.mark.parametrize("beside", [7.0, "x"])
+def test_nan_is_a_missing_optional_number(beside):
+    encoded = Features((Numeric("n", optional=True),)).encode([{"n": math.nan}, {"n": beside}])
+    assert np.isnan(encoded.x[0]).all()
+    assert 0 not in encoded.faults
+
+
+def test_a_missing_text_is_an_empty_one():
+    features = Features((Text("t"),))
+    encoded = features.encode([{"t": ""}, {"t": None}, {}, {"t": "word"}])
+    assert encoded.faults == {}
+    assert np.count_nonzero(encoded.x[0]) == 1
+    assert (encoded.x[:3] == encoded.x[0]).all()
+    assert (encoded.x[3] != encoded.x[0]).any()
 
 
 def test_numbers_are_standardised_by_the_model_and_clipped():

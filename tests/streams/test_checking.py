@@ -23,18 +23,20 @@ from streams.checking.leaks import alone
 from streams.checking.sample import read_sample
 from streams.evaluation import outcome_counts
 from streams.logs.file import FileLog, TableColumns
+from streams.moments import epoch_seconds
 from streams.run import run
 from streams.settings import validated
 
 YES_NO = Classification(("no", "yes"))
 COLUMNS = TableColumns(task=("user",), time="time", label="label", label_time="known")
 HOUR_S = 3600.0
+BEGIN_S = epoch_seconds("2024-01-01")
 
 
 def table(rows: int = 400, tasks: int = 5, **columns: Sequence[Any]) -> pl.DataFrame:
     """Visits an hour apart whose labels come a minute later, told by nothing but chance."""
     rng = np.random.default_rng(1)
-    time = np.arange(rows) * HOUR_S
+    time = BEGIN_S + np.arange(rows) * HOUR_S
     content: dict[str, Any] = {
         "user": [f"u{n % tasks}" for n in range(rows)],
         "time": time,
@@ -59,7 +61,8 @@ def check(
     frame.write_parquet(path)
     spec = TaskSpec(Features(features or (Numeric("amount"),)), target, memory=memory or Memory())
     log = FileLog(path, columns, spec.features)
-    return findings(log, spec, every, has_labels=columns.label is not None, most_rows=most_rows)
+    has_labels = columns.label is not None
+    return findings(log, spec, every, has_labels=has_labels, remarks=log.remarks(), most_rows=most_rows)
 
 
 def printed(seen: Findings) -> str:
@@ -78,7 +81,7 @@ def test_a_sound_table_gives_no_warning(tmp_path):
 
 
 def test_rows_tasks_labels_and_delays_are_those_of_the_table(tmp_path):
-    frame = table(tasks=4, known=np.arange(400) * HOUR_S + np.where(np.arange(400) < 399, 60, 7200))
+    frame = table(tasks=4, known=BEGIN_S + np.arange(400) * HOUR_S + np.where(np.arange(400) < 399, 60, 7200))
     seen = check(tmp_path, frame)
     assert (seen.sample.rows, seen.sample.tasks) == (400, 4)
     assert seen.labels.a_task.tolist() == [100] * 4
@@ -178,7 +181,7 @@ def test_values_that_share_a_bucket_are_those_counted_by_hand(tmp_path):
 
 
 def test_labels_later_than_their_time_to_live_are_warned_of_with_the_time_to_set(tmp_path):
-    late = np.arange(400) * HOUR_S + np.where(np.arange(400) % 4 == 0, 250_000, 60)
+    late = BEGIN_S + np.arange(400) * HOUR_S + np.where(np.arange(400) % 4 == 0, 250_000, 60)
     frame = table(known=late)
     seen = check(tmp_path, frame, memory=Memory(pending=100))
     assert "100 of 400 labels (25.0%)" in warning(seen, "set memory.ttl_s to 250000")
@@ -187,7 +190,7 @@ def test_labels_later_than_their_time_to_live_are_warned_of_with_the_time_to_set
 
 
 def test_a_longer_time_to_live_comes_with_the_room_that_it_takes(tmp_path):
-    frame = table(known=np.arange(400) * HOUR_S + 250_000)
+    frame = table(known=BEGIN_S + np.arange(400) * HOUR_S + 250_000)
     sentence = warning(check(tmp_path, frame, memory=Memory(pending=4)), "memory.ttl_s")
     assert sentence.endswith("set memory.ttl_s to 250000 and memory.pending to 16")
     assert check(tmp_path, frame, memory=Memory(pending=16, ttl_s=250_000)).warnings == ()
@@ -195,7 +198,7 @@ def test_a_longer_time_to_live_comes_with_the_room_that_it_takes(tmp_path):
 
 def test_labels_that_are_lost_are_those_that_the_engine_gives_up(tmp_path):
     rng = np.random.default_rng(4)
-    frame = table(rows=600, known=np.arange(600) * HOUR_S + rng.exponential(40_000, 600))
+    frame = table(rows=600, known=BEGIN_S + np.arange(600) * HOUR_S + rng.exponential(40_000, 600))
     path = tmp_path / "visits.parquet"
     frame.write_parquet(path)
     settings = validated(
@@ -224,6 +227,40 @@ def test_labels_that_are_lost_are_those_that_the_engine_gives_up(tmp_path):
     assert missed.late > 0
     assert missed.pushed_out > 0
     assert missed.late + missed.pushed_out == counts["late"]
+
+
+def test_the_range_of_times_is_shown_as_it_was_read(tmp_path):
+    assert "2024-01-01 00:00 to 2024-01-17 15:01 UTC" in printed(check(tmp_path, table()))
+
+
+def test_dates_that_were_read_as_seconds_are_warned_of_by_the_range_of_1970(tmp_path):
+    days = 20_240_101 + np.arange(28)
+    frame = table(28, time=days, known=days + 1)
+    sentence = warning(check(tmp_path, frame, columns=replace(COLUMNS, time="time")), "input.time")
+    assert "every time was read as one of 1970, 1970-08-23 06:15 to 1970-08-23 06:15 UTC" in sentence
+    assert "2024-01-15" in sentence
+
+
+def test_a_few_times_of_zero_are_counted(tmp_path):
+    time = BEGIN_S + np.arange(400) * HOUR_S
+    time[[3, 7]] = 0
+    sentence = warning(check(tmp_path, table(time=time)), "in 1970")
+    assert sentence.startswith("2 of 400 observations")
+
+
+def test_a_table_that_is_yet_to_come_is_warned_of(tmp_path):
+    time = epoch_seconds("2096-01-01") + np.arange(400) * HOUR_S
+    sentence = warning(check(tmp_path, table(time=time, known=time + 60)), "yet to come")
+    assert "times run to 2096-01-17" in sentence
+
+
+def test_what_the_log_remarks_of_its_labels_is_a_warning(tmp_path):
+    known = BEGIN_S + np.arange(400) * HOUR_S - 60
+    frame = table(known=pl.Series(known).scatter([1, 2], None))
+    seen = check(tmp_path, frame)
+    assert warning(seen, "dated before").startswith("398 of 400 labels")
+    assert warning(seen, "no time in the column").startswith("2 of 400 labels")
+    assert len(seen.labels.event) == 398
 
 
 def test_refused_events_are_warned_of_with_their_place_and_the_way_out(tmp_path):

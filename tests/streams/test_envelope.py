@@ -9,9 +9,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from engine.features import Features, Numeric
+from engine.spec import Classification, TaskSpec
 from engine.types import Kind
-from streams.logs.base import Record
+from streams.logs.base import Polled, Record
 from streams.logs.envelope import NULL_VALUE, Envelope, value_of
+from streams.wire import decode
+
+SPEC = TaskSpec(Features((Numeric("amount"),)), Classification((0, 1)))
 
 BODY = {"task": "ann", "id": "e1", "time": 12.5, "features": {"amount": 1.5}}
 
@@ -56,6 +61,58 @@ class TestPlainJson:
 
     def test_unknown_members_are_ignored(self):
         assert opened(BODY | {"more": [1]})[:7] == opened()[:7]
+
+
+class TestKeys:
+    """A key is the task where the body has none."""
+
+    @pytest.mark.parametrize(
+        ("key", "task"),
+        [
+            (b"alice", "alice"),
+            (b'"alice"', "alice"),
+            (b'"a\\u00fc"', "a\u00fc"),
+            (b"42", "42"),
+            (b'"42"', "42"),
+        ],
+    )
+    def test_text_is_the_task_as_it_is_or_as_json_writes_it(self, key, task):
+        assert opened(without("task"), key=key).task == task
+
+    @pytest.mark.parametrize("key", [b'"', b'"alice', b"{slot}", b"[a", b'a"b'])
+    def test_what_only_begins_like_json_is_text(self, key):
+        assert opened(without("task"), key=key).task == key.decode()
+
+    @pytest.mark.parametrize("key", [b"null", b"", b'""'])
+    def test_no_key_is_no_task(self, key):
+        record = opened(without("task"), key=key)
+        assert (record.task or None, record.fault) == (None, None)
+
+    @pytest.mark.parametrize("key", [b"\0\0\0\0\1\nalice", b"\0\0\0\7", b"\x0aalice", b"\xff\xfe"])
+    def test_bytes_are_refused_with_the_way_out(self, key):
+        fault = opened(without("task"), key=key).fault
+        assert f"the key {key!r} is not" in fault
+        assert 'send the task as plain text, or name it in the body as "task"' in fault
+
+    @pytest.mark.parametrize(("key", "kind"), [(b'{"id": 1}', "dict"), (b"[1]", "list")])
+    def test_json_that_is_no_text_is_refused_with_the_way_out(self, key, kind):
+        fault = opened(without("task"), key=key).fault
+        assert f"is a JSON {kind}" in fault
+        assert "name it in the body" in fault
+
+
+class TestTheFuture:
+    @pytest.mark.parametrize(("skew_s", "refused"), [(10.0, True), (11.0, False)])
+    def test_an_event_later_than_its_message_and_the_skew_is_bad_time(self, skew_s, refused):
+        record = opened(BODY | {"time": 12.5}, envelope=Envelope(clock_skew_s=skew_s))
+        assert record.appended_s + skew_s == record.latest_s
+        decoded = decode([Polled(3, (1,), 17, [record])], SPEC)
+        assert [one.reason for one in decoded.rejected] == ["bad_time"] * refused
+
+    def test_without_a_timestamp_there_is_no_bound(self):
+        body = orjson.dumps(BODY | {"time": "2096-01-01"})
+        record = Envelope(clock_skew_s=1.0).open((0, 3), 17, None, body, None, -1)
+        assert not decode([Polled(3, (1,), 17, [record])], SPEC).rejected
 
 
 class TestCloudEvents:
@@ -125,7 +182,8 @@ class TestWhatCannotBeRead:
         assert opened(headers=((header, b"\xff"),)).fault == f"header {header} is not UTF-8"
 
     def test_a_key_that_is_not_text_is_named_where_it_is_needed(self):
-        assert opened(without("task"), key=b"\xff").fault == "the key is not UTF-8"
+        fault = opened(without("task"), key=b"\xff").fault
+        assert fault.startswith("the key b'\\xff' is not UTF-8; send the task as plain text")
 
     def test_headers_that_are_not_read_may_hold_anything(self):
         assert opened(headers=(("x", b"\xff"), ("x", b""), ("ce_id", None))).id == "e1"

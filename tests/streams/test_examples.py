@@ -217,7 +217,7 @@ def test_images_may_be_turned_shifted_and_blended(tmp_path):
         (lambda t: t.with_columns(bought=pl.lit("maybe")), "row 1: label 'maybe' is none of"),
         (lambda t: t.with_columns(bought=pl.lit(float("nan"))), "row 1: label nan is none of"),
         (lambda t: t.with_columns(price=pl.lit("dear")), "row 1: field 'price': expected a number"),
-        (lambda t: t.with_columns(at=pl.lit("soon")), "row 1: time: expected epoch seconds"),
+        (lambda t: t.with_columns(at=pl.lit("soon")), "row 1: time: expected seconds since the epoch"),
         (lambda t: t.with_columns(bought=pl.lit(None, pl.String)), "no example that could be read"),
         (lambda t: t.with_columns(user=pl.lit("ann")), "too few to hold 2 out"),
     ],

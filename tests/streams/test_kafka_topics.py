@@ -40,8 +40,17 @@ class TestCheck:
         ours = topics("odd", inputs=2)
         topic_of(noida, 2, name=ours.inputs[0])
         create(Connection(noida.servers), ours, 3, 1)
-        [found] = check(Connection(noida.servers), ours, DAY_S, 30 * DAY_S)
+        found, _ = check(Connection(noida.servers), ours, DAY_S, 30 * DAY_S)
         assert "odd-in0 has 2 and odd-in1 has 3 partitions" in found.sentence
+
+    def test_timestamps_of_producers_are_found(self, noida: Broker):
+        ours = topics("stamped")
+        topic_of(noida, 3, name=ours.inputs[0])
+        create(Connection(noida.servers), ours, 3, 1)
+        [found] = check(Connection(noida.servers), ours, DAY_S, 30 * DAY_S)
+        assert found.severity == "warning"
+        assert "stamped-in0 takes the timestamps of producers" in found.sentence
+        assert "message.timestamp.type=LogAppendTime" in found.sentence
 
     @pytest.mark.parametrize(
         ("pending_s", "tombstone_s", "expected"),

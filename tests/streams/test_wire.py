@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from datetime import UTC, datetime, timedelta, timezone
+from decimal import Decimal
 from hashlib import blake2b
 
 import numpy as np
@@ -13,8 +15,10 @@ from hypothesis import strategies as st
 from engine.features import Category, Cyclic, Features, Numeric, Text
 from engine.spec import Classification, Regression, TaskSpec
 from engine.types import Kind
+from streams.identity import joined_task
 from streams.logs.base import Polled, Record
-from streams.wire import MAX_RECORD_BYTES, Decoded, Rejected, Tally, decode, epoch_seconds, tally
+from streams.moments import epoch_seconds
+from streams.wire import MAX_RECORD_BYTES, Decoded, Rejected, Tally, decode, tally
 
 SPEC = TaskSpec(Features((Numeric("amount"),)), Classification((0, 1)))
 REGRESSION = TaskSpec(SPEC.features, Regression(-1.0, 1.0))
@@ -94,6 +98,39 @@ def test_an_id_is_the_same_as_text_and_as_a_number():
     assert first == second == int.from_bytes(blake2b(b"12", digest_size=8).digest(), "little")
 
 
+def test_a_whole_number_is_one_id_however_it_is_typed():
+    values = "12", 12, 12.0, np.int64(12), np.float32(12), Decimal(12), Decimal("12.00")
+    assert len(set(ids(*values))) == 1
+    assert decoded(*(observation(task=value) for value in values)).tasks == ("12",)
+    assert ids(-0.0) == ids(0)
+
+
+@pytest.mark.parametrize(
+    "value", [2.0**53 * 2, -(2.0**60), Decimal("1.5"), Decimal("NaN"), math.nan, math.inf]
+)
+def test_a_number_that_is_not_exactly_whole_is_no_id(value):
+    assert reason(observation(task=value)) == "bad_task"
+
+
+def test_a_decimal_id_keeps_every_digit():
+    first, second = Decimal(10**30), Decimal(10**30 + 1)
+    assert decoded(observation(task=first), observation(task=second)).tasks == (str(10**30), str(10**30 + 1))
+
+
+@given(st.lists(st.lists(st.text(alphabet="a|\\"), min_size=2, max_size=2), min_size=2, max_size=2))
+def test_tasks_of_several_columns_are_one_only_where_every_column_is(two):
+    first, second = map(joined_task, two)
+    if all(map(all, two)):
+        assert (first == second) == (two[0] == two[1])
+
+
+def test_a_task_of_several_columns_is_joined_by_a_bar_and_an_odd_part_stands_for_the_whole():
+    assert joined_task(["a", 7, 8.0, Decimal(9)]) == "a|7|8|9"
+    assert joined_task(["a|b", "c\\d"]) == "a\\|b|c\\\\d"
+    assert [joined_task(["a", odd]) for odd in (None, "", True, 1.5)] == [None, "", True, 1.5]
+    assert joined_task([1.0]) == 1.0
+
+
 def test_different_ids_differ():
     assert len(set(ids("1", "01", "1.0", " 1", "\uff11"))) == 5
 
@@ -163,10 +200,47 @@ def test_times_are_seconds_since_the_epoch(value, expected):
         10**400,
         1.7e12,
         "0001-01-01T00:00+14:00",
+        " 1",
+        "1 ",
+        "\u0661",
+        "nan",
+        "infinity",
+        "0x10",
     ],
 )
 def test_what_is_no_time_is_refused(value):
     assert reason(observation(time=value)) == "bad_time"
+
+
+def detail(record: Record, spec: TaskSpec = SPEC) -> str:
+    return decoded(record, spec=spec).rejected[0].detail
+
+
+@pytest.mark.parametrize("as_given", [float, int, str])
+@pytest.mark.parametrize(
+    ("factor", "unit"), [(10**3, "milliseconds"), (10**6, "microseconds"), (10**9, "nanoseconds")]
+)
+def test_a_time_in_another_unit_is_told_what_it_would_be(factor, unit, as_given):
+    said = detail(observation(time=as_given(1_700_000_000 * factor)))
+    assert "too large for seconds since the epoch" in said
+    assert f"as {unit} it is 2023-11-14 22:13" in said
+    assert "1.7" in said or "1700" in said
+
+
+@pytest.mark.parametrize("value", ["01/31/2024", "2024-13-01", "N/A", "", None, "x" * 500])
+def test_what_is_no_time_is_shown_with_a_form_that_is_one(value):
+    said = detail(observation(time=value))
+    assert "2024-01-31T12:00:00" in said
+    assert repr(value)[:20] in said
+
+
+def test_a_time_after_the_latest_that_the_log_can_hold_is_refused_and_one_at_it_is_not():
+    late = observation(time="2096-01-01", latest_s=1_700_000_000.0)
+    assert reason(late) == reason(late._replace(kind=Kind.LABEL, label=1)) == "bad_time"
+    assert "is 2096-01-01 00:00" in detail(late)
+    assert "no event after 2023-11-14 22:13" in detail(late)
+    for latest_s in (1.0, math.inf, math.nan):
+        assert not decoded(observation(time=1.0, latest_s=latest_s)).rejected
 
 
 # Labels
@@ -186,7 +260,7 @@ def test_a_class_as_declared_goes_before_one_that_means_the_same():
     assert reason(label("1.0"), spec) == "unknown_class"
 
 
-@pytest.mark.parametrize("value", [2, "yes", "", float("nan"), 10**400, "x" * 10_000])
+@pytest.mark.parametrize("value", [2, "yes", "", "0_1", " 1", "\u0661", float("nan"), 10**400, "x" * 10_000])
 def test_a_label_that_is_none_of_the_classes_is_refused(value):
     assert reason(label(value)) == "unknown_class"
 
@@ -212,9 +286,17 @@ def test_a_regression_takes_numbers_within_its_range():
     assert reason(label(1.01), REGRESSION) == "out_of_range"
 
 
-@pytest.mark.parametrize("value", [float("nan"), float("inf"), "high", True])
+@pytest.mark.parametrize(
+    "value", [float("nan"), float("inf"), "high", True, "0_0", " 0", "\u0660", "nan", ""]
+)
 def test_a_regression_takes_finite_numbers_only(value):
     assert reason(label(value), REGRESSION) == "bad_label"
+    assert (repr(value) if isinstance(value, str) else str(value)) in detail(label(value), REGRESSION)
+
+
+@pytest.mark.parametrize("spec", [SPEC, REGRESSION])
+def test_a_null_label_is_told_what_an_observation_does(spec):
+    assert detail(label(None), spec) == 'the label is null; an observation leaves the member "label" out'
 
 
 # Features and whole records
