@@ -10,7 +10,6 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from hashlib import blake2b
 from itertools import accumulate
 from typing import Any, NamedTuple, Protocol
 
@@ -18,6 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from engine.categories import CategoryValue, bucket_of_text, category_text, number_text
 from engine.history import MOST_CLASSES, RATES, HistoryColumns
 from engine.types import EngineError, Float32
 
@@ -95,19 +95,18 @@ class Category:
         return 1
 
     def encode(self, values: Sequence[Any]) -> Encoded:
-        """Hash each value's text; a missing value is a category of its own."""
-        x = np.empty((len(values), 1), np.float32)
+        """Hash the one text of each value (engine/categories.py); a missing value is a category of its own."""
+        x = np.zeros((len(values), 1), np.float32)
         faults: dict[int, str] = {}
-        known: dict[str, int] = {}  # by text: as keys, 1 and 1.0 and True would be one
+        known: dict[str | None, int] = {}
         for i, value in enumerate(values):
-            if isinstance(value, str | int | bool | float | None):
-                text = _text(value)
-                if text not in known:
-                    known[text] = _hash(text, self.buckets)
-                x[i, 0] = known[text]
-            else:
-                x[i, 0] = 0
+            if not isinstance(value, CategoryValue):
                 faults[i] = f"field {self.name!r}: expected a category, got {type(value).__name__}"
+                continue
+            text = category_text(value)
+            if text not in known:
+                known[text] = bucket_of_text(text, self.buckets)
+            x[i, 0] = known[text]
         return Encoded(x, faults)
 
 
@@ -160,18 +159,13 @@ class Text:
             grams = sorted({padded[j : j + self.n] for j in range(max(1, len(padded) - self.n + 1))})
             if len(grams) > MAX_TEXT_IDS:
                 grams = [grams[j * len(grams) // MAX_TEXT_IDS] for j in range(MAX_TEXT_IDS)]
-            x[i, : len(grams)] = [1 + _hash(gram, self.buckets - 1) for gram in grams]
+            x[i, : len(grams)] = [1 + bucket_of_text(gram, self.buckets - 1) for gram in grams]
         return Encoded(x, faults)
 
 
 def _text(value: object) -> str:
     """Text of a value; Python refuses to write very long integers in decimal."""
-    return hex(value) if isinstance(value, int) and value.bit_length() > 4096 else str(value)
-
-
-def _hash(text: str, buckets: int) -> int:
-    digest = blake2b(text.encode("utf-8", "surrogatepass"), digest_size=8).digest()
-    return int.from_bytes(digest, "little") % buckets
+    return number_text(value) if isinstance(value, int) else str(value)
 
 
 def _numbers(name: str, values: Sequence[Any], *, optional: bool, dtype: Any = np.float32) -> Encoded:

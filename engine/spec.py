@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Literal
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -22,7 +23,7 @@ from engine.history import History, HistoryColumns
 from engine.models.mlp import mlp
 from engine.models.wide_deep import Linear, WideAndDeep
 from engine.stored import StoredNumbers, stored_numbers
-from engine.types import EngineError
+from engine.types import Bool, EngineError, Float32
 
 START = 0.1
 """The step size of the inner loop before one was chosen."""
@@ -63,6 +64,15 @@ class Classification:
     def outputs(self) -> int:
         """Model outputs C: one for each class, and for each that may be named yet."""
         return self.reserve or len(self.classes)
+
+    @property
+    def expected(self) -> str:
+        """What a label may be, in words."""
+        return f"the index of one of {len(self.classes)} classes, 0 to {len(self.classes) - 1}"
+
+    def allows(self, y: Float32) -> Bool:
+        """Which labels [N] are the index of a class."""
+        return np.asarray((y >= 0) & (y < len(self.classes)) & (y == np.floor(y)))
 
     def predict(self, outputs: Tensor) -> Tensor:
         """Outputs [..., C] to probabilities [..., C]; those of the classes named sum to 1."""
@@ -112,6 +122,15 @@ class Regression:
     def outputs(self) -> int:
         """Model outputs C."""
         return 1
+
+    @property
+    def expected(self) -> str:
+        """What a label may be, in words."""
+        return f"a number from {self.low:g} to {self.high:g}"
+
+    def allows(self, y: Float32) -> Bool:
+        """Which labels [N] lie in the range, as float32 has it."""
+        return np.asarray((y >= np.float32(self.low)) & (y <= np.float32(self.high)))
 
     def predict(self, outputs: Tensor) -> Tensor:
         """Outputs [..., 1] to values [..., 1]."""
@@ -172,7 +191,7 @@ class Memory:
     ttl_s: float = 86_400.0
 
     def __post_init__(self) -> None:
-        if self.support < 1 or self.pending < 1 or self.ttl_s <= 0:
+        if self.support < 1 or self.pending < 1 or not self.ttl_s > 0:
             raise EngineError(f"support, pending and ttl_s must be positive, got {self}")
 
 
@@ -215,6 +234,10 @@ class TaskSpec:
     def __post_init__(self) -> None:
         if self.share and isinstance(self.target, Regression):
             raise EngineError("share: fixed share is for classes; leave it at 0 for a regression")
+        if not 0 <= self.share < 1 or self.topics < 1:
+            raise EngineError(
+                f"share must be from 0 to below 1 and topics at least 1, got {self.share} and {self.topics}"
+            )
         if self.history is not None:
             by = {c.name for c in self.features.columns if isinstance(c, Category)}
             numbers = {c.name for c in self.features.columns if isinstance(c, Numeric)}

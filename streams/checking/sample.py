@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from engine.categories import category_text
 from engine.features import Category, Column, Cyclic, Numeric
 from engine.spec import TaskSpec
 from engine.types import Float32, Float64, Int64, Kind
@@ -180,12 +181,14 @@ class _Feature:
 
     def _coded(self, records: Sequence[Record], stored: Float32) -> Float64:
         """Number values by their text, which is what the encoder hashes."""
-        raw = [(record.fields or {}).get(self._column.name) for record in records]
+        values = ((record.fields or {}).get(self._column.name) for record in records)
+        written = category_text if isinstance(self._column, Category) else str
+        raw = [None if value is None else written(value) for value in values]
         self._missing += sum(value is None for value in raw)
         codes = np.empty(len(raw), np.float64)
         for n, value in enumerate(raw):
             # Of a long text its hash is enough; text is hashed and then written down once, by whichever comes first.
-            code = self._codes.setdefault(hash(str(value)), len(self._codes))
+            code = self._codes.setdefault(hash(value), len(self._codes))
             if code == len(self._buckets):
                 self._buckets.append(int(stored[n]))
             codes[n] = code

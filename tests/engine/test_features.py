@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from decimal import Decimal
+from hashlib import blake2b
 
 import numpy as np
 import pytest
@@ -23,6 +25,7 @@ from engine.features import (
     Text,
 )
 from engine.history import MOST_CLASSES, HistoryColumns
+from engine.stored import stored_numbers
 from engine.types import EngineError
 
 EVERY_COLUMN = Features(
@@ -167,12 +170,77 @@ def test_equal_categories_share_an_id_and_a_missing_one_has_its_own():
     assert all(0 <= id < 1000 and id == int(id) for id in ids)
 
 
-def test_true_is_another_category_than_1_whatever_came_first():
-    column = Features((Category("c", buckets=2**20),))
-    together = column.encode([{"c": 1}, {"c": True}, {"c": 1.0}, {"c": "1"}]).x.ravel().tolist()
-    alone = [column.encode([{"c": value}]).x[0, 0] for value in (1, True, 1.0, "1")]
-    assert together == alone
-    assert together[0] == together[3] != together[1]
+ONE_CATEGORY = {
+    "a whole number": [
+        1,
+        1.0,
+        "1",
+        "1.0",
+        np.int64(1),
+        np.uint8(1),
+        np.float32(1),
+        Decimal("1"),
+        Decimal("1.00"),
+    ],
+    "a large one": [10**16, 1e16, "10000000000000000", "1e+16", Decimal("1E+16")],
+    "zero": [0, 0.0, -0.0, "0", "0.0", "-0.0", Decimal("-0")],
+    "below zero": [-7, -7.0, "-7", "-7.0"],
+    "a fraction": [0.5, "0.5", np.float32(0.5), Decimal("0.50")],
+    "true": [True, "true", "True", "TRUE", np.True_],
+    "false": [False, "false", "False", np.False_],
+    "missing": [None, math.nan, np.float32("nan"), Decimal("NaN"), Decimal("sNaN"), ""],
+}
+OTHERS = [
+    "01",
+    "1.00",
+    "1.10",
+    "1e5",
+    "v1.0",
+    "None",
+    "nan",
+    "+1",
+    "1_0.0",
+    "None.0",
+    math.inf,
+    10**5000,
+    1e300,
+]
+
+
+def test_a_category_is_the_same_whatever_wrote_it():
+    column = Category("c", buckets=2**24)
+    for name, values in ONE_CATEGORY.items():
+        encoded = column.encode(values)
+        assert encoded.faults == {}
+        assert len(set(encoded.x[:, 0].tolist())) == 1, name
+
+
+def test_categories_of_other_values_are_others_whatever_came_first():
+    values = [*(same[0] for same in ONE_CATEGORY.values()), *OTHERS]
+    column = Category("c", buckets=2**24)
+    together = column.encode(values).x[:, 0].tolist()
+    assert len(set(together)) == len(values)
+    assert column.encode(values[::-1]).x[::-1, 0].tolist() == together
+    assert [column.encode([value]).x[0, 0] for value in values] == together
+
+
+@given(st.text())
+def test_a_text_that_is_no_number_and_no_boolean_stands_for_itself(text):
+    digest = blake2b(text.encode("utf-8", "surrogatepass"), digest_size=8).digest()
+    own = int.from_bytes(digest, "little") % 2**20
+    special = not text or text.lower() in ("true", "false") or text.endswith(".0")
+    assert special or Category("c", buckets=2**20).encode([text]).x[0, 0] == own
+
+
+@given(st.integers() | st.floats(allow_nan=False) | st.booleans() | st.integers().map(Decimal))
+def test_a_value_and_what_python_writes_of_it_are_one_category(value):
+    x = Category("c", buckets=2**24).encode([value, str(value)]).x
+    assert x[0, 0] == x[1, 0]
+
+
+@pytest.mark.parametrize("value", [Decimal("1E+999999999"), Decimal("1E-999999999"), Decimal("Infinity")])
+def test_a_number_too_long_to_write_out_is_a_category_all_the_same(value):
+    assert Category("c").encode([value]).faults == {}
 
 
 def test_a_category_is_hashed_alike_in_every_process():
@@ -239,6 +307,18 @@ def test_buckets_that_float32_cannot_tell_apart_are_refused(column):
 def test_a_period_that_is_no_circle_is_refused():
     with pytest.raises(EngineError, match="field 'h': period must be positive"):
         Features((Cyclic("h", 0.0),))
+
+
+def test_what_was_encoded_is_sound_and_its_places_are_known():
+    x, stored = (
+        EVERY_COLUMN.encode([GOOD, {**GOOD, "c": None, "h": -1e9, "t": ""}, {}]).x,
+        stored_numbers(EVERY_COLUMN),
+    )
+    assert not stored.unsound(x).any()
+    assert stored.buckets.tolist() == [2, *range(5, 5 + MAX_TEXT_IDS)]
+    assert stored.high[stored.buckets[[0, 1, -1]]].tolist() == [15, 63, 63]
+    assert stored.field == ("n", "maybe", "c", "h", "h", *["t"] * MAX_TEXT_IDS)
+    assert stored_numbers(Features(())).buckets.tolist() == []
 
 
 def test_features_know_their_names_and_width():
