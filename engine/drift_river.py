@@ -8,18 +8,28 @@ label: right for any detector and pure, at `window` updates a label. For compari
 from __future__ import annotations
 
 from dataclasses import dataclass
+from inspect import signature
 from typing import Any, ClassVar
 
 import numpy as np
-from river import drift
+from river import base, drift
 
 from engine.drift import EXTERNAL, Parameters
 from engine.types import Bool, EngineError, Float64
 
+KNOWN = ("ADWIN", "KSWIN", "PageHinkley")
+"""Those that are worth a comparison."""
+
 
 @dataclass(frozen=True)
 class River:
-    """`River("ADWIN", (("delta", 0.001),))`; state is a count and the losses since the last alarm."""
+    """`River("ADWIN", (("delta", 0.001),))`; state is a count and the losses since the last alarm.
+
+    Raises:
+        EngineError: no such detector is fed losses, it does not take these options, or it draws random numbers
+            without a seed.
+
+    """
 
     name: str
     options: tuple[tuple[str, Any], ...] = ()
@@ -29,13 +39,29 @@ class River:
     parameters: ClassVar[Parameters] = (0.0, 0.0, 0.0, 0.0, 0.0)
 
     def __post_init__(self) -> None:
-        if not hasattr(drift, self.name) and not hasattr(drift.binary, self.name):
-            raise EngineError(f"river.drift has no detector {self.name!r}")
+        kind = getattr(drift, self.name, None)
+        if not isinstance(kind, type) or not issubclass(kind, base.DriftDetector):
+            binary = self.name in drift.binary.__all__
+            why = "is fed whether a prediction was right, and here losses are" if binary else "is none"
+            raise EngineError(f"detector {self.name!r} of river {why}; name one of {', '.join(KNOWN)}")
+        if self.window < 1:
+            raise EngineError(f"window must be at least 1 loss, got {self.window}")
+        if "seed" in signature(kind).parameters and dict(self.options).get("seed") is None:
+            raise EngineError(
+                f"detector {self.name!r} of river draws random numbers, and a replay would draw others; "
+                f'give it a seed: River({self.name!r}, (("seed", 1),))'
+            )
+        try:
+            self.make()
+        except (TypeError, ValueError) as error:
+            raise EngineError(
+                f"detector {self.name!r} of river does not take {dict(self.options)} ({error}); "
+                f"it takes {', '.join(signature(kind).parameters)}"
+            ) from None
 
     def make(self) -> Any:
         """A fresh detector of river's."""
-        module = drift if hasattr(drift, self.name) else drift.binary
-        return getattr(module, self.name)(**dict(self.options))
+        return getattr(drift, self.name)(**dict(self.options))
 
     @property
     def width(self) -> int:
@@ -50,6 +76,10 @@ class River:
         return alarms
 
     def _update_one(self, state: Float64, loss: float) -> bool:
+        if not 0 <= state[0] <= self.window:
+            raise EngineError(
+                f"a detector's state counts {state[0]:g} losses of at most {self.window}; run `reptide rebuild`"
+            )
         count = int(state[0])
         if count == self.window:
             state[1:-1] = state[2:].copy()

@@ -131,11 +131,6 @@ def test_page_hinkley_of_river_equals_ours_between_alarms_and_after():
     assert theirs.tolist() == alarms_of(PageHinkley(5, 0.0, 2.0, 0.99), losses).tolist()
 
 
-def test_a_binary_detector_of_river_is_found_too():
-    wrong = np.concatenate([np.zeros(40), np.ones(40)])
-    assert alarms_of(River("DDM", window=128), wrong).any()
-
-
 def test_a_river_detector_forgets_what_lies_before_its_window():
     detector, state = River("ADWIN", window=3), np.zeros((1, 4))
     for loss in (1.0, 2.0, 3.0, 4.0, 5.0):
@@ -143,9 +138,46 @@ def test_a_river_detector_forgets_what_lies_before_its_window():
     assert state[0].tolist() == [3, 3, 4, 5]
 
 
-def test_a_detector_that_river_does_not_have_is_refused_by_name():
-    with pytest.raises(EngineError, match="no detector 'Nonsense'"):
-        River("Nonsense")
+@pytest.mark.parametrize("name", ["Nonsense", "binary", "retrain", "DriftRetrainingClassifier", "__name__"])
+def test_what_is_no_detector_of_river_is_refused_where_it_is_made(name):
+    with pytest.raises(
+        EngineError, match=f"detector '{name}' of river is none; name one of ADWIN, KSWIN, Page"
+    ):
+        River(name)
+
+
+@pytest.mark.parametrize("name", ["DDM", "EDDM", "FHDDM", "HDDMA", "HDDMW"])
+def test_a_detector_that_is_fed_hits_and_misses_is_refused_where_losses_are_fed(name):
+    with pytest.raises(
+        EngineError, match=f"'{name}' of river is fed whether a prediction was right, and here"
+    ):
+        River(name)
+
+
+@pytest.mark.parametrize("name", ["KSWIN", "DummyDriftDetector"])
+def test_a_detector_that_draws_random_numbers_needs_a_seed(name):
+    with pytest.raises(EngineError, match=r"a replay would draw others; give it a seed: River\("):
+        River(name)
+    assert not alarms_of(River(name, (("seed", 1),)), stream(0, 50)).any()
+
+
+def test_options_that_a_detector_does_not_take_are_refused_where_it_is_made():
+    with pytest.raises(EngineError, match=r"'ADWIN' of river does not take .*; it takes delta, clock"):
+        River("ADWIN", (("treshold", 1.0),))
+    with pytest.raises(EngineError, match="window must be at least 1 loss, got 0"):
+        River("ADWIN", window=0)
+
+
+@pytest.mark.parametrize("count", [4.0, -1.0, np.nan])
+def test_a_state_that_counts_more_losses_than_it_has_room_for_is_refused(count):
+    with pytest.raises(EngineError, match=r"counts .* losses of at most 3; run `reptide rebuild`"):
+        River("ADWIN", window=3).update(np.array([[count, 0.0, 0.0, 0.0]]), np.ones(1))
+
+
+@pytest.mark.parametrize("name", ["ADWIN", "PageHinkley", "NoDrift"])
+def test_what_river_says_of_a_detector_that_is_taken_does_not_depend_on_the_run(name):
+    losses = stream(7, 200)
+    assert (alarms_of(River(name), losses) == alarms_of(River(name), losses)).all()
 
 
 def test_a_mode_that_does_not_exist_is_refused():
