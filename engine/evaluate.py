@@ -82,7 +82,7 @@ class Prequential:
         )
 
     def add(self, labels: ScoredLabels) -> None:
-        """Score one batch. Raises `EngineError` for wrong shapes, and losses or times that are not finite."""
+        """Score one batch. Raises `EngineError` for wrong shapes, wrong labels, and what is not finite."""
         self._check(labels)
         if len(labels):
             self._learning.add(labels)
@@ -129,6 +129,16 @@ class Prequential:
                 )
         if not (np.isfinite(labels.loss).all() and np.isfinite(labels.time_s).all()):
             raise EngineError("ScoredLabels.loss and .time_s must be finite; pass scored labels only")
+        wrong = np.flatnonzero(~self._target.allows(labels.y))
+        if len(wrong):
+            raise EngineError(
+                f"ScoredLabels.y[{wrong[0]}] is {labels.y[wrong[0]]}, expected {self._target.expected}; "
+                "leave such labels out"
+            )
+        if not np.isfinite(labels.prediction).all() or (labels.seen < 0).any():
+            raise EngineError(
+                "ScoredLabels.prediction must be finite and .seen 0 or more; pass labels as they were scored"
+            )
 
 
 def task_summary(tasks: TaskScores) -> TaskSummary:

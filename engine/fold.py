@@ -12,7 +12,6 @@ summation by shape, so only a fixed shape makes a task's bits independent of its
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import replace
 from time import perf_counter
 from typing import Any, NamedTuple
 
@@ -23,6 +22,7 @@ from torch import Tensor
 from engine import scan
 from engine.ahead import ROW, look_ahead
 from engine.calibration import calibrated
+from engine.events import EventBatch
 from engine.learners.base import LABEL_MEAN, Learner, flatten, unflatten
 from engine.learners.gradient import GradientLearner, unmoved
 from engine.recorded import Recorded
@@ -37,7 +37,6 @@ from engine.types import (
     Bool,
     EngineError,
     Episode,
-    EventBatch,
     Fast,
     Float32,
     Float64,
@@ -107,8 +106,15 @@ class Engine:
         """Fold N events of U tasks; `states` is left as it is.
 
         Raises:
+            EngineError: an event cannot be folded, or the table or theta are of another task spec.
             SourceMoved: a task was folded from another partition or incarnation of a topic.
         """
+        if states.layout.fingerprint != self.layout.fingerprint:
+            raise EngineError(
+                f"the table has layout {states.layout.fingerprint:016x}, this engine {self.layout.fingerprint:016x}; "
+                "make or decode the table with engine.layout"
+            )
+        events.validate(self.spec, len(states))
         work = _Work(self, states, events, meta)
         work.adapt(work.touched_and_stale())
         work.work_ahead()
@@ -116,26 +122,30 @@ class Engine:
             work.fold_round(active)
         return work.result()
 
-    def predict(self, states: TaskTable, x: Float32, meta: Meta, time_s: Float64 | None = None) -> Prediction:
-        """The read path: one prediction for each of U tasks, x [U, own width]; changes nothing.
+    def predict(self, states: TaskTable, x: Float32, meta: Meta, time_s: Float64) -> Prediction:
+        """The read path: what an observation of each of U tasks would be served; changes nothing.
 
-        It is what an observation at `time_s` [U] would be served, or one at each task's latest event.
+        x [U, own width] are features in stored form; `time_s` [U] is when the observations would come: what has
+        expired by then, and how long ago the last events were, is part of the answer.
+
+        Raises:
+            EngineError: x or a time is none that an observation may have.
         """
-        tasks = np.arange(len(states))
-        events = replace(
-            no_events(self.spec),
-            row=tasks,
-            kind=np.full(len(tasks), Kind.OBSERVATION, np.uint8),
-            # Ids that no event has: what is looked up by them is never found.
-            id=np.full(len(tasks), UNKNOWN, np.uint64),
-            time_s=states.rows["clock_s"] if time_s is None else time_s,
+        tasks = len(states)
+        positions = states.rows["position"][:, 0]
+        events = EventBatch(
+            row=np.arange(tasks),
+            kind=np.full(tasks, Kind.OBSERVATION, np.uint8),
+            # An id that no event has: what is looked up by it is never found.
+            id=np.full(tasks, UNKNOWN, np.uint64),
+            time_s=time_s,
             x=x,
-            has_x=np.ones(len(tasks), np.bool_),
-            y=np.zeros(len(tasks), np.float32),
-            topic=np.zeros(len(tasks), np.int64),
-            offset=states.rows["position"][:, 0],
-            partition=states.rows["partition"][:, 0],
-            incarnation=states.rows["incarnation"][:, 0],
+            has_x=np.ones(tasks, np.bool_),
+            y=np.zeros(tasks, np.float32),
+            topic=np.zeros(tasks, np.int64),
+            offset=positions.max(initial=0) + np.arange(tasks),
+            partition=np.ascontiguousarray(states.rows["partition"][:, 0]),
+            incarnation=np.ascontiguousarray(states.rows["incarnation"][:, 0]),
         )
         served = self.fold(states, events, meta).outcomes.prediction
         return Prediction(*(served[:, place] for place in range(len(PREDICTORS))))
@@ -151,16 +161,20 @@ class _Work:
         self.rows[:-1] = states.rows
         self.c = Columns(*(self.rows[name] for name in Columns._fields))
         self.out = scan.blank_results(len(events), engine.spec.target.outputs, engine.spec.width)
-        self.out.prediction[:] = 0
+        self.out.prediction[:] = np.nan
         self.version = version_of(engine.spec, meta)
         self.calibration = torch.tensor(meta.calibration, device=engine.device) if meta.calibration else None
         self.unmoved = unmoved(meta.params)
         self.adapted = np.zeros(len(events), np.bool_)
         self.x = np.zeros((len(events), engine.spec.width), np.float32)
         self.x[:, : events.x.shape[1]] = events.x
-        columns = (self.x if name == "x" else getattr(events, name) for name in scan.Events._fields)
-        self.scanned = scan.Events(*map(np.ascontiguousarray, columns))
+        columns = {name: getattr(events, name) for name in scan.Events._fields}
+        columns |= {"x": self.x, "time_s": np.minimum(events.time_s, events.not_after_s)}
+        self.scanned = scan.Events(**{name: _plain(value) for name, value in columns.items()})
         fresh = self._fresh()
+        if not fresh.all():
+            repeated = np.flatnonzero(~fresh)
+            scan.answer_again(self.c, self.scanned, self.out, engine.rules, _plain(events.row), repeated)
         index = np.flatnonzero(fresh)
         self.order = index[np.argsort(events.row[index], kind="stable")]
         tasks = np.arange(len(states) + 1)
@@ -404,7 +418,17 @@ def version_of(spec: TaskSpec, meta: Meta) -> scan.Version:
     rates = np.broadcast_to(np.float64(_know_nothing(target)), target.outputs).copy()
     if meta.version and known is not None and bool(known.isfinite().all()):
         rates = known.cpu().double().numpy().reshape(-1)
+        if len(rates) != target.outputs:
+            raise EngineError(
+                f"theta {meta.version} has {len(rates)} label rates, this task spec {target.outputs} outputs; "
+                "use a theta that was made for it"
+            )
     return scan.Version(meta.version, np.array(meta.prior, np.float64), rates)
+
+
+def _plain(values: Any) -> Any:
+    """Values as the compiled scan takes them, whether they are strided, read-only or mapped from a file."""
+    return np.require(values, requirements=["C", "A", "W", "E"])
 
 
 def _blocks(count: int, size: int) -> Iterator[Int64]:
@@ -431,13 +455,3 @@ def _moved(states: TaskTable, rows: Any, events: EventBatch, n: int) -> str:
         f"incarnation {rows['incarnation'][at]:x}, these events come from partition {partition} of "
         f"{incarnation:x}: another {what}; run `reptide rebuild` to make the rows anew from this log"
     )
-
-
-def no_events(spec: TaskSpec) -> EventBatch:
-    """An empty batch."""
-    index = np.zeros(0, np.int64)
-    return EventBatch(
-        row=index, kind=np.zeros(0, np.uint8), id=np.zeros(0, np.uint64), time_s=np.zeros(0),
-        x=np.zeros((0, spec.features.width), np.float32), has_x=np.zeros(0, np.bool_), y=np.zeros(0, np.float32),
-        topic=index, offset=index, partition=index, incarnation=np.zeros(0, np.uint64),
-    )  # fmt: skip

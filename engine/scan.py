@@ -16,6 +16,7 @@ from engine import drift, history, mixture
 from engine.compiled import arrays, compiled, compiled_as, scalars, vectors
 from engine.features import RATE_STRENGTH, VALUE_STRENGTH
 from engine.history import RATES
+from engine.lanes import is_unused, lane_weights, mixed, prior_of, recall, shared_weights, take_prior
 from engine.mixture import EXPERTS, MIXED
 from engine.table import COLUMNS_LAYOUT, EXPIRED, FORGOTTEN, LABELLED, Columns
 from engine.types import ADAPTED, BASE, PREDICTORS, RECENT, SERVED, THETA, Kind, Outcome
@@ -218,6 +219,12 @@ def give_up(c: Any, u: int, slot: int) -> None:
 
 
 @compiled
+def was_seen(c: Any, u: int) -> bool:
+    """Whether any event of the task was folded; before that its clock says nothing, and times may be negative."""
+    return bool(c.counts[u].any())
+
+
+@compiled
 def expire(c: Any, u: int, ttl_s: float) -> int:
     """Give up on pending observations older than `ttl_s` of event time; returns how many."""
     expired = 0
@@ -293,54 +300,23 @@ def recent_rate(c: Any, u: int, r: Any, version: Any, prediction: Any) -> None:
 
 
 @compiled
-def mixed(p: Any, w: Any, k: int) -> float:
-    """Output k of the mixture of the experts' predictions p [4, C] by weights w [4]; in float64, compiled or not."""
-    total = 0.0
-    for e in range(EXPERTS):
-        total += w[e] * float(p[e, k])
-    return total
-
-
-@compiled
-def shared_weights(c: Any, u: int, r: Any, prior: Any, w: Any) -> None:
-    """Write the weights of the shared mixture, w [4] float32, as they are kept until the label comes."""
-    own = np.empty(EXPERTS)
-    mixture.weights(prior[:EXPERTS], c.shared[u, :EXPERTS], c.shared[u, EXPERTS], r.regression, own)
-    for e in range(EXPERTS):
-        w[e] = own[e]
-
-
-@compiled
-def lane_weights(prior: Any, state: Any, shared: Any, r: Any, w: Any) -> None:
-    """Write what a lane gives each expert, its part in the shared mixture added, to w [4]."""
-    five, own = np.empty(MIXED), np.empty(MIXED)
-    for e in range(MIXED):
-        own[e] = prior[e]
-    mixture.weights(own, state[:MIXED], state[MIXED], r.regression, five)
-    total = 0.0
-    for e in range(EXPERTS):
-        total += float(shared[e])
-    for e in range(EXPERTS):
-        w[e] = five[e] + five[EXPERTS] * (float(shared[e]) / total)
-
-
-@compiled
-def take_prior(c: Any, u: int, lane: int, r: Any, newer: Any) -> None:
-    """Give a lane the prior of the version in force, as far as it can afford the change."""
-    prior, given, same = np.empty(MIXED), np.empty(MIXED), True
-    for e in range(MIXED):
-        prior[e], given[e] = c.lane_prior[u, lane, e], np.float32(newer[e])
-        same = same and prior[e] == given[e]
-    if not same and (prior[0] == 0.0 or mixture.renewed(prior, given, c.lanes[u, lane], r.regression)):
-        c.lane_prior[u, lane] = newer
+def given(c: Any, u: int, e: Any, n: int, r: Any, out: Any) -> bool:
+    """Whether observation n is pending; if so, its prediction is written again, as it was given."""
+    lane = find(c.pending_id[u], c.pending_order[u], e.id[n])
+    if lane < 0:
+        return False
+    recall(c, u, lane, n, r, np.empty(EXPERTS), out)
+    return True
 
 
 @compiled
 def observe(c: Any, u: int, e: Any, n: int, r: Any, version: Any, out: Any) -> None:
     """Serve one observation and keep it pending."""
-    seen_before = find(c.pending_id[u], c.pending_order[u], e.id[n]) >= 0
-    if seen_before or find(c.recent_id[u], c.recent_status[u], e.id[n]) >= 0:
+    resolved = find(c.recent_id[u], c.recent_status[u], e.id[n]) >= 0
+    if resolved or given(c, u, e, n, r, out):
         out.code[n] = REPEATED_OBSERVATION
+        if resolved:  # and its prediction is not kept
+            out.prediction[n] = np.nan
         return
     lane = free_lane(c, u)
     if lane < 0:
@@ -389,13 +365,11 @@ def loss_of(value: float, y: float, regression: bool) -> float:
 @compiled
 def score(c: Any, u: int, lane: int, e: Any, n: int, r: Any, out: Any) -> None:
     """Score the stored predictions by the label, and move the lane's and the shared weights."""
-    p, y, prior = c.pending_p[u, lane], np.float64(e.y[n]), np.empty(MIXED)
+    p, y, shared = c.pending_p[u, lane], np.float64(e.y[n]), c.pending_mix[u, lane]
     truth = 0 if r.regression else int(y)
-    w, shared, step = np.empty(EXPERTS), c.pending_mix[u, lane], np.empty(MIXED)
-    even = c.lane_prior[u, lane, 0] == 0.0  # as it is under version 0, and for what came before
-    for k in range(MIXED):
-        prior[k] = 1.0 / MIXED if even else float(c.lane_prior[u, lane, k])
-    lane_weights(prior, c.lanes[u, lane], shared, r, w)
+    w, prior, step = np.empty(EXPERTS), np.empty(MIXED), np.empty(MIXED)
+    prior_of(c, u, lane, prior)
+    recall(c, u, lane, n, r, w, out)
     total = 0.0
     for k in range(EXPERTS):
         step[k] = loss_of(np.float64(p[k, truth]), y, r.regression)  # compiled, `float` would keep float32
@@ -406,17 +380,11 @@ def score(c: Any, u: int, lane: int, e: Any, n: int, r: Any, out: Any) -> None:
         by_shared += float(shared[k]) / total * float(p[k, truth])
     step[EXPERTS] = loss_of(by_shared, y, r.regression)
     served = loss_of(mixed(p, w, truth), y, r.regression)
-    if not even and not (r.regression and c.pending_seen[u, lane] == 0):
+    if not is_unused(c, u, lane) and not (r.regression and c.pending_seen[u, lane] == 0):
         mixture.update(prior, c.lanes[u, lane], step, served, r.regression, r.share)
         mixture.update(prior[:EXPERTS], c.shared[u], step[:EXPERTS], step[EXPERTS], r.regression, 0.0)
     out.code[n] = SCORED
-    out.version[n] = c.pending_version[u, lane]
-    out.seen[n] = c.pending_seen[u, lane]
     out.waited_s[n] = e.time_s[n] - c.pending_s[u, lane]
-    for k in range(r.outputs):
-        for one in range(EXPERTS):
-            out.prediction[n, one, k] = p[one, k]
-        out.prediction[n, SERVED, k] = mixed(p, w, k)
     out.loss[n, SERVED] = served
     out.shared_loss[n] = step[EXPERTS]
     for one in range(MIXED):
@@ -605,6 +573,15 @@ def run_ends(c: Columns, e: Events, r: Rules, active: Any, order: Any, cursor: A
                 break
 
 
+@compiled_as(COLUMNS_LAYOUT, EVENTS_LAYOUT, RESULTS_LAYOUT, RULES_LAYOUT, *vectors(2))
+def answer_again(c: Columns, e: Events, out: Results, r: Rules, row: Any, repeated: Any) -> None:
+    """Write the predictions of those of the events `repeated` that are pending observations, as they were given."""
+    for i in range(len(repeated)):
+        n = repeated[i]
+        if e.kind[n] == OBSERVATION:
+            given(c, row[n], e, n, r, out)
+
+
 @compiled_as(COLUMNS_LAYOUT, EVENTS_LAYOUT, RESULTS_LAYOUT, RULES_LAYOUT, VERSION_LAYOUT, *vectors(6))
 def scan(
     c: Columns,
@@ -630,8 +607,7 @@ def scan(
             n = order[cursor[u]]
             cursor[u] += 1
             c.position[u, e.topic[n]] = e.offset[n] + 1
-            # A row of zeros has no clock yet: events may lie before 1970.
-            c.clock_s[u] = max(c.clock_s[u], e.time_s[n]) if c.clock_s[u] != 0.0 else e.time_s[n]
+            c.clock_s[u] = max(c.clock_s[u], e.time_s[n]) if was_seen(c, u) else e.time_s[n]
             out.expired[n] = expire(c, u, r.ttl_s)
             if e.kind[n] == OBSERVATION:
                 observe(c, u, e, n, r, version, out)

@@ -11,7 +11,7 @@ class-balanced support set too.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -22,7 +22,9 @@ from engine.fingerprints import row_fingerprint
 from engine.history import EVENT_RATES, RATES, History
 from engine.learners.base import Learner, fast_size
 from engine.mixture import EXPERTS, MIXED, STATE
-from engine.types import PREDICTORS, EngineError, Outcome, UInt64
+from engine.soundness import unsound
+from engine.spec import TaskSpec
+from engine.types import PREDICTORS, Bool, EngineError, Outcome, UInt64
 
 RECENT_IDS = 64
 """How many resolved observation ids a task remembers."""
@@ -168,6 +170,7 @@ class Layout:
 
     dtype: np.dtype[np.void]
     fingerprint: int
+    spec: TaskSpec = field(repr=False)
 
     @property
     def bytes_per_task(self) -> int:
@@ -237,16 +240,26 @@ def layout_of(learner: Learner) -> Layout:
     packed = np.dtype([*head, *fields, ("fast", "<f4", (fast_size(learner),))])
     padding = -packed.itemsize % 8
     dtype = np.dtype([*head, *fields, ("fast", "<f4", (fast_size(learner),)), ("padding", "u1", (padding,))])
-    return Layout(dtype, row_fingerprint(learner))
+    return Layout(dtype, row_fingerprint(learner), spec)
 
 
 @dataclass(frozen=True)
 class TaskTable:
-    """U tasks: their ids, and their rows [U] in one structured array."""
+    """U tasks, each once: their ids, and their rows [U] in one structured array."""
 
     layout: Layout
     ids: tuple[str, ...]
     rows: npt.NDArray[np.void]
+
+    def __post_init__(self) -> None:
+        if self.rows.shape != (len(self.ids),) or self.rows.dtype != self.layout.dtype:
+            raise EngineError(
+                f"a table of {len(self.ids)} tasks needs as many rows of its layout, got {self.rows.shape} "
+                f"of {self.rows.dtype.itemsize} bytes; make it with TaskTable.empty or TaskTable.decode"
+            )
+        if len(set(self.ids)) != len(self.ids):
+            repeated = next(task for n, task in enumerate(self.ids) if task in self.ids[:n])
+            raise EngineError(f"task {repeated!r} is twice in one table; name each task once")
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -276,6 +289,8 @@ class TaskTable:
         for u in np.flatnonzero(sums != rows["checksum"]).tolist():
             if stored[u] is not None:
                 faults.setdefault(u, DAMAGED)
+        for u, fault in unsound(layout.spec, rows, _have_labels(rows)).items():
+            faults.setdefault(u, fault)
         if faults:
             raise RowError({ids[u]: f"the stored row of task {ids[u]!r} {faults[u]}" for u in sorted(faults)})
         return cls(layout, tuple(ids), rows)
@@ -332,6 +347,11 @@ def check_layouts(layout: Layout, stored: Iterable[Buffer]) -> None:
 def fingerprint_of(row: Buffer) -> int:
     """The layout that a stored row names."""
     return int.from_bytes(row[:8], "little")
+
+
+def _have_labels(rows: npt.NDArray[np.void]) -> Bool:
+    """Which of the ids that are remembered [U, 64] have a label."""
+    return np.asarray((rows["recent_status"] == LABELLED) | (rows["recent_status"] == FORGOTTEN))
 
 
 def checksums(rows: npt.NDArray[np.void], size: int) -> UInt64:

@@ -202,6 +202,12 @@ def _indicators(spec: TaskSpec, y: Tensor) -> Tensor:
     """Labels as columns [N, C]."""
     if isinstance(spec.target, Regression):
         return y.unsqueeze(1)
+    sound = (y >= 0) & (y < spec.target.outputs) & (y == y.floor())
+    if not bool(sound.all()):
+        n = int((~sound).nonzero()[0])
+        raise EngineError(
+            f"label {n} is {float(y[n]):g}, expected {spec.target.expected}; leave such labels out"
+        )
     return torch.nn.functional.one_hot(y.long(), spec.target.outputs).to(y.dtype)
 
 

@@ -1,4 +1,4 @@
-"""The values that cross the engine's border: events in, outcomes out, and tensors in between.
+"""The values that cross the engine's border: outcomes, and tensors in between; events are in `engine.events`.
 
 Letters used in shapes everywhere: N events, U tasks, S support examples, Q query examples, W stored
 feature width, C model outputs (classes, or 1 for a regression), T input topics.
@@ -100,36 +100,14 @@ class Meta:
     calibration: tuple[float, ...] = ()
     """Scale and biases of what the model puts out, unadapted and adapted (engine/calibration.py); none of them."""
 
-
-@dataclass(frozen=True)
-class EventBatch:
-    """N events of the tasks of one table, in log order."""
-
-    row: Int64
-    """[N] which row of the table the event's task is."""
-    kind: UInt8
-    """[N] `Kind`."""
-    id: UInt64
-    """[N] hash of the observation's id; a label carries the id of its observation."""
-    time_s: Float64
-    """[N] event time, seconds since the epoch."""
-    x: Float32
-    """[N, W] features in stored form; undefined where `has_x` is false."""
-    has_x: Bool
-    """[N] whether the event carries features."""
-    y: Float32
-    """[N] class index or value; undefined for an observation."""
-    topic: Int64
-    """[N] index of the input topic."""
-    offset: Int64
-    """[N] offset in the topic's partition; increasing for the events of one task and topic."""
-    partition: Int64
-    """[N] of its input topic."""
-    incarnation: UInt64
-    """[N] of its input topic: another number where the topic was created anew."""
-
-    def __len__(self) -> int:
-        return len(self.row)
+    def __post_init__(self) -> None:
+        if self.version < 0:
+            raise EngineError(f"Meta.version must be 0 (no theta yet) or more, got {self.version}")
+        if len(self.prior) != len(PREDICTORS) or not all(0 < share <= 1 for share in self.prior):
+            raise EngineError(
+                f"Meta.prior must be {len(PREDICTORS)} numbers above 0 that sum to 1, got {self.prior}; "
+                "leave it out for equal ones"
+            )
 
 
 @dataclass(frozen=True)
@@ -139,13 +117,14 @@ class Outcomes:
     code: UInt8
     """[N] `Outcome`."""
     prediction: Float32
-    """[N, 5, C] of `PREDICTORS`: made now for an observation, made then for a scored label."""
+    """[N, 5, C] of `PREDICTORS`: made now for an observation; made then for a scored label, and for an observation
+    that comes again, as long as it is pending. NaN elsewhere: of one that was resolved, it is not kept."""
     loss: Float64
     """[N, 5] of the same, for scored labels; NaN elsewhere."""
     shared_loss: Float64
     """[N] loss of the mixture by shared weights, for scored labels; NaN elsewhere."""
     version: Int64
-    """[N] version of theta behind the prediction."""
+    """[N] version of theta behind the prediction; 0 elsewhere."""
     seen: Int64
     """[N] how many labels the task had learned from when the prediction was made."""
     waited_s: Float64

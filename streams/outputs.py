@@ -14,9 +14,10 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 import orjson
 
+from engine.events import EventBatch
 from engine.fold import Folded
 from engine.spec import Classification, TaskSpec
-from engine.types import PREDICTORS, SERVED, EventBatch, Float64, Kind, Outcome
+from engine.types import PREDICTORS, SERVED, Float64, Kind, Outcome
 from streams.learned import LearnedLabel, read_learned
 from streams.logs.base import Record, shown
 from streams.logs.output import OutputWriter

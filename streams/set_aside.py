@@ -19,8 +19,9 @@ from typing import Any, NamedTuple
 import numpy as np
 import orjson
 
+from engine.events import EventBatch
 from engine.table import TaskTable
-from engine.types import Bool, EventBatch, Int64
+from engine.types import Bool, Int64
 from streams.wire import Decoded, Rejected
 
 WRONG_PARTITION, DAMAGED_ROW = "wrong_partition", "damaged_row"

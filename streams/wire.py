@@ -27,8 +27,9 @@ from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 
+from engine.events import EventBatch
 from engine.spec import Classification, Regression, TaskSpec
-from engine.types import EventBatch, Kind
+from engine.types import Kind
 from streams.identity import EXACT, identity_of
 from streams.logs.base import Place, Polled, Record
 from streams.moments import epoch_seconds, why_no_time

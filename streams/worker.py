@@ -23,9 +23,10 @@ from typing import NamedTuple
 
 import numpy as np
 
+from engine.events import EventBatch
 from engine.fold import Engine, Folded, SourceMoved
 from engine.table import RowError, TaskTable
-from engine.types import EventBatch, Int64, Kind, Meta, Outcome
+from engine.types import Int64, Kind, Meta, Outcome
 from streams.errors import Unavailable
 from streams.logs.base import EventLog, Polled
 from streams.outputs import Outputs

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import numpy as np
+
 from engine.checks.running import require
 from engine.checks.samples import EVENTS, event_stream, stored_rows, theta_of
 from engine.fold import Engine
@@ -34,9 +36,9 @@ def wiped_fast_parameters_come_back(learner: Learner, spec: TaskSpec) -> None:
     wiped = TaskTable(folded.layout, folded.ids, folded.rows.copy())
     wiped.rows["fast"], wiped.rows["fast_version"] = 0.0, 0
     x, restarted = stored_rows(spec.features, 3, seed=1), Engine(spec, learner)
-    expected = engine.predict(folded, x, meta)
+    expected = engine.predict(folded, x, meta, np.zeros(3))
     require(
-        restarted.predict(wiped, x, meta).adapted.tobytes() == expected.adapted.tobytes(),
+        restarted.predict(wiped, x, meta, np.zeros(3)).adapted.tobytes() == expected.adapted.tobytes(),
         "fast parameters that were wiped and recomputed predict otherwise",
         "let `adapt` depend on theta and the support set alone",
     )

@@ -6,12 +6,13 @@ import numpy as np
 import torch
 from torch import nn
 
+from engine.events import EventBatch
 from engine.features import Category, Features, Text
 from engine.fold import BLOCK
 from engine.learners.base import Learner
 from engine.spec import Regression, TaskSpec
 from engine.support import SMALLEST_BUCKET
-from engine.types import Batch, EventBatch, Float32, Kind, Params
+from engine.types import Batch, Float32, Kind, Params
 
 EXAMPLES = 5
 """The most support examples of a checked task: fewer than the smallest bucket, so that there is padding."""

@@ -16,13 +16,14 @@ from hypothesis import strategies as st
 
 from engine.drift import Never, PageHinkley, Periodic
 from engine.drift_river import River
+from engine.events import EventBatch
 from engine.features import Category, Features, Numeric
 from engine.fold import Engine, Folded
 from engine.history import History
 from engine.models.mlp import mlp
 from engine.spec import Classification, InnerLoop, Memory, Policy, Regression, TaskSpec
 from engine.table import TaskTable
-from engine.types import EventBatch, Kind, Meta, Outcome, Outcomes
+from engine.types import Kind, Meta, Outcome, Outcomes
 
 
 class Source(NamedTuple):
@@ -291,6 +292,11 @@ def long_stream(seed: int, length: int, tasks: int, name: str) -> list[Event]:
         for _ in range(length)
     ]
     return sequence(script, name)
+
+
+def moved_in_time(events: Sequence[Event], by_s: float) -> list[Event]:
+    """The same events, all of them so much later, or earlier."""
+    return [event._replace(time_s=event.time_s + by_s) for event in events]
 
 
 def digest(driven: Driven) -> str:

@@ -6,6 +6,7 @@ raised the alarm is told.
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from dataclasses import dataclass, field
 from typing import NamedTuple
@@ -54,7 +55,7 @@ class Step(NamedTuple):
 @dataclass
 class SlowTask:
     spec: TaskSpec
-    clock_s: float = 0.0
+    clock_s: float = -math.inf
     seq: int = 0
     predicted: int = 0
     slots: list[Waiting | None] = field(default_factory=list)

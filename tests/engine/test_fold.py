@@ -24,7 +24,7 @@ from engine.mixture import EXPERTS
 from engine.models.mlp import mlp
 from engine.spec import InnerLoop, Memory, Policy, Regression, TaskSpec
 from engine.support import bucket_of
-from engine.types import ADAPTED, PREDICTORS, SERVED, THETA, Batch, Meta, Outcome
+from engine.types import ADAPTED, PREDICTORS, SERVED, THETA, Batch, EngineError, Meta, Outcome
 from tests.engine.driving import (
     ORIGIN,
     SMALL,
@@ -40,6 +40,7 @@ from tests.engine.driving import (
     fold_in_cuts,
     label,
     long_stream,
+    moved_in_time,
     observation,
     sequence,
     theta,
@@ -653,7 +654,8 @@ def test_a_huge_step_size_changes_nothing_worse_than_theta(lr):
     driven = drive(engine)
     driven.fold(long_stream(1, 200, 1, "balanced"), Meta(1, engine.learner.init(0)))
     assert np.isfinite(driven.table.rows["fast"]).all()
-    assert np.isfinite(driven.outcome("prediction")).all()
+    served = np.isin(driven.outcome("code"), (PREDICTED, SCORED))
+    assert np.isfinite(driven.outcome("prediction")[served]).all()
 
 
 def test_one_sick_adaptation_leaves_its_batch_mates_alone():
@@ -728,26 +730,126 @@ def test_a_label_that_was_learned_says_so_with_the_tasks_count_and_the_features_
         assert (np.diff(mine) > 0).all()
 
 
-# The read path
+# What is asked again
+
+
+@every_spec
+@settings(max_examples=20)
+@given(script=st.lists(actions, min_size=1, max_size=70), cuts=st.lists(st.integers(1, 69), max_size=5))
+def test_an_observation_that_comes_again_is_answered_as_it_was_while_it_is_pending(name, script, cuts):
+    events = sequence(script, name)
+    driven = fold_in_cuts(name, events, cuts, VERSIONS, 3)
+    prediction, version, seen = (driven.outcome(column) for column in ("prediction", "version", "seen"))
+    pending: dict[tuple[int, int], int] = {}
+    for n, (event, code) in enumerate(zip(events, driven.codes, strict=True)):
+        place = event.task, event.id
+        if code == PREDICTED:
+            pending[place] = n
+        elif code == SCORED:
+            first = pending.pop(place)
+            assert prediction[n].tobytes() == prediction[first].tobytes()
+        elif code == Outcome.REPEATED_OBSERVATION and np.isfinite(prediction[n]).all():
+            first = pending[place]
+            assert prediction[n].tobytes() == prediction[first].tobytes()
+            assert (version[n], seen[n]) == (version[first], seen[first])
+        else:
+            assert np.isnan(prediction[n]).all()
+
+
+@pytest.mark.parametrize("again", ["in the same batch", "in a later one", "delivered again"])
+def test_a_pending_observation_is_answered_as_it_was_however_it_comes_again(again):
+    driven = drive("balanced", 2)
+    first = [observation(1, 1.0, task=1), observation(2, 2.0), label(2, 1.0, 3.0)]
+    if again == "in the same batch":
+        driven.fold([*first, observation(1, 4.0, task=1)], theta("balanced", 1))
+        repeated = driven.outcome("prediction")[3]
+    else:
+        driven.fold(first, theta("balanced", 1))
+        offset = 3 if again == "in a later one" else 0
+        batch = batch_of([observation(1, 1.0, task=1)], offset)
+        repeated = driven.engine.fold(driven.table, batch, theta("balanced", 2)).outcomes.prediction[0]
+    assert np.isfinite(repeated).all()
+    assert repeated.tobytes() == driven.outcome("prediction")[0].tobytes()
+
+
+@pytest.mark.parametrize("resolved", [label(1, 0.0, 1.0), observation(2, 60.0)], ids=["labelled", "expired"])
+def test_a_resolved_observation_that_comes_again_has_no_prediction_rather_than_another(resolved):
+    driven = drive("balanced")
+    driven.fold([observation(1, 0.0), resolved, observation(1, 61.0)], theta("balanced", 1))
+    assert driven.codes[2] == Outcome.REPEATED_OBSERVATION
+    assert np.isnan(driven.outcome("prediction")[2]).all()
+    delivered = driven.engine.fold(driven.table, batch_of([observation(1)]), theta("balanced", 1))
+    assert list(delivered.outcomes.code) == [DUPLICATE]
+    assert np.isnan(delivered.outcomes.prediction).all()
+
+
+# The clock
 
 
 @every_spec
 @settings(max_examples=15)
 @given(
+    script=st.lists(actions, min_size=1, max_size=70), began_s=st.sampled_from([-100.0, -101.0, -(2.0**30)])
+)
+def test_a_stream_before_1970_or_around_it_is_folded_like_any_other(name, script, began_s):
+    events = sequence(script, name)
+    after = fold_in_cuts(name, events, [9], VERSIONS, 3)
+    before = fold_in_cuts(name, moved_in_time(events, began_s), [9], VERSIONS, 3)
+    times = {"clock_s", "pending_s", "event_s", "label_s"}
+    assert set(before.same_bits(after)) <= times
+
+
+def test_the_clock_of_a_task_first_seen_at_the_epoch_does_not_run_back():
+    driven = drive("balanced")
+    driven.fold([observation(1, 0.0), observation(2, -60.0)], theta("balanced", 1))
+    assert driven.table.rows["clock_s"].tolist() == [0.0]
+    driven.fold([label(2, 0.0, 1.0)], theta("balanced", 1))
+    assert driven.codes[-1] == Outcome.LATE
+
+
+@every_spec
+def test_an_event_from_the_future_is_taken_to_have_happened_when_its_log_took_it_at_the_latest(name):
+    events = long_stream(4, 200, 2, name)
+    now = np.array([event.time_s for event in events])
+    future = [event._replace(time_s=4e9) if n % 7 == 3 else event for n, event in enumerate(events)]
+    folds = [
+        engine_for(name).fold(
+            drive(name, 2).table, replace(batch_of(stream), not_after_s=limit), theta(name, 1)
+        )
+        for stream, limit in ((events, np.inf), (future, now))
+    ]
+    assert folds[0].states.rows.tobytes() == folds[1].states.rows.tobytes()
+    assert folds[0].outcomes.prediction.tobytes() == folds[1].outcomes.prediction.tobytes()
+
+
+def test_one_event_from_the_year_2096_makes_no_later_label_late():
+    driven, after = drive("balanced"), 1_700_000_000.0
+    batch = batch_of([observation(1, 4e9), observation(2, after + 1), label(2, 1.0, after + 2)])
+    bounded = driven.engine.fold(driven.table, replace(batch, not_after_s=after), theta("balanced", 1))
+    assert bounded.outcomes.code.tolist() == [PREDICTED, PREDICTED, SCORED]
+    assert bounded.states.rows["clock_s"].tolist() == [after]
+
+
+# The read path
+
+
+@every_spec
+@settings(max_examples=20)
+@given(
     seed=seeds,
     length=st.integers(0, 150),
     version=st.integers(0, 2),
-    passed=st.none() | st.sampled_from([-5.0, 0.0, 3.0, 1e5]),
+    passed=st.sampled_from([-5.0, 0.0, 3.0, 55.0, 1e5]),
+    began_s=st.sampled_from([0.0, -1e6]),
 )
 def test_predict_changes_nothing_and_says_what_the_fold_would_serve_at_that_time(
-    name, seed, length, version, passed
+    name, seed, length, version, passed, began_s
 ):
-    events = long_stream(seed, length, 3, name)
-    driven = fold_in_cuts(name, [*events, observation(80_000, 1000.0)], [], [(0, 1)], 3)
+    stream = [*long_stream(seed, length, 3, name), observation(80_000, 1000.0)]
+    driven = fold_in_cuts(name, moved_in_time(stream, began_s), [], [(0, 1)], 3)
     before, x = driven.table.rows.tobytes(), np.array([[0.3, 1.0], [-1.0, 2.0], [2.0, 3.0]], np.float32)
-    now = driven.table.rows["clock_s"] + (passed or 0.0)
-    asked_at = None if passed is None else now
-    prediction = driven.engine.predict(driven.table, x, theta(name, version), asked_at)
+    now = driven.table.rows["clock_s"] + passed
+    prediction = driven.engine.predict(driven.table, x, theta(name, version), now)
     assert driven.table.rows.tobytes() == before
     asked = [observation(90_000 + u, now[u], tuple(x[u]), task=u) for u in range(3)]
     served = driven.fold(asked, theta(name, version)).outcomes.prediction
@@ -755,12 +857,37 @@ def test_predict_changes_nothing_and_says_what_the_fold_would_serve_at_that_time
         assert served[:, column].tobytes() == expected.tobytes()
 
 
+def test_predict_gives_up_on_what_has_expired_by_then():
+    driven = drive("balanced")
+    busy = [observation(n, 10.0) for n in (1, 2, 3)]
+    driven.fold([observation(8, 0.0), label(8, 2.0, 1.0), *busy, label(2, 2.0, 11.0)], theta("balanced", 1))
+    x = np.array([[0.5, 1.0]], np.float32)
+    soon, later = (
+        driven.engine.predict(driven.table, x, theta("balanced", 1), np.array([now])) for now in (12.0, 80.0)
+    )
+    assert soon.adapted.tobytes() == later.adapted.tobytes()
+    assert (
+        soon.served.tobytes() != later.served.tobytes()
+    )  # the lowest lane, which has learned, is free again
+
+
 def test_predict_takes_more_tasks_than_a_block():
     driven = drive("balanced", 2 * BLOCK + 5)
     x = np.random.default_rng(0).normal(size=(len(driven.table), 2)).astype(np.float32)
-    whole = driven.engine.predict(driven.table, x, theta("balanced", 1))
-    some = driven.engine.predict(driven.table.take(np.array([3, 66])), x[[3, 66]], theta("balanced", 1))
+    whole = driven.engine.predict(driven.table, x, theta("balanced", 1), np.zeros(len(x)))
+    two = driven.table.take(np.array([3, 66]))
+    some = driven.engine.predict(two, x[[3, 66]], theta("balanced", 1), np.zeros(2))
     assert whole.served[[3, 66]].tobytes() == some.served.tobytes()
+
+
+def test_predict_refuses_features_and_times_that_no_observation_has():
+    driven, x = drive("balanced", 2), np.zeros((2, 2), np.float32)
+    with pytest.raises(EngineError, match=r"EventBatch.x has shape \(2, 3\), expected \(2, 2\)"):
+        driven.engine.predict(driven.table, np.zeros((2, 3), np.float32), theta("balanced", 1), np.zeros(2))
+    with pytest.raises(EngineError, match=r"EventBatch.time_s has shape \(1,\), expected \(2,\)"):
+        driven.engine.predict(driven.table, x, theta("balanced", 1), np.zeros(1))
+    with pytest.raises(EngineError, match=r"event 1 .*time_s is nan, expected seconds since the epoch"):
+        driven.engine.predict(driven.table, x, theta("balanced", 1), np.array([0.0, np.nan]))
 
 
 # Equal bits

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import cache
 
 import numpy as np
 import pytest
@@ -17,8 +18,8 @@ from engine.fold import Engine
 from engine.history import History
 from engine.learners.gradient import GradientLearner
 from engine.spec import Classification, Memory, Policy, Regression
-from engine.table import RowError, TaskTable, layout_of
-from tests.engine.driving import SMALL, SPECS, engine_for, fold_in_cuts, long_stream
+from engine.table import RowError, TaskTable, checksums, layout_of
+from tests.engine.driving import SMALL, SPECS, batch_of, engine_for, fold_in_cuts, long_stream, theta
 
 every_spec = pytest.mark.parametrize("name", SPECS)
 
@@ -117,6 +118,64 @@ def test_taking_some_tasks_copies_them():
     some.rows["seq"] = -1
     assert some.ids == ("task-2", "task-0")
     assert (table.rows["seq"] >= 0).all()
+
+
+def forged(name: str, field: str, place: tuple[int, ...], value: float) -> list[bytes]:
+    """Sound rows but for one number, with the checksum of what they hold."""
+    table = folded(name)
+    table.rows[field][place] = value
+    return [bytes(row) for row in table.encode()]
+
+
+@pytest.mark.parametrize("value", [3.0, -1.0, 1e9, 0.5, np.nan, np.inf])
+@pytest.mark.parametrize(("field", "used"), [("support_y", "support_seq"), ("recent_y", "recent_status")])
+def test_a_row_whose_labels_are_no_classes_is_refused_whatever_its_checksum(field, used, value):
+    table = folded("balanced")
+    place = (
+        1,
+        int(np.flatnonzero(table.rows[used][1] == (1 if field == "recent_y" else table.rows["seq"][1]))[0]),
+    )
+    with pytest.raises(RowError, match="row of task 'b' holds a label that this task spec cannot have made"):
+        TaskTable.decode(table.layout, "abc", forged("balanced", field, place, value))
+
+
+@pytest.mark.parametrize("value", [4.0, -1.0, 0.5, np.nan])
+@pytest.mark.parametrize(("field", "used"), [("support_x", "support_seq"), ("pending_x", "pending_order")])
+def test_a_row_whose_categories_are_no_buckets_is_refused_whatever_its_checksum(field, used, value):
+    table = folded("history")
+    slot = int(np.flatnonzero(table.rows[used][2])[0])
+    with pytest.raises(RowError, match="row of task 'c' holds a bucket that this task spec cannot have made"):
+        TaskTable.decode(table.layout, "abc", forged("history", field, (2, slot, 1), value))
+
+
+def test_a_row_of_a_regression_whose_labels_are_no_numbers_is_refused():
+    table = folded("regression")
+    slot = int(np.flatnonzero(table.rows["support_seq"][0])[0])
+    with pytest.raises(RowError, match="holds a label that this task spec cannot have made"):
+        TaskTable.decode(table.layout, "abc", forged("regression", "support_y", (0, slot), np.nan))
+
+
+@settings(max_examples=60)
+@given(data=st.data())
+def test_a_row_of_any_bytes_with_a_right_checksum_is_refused_or_folded_without_reaching_outside(data):
+    name = data.draw(st.sampled_from(["balanced", "history", "wide", "regression with history"]))
+    layout, row = engine_for(name).layout, bytearray(folded_rows(name)[0])
+    for _ in range(data.draw(st.integers(1, 30))):
+        at = data.draw(st.integers(8, layout.bytes_per_task - 8))
+        row[at : at + 8] = data.draw(st.binary(min_size=8, max_size=8))
+    sums = checksums(np.frombuffer(bytes(row), layout.dtype), layout.bytes_per_task)
+    row[8:16] = sums.tobytes()
+    try:
+        table = TaskTable.decode(layout, ["a"], [bytes(row)])
+        table.rows["position"], table.rows["incarnation"], table.rows["partition"] = 0, 0, 0
+        engine_for(name).fold(table, batch_of(long_stream(3, 40, 1, name)), theta(name, 2))
+    except RowError as refused:
+        assert "row of task 'a'" in str(refused)
+
+
+@cache
+def folded_rows(name: str) -> list[bytes]:
+    return [bytes(row) for row in folded(name).encode()]
 
 
 CHANGES = {

@@ -15,8 +15,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from engine.events import EventBatch
 from engine.fold import Folded
-from engine.types import SERVED, EventBatch, Outcome
+from engine.types import SERVED, Outcome
 from streams.learned import LabelReader
 from streams.outputs import DIGITS, LearnedLabel, Outputs, kept, read_learned
 from streams.run import steps
