@@ -27,7 +27,7 @@ from streams.files import refusal
 from streams.forget import forget_task
 from streams.inspect import describe_task
 from streams.options import Config, Flags, console, settings_from
-from streams.progress import progress_bar
+from streams.progress import progress_bar, working
 from streams.rebuild import rebuild
 from streams.run import run as run_embedded
 from streams.settings import Settings, required
@@ -94,7 +94,8 @@ def run(config: Config, flag: Flags = None) -> None:
     try:
         with progress_bar(console, settings.title, program.log.end()) as show:
             totals = run_embedded(program, lambda progress: show(program.log.position(), progress))
-        summary = summarise(settings, program, totals)
+        with working(console, "comparing with simple models, and writing the page"):
+            summary = summarise(settings, program, totals)
     finally:
         program.close()
     checking.warn(summary.warnings, console)
@@ -123,7 +124,7 @@ def check(config: Config, flag: Flags = None) -> None:
     )
     source = required(settings.input, "input")
     has_labels = source.label is not None
-    with console.status("looking at the table"):
+    with working(console, "looking at the table"):
         seen = checking.findings(
             log, spec, settings.outer.every, has_labels=has_labels, remarks=log.remarks()
         )
@@ -209,10 +210,10 @@ def _rebuild_deployed(settings: Settings, inexact: bool, by_workers: bool) -> No
     from streams.deployment import Deployment
     from streams.refold import rebuild_deployment
 
-    with console.status("rebuilding") as status:
+    with working(console, "rebuilding") as say:
         rows = rebuild_deployment(
             Deployment(settings),
-            lambda events: status.update(f"rebuilding: {events:,} events"),
+            lambda events: say(f"rebuilding: {events:,} events"),
             inexact,
             by_workers,
         )

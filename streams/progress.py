@@ -1,23 +1,59 @@
-"""Progress on long work: a bar with rates, lift and drift counts while a stream runs."""
+"""Progress on long work: on a terminal a bar or a status line; in a log, a line now and then."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from threading import Event, Thread
+from time import monotonic
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
 from rich.progress import Progress as Bar
 
+from streams.report.phrases import duration, percent
 from streams.run import Progress
 from streams.words import utc
 
 Show = Callable[[int, Progress], None]
+Clock = Callable[[], float]
+
+TOLD_EVERY_S = 30.0
+"""How often a log is told."""
+
+
+def now_and_then(
+    say: Callable[[str], None], every_s: float = TOLD_EVERY_S, clock: Clock = monotonic
+) -> Callable[[Callable[[], str]], None]:
+    """A callable that says words, when the last are long enough ago."""
+    told = clock()
+
+    def show(words: Callable[[], str]) -> None:
+        """Say it, if it is time."""
+        nonlocal told
+        if clock() - told >= every_s:
+            told = clock()
+            say(words())
+
+    return show
+
+
+def line_of(console: Console) -> Callable[[str], None]:
+    """Prints a line as it is."""
+    return lambda words: console.print(words, highlight=False, markup=False, soft_wrap=True)
 
 
 @contextmanager
-def progress_bar(console: Console, title: str, total: int) -> Iterator[Show]:
+def progress_bar(console: Console, title: str, total: int, clock: Clock = monotonic) -> Iterator[Show]:
     """A bar of `total` steps; the callable it yields takes the position and the totals."""
+    if not console.is_terminal:
+        tell = now_and_then(line_of(console), clock=clock)
+        yield lambda position, totals: tell(
+            lambda: (
+                f"{title}: {position:,} of {total:,} ({percent(position / max(total, 1))})  {said_of(totals)}"
+            )
+        )
+        return
     columns = (
         TextColumn("{task.description}"),
         BarColumn(),
@@ -28,6 +64,36 @@ def progress_bar(console: Console, title: str, total: int) -> Iterator[Show]:
     with Bar(*columns, console=console, refresh_per_second=4) as bar:
         line = bar.add_task(title, total=total, said="")
         yield lambda position, totals: bar.update(line, completed=position, said=said_of(totals))
+
+
+@contextmanager
+def working(
+    console: Console,
+    what: str,
+    clock: Clock = monotonic,
+    wait: Callable[[Event, float], bool] = Event.wait,
+) -> Iterator[Callable[[str], None]]:
+    """Say that something is done which may take long; the callable it yields says how far it is.
+
+    `wait` waits until the work has ended or so many seconds have passed, and returns whether it has ended.
+    """
+    if console.is_terminal:
+        with console.status(what) as status:
+            yield status.update
+        return
+    words, ended, started, say = [what], Event(), clock(), line_of(console)
+
+    def tell() -> None:
+        while not wait(ended, TOLD_EVERY_S):
+            say(f"{words[-1]} ({duration(clock() - started)})")
+
+    telling = Thread(target=tell, name="progress", daemon=True)
+    telling.start()
+    try:
+        yield lambda said: words.__setitem__(-1, said)
+    finally:
+        ended.set()
+        telling.join()
 
 
 def said_of(totals: Progress) -> str:

@@ -23,7 +23,7 @@ from streams.examples.training import SavedTraining, is_published, train
 from streams.host import keep_freed_memory
 from streams.offline import meta_train as meta_train_on_stream
 from streams.options import Config, Flags, console, settings_from
-from streams.progress import progress_bar
+from streams.progress import line_of, now_and_then, progress_bar
 from streams.settings import Settings
 
 app = typer.Typer()
@@ -104,7 +104,17 @@ def _meta_train_on_stream(settings: Settings, passes: int, here: Place) -> None:
 
 @contextmanager
 def _bar(told: Console) -> Iterator[Callable[[str, int, int], None]]:
-    """A bar; the callable takes what is being done, how much is done, and of how much."""
+    """A bar; the callable takes what is being done, how much is done, and of how much. In a log, lines."""
+    if not told.is_terminal:
+        tell, words = now_and_then(line_of(told)), [""]
+
+        def say(said: str, done: int, of: int) -> None:
+            """Without words, the last ones stay."""
+            words[0] = said or words[0]
+            tell(lambda: f"{done:,} of {of:,}  {words[0]}")
+
+        yield say
+        return
     columns = (
         BarColumn(),
         MofNCompleteColumn(),

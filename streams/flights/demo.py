@@ -32,7 +32,7 @@ from streams.flights.baselines import Predicted, river_logistic, running_base_ra
 from streams.flights.table import write_flights
 from streams.host import described_machine
 from streams.mirror import mirrored
-from streams.progress import progress_bar
+from streams.progress import progress_bar, working
 from streams.report import PAGE, write_report
 from streams.report.contents import Period, Run
 from streams.report.phrases import METRICS, MIRROR, difference, interval, mirror, number, signed, standing
@@ -86,7 +86,7 @@ def run_demo(out: Path, console: Console, flags: Sequence[str] = ()) -> None:
         program = embedded(settings)
         with progress_bar(console, settings.title, program.log.end()) as show:
             totals = run(program, lambda progress: show(program.log.position(), progress))
-        with console.status("waiting for the baselines"):
+        with working(console, "waiting for the baselines"):
             extras, seconds = baselines.result()
     write_extras(out / BASELINES, extras)
     target = program.engine.spec.target

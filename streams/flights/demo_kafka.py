@@ -39,7 +39,7 @@ from streams.flights.processes import Role, processes
 from streams.logs.base import ReplayLog
 from streams.logs.kafka_topics import create
 from streams.logs.output import OutputFile
-from streams.progress import said_of
+from streams.progress import line_of, now_and_then, said_of, working
 from streams.roles.produce import produce
 from streams.run import Progress
 from streams.servers import redis_server, tansu
@@ -93,9 +93,9 @@ def run_demo_kafka(out: Path, embedded: Path, rate: float, console: Console) -> 
         create(deployment.connection, deployment.topics, PARTITIONS, replication=1)
         with processes(ROLES, config) as running:
             totals = _stream(deployment, _flights(deployment, embedded), rate, running, console, asked)
-        with console.status("reading the scores"):
+        with working(console, "reading the scores"):
             write_scores(deployment, _flights(deployment, embedded), out)
-        with console.status("folding the topics again under the adoptions that Redis recorded"):
+        with working(console, "folding the topics again under the adoptions that Redis recorded"):
             rows = rows_of(deployment)
             differing = differing_rows(config, rows)
         deployment.store.close()
@@ -167,7 +167,13 @@ def _looks(deployment: Deployment, total: int) -> Iterator[Progress]:
 
 @contextmanager
 def _bars(console: Console, total: int) -> Iterator[Show]:
-    """Two lines, of what was sent and of what was folded."""
+    """Two lines, of what was sent and of what was folded; in a log, one now and then."""
+    if not console.is_terminal:
+        tell = now_and_then(line_of(console))
+        yield lambda events, totals: tell(
+            lambda: f"{events:,} of {total:,} sent, {totals.events:,} folded  {said_of(totals)}"
+        )
+        return
     line = TextColumn("{task.description:6} {task.completed:>9,.0f} {task.fields[said]}")
     with Bar(line, console=console) as bar:
         sent, fold = (bar.add_task(name, total=total, said=f"of {total:,}") for name in ("sent", "folded"))

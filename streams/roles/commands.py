@@ -8,7 +8,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from shutil import copyfileobj
 from tempfile import TemporaryFile
-from time import monotonic
 from typing import IO, Annotated, TypeVar
 
 import typer
@@ -20,7 +19,7 @@ from streams.logs.kafka_topics import check as check_topics
 from streams.logs.kafka_topics import create as create_topics
 from streams.options import Config, Flags, console, settings_from
 from streams.outputs import DEAD_LETTER, TOPICS
-from streams.progress import progress_bar, said_of
+from streams.progress import now_and_then, progress_bar, said_of
 from streams.roles.patience import stopping_on_signals
 from streams.roles.produce import produce as produce_log
 from streams.roles.redrive import redrive as redrive_letters
@@ -210,16 +209,8 @@ def _say(sentence: str) -> None:
 
 def _now_and_then(words: Callable[[S], str]) -> Callable[[S], None]:
     """Say how it goes, at most every few seconds."""
-    told = monotonic()
-
-    def show(state: S) -> None:
-        """Say it, if the last time is long enough ago."""
-        nonlocal told
-        if monotonic() - told >= TOLD_EVERY_S:
-            told = monotonic()
-            _say(words(state))
-
-    return show
+    tell = now_and_then(_say, TOLD_EVERY_S)
+    return lambda state: tell(lambda: words(state))
 
 
 def _advanced(advance: Advance) -> str:

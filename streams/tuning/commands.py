@@ -10,6 +10,7 @@ from rich.console import Console
 from engine.table import layout_of
 from streams import wiring
 from streams.errors import ReptideError
+from streams.progress import working
 from streams.settings import Settings, values_of
 from streams.tuning.part import Part, first_part
 from streams.tuning.search import Best, Search
@@ -43,9 +44,10 @@ def tune(
     _print(console, f"{trials} trials or {minutes:g} minutes on {part.described}")
     if before := journal.ended():
         _print(console, f"{before} trials are there from before")
-    ended = search.run(
-        journal, trials, minutes * MINUTE_S, jobs, lambda *trial: _print(console, _line(*trial))
-    )
+    with working(console, "trying settings"):
+        ended = search.run(
+            journal, trials, minutes * MINUTE_S, jobs, lambda *trial: _print(console, _line(*trial))
+        )
     best = search.best(journal)
     if best is None:
         raise ReptideError(
