@@ -29,6 +29,7 @@ from streams.inspect import describe_task
 from streams.options import Config, Flags, console, settings_from
 from streams.progress import progress_bar, working
 from streams.rebuild import rebuild
+from streams.roles.commands import app as deployed
 from streams.run import run as run_embedded
 from streams.settings import Settings, required
 from streams.snapshots.commands import app as snapshots
@@ -45,6 +46,15 @@ app = typer.Typer(
 INTERRUPTED = 130
 """How typer exits on Ctrl-C."""
 
+EXTRAS = {
+    "confluent_kafka": "confluent",
+    "kafka": "kafka",
+    "redis": "redis",
+    "optuna": "tune",
+    "tomlkit": "tune",
+}
+"""The extra that brings each library that not everybody needs."""
+
 RESUMES = {"run", "tune", "worker", "trainer"}
 """Commands that go on where they were stopped."""
 
@@ -53,7 +63,8 @@ def main() -> None:
     """Run the command line."""
     app.add_typer(meta_training)
     app.add_typer(snapshots)
-    app.add_typer(_deployed())
+    deployed.command("demo-kafka")(demo_kafka)
+    app.add_typer(deployed)
     sys.path.append(str(Path.cwd()))  # where modules that the settings name may lie
     if compiled.FOLDER is None:
         console.print(f"[yellow]warning[/] {compiled.NOT_KEPT}", soft_wrap=True, highlight=False)
@@ -62,6 +73,10 @@ def main() -> None:
         app(standalone_mode=True)
     except (ReptideError, EngineError) as error:
         _refuse(str(error))
+    except ModuleNotFoundError as error:
+        if error.name not in EXTRAS:
+            raise
+        _refuse(f"this command needs {error.name}: pip install '.[{EXTRAS[error.name]}]'")
     except OSError as error:
         _refuse(refusal(error))
     except SystemExit as ended:
@@ -152,12 +167,8 @@ def tune(
 ) -> None:
     """Choose settings on the first part of the stream of CONFIG and write them beside it; goes on where stopped."""
     settings = settings_from(config, flag)
-    try:
-        from streams.tuning.commands import tune as search  # imports optuna, for half a second
-    except ModuleNotFoundError as error:
-        if error.name not in ("optuna", "tomlkit"):
-            raise
-        raise ReptideError("this command needs optuna and tomlkit: pip install '.[tune]'") from error
+    from streams.tuning.commands import tune as search  # imports optuna, for half a second
+
     if not search(config, settings, tuple(flag or ()), out, share, trials, minutes, jobs, console):
         raise typer.Exit(INTERRUPTED)
 
@@ -234,31 +245,6 @@ def demo_kafka(
     from streams.flights.demo_kafka import run_demo_kafka
 
     run_demo_kafka(out, embedded, rate, console)
-
-
-def _deployed() -> typer.Typer:
-    """The commands of a deployment; without its client libraries, one that says what to install."""
-    try:
-        from streams.roles.commands import app as deployed
-    except ModuleNotFoundError as error:
-        if error.name not in ("kafka", "redis"):
-            raise
-        return _missing_extras()
-    deployed.command("demo-kafka")(demo_kafka)
-    return deployed
-
-
-def _missing_extras() -> typer.Typer:
-    """The names of the commands, so that nobody looks for them in vain."""
-    missing = typer.Typer()
-    free = {"allow_extra_args": True, "ignore_unknown_options": True}
-    for name in ("worker", "trainer", "rollback", "produce", "tail", "topics", "redrive", "demo-kafka"):
-
-        @missing.command(name, context_settings=free, help="Needs: pip install '.[kafka,redis]'")
-        def install() -> None:
-            raise ReptideError("this command needs Kafka and Redis: pip install '.[kafka,redis]'")
-
-    return missing
 
 
 if __name__ == "__main__":

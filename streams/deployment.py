@@ -1,10 +1,15 @@
-"""Settings to the objects of a deployment on Kafka and Redis: what `wiring` is for one process."""
+"""Settings to the objects of a deployment on Kafka and Redis: what `wiring` is for one process.
+
+A client library of Kafka is imported where it is used, so that nobody needs one that was not chosen: kafka-python
+creates, checks and reads topics, for the trainer too; workers and producers take the one of `kafka.client`.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cached_property
+from typing import TYPE_CHECKING
 
 from engine.fingerprints import theta_fingerprint
 from engine.fold import Engine
@@ -15,11 +20,7 @@ from streams.logs.base import EventLog
 from streams.logs.envelope import Envelope
 from streams.logs.group import Connection, GroupClient
 from streams.logs.kafka import KafkaLog
-from streams.logs.kafka_consumer import KafkaGroup
 from streams.logs.kafka_outputs import KafkaOutputs, Producer
-from streams.logs.kafka_producer import KafkaPythonProducer
-from streams.logs.kafka_reader import KafkaTopicReader
-from streams.logs.kafka_topics import Topics
 from streams.outputs import DEAD_LETTER, TOPICS, Outputs
 from streams.roles import trainer as training
 from streams.roles import worker as working
@@ -38,6 +39,10 @@ from streams.theta import ThetaCache
 from streams.trainer import Advance
 from streams.wiring import stream_engine, task_spec, trainer
 from streams.worker import Worker
+
+if TYPE_CHECKING:
+    from streams.logs.kafka_reader import KafkaTopicReader
+    from streams.logs.kafka_topics import Topics
 
 STUCK_S = 60.0
 """A loop that made no progress for so long, on top of what a server may keep it waiting, is not healthy."""
@@ -105,6 +110,8 @@ class Deployment:
     @property
     def topics(self) -> Topics:
         """Every topic of the stream."""
+        from streams.logs.kafka_topics import Topics
+
         outputs = tuple(self.topic(name) for name in TOPICS if name != DEAD_LETTER)
         return Topics(self.kafka.inputs, outputs, self.topic(DEAD_LETTER))
 
@@ -132,6 +139,8 @@ class Deployment:
 
     def reader(self, output: str) -> KafkaTopicReader:
         """Reads an output's topic."""
+        from streams.logs.kafka_reader import KafkaTopicReader
+
         return KafkaTopicReader(self.connection, self.topic(output))
 
     @property
@@ -200,6 +209,8 @@ class Deployment:
             from streams.logs.confluent_consumer import ConfluentGroup
 
             return ConfluentGroup(*arguments)
+        from streams.logs.kafka_consumer import KafkaGroup
+
         return KafkaGroup(*arguments)
 
     def _producer(self, topics: tuple[str, ...]) -> Producer:
@@ -207,4 +218,6 @@ class Deployment:
             from streams.logs.confluent_producer import ConfluentProducer
 
             return ConfluentProducer(self.connection, topics, self.kafka.delivery_timeout_s)
+        from streams.logs.kafka_producer import KafkaPythonProducer
+
         return KafkaPythonProducer(self.connection, topics, self.kafka.delivery_timeout_s)

@@ -8,15 +8,12 @@ from contextlib import contextmanager
 from pathlib import Path
 from shutil import copyfileobj
 from tempfile import TemporaryFile
-from typing import IO, Annotated, TypeVar
+from typing import IO, TYPE_CHECKING, Annotated, TypeVar
 
 import typer
 
-from streams.deployment import Deployment
 from streams.errors import InputError, ReptideError
 from streams.health import Health, HealthServer
-from streams.logs.kafka_topics import check as check_topics
-from streams.logs.kafka_topics import create as create_topics
 from streams.options import Config, Flags, console, settings_from
 from streams.outputs import DEAD_LETTER, TOPICS
 from streams.progress import now_and_then, progress_bar, said_of
@@ -25,10 +22,13 @@ from streams.roles.produce import produce as produce_log
 from streams.roles.redrive import redrive as redrive_letters
 from streams.roles.tail import tail as tail_topic
 from streams.run import Progress
-from streams.stores.redis_capacity import capacity, warnings
+from streams.settings import Settings
 from streams.telemetry import Telemetry
 from streams.trainer import Advance, roll_back
 from streams.wiring import input_log
+
+if TYPE_CHECKING:
+    from streams.deployment import Deployment
 
 app = typer.Typer()
 topics = typer.Typer(help="The topics of a stream.", no_args_is_help=True)
@@ -42,7 +42,7 @@ S = TypeVar("S")
 @app.command()
 def worker(config: Config, flag: Flags = None) -> None:
     """Fold the partitions of the stream that are this member's, until told to stop (SIGTERM)."""
-    deployment = Deployment(settings_from(config, flag))
+    deployment = _deployment(settings_from(config, flag))
     _check_room(deployment)
     with stopping_on_signals() as stopping:
         producer = deployment.producer(*map(deployment.topic, TOPICS))
@@ -60,7 +60,7 @@ def worker(config: Config, flag: Flags = None) -> None:
 @app.command()
 def trainer(config: Config, flag: Flags = None) -> None:
     """Train theta on the episodes of all workers and publish its versions, until told to stop (SIGTERM)."""
-    deployment = Deployment(settings_from(config, flag))
+    deployment = _deployment(settings_from(config, flag))
     with stopping_on_signals() as stopping:
         service = deployment.trainer(_now_and_then(_advanced), _say)
         with _served(deployment, service.health, service.telemetry):
@@ -75,7 +75,7 @@ def rollback(
     flag: Flags = None,
 ) -> None:
     """Publish an earlier version of theta as the newest: the way back from one that harms."""
-    deployment = Deployment(settings_from(config, flag))
+    deployment = _deployment(settings_from(config, flag))
     _say(f"theta {version} is now version {roll_back(deployment.versions, version)}")
     deployment.store.close()
 
@@ -88,7 +88,7 @@ def produce(
 ) -> None:
     """Send the rows of the input file to Kafka, as observations and delayed labels."""
     settings = settings_from(config, flag)
-    deployment = Deployment(settings)
+    deployment = _deployment(settings)
     log = input_log(settings, deployment.spec, None)
     names = deployment.kafka.inputs
     producer = deployment.producer(*names)
@@ -115,7 +115,7 @@ def tail(
     """Print an output as it comes, one JSON object a line."""
     if output not in TOPICS:
         raise ReptideError(f"there is no output {output!r}; there are {', '.join(TOPICS)}")
-    deployment = Deployment(settings_from(config, flag))
+    deployment = _deployment(settings_from(config, flag))
     with stopping_on_signals() as stopping:
         for line in tail_topic(deployment.reader(output), output == DEAD_LETTER, whole, stopping):
             typer.echo(line)
@@ -130,7 +130,7 @@ def redrive(
     flag: Flags = None,
 ) -> None:
     """Send dead letters, repaired, back to the topics that they came from."""
-    deployment = Deployment(settings_from(config, flag))
+    deployment = _deployment(settings_from(config, flag))
     names = deployment.kafka.inputs
     with _opened(letters) as file:
         producer = deployment.producer(*names)
@@ -151,7 +151,9 @@ def create(
     flag: Flags = None,
 ) -> None:
     """Create the topics that are not there yet."""
-    deployment = Deployment(settings_from(config, flag))
+    from streams.logs.kafka_topics import create as create_topics
+
+    deployment = _deployment(settings_from(config, flag))
     for name in create_topics(deployment.connection, deployment.topics, partitions, replication):
         console.print(f"created {name}")
 
@@ -159,8 +161,10 @@ def create(
 @topics.command("check")
 def check(config: Config, flag: Flags = None) -> None:
     """See whether the topics are as the stream needs them; exit status 1 where they are not."""
+    from streams.logs.kafka_topics import check as check_topics
+
     settings = settings_from(config, flag)
-    deployment = Deployment(settings)
+    deployment = _deployment(settings)
     lives = settings.memory.ttl_s, deployment.redis.tombstone_s
     findings = check_topics(deployment.connection, deployment.topics, *lives)
     for finding in findings:
@@ -168,6 +172,13 @@ def check(config: Config, flag: Flags = None) -> None:
     if any(finding.severity == "error" for finding in findings):
         raise typer.Exit(1)
     console.print("the topics are as they should be")
+
+
+def _deployment(settings: Settings) -> Deployment:
+    """The parts of a deployment, made when a command runs: its help needs no client library."""
+    from streams.deployment import Deployment
+
+    return Deployment(settings)
 
 
 def _opened(letters: Path) -> IO[bytes]:
@@ -185,6 +196,8 @@ def _opened(letters: Path) -> IO[bytes]:
 
 def _check_room(deployment: Deployment) -> None:
     """Refuse a Redis that would drop rows; warn of one that might."""
+    from streams.stores.redis_capacity import capacity, warnings
+
     row_bytes = deployment.engine.layout.bytes_per_task
     ttl_s = deployment.redis.ttl_s
     for warning in warnings(capacity(deployment.server, row_bytes, ttl_s), deployment.redis.tasks):

@@ -5,11 +5,12 @@ from __future__ import annotations
 from base64 import b64encode
 from collections.abc import Iterator, Mapping
 from threading import Event
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import orjson
 
-from streams.logs.kafka_reader import KafkaTopicReader, Message
+if TYPE_CHECKING:
+    from streams.logs.kafka_reader import KafkaTopicReader, Message
 
 AT_ONCE = 1000
 POLL_S = 0.2

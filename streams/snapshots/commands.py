@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from streams.options import Config, Flags, console, settings_from
+from streams.progress import working
 from streams.snapshots import state_directory
 
 app = typer.Typer()
@@ -19,14 +20,14 @@ Directory = Annotated[Path, typer.Argument(help="The snapshot.", show_default=Fa
 def snapshot(config: Config, directory: Directory, flag: Flags = None) -> None:
     """Write what the stream of CONFIG has learned to a new DIRECTORY, while it goes on."""
     settings = settings_from(config, flag)
-    with console.status("taking a snapshot") as status:
+    with working(console, "taking a snapshot") as show:
         if settings.kafka is None:
-            state_directory.snapshot(settings, directory, status.update)
+            state_directory.snapshot(settings, directory, show)
         else:
             from streams.deployment import Deployment
             from streams.snapshots import deployment
 
-            deployment.snapshot(Deployment(settings), directory, status.update)
+            deployment.snapshot(Deployment(settings), directory, show)
     say(f"the snapshot lies in {directory}")
 
 
@@ -41,15 +42,15 @@ def restore(
 ) -> None:
     """Put back what `reptide snapshot` wrote to DIRECTORY; the stream of CONFIG goes on from there."""
     settings = settings_from(config, flag)
-    with console.status("restoring") as status:
+    with working(console, "restoring") as show:
         if settings.kafka is None:
-            state_directory.restore(settings, directory, status.update)
+            state_directory.restore(settings, directory, show)
             said = f"restored to {settings.run.directory}; `reptide run` goes on from there"
         else:
             from streams.deployment import Deployment
             from streams.snapshots import deployment
 
-            deployment.restore(Deployment(settings), directory, status.update, inexact)
+            deployment.restore(Deployment(settings), directory, show, inexact)
             said = "restored; start the workers, they go on from there"
     say(said)
 

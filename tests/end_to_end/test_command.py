@@ -218,7 +218,7 @@ def test_a_folder_that_cannot_be_made_is_a_sentence(folder: Path) -> None:
     (folder / "file").write_text("")
     done = reptide(folder, "run", "settings.toml", "--set", f"run.directory={folder / 'file' / 'state'}")
     assert done.returncode == 1
-    assert "Not a directory" in done.stderr
+    assert "not a directory" in done.stderr
     assert "Traceback" not in done.stderr
 
 
