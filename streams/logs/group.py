@@ -28,8 +28,10 @@ class Connection:
     @property
     def doubt(self) -> str:
         """What else may be wrong where no broker answers; begins with a semicolon, or is empty."""
-        secure = self.security.get("security_protocol", "").endswith("SSL")
-        return "; with TLS, see that ssl_cafile and the host name fit its certificate" if secure else ""
+        protocol = self.security.get("security_protocol", "")
+        tls = "; with TLS, see that ssl_cafile and the host name fit its certificate"
+        sasl = "; with SASL, see that it knows the mechanism, the user and the password"
+        return tls * protocol.endswith("SSL") + sasl * protocol.startswith("SASL")
 
     @cached_property
     def tokens(self) -> Tokens | None:

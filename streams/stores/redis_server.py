@@ -219,7 +219,7 @@ class RedisServer:
             return Forgot(
                 f"Redis Cluster of {self.address} has another primary, {error}, which may lack the last seconds"
             )
-        told = f"{type(error).__name__}: {error}"
+        told = re.split(", with args", f"{type(error).__name__}: {error}")[0]  # what follows quotes a row
         if isinstance(error, NOT_ALLOWED):
             return StoreError(
                 f"Redis at {self.address} does not let us in; check user and password in the URL, and their ACL"

@@ -300,7 +300,10 @@ def behind_tls(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Broke
          "-keyout", str(key), "-out", str(certificate)],
         check=True, capture_output=True,
     )  # fmt: skip
-    with TlsFront(certificate, key) as front, servers.tansu(folder / "broker", front.address) as server:
+    with (
+        TlsFront(certificate, key) as front,
+        servers.tansu(folder / "broker", advertised=front.address) as server,
+    ):
         front.broker_port = server.port
         yield Broker(front.address, server), certificate
 
@@ -362,3 +365,41 @@ class TestTls:
         ):
             producer_of(library)(Connection(broker.servers, self.security(certificate)), ["nowhere"])
         gc.collect()  # kafka-python leaves the sockets of failed handshakes to the collector, with a warning
+
+
+@pytest.mark.parametrize(
+    ("library", "error", "sentence"),
+    [
+        (
+            "kafka-python",
+            Unavailable,
+            "; with SASL, see that it knows the mechanism, the user and the password",
+        ),
+        (
+            "confluent",
+            InputError,
+            "refuses nowhere: _AUTHENTICATION. Check kafka.security and the access rules",
+        ),
+    ],
+)
+def test_a_user_whom_the_brokers_do_not_know_is_told_from_brokers_that_are_away(
+    library: str,
+    error: type[ReptideError],
+    sentence: str,
+    asks_who_comes: Broker,
+    monkeypatch: pytest.MonkeyPatch,
+):
+    monkeypatch.setattr("streams.logs.kafka_client.BOOTSTRAP_MS", 1000)
+    monkeypatch.setattr("streams.logs.confluent_client.ANSWER_S", 1.0)
+    login = {"security_protocol": "SASL_PLAINTEXT", "sasl_mechanism": "SCRAM-SHA-512", **LOGIN}
+    with pytest.raises(error) as caught:
+        producer_of(library)(Connection(asks_who_comes.servers, login), ["nowhere"])
+    assert sentence in str(caught.value)
+    assert SECRET not in str(caught.value)
+
+
+@pytest.fixture(scope="module")
+def asks_who_comes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Broker]:
+    """A broker that takes logins by SCRAM, and knows nobody."""
+    with servers.tansu(tmp_path_factory.mktemp("sasl"), "--authentication") as server:
+        yield Broker(server.address, server)

@@ -417,7 +417,11 @@ def answering() -> Iterator[Callable[[bytes], str]]:
         (b"-TRYAGAIN Multiple keys request during rehashing of slot", Unavailable, "is moving slots"),
         (b"-BUSY Redis is busy running a script.", Unavailable, "is busy with a script"),
         (b"-NOPERM this user has no permissions", StoreError, "does not let us in"),
-        (b"-ERR unknown command 'GET'", StoreError, "refuses a command"),
+        (
+            b"-ERR unknown command 'EVAL', with args beginning with: 'ann'",
+            StoreError,
+            r"unknown command 'EVAL'\); check",
+        ),
         (b"HTTP/1.1 400 Bad Request", ReptideError, "Redis at 127.0.0.1"),
     ],
 )
