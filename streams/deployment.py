@@ -175,6 +175,7 @@ class Deployment:
             Schedule(self.settings.outer.every),
             telemetry,
             say,
+            keyed=self.kafka.keys == "task",
         )
         health = Health(working.CONDITIONS, self.stuck_s)
         return WorkerService(

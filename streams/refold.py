@@ -128,6 +128,7 @@ def _folded(
         deployment.settings.run.batch,
         Schedule(deployment.settings.outer.every),
         claims=claims,
+        keyed=deployment.kafka.keys == "task",
     )
     events = 0
     try:

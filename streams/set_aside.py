@@ -7,7 +7,7 @@ Where an input has several partitions, an event is its task's own only if its ke
 decides the partition, so whatever has another key, or none, lies where it lies by chance. That can be told of each
 event by itself, so the same events are refused live and in a rebuild, whichever of them comes first. Own events of
 one task that lie in two partitions all the same come from producers that partition differently: its row belongs to
-the partition of the first.
+the partition of the first. Where keys are something else by design (`kafka.keys`), that is all that can be told.
 """
 
 from __future__ import annotations
@@ -28,7 +28,8 @@ WRONG_PARTITION, DAMAGED_ROW = "wrong_partition", "damaged_row"
 
 FOREIGN_KEY = (
     "its key is not the task's id, by which alone all events of a task come to lie in one partition; "
-    "send it with the task as its key, as `reptide redrive` does"
+    "send it with the task as its key, as `reptide redrive` does; or, where other keys keep the events of a task "
+    'together, set kafka.keys = "other"'
 )
 
 

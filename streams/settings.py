@@ -216,6 +216,9 @@ class Kafka(Section):
     client: Literal["kafka-python", "confluent"] = "kafka-python"
     dataschema: str | None = None
     """An event whose `ce_dataschema` is another one is refused."""
+    keys: Literal["task", "other"] = "task"
+    """What the keys of events are: the task's id; or something else that keeps the events of a task together, as the
+    user does whose tasks are many. The first event of a task then decides where the others belong."""
     expired: Literal["fail", "skip"] = "fail"
     """What to do where the log no longer holds the next event: stop, or go on with the oldest it has."""
     clock_skew_s: float = Field(3600.0, ge=0)

@@ -84,6 +84,8 @@ class Worker:
     """Tells an operator, in a sentence."""
     wait: Callable[[float], object] = sleep
     """Before the rows of tasks are tried again that another worker wrote first."""
+    keyed: bool = True
+    """Whether the key of an event is its task's id, where the input has several partitions."""
     claims: bool = True
     """Whether rows keep the partition that they were folded from: not where tasks are followed to partitions that
     were added, and the next event of each decides."""
@@ -147,7 +149,7 @@ class Worker:
         with self.telemetry.store_seconds("theta"):
             meta = self.theta.get(version)
         decoded = decode(polled, self.engine.spec)
-        part, aside = strangers(self._remembered(decoded), polled[0].partitions)
+        part, aside = strangers(self._remembered(decoded), polled[0].partitions if self.keyed else 0)
         rejected, conflicts, step = [*self._not_forgotten(decoded.rejected), *aside], 0, None
         self.outputs.dead_letters.append(rejected)
         for pause_s in PAUSES_S:

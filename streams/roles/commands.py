@@ -135,7 +135,7 @@ def redrive(
     with _opened(letters) as file:
         producer = deployment.producer(*names)
         try:
-            sent = redrive_letters(file, names, producer)
+            sent = redrive_letters(file, names, producer, deployment.kafka.keys == "task")
         finally:
             producer.close()
     _say(f"{sent:,} events sent")

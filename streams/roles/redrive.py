@@ -19,8 +19,10 @@ from streams.logs.kafka_outputs import KafkaOutputs, Sent
 from streams.set_aside import WRONG_PARTITION
 
 
-def redrive(letters: IO[bytes], inputs: Sequence[str], producer: KafkaOutputs) -> int:
+def redrive(letters: IO[bytes], inputs: Sequence[str], producer: KafkaOutputs, keyed: bool = True) -> int:
     """Send letters, one JSON object a line as `reptide tail dead-letter` prints them; returns how many.
+
+    Keys are left as they are where they are not the tasks' ids (`keyed` false).
 
     The file is read twice, a line at a time: nothing is sent unless every line can be read.
 
@@ -28,24 +30,24 @@ def redrive(letters: IO[bytes], inputs: Sequence[str], producer: KafkaOutputs) -
         InputError: a line is no dead letter; names it.
 
     """
-    count = sum(1 for _ in _each(letters, inputs))
+    count = sum(1 for _ in _each(letters, inputs, keyed))
     letters.seek(0)
-    for topic, together in groupby(_each(letters, inputs), key=itemgetter(0)):
+    for topic, together in groupby(_each(letters, inputs, keyed), key=itemgetter(0)):
         producer.send(topic, (message for _, message in together))
     producer.sync()
     return count
 
 
-def _each(letters: IO[bytes], inputs: Sequence[str]) -> Iterator[tuple[str, Sent]]:
-    return (_read(line, number, inputs) for number, line in enumerate(letters, 1) if line.strip())
+def _each(letters: IO[bytes], inputs: Sequence[str], keyed: bool) -> Iterator[tuple[str, Sent]]:
+    return (_read(line, number, inputs, keyed) for number, line in enumerate(letters, 1) if line.strip())
 
 
-def _read(line: bytes, number: int, inputs: Sequence[str]) -> tuple[str, Sent]:
+def _read(line: bytes, number: int, inputs: Sequence[str], keyed: bool) -> tuple[str, Sent]:
     try:
         said: dict[str, Any] = orjson.loads(line)
         topic = said["origin"].split()[0]
         headers = [(name, text.encode()) for name, text in said["headers"]]
-        message = _keyed(Sent(_bytes(said, "key"), _bytes(said, "value"), headers), said.get("reason"))
+        message = Sent(_bytes(said, "key"), _bytes(said, "value"), headers)
     except (ValueError, KeyError, TypeError, AttributeError, IndexError) as error:
         raise InputError(
             f"line {number} is no dead letter as `reptide tail dead-letter` prints it ({error})"
@@ -54,7 +56,7 @@ def _read(line: bytes, number: int, inputs: Sequence[str]) -> tuple[str, Sent]:
         raise InputError(
             f"line {number} came from {topic}, which is no input of this stream ({', '.join(inputs)})"
         )
-    return topic, message
+    return topic, _keyed(message, said.get("reason")) if keyed else message
 
 
 def _keyed(message: Sent, reason: Any) -> Sent:

@@ -154,6 +154,22 @@ class TestEveryStore:
         assert store.adoptions() == {at(64): 3}
         assert store.swap(marked(store, ["a"], 2)) == [Swap.OK]
 
+    def test_the_number_of_partitions_is_that_of_whoever_asked_first_until_it_is_set(
+        self, store: RecordStore
+    ):
+        if isinstance(store, LmdbStore):
+            pytest.skip("its log is one partition for ever")
+        assert [store.partitions(), store.partitions(3), store.partitions(6), store.partitions()] == [
+            0,
+            3,
+            3,
+            3,
+        ]
+        store.clear()
+        assert store.partitions(6) == 3, "a rebuild that died must be seen by workers"
+        store.set_partitions(6)
+        assert store.partitions() == 6
+
     def test_hostile_task_ids_have_rows_of_their_own(self, store: RecordStore):
         assert set(store.swap(marked(store, HOSTILE, 1))) == {Swap.OK}
         assert marks(store, HOSTILE) == list(range(1, len(HOSTILE) + 1))

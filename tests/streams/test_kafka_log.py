@@ -123,6 +123,7 @@ class TestPolling:
         group.append((0, 1), 1)
         [polled] = log.poll(10)
         assert (polled.partition, polled.position, polled.incarnations) == (1, 2, (7,))
+        assert polled.partitions == 2
 
     def test_records_fetched_while_the_broker_could_not_be_asked_more_are_not_lost(self):
         group = ScriptedGroup()

@@ -90,6 +90,12 @@ class TestStrangers:
         assert orjson.loads(scene.world.outputs["dead-letter"].lines[0])["detail"] == FOREIGN_KEY
         assert scene.worker.telemetry.exposition().count(b'reason="wrong_partition"} 1.0') == 1
 
+    def test_where_other_keys_keep_a_task_together_only_another_partition_is_wrong(self):
+        scene = Scene()
+        scene.worker = replace(scene.worker, keyed=False)
+        scene.take([event("ann/1", "1", "ann"), event("ann/2", "2", "ann")], [event("ann/1", "3", "bob")])
+        assert scene.letters() == [("ann/1", "3", "wrong_partition")]
+
     def test_one_that_comes_first_claims_no_row(self):
         scene = Scene()
         scene.take([event("ann", "1", None)])
