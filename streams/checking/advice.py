@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from time import time
 
 import numpy as np
 
@@ -14,7 +13,6 @@ from engine.types import Float64
 from streams.checking.columns import FEWEST, FeatureFacts, facts_of
 from streams.checking.labels import FEW, Labels, Lost, labels_of, lost, patient, roomy
 from streams.checking.sample import MOST_ROWS, OUT_OF_RANGE, Sample, read_sample
-from streams.checking.times import suspicious
 from streams.logs.base import ReplayLog
 from streams.report.phrases import percent, plural
 from streams.schedule import Schedule
@@ -86,7 +84,6 @@ def findings(
     warnings = (
         *_of_refusals(sample, labels),
         *remarks,
-        *suspicious(sample, time()),
         *_of_ids(sample, labels),
         *(_of_labels(sample, labels, spec.target) if has_labels else (NO_LABEL_COLUMN,)),
         *_of_delay(sample, labels, missed, spec),
@@ -130,7 +127,7 @@ def _of_labels(sample: Sample, labels: Labels, target: Classification | Regressi
             f"{plural(labels.orphans, 'label')} of {len(y):,} come before their observation, or have none, and "
             "are never scored: look at input.time, input.label_time and input.id"
         )
-    elif not len(y) and not sample.refused_labels:
+    elif not len(y) and sum(tally.count for tally in sample.refused.values()) < sample.rows:
         yield "no row has a label, so nothing is learned: look at input.label"
     if sample.refused_labels:  # what is said of the labels that are left would be of no use
         return

@@ -12,8 +12,8 @@ from rich.table import Table
 from engine.spec import Classification
 from streams.checking.advice import Findings
 from streams.checking.columns import FeatureFacts
-from streams.checking.times import range_of
 from streams.report.phrases import EN_DASH, count, duration, percent, plural
+from streams.words import utc
 
 MOST_CLASSES = 10
 """So many classes are shown, the most frequent first."""
@@ -51,7 +51,8 @@ def _facts(findings: Findings) -> Iterator[tuple[str, str]]:
         )
     yield "rows", f"{sample.rows:,}, of {plural(sample.tasks, 'task')}"
     if len(sample.time_s):
-        yield "times, as read", range_of(sample)
+        first_s, last_s = float(sample.time_s.min()), float(sample.time_s.max())
+        yield "times, as read", f"{utc(first_s)} to {utc(last_s)} UTC"
     if not len(labels.event):
         return
     low, middle, high = np.percentile(labels.a_task, PERCENTILES)

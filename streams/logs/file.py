@@ -24,7 +24,7 @@ from streams.identity import joined_task
 from streams.logs.base import ONLY, Offsets, Polled, Record
 from streams.logs.lines import open_csv, open_jsonl
 from streams.logs.parquet import ParquetTable, parts_of
-from streams.logs.placing import Placed, placed
+from streams.logs.placing import Placed, placed, suspicious
 from streams.logs.tables import Row, Table, TableColumns
 
 __all__ = ["FileLog", "TableColumns", "open_table"]
@@ -52,9 +52,11 @@ class FileLog:
         self._path = path
         self._columns = columns
         self._table = open_table(path, columns, features)
-        clock = placed(self._table.clock(), _written_s(path))
+        written_s = _written_s(path)
+        clock = placed(self._table.clock(), written_s)
         self._rows = len(clock.times)
-        self._early, self._latest_s, self._remarks = clock.early, clock.latest_s, list(clock.remarks())
+        self._early, self._latest_s = clock.early, clock.latest_s
+        self._remarks = [*clock.remarks(), *suspicious(clock.times, written_s)]
         self._order = _event_order(clock, labels_follow=columns.label_time is None)
         self.incarnation = _incarnation(path, columns)
         """Another number where the file is another."""

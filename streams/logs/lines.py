@@ -44,8 +44,10 @@ def open_csv(path: Path, columns: TableColumns, features: Features) -> TextTable
 
 
 def _header(path: Path, records: TextRecords) -> list[str]:
+    if not len(records):
+        raise InputError(f"{path}: the file is empty: its first line has to name the columns")
     try:
-        header = _cells(records.text(0)) if len(records) else []
+        header = _cells(records.text(0))
     except (ValueError, csv.Error) as error:
         raise InputError(
             f"{path}: the header cannot be read: {error}; save the table as CSV in UTF-8, not packed"

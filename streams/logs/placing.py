@@ -11,6 +11,7 @@ import numpy as np
 from engine.types import Bool, Float64
 from streams.logs.tables import NEVER, UNDATED, UNPLACED, Clock
 from streams.moments import YEAR_S
+from streams.words import utc
 
 
 class Placed(NamedTuple):
@@ -55,6 +56,30 @@ def placed(clock: Clock, written_s: float) -> Placed:
     label_times = np.where((label_times == UNPLACED) | (label_times > latest_s), times, label_times)
     early = sound & (label_times < times)
     return Placed(times, np.where(early, times, label_times), early, int(undated.sum()), latest_s)
+
+
+def suspicious(times: Float64, written_s: float) -> Iterator[str]:
+    """What looks wrong about times [R] that were readable, of a table last written at `written_s`, in sentences."""
+    times = times[np.isfinite(times)]
+    if not len(times):
+        return
+    in_1970 = (times >= 0) & (times < YEAR_S)
+    if in_1970.all():
+        yield (
+            f"every time was read as one of 1970, {utc(times.min())} to {utc(times.max())}: a date as 20240115, or a "
+            "number of days or minutes, is taken for seconds since the epoch; write input.time in seconds, or as "
+            "2024-01-15"
+        )
+    elif in_1970.any() and np.median(times) > 10 * YEAR_S:
+        yield (
+            f"{int(in_1970.sum()):,} of {len(times):,} rows take place in 1970: if 0 stands for a time that is "
+            "missing, leave input.time empty there"
+        )
+    if times.max() > written_s + YEAR_S:
+        yield (
+            f"times run to {utc(times.max())}, long after the table was written: if input.time is in another unit, "
+            "write it in seconds since the epoch, or as 2024-01-15"
+        )
 
 
 def latest(clock: Clock, written_s: float) -> float:

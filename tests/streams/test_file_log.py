@@ -328,7 +328,7 @@ def test_a_column_of_optional_numbers_may_be_absent(kind, tmp_path):
 
 
 def test_files_that_are_no_table_are_refused(tmp_path):
-    assert "the columns are none" in refusal(lines(tmp_path, b"", "csv"))
+    assert "the file is empty" in refusal(lines(tmp_path, b"", "csv"))
     assert "names a column twice" in refusal(lines(tmp_path, b"a,b,a\n", "csv"))
     assert "header cannot be read" in refusal(lines(tmp_path, b"\xff,b\n", "csv"))
     assert "as Parquet" in refusal(lines(tmp_path, b"nonsense", "parquet"))
