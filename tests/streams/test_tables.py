@@ -184,6 +184,27 @@ def test_an_empty_text_is_a_text_and_its_label_is_met(kind, empty, tmp_path):
 # Ids
 
 
+KINDS = {
+    "whole numbers": (pl.Series([1, 20, None, 7]), (pl.Int64, pl.Float64, pl.Float32, pl.String)),
+    "fractions": (pl.Series([0.5, 20.25, None, 1.0]), (pl.Float64, pl.Float32)),
+    "booleans": (pl.Series([True, False, None, True]), (pl.Boolean,)),
+    "texts": (pl.Series(["01", "None", None, "nan"]), (pl.String,)),
+}
+
+
+@pytest.mark.parametrize("name", KINDS)
+def test_a_category_has_the_same_bucket_in_every_format_and_type_of_column(name, tmp_path):
+    values, types = KINDS[name]
+    at, features = ["2024-01-01"] * len(values), Features((Category("store", buckets=2**24),))
+    stored = set()
+    for n, (kind, dtype) in enumerate((kind, dtype) for kind in FORMATS for dtype in types):
+        table = pl.DataFrame({"user": at, "at": at, "store": values.cast(dtype), "bought": ["no"] * len(at)})
+        decoded = opened(written(tmp_path, table, kind, f"table{n}"), features=features)[1]
+        assert not decoded.rejected
+        stored.add(decoded.events.x[decoded.events.kind == Kind.OBSERVATION].tobytes())
+    assert len(stored) == 1
+
+
 def test_a_whole_id_is_one_id_in_every_type_of_column(tmp_path):
     ids = pl.Series([7, 8])
     kinds = [ids, ids.cast(pl.UInt64), ids.cast(pl.Float64), ids.cast(pl.Decimal(20, 2)), ids.cast(pl.String)]
