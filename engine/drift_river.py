@@ -49,7 +49,7 @@ class River:
         if "seed" in signature(kind).parameters and dict(self.options).get("seed") is None:
             raise EngineError(
                 f"detector {self.name!r} of river draws random numbers, and a replay would draw others; "
-                f'give it a seed: River({self.name!r}, (("seed", 1),))'
+                "give it a seed among its options: seed, 1"
             )
         try:
             self.make()

@@ -144,7 +144,7 @@ class AdaptationPolicy(Section):
 
 
 class Drift(Section):
-    """The detector: `page_hinkley`, `periodic`, `never`, or `river.NAME` for any detector of river."""
+    """The detector: `page_hinkley`, `periodic`, `never`, or `river.NAME` for one of river that is fed losses."""
 
     detector: str = "page_hinkley"
     options: dict[str, Any] = Field(default_factory=dict)
