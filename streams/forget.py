@@ -13,6 +13,7 @@ import re
 
 import orjson
 
+from streams.identity import parts_of
 from streams.report import PAGE
 from streams.settings import Settings
 from streams.state import opened
@@ -62,8 +63,7 @@ def _names(content: bytes, task: str) -> bool:
     """Whether bytes hold a task's name as a word of its own, plainly or as JSON or CSV write it."""
     plain = content.decode(errors="replace")
     spelled = (plain, plain.replace('""', '"'), ESCAPED.sub(_unescaped, plain))
-    parts = filter(None, task.split("|"))
-    words = [re.compile(rf"(?<!\w){re.escape(part)}(?!\w)") for part in parts]
+    words = [re.compile(rf"(?<!\w){re.escape(part)}(?!\w)") for part in parts_of(task)]
     return any(all(word.search(text) for word in words) for text in spelled)
 
 

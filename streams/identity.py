@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from decimal import Decimal
 from typing import Any
@@ -10,6 +11,9 @@ import numpy as np
 
 EXACT = 2**53
 """From here on a float may have lost the last digits of a whole number."""
+
+PART = re.compile(r"(?:\\[|\\]|[^|])+")
+ESCAPE = re.compile(r"\\([|\\])")
 
 # Built once: a union in a call costs as much as the check.
 WHOLE = int | np.integer
@@ -54,6 +58,15 @@ def joined_task(parts: Sequence[Any]) -> Any:
     texts = list(map(identity_of, parts))
     odd = [part for part, text in zip(parts, texts, strict=True) if not text]
     return odd[0] if odd else "|".join(_escaped(text) for text in texts if text)
+
+
+def parts_of(task: str) -> list[str]:
+    r"""Take apart what `joined_task` joined; any other task is one part, or as many as it has bars.
+
+    >>> parts_of(r"a\|b|c\\"), parts_of("ann")
+    (['a|b', 'c\\'], ['ann'])
+    """
+    return [ESCAPE.sub(r"\1", part) for part in PART.findall(task)]
 
 
 def _escaped(text: str) -> str:

@@ -135,6 +135,8 @@ def test_refused_events_of_a_forgotten_task_are_no_dead_letters_either(tmp_path)
         ("\U0001f600", {"bytes_hex": rb'{"user": "\ud83d\ude00", x'.hex()}, True),
         ("acme|bob", {"bytes_hex": b"acme,bob,17,x,y".hex()}, True),
         ("acme|bob", {"bytes_hex": b"acme,ann,17,x,y".hex()}, False),
+        (r"a\|b|c", {"bytes_hex": b"a|b,c,17,x,y".hex()}, True),
+        (r"a\|b|c", {"bytes_hex": b"a,c,17,x,y".hex()}, False),
         ("ann", {"task": None, "bytes_hex": b"\xff\xfeann".hex()}, True),
         ("7", {"task": "7", "record": {"task": 7.0}}, True),
         ("7", {"record": {"task": 7}}, True),
