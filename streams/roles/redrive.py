@@ -15,6 +15,7 @@ from typing import IO, Any
 import orjson
 
 from streams.errors import InputError
+from streams.identity import identity_of
 from streams.logs.kafka_outputs import KafkaOutputs, Sent
 from streams.set_aside import WRONG_PARTITION
 
@@ -64,11 +65,10 @@ def _keyed(message: Sent, reason: Any) -> Sent:
     if message.key is not None and reason != WRONG_PARTITION:
         return message
     try:
-        task = orjson.loads(message.value or b"")["task"]
+        task = identity_of(orjson.loads(message.value or b"")["task"])
     except (ValueError, KeyError, TypeError):
         return message
-    is_id = isinstance(task, str | int) and not isinstance(task, bool)
-    return message._replace(key=str(task).encode()) if is_id else message
+    return message._replace(key=task.encode()) if task else message
 
 
 def _bytes(said: dict[str, Any], name: str) -> bytes | None:
