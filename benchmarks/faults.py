@@ -142,7 +142,7 @@ def survive(directory: Path, plan: Plan, seed: int, client: str = "kafka-python"
         config = directory / "faults.toml"
         config.write_text(CONFIG.format(broker=broker.address, client=client, redis=redis.address))
         deployment = Deployment(load_settings(config, {}))
-        create(deployment.connection, deployment.topics, PARTITIONS, 1)
+        create(deployment.connection, deployment.topics, PARTITIONS, 1, deployment.settings.memory.ttl_s)
         load = _load(deployment, seed, plan.rate)
         rng = np.random.default_rng(seed)
         with _staffed(Crew(config, directory)) as (crew, trainer):

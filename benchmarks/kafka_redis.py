@@ -78,7 +78,7 @@ class Cluster:
             "service": {"durability_lag_s": 0.0},
         }
         deployment = Deployment(validated(tree, "benchmarks.kafka_redis"))
-        create(deployment.connection, deployment.topics, PARTITIONS, 1)
+        create(deployment.connection, deployment.topics, PARTITIONS, 1, deployment.settings.memory.ttl_s)
         return deployment
 
 

@@ -197,17 +197,20 @@ def rebuild_rows(
     by_workers: Annotated[
         bool, typer.Option("--by-workers", help="Clear the rows; workers fold the log again, side by side.")
     ] = False,
+    task: Annotated[str | None, typer.Option("--task", help="Make the row of this task alone anew.")] = None,
     flag: Flags = None,
 ) -> None:
-    """Make all rows anew from the log, under the versions of theta that were adopted then."""
+    """Make rows anew from the log, under the versions of theta that were adopted then."""
     settings = settings_from(config, flag)
     if settings.kafka is not None:
-        _rebuild_deployed(settings, inexact, by_workers)
+        _rebuild_deployed(settings, inexact, by_workers, task)
         return
+    if by_workers:
+        raise ReptideError("--by-workers: a state directory has no workers; leave it out")
     with progress_bar(
         console, "rebuilding", wiring.input_log(settings, wiring.task_spec(settings), None).end()
     ) as show:
-        tasks = rebuild(settings, show)
+        tasks = rebuild(settings, show, inexact, task)
     console.print(f"{tasks:,} rows made anew")
 
 
@@ -217,21 +220,24 @@ def show_config(config: Config, flag: Flags = None) -> None:
     typer.echo(settings_from(config, flag).model_dump_json(indent=2))
 
 
-def _rebuild_deployed(settings: Settings, inexact: bool, by_workers: bool) -> None:
+def _rebuild_deployed(settings: Settings, inexact: bool, by_workers: bool, task: str | None) -> None:
     from streams.deployment import Deployment
-    from streams.refold import rebuild_deployment
+    from streams.refold import rebuild_deployment, rebuild_task
 
+    deployment = Deployment(settings)
     with working(console, "rebuilding") as say:
-        rows = rebuild_deployment(
-            Deployment(settings),
-            lambda events: say(f"rebuilding: {events:,} events"),
-            inexact,
-            by_workers,
-        )
-    if by_workers:
-        console.print("start the workers: they fold the log from its beginning")
-    else:
-        console.print(f"{rows:,} rows made anew")
+
+        def show(events: int) -> None:
+            """Say how far it is."""
+            say(f"rebuilding: {events:,} events")
+
+        if task is not None:
+            rebuild_task(deployment, task, show, inexact)
+            said = "1 row made anew"
+        else:
+            rows = rebuild_deployment(deployment, show, inexact, by_workers)
+            said = "start the workers: they fold the log again" if by_workers else f"{rows:,} rows made anew"
+    console.print(said)
 
 
 def demo_kafka(

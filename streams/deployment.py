@@ -22,6 +22,7 @@ from streams.logs.group import Connection, GroupClient
 from streams.logs.kafka import KafkaLog
 from streams.logs.kafka_outputs import KafkaOutputs, Producer
 from streams.outputs import DEAD_LETTER, TOPICS, Outputs
+from streams.pruning import prune
 from streams.roles import trainer as training
 from streams.roles import worker as working
 from streams.roles.trainer import TrainerService
@@ -201,7 +202,16 @@ class Deployment:
             self.settings.service.publish_every_s,
             show,
             say,
+            lambda: self._prune(say),
         )
+
+    def _prune(self, say: Callable[[str], None]) -> None:
+        gone = prune(self.store, self.versions, self.settings.outer.keep_gib)
+        if gone.adopted:
+            say(
+                f"versions of theta up to {gone.adopted:,} are no longer kept (outer.keep_gib): rows of before come "
+                "back from a snapshot, and no longer from the log alone"
+            )
 
     def _member(self) -> GroupClient:
         timeout_s = self.kafka.session_timeout_s

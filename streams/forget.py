@@ -15,15 +15,12 @@ import orjson
 
 from streams.identity import parts_of
 from streams.report import PAGE
-from streams.settings import Settings
+from streams.settings import FOR_EVER_S, Settings
 from streams.state import opened
 from streams.wiring import output_files
 
 ESCAPED = re.compile(r'(?:\\(?:u[0-9a-fA-F]{4}|["\\/bfnrt]))+')
 """A run of characters as JSON may write them: two together may be one, beyond the first 65,536."""
-
-FOR_EVER_S = 100 * 365 * 86_400.0
-"""A file can be replayed at any time."""
 
 
 def forget_task(settings: Settings, task: str) -> str:
@@ -32,9 +29,13 @@ def forget_task(settings: Settings, task: str) -> str:
     with opened(settings) as state:
         row = "its row is deleted" if state.store.forget(task, for_s) else "there was no row"
     if settings.redis is not None:
-        return f"{row}; the topics still hold its events and outputs, as long as their retention says"
+        return (
+            f"{row}; the topics still hold its events and outputs, as long as their retention says; "
+            "snapshots of before hold its row"
+        )
     (settings.run.directory / PAGE).unlink(missing_ok=True)
-    return f"{row}; {_erased(settings, task):,} lines of the outputs are erased, and the report"
+    erased = f"{_erased(settings, task):,} lines of the outputs are erased, and the report"
+    return f"{row}; {erased}; snapshots of before still hold it"
 
 
 def _erased(settings: Settings, task: str) -> int:

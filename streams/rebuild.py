@@ -1,41 +1,117 @@
 """Rows made anew from the log: the way out when a row is damaged, or the row layout has changed.
 
-The adoption table says under which theta every event was folded, so the rows come out as they were.
+The adoption table says under which theta every event was folded, so the rows come out as they were. What is gone of
+that is said before any row is touched.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
-from streams.logs.base import ONLY
+from streams.errors import InputError
+from streams.logs.base import ONLY, SourcePosition
 from streams.logs.output import Silence
 from streams.outputs import TOPICS, DeadLetterLines
+from streams.replayable import Extent, forgotten_theta, refuse
 from streams.run import Progress
 from streams.settings import Settings
-from streams.wiring import embedded
+from streams.stores.base import RecordStore, key_of
+from streams.stores.memory import MemoryStore
+from streams.wiring import Embedded, embedded, input_log
+from streams.worker import Worker
+
+WAY_OUT = (
+    "Restore a snapshot to another run.directory, or run the stream anew in one, or have rows made of what is left, "
+    "which are not those of before, by --inexact; nothing was changed"
+)
+
+Show = Callable[[int, Progress], None]
 
 
-def rebuild(settings: Settings, show: Callable[[int, Progress], None]) -> int:
-    """Fold the log again, as far as it was folded; returns the number of rows."""
+class OneTask(MemoryStore):
+    """Holds the row of one task and an adoption table; the events of all others are passed over."""
+
+    def __init__(self, task: str, adoptions: Mapping[SourcePosition, int]) -> None:
+        super().__init__()
+        self.task = task
+        for at, version in adoptions.items():
+            self.adopt(at, version)
+
+    def forgotten(self, tasks: Sequence[str]) -> set[str]:
+        """All other tasks."""
+        return set(tasks) - {self.task}
+
+    def put_into(self, store: RecordStore) -> None:
+        """Write the row to another store, whatever is stored there.
+
+        Raises:
+            InputError: no event of the task was folded.
+
+        """
+        row = self.rows.get(key_of(self.task))
+        if row is None:
+            raise InputError(f"the log holds no event of task {self.task!r}; nothing was changed")
+        store.put([(key_of(self.task), row)])
+
+
+def rebuild(settings: Settings, show: Show, inexact: bool = False, task: str | None = None) -> int:
+    """Fold the log again, as far as it was folded; returns the number of rows made anew: one, where a task is given.
+
+    Raises:
+        InputError: something is gone, and the rows need not be `inexact`. Nothing was changed.
+
+    """
     program = embedded(settings)
     try:
-        outputs = replace(
-            program.worker.outputs,
-            logs=dict.fromkeys(TOPICS, Silence()),
-            dead_letters=DeadLetterLines(Silence(), program.log.origin),
-        )
-        worker = replace(program.worker, outputs=outputs)
+        if not inexact:
+            refuse(_gone(program), WAY_OUT)
+        worker = _silent(program)
         worker.theta.get(worker.theta.current())  # refused before anything is cleared
         through = program.log.committed()
+        if task is not None:
+            check_remembered(program.store, task)
+            one = OneTask(task, program.store.adoptions())
+            again = input_log(settings, program.engine.spec, None)
+            _fold(replace(worker, store=one, log=again), again.position, through, show)
+            one.put_into(program.store)
+            return 1
         # First: a crash from here on leaves no position above what the rows hold.
         program.log.commit({ONLY: 0})
         program.store.clear()
         program.log.seek(0)
-        progress = Progress()
-        while (left := through - program.log.position()) > 0 and (step := worker.step(left)) is not None:
-            progress.add(step)
-            show(program.log.position(), progress)
+        _fold(worker, program.log.position, through, show)
         return sum(1 for _ in program.store.tasks())
     finally:
         program.close()
+
+
+def _fold(worker: Worker, position: Callable[[], int], through: int, show: Show) -> None:
+    progress = Progress()
+    while (left := through - position()) > 0 and (step := worker.step(left)) is not None:
+        progress.add(step)
+        show(position(), progress)
+
+
+def _silent(program: Embedded) -> Worker:
+    """The worker, saying nothing again."""
+    outputs = replace(
+        program.worker.outputs,
+        logs=dict.fromkeys(TOPICS, Silence()),
+        dead_letters=DeadLetterLines(Silence(), program.log.origin),
+    )
+    return replace(program.worker, outputs=outputs)
+
+
+def _gone(program: Embedded) -> list[str]:
+    """Of which events the version of theta is not kept."""
+    through, adoptions, versions = program.log.committed(), program.store.adoptions(), program.trainer.store
+    missing = set(adoptions.values()) - {0, *versions.sizes()}
+    extent = Extent({}, {}, {ONLY: program.log.end()}, {ONLY: through})
+    return [*forgotten_theta(adoptions, program.log.incarnation, extent, missing, program.worker.schedule)]
+
+
+def check_remembered(store: RecordStore, task: str) -> None:
+    """Refuse to bring back what was to be forgotten."""
+    if store.forgotten([task]):
+        raise InputError(f"task {task!r} was forgotten, and is not made anew")

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from time import sleep
 
 from engine.fold import Engine
 from streams.deployment import Deployment
@@ -17,6 +18,7 @@ from streams.logs.kafka_replay import GroupOffsets, KafkaReplay
 from streams.logs.output import Silence
 from streams.making_anew import first_offsets, making_anew
 from streams.outputs import TOPICS, DeadLetterLines, Outputs
+from streams.rebuild import OneTask, check_remembered
 from streams.schedule import Schedule
 from streams.stores.base import RecordStore
 from streams.theta import ThetaCache
@@ -84,6 +86,38 @@ def rebuild_deployment(
     finally:
         replay.close()
         producer.close()
+        store.close()
+
+
+def rebuild_task(
+    deployment: Deployment, task: str, show: Callable[[int], None], inexact: bool = False
+) -> None:
+    """Make the row of one task anew, as far as the group has come; no other is touched. No worker may run.
+
+    Raises:
+        InputError: a worker runs, something is gone, or there is no event of the task. Nothing was changed.
+
+    """
+    store = deployment.store
+    group = GroupOffsets(deployment.connection, deployment.group, deployment.kafka.inputs)
+    check_remembered(store, task)
+    committed = group.read()
+    if store.partitions() not in (0, 1 + max(partition for _, partition in committed)):
+        raise InputError(
+            "partitions were added, and all rows are to be made anew first; run `reptide rebuild`"
+        )
+    start = first_offsets(deployment, group, committed, inexact)
+    group.write(
+        {place: at for place, at in committed.items() if at}
+    )  # as they are: refused while a worker runs
+    one = OneTask(task, store.adoptions())
+    said = silent(deployment)
+    try:
+        _folded(deployment, _replay(deployment, committed, start), one, lambda _: said, show)
+        one.put_into(store)
+        sleep(deployment.settings.service.durability_lag_s)
+        store.ping()
+    finally:
         store.close()
 
 

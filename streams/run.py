@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from time import perf_counter
 
 from engine.types import PREDICTORS, SERVED, THETA
+from streams.pruning import EVERY, prune
 from streams.wiring import Embedded
 from streams.worker import Step
 
@@ -64,7 +65,9 @@ def steps(program: Embedded) -> Iterator[Step]:
     while True:
         position = program.log.position()
         if position > 0 and schedule.cell(position) == position:
-            program.rounds.run(position)
+            advance = program.rounds.run(position)
+            if advance is not None and advance.version % EVERY == 0:
+                prune(program.store, program.trainer.store, program.keep_gib)
         step = program.worker.step(schedule.next(position) - position)
         if step is None:
             return

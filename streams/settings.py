@@ -21,6 +21,9 @@ from streams.setting_sources import Override, from_environment, from_flags
 
 S = TypeVar("S", bound=Section)
 
+FOR_EVER_S = 100 * 365 * 86_400.0
+"""How long a file can be replayed, and a log without retention."""
+
 
 class Input(Section):
     """The table that is replayed as a stream: a CSV, JSONL or Parquet file, and the meaning of its columns."""
@@ -187,6 +190,9 @@ class Outer(Section):
     """Share of episodes that the outer rule is given; every label trains theta to be good unadapted."""
     held_out: float = Field(0.02, ge=0, lt=1)
     """Share of tasks, by a hash of their id, that judge new versions and are never trained on; of under 40, none."""
+    keep_gib: float = Field(1.0, ge=0)
+    """Room for versions of theta that were adopted, in Redis or on disk: as far back as they reach, a rebuild is
+    exact. The oldest go first; what a restart needs is always kept."""
 
 
 class Run(Section):
@@ -250,8 +256,9 @@ class Redis(Section):
     ttl_s: int = Field(0, ge=0)
     """A row not written for so long is dropped; 0 keeps rows for ever."""
     timeout_s: float = Field(5.0, gt=0)
-    tombstone_s: float = Field(400 * 86_400.0, gt=0)
-    """How long a task that was forgotten is not taken up again: longer than the log keeps its events."""
+    tombstone_s: float = Field(FOR_EVER_S, gt=0)
+    """How long a task that was forgotten is not taken up again: longer than the log keeps its events; by default for
+    ever (a hundred years)."""
     tasks: int = Field(0, ge=0)
     """How many tasks to expect; with it, the memory they need is checked at the start."""
 

@@ -6,6 +6,7 @@ import importlib
 from collections.abc import Callable
 from dataclasses import dataclass, fields
 from functools import partial
+from math import inf
 from pathlib import Path
 from typing import Any
 
@@ -100,6 +101,8 @@ class Embedded:
     trainer: Trainer
     rounds: Rounds
     outputs: dict[str, OutputFile]
+    keep_gib: float = inf
+    """Room for versions of theta."""
 
     def close(self) -> None:
         """Let go of every file."""
@@ -297,4 +300,4 @@ def embedded(settings: Settings, say: Callable[[str], object] = unheard) -> Embe
     worker = Worker(folds, log, store, theta, said, settings.run.batch, schedule, say=say)
     trains = trainer(settings, folds.learner, versions)
     rounds = Rounds(trains, outputs["episodes"], log.incarnation, say)
-    return Embedded(folds, log, store, worker, trains, rounds, outputs)
+    return Embedded(folds, log, store, worker, trains, rounds, outputs, settings.outer.keep_gib)

@@ -90,7 +90,7 @@ def run_demo_kafka(out: Path, embedded: Path, rate: float, console: Console) -> 
     ):
         config = _written(out, broker.address, redis.address)
         deployment = Deployment(load_settings(config, os.environ))
-        create(deployment.connection, deployment.topics, PARTITIONS, replication=1)
+        create(deployment.connection, deployment.topics, PARTITIONS, 1, deployment.settings.memory.ttl_s)
         with processes(ROLES, config) as running:
             totals = _stream(deployment, _flights(deployment, embedded), rate, running, console, asked)
         with working(console, "reading the scores"):

@@ -284,13 +284,14 @@ class KafkaLog:
         if offset > start:
             raise InputError(
                 f"{name}: offset {offset} is to be read next and lies beyond the end of the log, which starts at "
-                f"{start}. The topic was created anew or cut: `reptide rebuild` begins again with it"
+                f"{start}. The topic was created anew or cut: `reptide rebuild --inexact` begins again with what "
+                "it holds"
             )
         lost = f"{name}: offset {offset} is to be read next, the log now starts at {start}: {start - offset} are lost"
         if self._expired == "fail":
             raise InputError(
-                f'{lost}. To go on without them set kafka.expired = "skip"; to fold what the log still holds '
-                "from scratch, `reptide rebuild`. A longer retention.ms keeps it from happening again"
+                f'{lost}. To go on without them set kafka.expired = "skip": all that was learned stays. A longer '
+                "retention.ms keeps it from happening again"
             )
         warnings.warn(lost, RuntimeWarning, stacklevel=2)
         self.skipped[place] = self.skipped.get(place, 0) + start - offset

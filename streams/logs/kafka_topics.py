@@ -19,12 +19,16 @@ from streams.logs.group import Connection
 from streams.logs.kafka_client import describe, in_our_words, made
 from streams.logs.kafka_producer import key_hash
 from streams.logs.kafka_reader import KafkaTopicReader
+from streams.settings import FOR_EVER_S
 
 DEAD_LETTER_BYTES = 2 << 20
 """`max.message.bytes` of the dead-letter topic: its messages are longer than those of the input by three headers."""
 
 TIMESTAMPS, BY_BROKER = "message.timestamp.type", "LogAppendTime"
 """Event times are bounded by the timestamps of messages, which the clock of a producer should not decide."""
+
+SNAPSHOT_S, SPARE_S = 86_400.0, 7 * 86_400.0
+"""A snapshot is taken once a day; a restore, or workers that were all away, may take a week."""
 
 SAMPLED = 200
 """Recent messages looked at in each partition."""
@@ -61,14 +65,19 @@ class Sampled(NamedTuple):
     key: bytes | None
 
 
-def create(connection: Connection, topics: Topics, partitions: int, replication: int) -> list[str]:
-    """Create the topics that do not exist yet, and return their names; those that do are left as they are."""
+def create(
+    connection: Connection, topics: Topics, partitions: int, replication: int, pending_ttl_s: float
+) -> list[str]:
+    """Create the topics that do not exist yet, and return their names; those that do are left as they are.
+
+    The inputs keep their events as long as labels are waited for, and a week longer.
+    """
     missing = [name for name in topics.all() if name not in describe(connection, topics.all())]
     wanted = {
         name: {
             "num_partitions": partitions,
             "replication_factor": replication,
-            "configs": _made_with(name, topics),
+            "configs": _made_with(name, topics, pending_ttl_s),
         }
         for name in missing
     }
@@ -90,9 +99,9 @@ def create(connection: Connection, topics: Topics, partitions: int, replication:
     return [topic["name"] for topic in answers if topic["error_code"] == 0]
 
 
-def _made_with(name: str, topics: Topics) -> dict[str, str]:
+def _made_with(name: str, topics: Topics, pending_ttl_s: float) -> dict[str, str]:
     if name in topics.inputs:
-        return {TIMESTAMPS: BY_BROKER}
+        return {TIMESTAMPS: BY_BROKER, "retention.ms": str(round((pending_ttl_s + SPARE_S) * 1000))}
     return {"max.message.bytes": str(DEAD_LETTER_BYTES)} if name == topics.dead_letter else {}
 
 
@@ -172,12 +181,14 @@ def _retention(
         if "compact" in policy:
             yield Finding("error", f"{name} is compacted, which removes events: set cleanup.policy=delete")
         kept_s = float("inf") if int(kept_ms) < 0 else int(kept_ms) / 1000
-        if kept_s < pending_ttl_s:
-            yield Finding("warning", f"{name} keeps events {kept_s:g} s, labels are waited for {pending_ttl_s:g} s: "
-                          "`reptide rebuild` would miss observations of late labels. Raise retention.ms")  # fmt: skip
-        if kept_s > tombstone_ttl_s:
+        if kept_s < pending_ttl_s + SNAPSHOT_S:
+            yield Finding("error", f"{name} keeps events {kept_s:g} s; labels are waited for {pending_ttl_s:g} s, "
+                          f"and with a snapshot a day what comes after it must be there for {SNAPSHOT_S:g} s: raise "
+                          "retention.ms to more than both together; -1, for ever, is as good")  # fmt: skip
+        if min(kept_s, FOR_EVER_S) > tombstone_ttl_s:
             yield Finding("error", f"{name} keeps events {kept_s:g} s, forgotten tasks are remembered as such for "
-                          f"{tombstone_ttl_s:g} s: a replay could bring them back. Lower retention.ms")  # fmt: skip
+                          f"{tombstone_ttl_s:g} s: a replay could bring them back. Lower retention.ms, or leave out "
+                          "redis.tombstone_s: they are then remembered for ever")  # fmt: skip
 
 
 def _sizes(topics: Topics, settings: Mapping[str, Mapping[str, str]]) -> Iterator[Finding]:

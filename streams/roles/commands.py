@@ -17,6 +17,7 @@ from streams.health import Health, HealthServer
 from streams.options import Config, Flags, console, settings_from
 from streams.outputs import DEAD_LETTER, TOPICS
 from streams.progress import now_and_then, progress_bar, said_of
+from streams.pruning import most_bytes
 from streams.roles.patience import stopping_on_signals
 from streams.roles.produce import produce as produce_log
 from streams.roles.redrive import redrive as redrive_letters
@@ -153,8 +154,11 @@ def create(
     """Create the topics that are not there yet."""
     from streams.logs.kafka_topics import create as create_topics
 
-    deployment = _deployment(settings_from(config, flag))
-    for name in create_topics(deployment.connection, deployment.topics, partitions, replication):
+    settings = settings_from(config, flag)
+    deployment = _deployment(settings)
+    for name in create_topics(
+        deployment.connection, deployment.topics, partitions, replication, settings.memory.ttl_s
+    ):
         console.print(f"created {name}")
 
 
@@ -198,9 +202,10 @@ def _check_room(deployment: Deployment) -> None:
     """Refuse a Redis that would drop rows; warn of one that might."""
     from streams.stores.redis_capacity import capacity, warnings
 
-    row_bytes = deployment.engine.layout.bytes_per_task
-    ttl_s = deployment.redis.ttl_s
-    for warning in warnings(capacity(deployment.server, row_bytes, ttl_s), deployment.redis.tasks):
+    row_bytes, ttl_s = deployment.engine.layout.bytes_per_task, deployment.redis.ttl_s
+    beside = most_bytes(deployment.settings.outer.keep_gib, max(1, deployment.store.partitions()))
+    room = capacity(deployment.server, row_bytes, ttl_s, beside)
+    for warning in warnings(room, deployment.redis.tasks):
         _say(f"warning: {warning}")
 
 

@@ -19,6 +19,7 @@ from streams.errors import Unavailable
 from streams.health import Health
 from streams.learned import LearnedLabel
 from streams.logs.base import UNTOLD, shown
+from streams.pruning import EVERY
 from streams.roles.patience import Stopped, patiently, pause, told_away
 from streams.telemetry import Telemetry
 from streams.trainer import Advance, Trainer
@@ -135,6 +136,8 @@ class TrainerService:
     publish_every_s: float
     show: Callable[[Advance], None]
     say: Callable[[str], None]
+    prune: Callable[[], None] = lambda: None
+    """Deletes versions of theta and adoptions that nobody needs."""
     away: str = ""
     """Why the last attempt failed; empty while all servers answer."""
     _window: _Window = field(default_factory=_Window)
@@ -172,6 +175,8 @@ class TrainerService:
             self.telemetry.inner_loss(*np.array(losses, np.float64).reshape(-1, 2).T)
             self.telemetry.theta(advance.version, time())
         self.show(advance)
+        if advance.version % EVERY == 0:
+            self.prune()
         return advance
 
     def _earlier(self, numbers: Mapping[str, Any]) -> _Window:

@@ -6,7 +6,7 @@ without knowing, cannot undo what another has done.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from enum import Enum
 from hashlib import blake2b
@@ -80,6 +80,10 @@ class RecordStore(Protocol):
         """Record that all rows are folded from an input of so many partitions."""
         ...
 
+    def drop_adoptions(self, cells: Set[SourcePosition]) -> None:
+        """Delete adoptions."""
+        ...
+
     def tasks(self) -> Iterator[str]:
         """The key of every row (see `key_of`)."""
         ...
@@ -140,6 +144,14 @@ class MetaStore(Protocol):
         Raises:
             CheckpointError: it is missing, damaged or cut short.
         """
+        ...
+
+    def sizes(self) -> Mapping[int, int]:
+        """Bytes of each version that is kept."""
+        ...
+
+    def drop(self, versions: Set[int]) -> None:
+        """Delete versions."""
         ...
 
     def publish(self, checkpoint: Checkpoint) -> bool:

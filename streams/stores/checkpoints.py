@@ -8,13 +8,16 @@ before a version is said to be published.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Set
 from pathlib import Path
 
 from streams.errors import CheckpointError
 from streams.files import drafted, write_whole
 from streams.stores.base import Checkpoint
 from streams.stores.sealed import seal_in, sealed, unsealed
+
+DIGITS = 8
+"""Of a version, in the name of a file."""
 
 
 class DirectoryMeta:
@@ -54,6 +57,25 @@ class DirectoryMeta:
         published = _link(self._head(checkpoint.version), head)
         self._own = checkpoint if published else None
         return published
+
+    def sizes(self) -> Mapping[int, int]:
+        """Bytes of each version that is kept."""
+        sizes: dict[int, int] = {}
+        for version, file in self._numbered():
+            sizes[version] = sizes.get(version, 0) + file.stat().st_size
+        return sizes
+
+    def drop(self, versions: Set[int]) -> None:
+        """Delete versions: descriptions first, without which nobody looks for the rest."""
+        files = [Path(file.path) for version, file in self._numbered() if version in versions]
+        for path in sorted(files, key=lambda path: path.suffix != ".json"):
+            path.unlink()
+
+    def _numbered(self) -> Iterator[tuple[int, os.DirEntry[str]]]:
+        with os.scandir(self.directory) as files:
+            for file in files:
+                if file.name[:DIGITS].isdigit():
+                    yield int(file.name[:DIGITS]), file
 
     def files(self, newest: int) -> Iterator[Path]:
         """The files of all versions that are kept, up to one; and of the classes, where these are recorded."""

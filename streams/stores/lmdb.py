@@ -12,7 +12,7 @@ import os
 import shutil
 import struct
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from contextlib import contextmanager
 from itertools import islice
 from pathlib import Path
@@ -97,6 +97,12 @@ class LmdbStore:
                 SourcePosition._make(ADOPTED.unpack(key)): int.from_bytes(value, "big")
                 for key, value in transaction.cursor()
             }
+
+    def drop_adoptions(self, cells: Set[SourcePosition]) -> None:
+        """Delete adoptions."""
+        with self._writing(self._adopted) as transaction:
+            for at in cells:
+                transaction.delete(ADOPTED.pack(*at))
 
     def partitions(self, first: int = 0) -> int:
         """Nothing to record: the log of one process is one partition for ever."""

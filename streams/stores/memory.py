@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from secrets import token_bytes
 
 from engine.table import Layout, TaskTable, check_layouts
@@ -77,6 +77,11 @@ class MemoryStore:
         """Record that all rows are folded from an input of so many partitions."""
         self._partitions = count
 
+    def drop_adoptions(self, cells: Set[SourcePosition]) -> None:
+        """Delete adoptions."""
+        for at in cells:
+            del self._adoptions[at]
+
     def tasks(self) -> Iterator[str]:
         """The key of every row."""
         return iter(sorted(self.rows))
@@ -115,6 +120,7 @@ class MemoryMeta:
     def __init__(self, before: Callable[[str], None] = _nothing) -> None:
         self.before = before
         self.versions: list[Checkpoint] = []
+        self._dropped: set[int] = set()
 
     def current(self) -> int:
         """The newest version; 0 while there is none."""
@@ -122,9 +128,21 @@ class MemoryMeta:
 
     def load(self, version: int) -> Checkpoint:
         """One version."""
-        if not 1 <= version <= len(self.versions):
+        if not 1 <= version <= len(self.versions) or version in self._dropped:
             raise CheckpointError(f"there is no version {version} of theta")
         return self.versions[version - 1]
+
+    def sizes(self) -> Mapping[int, int]:
+        """Bytes of the tensors of each version that is kept."""
+        return {
+            one.version: sum(tensor.nbytes for tensor in (*one.params.values(), *one.trainer.values()))
+            for one in self.versions
+            if one.version not in self._dropped
+        }
+
+    def drop(self, versions: Set[int]) -> None:
+        """Delete versions."""
+        self._dropped |= versions
 
     def publish(self, checkpoint: Checkpoint) -> bool:
         """Write a version if its predecessor is the newest."""

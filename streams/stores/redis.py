@@ -12,7 +12,7 @@ No name holds a brace, so no task picks its slot; and no operation needs two key
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from itertools import islice
 from secrets import token_bytes
 from typing import NamedTuple
@@ -128,6 +128,10 @@ class RedisStore:
     def adoptions(self) -> Mapping[SourcePosition, int]:
         """The whole adoption table: version by position. Looks through all keys."""
         return self._adoptions.all()
+
+    def drop_adoptions(self, cells: Set[SourcePosition]) -> None:
+        """Delete adoptions."""
+        self._adoptions.drop(cells)
 
     def partitions(self, first: int = 0) -> int:
         """How many partitions the input had when rows were first folded from it; 0 while that is not known."""

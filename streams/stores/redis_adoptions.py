@@ -6,7 +6,8 @@ were folded from; a topic that was made anew since adopts by itself.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
+from itertools import islice
 
 from engine.table import Layout
 from streams.errors import StoreError
@@ -56,6 +57,14 @@ class RedisAdoptions:
                 for at, version in cells.items()
             )
         )
+
+    def drop(self, cells: Set[SourcePosition]) -> None:
+        """Delete adoptions, and remind nobody of them."""
+        for at in cells:
+            self._told.pop(at, None)
+        ordered = iter(sorted(cells))
+        while page := list(islice(ordered, TOLD)):
+            self._server.ask(*(("HDEL", self._table(at.incarnation, at.partition), at.offset) for at in page))
 
     def all(self) -> Mapping[SourcePosition, int]:
         """The whole table."""

@@ -30,13 +30,15 @@ class Capacity:
     """0: no limit."""
     policy: str | None = None
     """What is evicted where memory ends; of several, one that is not noeviction."""
+    beside_bytes: int = 0
+    """What versions of theta and adoptions take at most."""
     appendonly: bool | None = None
     appendfsync: str | None = None
 
     @property
     def rows(self) -> int | None:
         """How many rows fit in all; None: unknown, or no limit."""
-        return self.max_bytes // self.row_bytes if self.max_bytes else None
+        return max(0, self.max_bytes - self.beside_bytes) // self.row_bytes if self.max_bytes else None
 
     @property
     def evicts_rows(self) -> bool:
@@ -47,8 +49,8 @@ class Capacity:
         )
 
 
-def capacity(server: RedisServer, row_size: int, ttl_s: int) -> Capacity:
-    """Ask for it; `row_size` is the layout's bytes a task."""
+def capacity(server: RedisServer, row_size: int, ttl_s: int, beside_bytes: int = 0) -> Capacity:
+    """Ask for it; `row_size` is the layout's bytes a task, `beside_bytes` what is no row."""
     told = server.each_if_allowed("INFO")
     if not told or any(SAID - one.keys() for one in told):
         return Capacity(server.address, bytes_of_a_row(row_size, bool(ttl_s)), bool(ttl_s))
@@ -61,6 +63,7 @@ def capacity(server: RedisServer, row_size: int, ttl_s: int) -> Capacity:
         bool(ttl_s),
         used_bytes=sum(one["used_memory"] for one in told),
         max_bytes=sum(limits) if all(limits) else 0,
+        beside_bytes=beside_bytes,
         policy=policies[0] if policies else "noeviction",
         appendonly=all(one["aof_enabled"] for one in told),
         appendfsync=fsync.pop() if len(fsync) == 1 else None,
@@ -83,13 +86,14 @@ def warnings(capacity: Capacity, tasks: int) -> list[str]:
     if capacity.max_bytes is None:
         unknown = f"{at} does not say how much memory it has and what it evicts (INFO is forbidden, or cut)"
         return [f"{unknown}; see that its maxmemory-policy is noeviction"]
-    needed = tasks * capacity.row_bytes
+    needed = tasks * capacity.row_bytes + capacity.beside_bytes
     said = []
     if capacity.max_bytes == 0:
         said.append(f"{at} has no memory limit; set `maxmemory`, or the machine runs out of memory instead")
     elif needed > capacity.max_bytes:
         said.append(
-            f"{tasks:,} tasks of {capacity.row_bytes:,} bytes need {needed / MIB:,.0f} MiB, and {at} has "
+            f"{tasks:,} tasks of {capacity.row_bytes:,} bytes and {capacity.beside_bytes / MIB:,.0f} MiB for "
+            f"versions of theta (outer.keep_gib) and adoptions need {needed / MIB:,.0f} MiB, and {at} has "
             f"{capacity.max_bytes / MIB:,.0f}: {capacity.rows:,} fit; raise `maxmemory` or add shards"
         )
     if not capacity.appendonly:

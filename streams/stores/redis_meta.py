@@ -2,6 +2,7 @@
 
     reptide:STREAM:THETA:theta:v:N        one version: its seal, description and tensors
     reptide:STREAM:THETA:theta:current    N
+    reptide:STREAM:THETA:theta:sizes      a hash: bytes by version, as far as they were looked at
 
 Redis may forget its last second (`appendfsync everysec`). Were a version seen and then forgotten, another
 could take its number, and rows would mix the two. So a version is written first, seen to be still there
@@ -11,7 +12,8 @@ a durability lag later, and pointed at only then; and whoever finds a version wr
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping, Set
+from itertools import islice
 
 from streams.errors import CheckpointError
 from streams.stores.base import Checkpoint, key_of
@@ -33,6 +35,7 @@ if tonumber(redis.call('GET', KEYS[1]) or '0') < tonumber(ARGV[1]) then
 end
 """
 """Of the pointer: never back, since a version that was seen keeps its number."""
+AT_ONCE = 1000
 SEAL_CHARACTERS = 32
 
 
@@ -49,7 +52,7 @@ class RedisMeta:
     ) -> None:
         self.server, self.durability_lag_s, self._sleep = server, durability_lag_s, sleep
         self._prefix = f"reptide:{key_of(stream)}:{theta_fingerprint}:theta:"
-        self._pointer = f"{self._prefix}current"
+        self._pointer, self._sizes = f"{self._prefix}current", f"{self._prefix}sizes"
 
     def current(self) -> int:
         """The newest version; 0 while there is none."""
@@ -113,10 +116,24 @@ class RedisMeta:
             stored = kept
         return self._move(checkpoint.version) and stored == seal
 
-    def prune(self, oldest: int) -> None:
-        """Delete the versions below one. A version that an adoption table names is needed to fold again."""
-        below = range(1, min(oldest, self.current()))
-        self.server.ask(*(("UNLINK", self._version(version)) for version in below))
+    def sizes(self) -> Mapping[int, int]:
+        """Bytes of each version that is kept; only those that came since the last time are looked at."""
+        (told,) = self.server.ask(("HGETALL", self._sizes))
+        sizes = {int(version): int(size) for version, size in told.items()}
+        new = iter(range(max(sizes, default=0) + 1, self.current() + 1))
+        while page := list(islice(new, AT_ONCE)):
+            lengths = self.server.ask(*(("STRLEN", self._version(version)) for version in page))
+            found = {version: size for version, size in zip(page, lengths, strict=True) if size}
+            self.server.ask(*(("HSET", self._sizes, version, size) for version, size in found.items()))
+            sizes |= found
+        return sizes
+
+    def drop(self, versions: Set[int]) -> None:
+        """Delete versions."""
+        ordered = iter(sorted(versions))
+        while page := list(islice(ordered, AT_ONCE)):
+            self.server.ask(*(("UNLINK", self._version(version)) for version in page))
+            self.server.ask(("HDEL", self._sizes, *page))
 
     def _written_before(self, version: int, content: bytes) -> bytes:
         self._sleep(self.durability_lag_s)

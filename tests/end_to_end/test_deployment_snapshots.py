@@ -237,6 +237,76 @@ def test_theta_that_was_trained_anew_since_is_not_mixed_with_that_of_a_snapshot(
     restore(trained)
 
 
+# Rows made anew from the log alone
+
+
+def refused(stream: Stream, *options: str) -> str:
+    """A rebuild that changes nothing."""
+    before = contents(stream)
+    attempt = stream.attempt("rebuild", *options)
+    assert isinstance(attempt.exception, InputError), attempt.exception
+    assert contents(stream) == before
+    return str(attempt.exception)
+
+
+def test_a_rebuild_is_refused_where_the_log_has_lost_its_beginning_and_otherwise_made_of_what_is_left(
+    trained,
+):
+    cut(trained, below=5)
+    assert "begins at offset 5, what came before, from 0 on, is gone" in refused(trained)
+    trained.command("rebuild", "--inexact")
+    counted, sent = trained.counts(), trained.expected(0, 1)
+    assert sum(map(sum, counted.values())) == sum(map(sum, sent.values())) - 15
+    trained.send(2)
+    fold(trained)
+
+
+def test_a_rebuild_is_refused_where_the_topic_was_made_anew_and_otherwise_comes_to_an_end(trained):
+    (topic,) = trained.settings.kafka.inputs
+    admin = KafkaAdminClient(bootstrap_servers=trained.deployment.connection.servers)
+    admin.delete_topics([topic])
+    admin.close()
+    trained.command("topics", "create", "--partitions", "3")
+    trained.send(2)
+    assert "it was cut, or created anew" in refused(trained)
+    trained.command("rebuild", "--inexact")
+    assert trained.counts() == trained.expected(2)
+    trained.send(3)
+    fold(trained)
+    assert trained.counts() == trained.expected(2, 3)
+
+
+def test_a_rebuild_is_refused_where_a_theta_is_not_kept_and_otherwise_counts_everything(trained):
+    deployment = trained.deployment
+    adopted = deployment.store.adoptions()
+    deployment.store.drop_adoptions({at for at in adopted if at.offset == 0})
+    assert "was folded under below offset" in refused(trained)
+    trained.command("rebuild", "--inexact")
+    assert trained.counts() == trained.expected(0, 1)
+
+
+def test_workers_make_the_rows_anew_side_by_side(trained):
+    rows = trained.bits()
+    damage(trained)
+    trained.command("rebuild", "--by-workers")
+    assert trained.counts() == {}
+    fold(trained)
+    assert trained.bits() == rows
+    add_partitions(trained, 4)
+    assert "run `reptide rebuild` without --by-workers" in refused(trained, "--by-workers")
+
+
+def test_one_row_is_made_anew_alone(trained):
+    rows = trained.bits()
+    damage(trained)
+    damaged = trained.bits()
+    trained.command("rebuild", "--task", "user 1/{}")
+    assert trained.bits() == {**damaged, "user 1/{}": rows["user 1/{}"]}
+    assert "holds no event of task" in refused(trained, "--task", "nobody")
+    trained.command("forget", "user 2/{}")
+    assert "was forgotten" in refused(trained, "--task", "user 2/{}")
+
+
 def test_tombstones_of_another_secret_are_not_mixed_with_those_of_a_snapshot(trained, own_redis):
     trained.command("forget", "user 1/{}")
     take(trained)

@@ -403,9 +403,9 @@ class TestExpiredOffsets:
         group.first, group.at = {(0, 0): 6}, {(0, 0): 2}
         return group
 
-    def test_stop_the_worker_with_the_place_and_the_two_ways_out(self):
+    def test_stop_the_worker_with_the_place_and_the_way_out(self):
         with pytest.raises(
-            InputError, match=r"observations partition 0: offset 2 .* 6: 4 are lost.*skip.*rebuild"
+            InputError, match=r"observations partition 0: offset 2 .* 6: 4 are lost.*skip.*retention.ms"
         ):
             kafka_log(self.expired()).poll(10)
 

@@ -5,10 +5,13 @@ from __future__ import annotations
 import zlib
 
 import pytest
+from kafka import KafkaAdminClient
+from kafka.admin import ConfigResource, ConfigResourceType
 
 from streams.logs.group import Connection
 from streams.logs.kafka_producer import key_hash
 from streams.logs.kafka_topics import Sampled, Topics, check, create, partitioning
+from streams.settings import FOR_EVER_S
 from tests.kafka_brokers import Broker, append, noida, topic_of
 
 __all__ = ["noida"]
@@ -25,8 +28,8 @@ def topics(name: str, inputs: int = 1) -> Topics:
 class TestCreate:
     def test_again_creates_nothing_more_and_all_is_well(self, noida: Broker):
         connection, ours = Connection(noida.servers), topics("well")
-        assert sorted(create(connection, ours, 3, 1)) == sorted(ours.all())
-        assert create(connection, ours, 5, 1) == []
+        assert sorted(create(connection, ours, 3, 1, DAY_S)) == sorted(ours.all())
+        assert create(connection, ours, 5, 1, DAY_S) == []
         assert check(connection, ours, DAY_S, 30 * DAY_S) == []
 
 
@@ -39,32 +42,54 @@ class TestCheck:
     def test_inputs_that_do_not_pair_are_found_with_their_counts(self, noida: Broker):
         ours = topics("odd", inputs=2)
         topic_of(noida, 2, name=ours.inputs[0])
-        create(Connection(noida.servers), ours, 3, 1)
+        create(Connection(noida.servers), ours, 3, 1, DAY_S)
         found, _ = check(Connection(noida.servers), ours, DAY_S, 30 * DAY_S)
         assert "odd-in0 has 2 and odd-in1 has 3 partitions" in found.sentence
 
     def test_timestamps_of_producers_are_found(self, noida: Broker):
         ours = topics("stamped")
         topic_of(noida, 3, name=ours.inputs[0])
-        create(Connection(noida.servers), ours, 3, 1)
+        create(Connection(noida.servers), ours, 3, 1, DAY_S)
         [found] = check(Connection(noida.servers), ours, DAY_S, 30 * DAY_S)
         assert found.severity == "warning"
         assert "stamped-in0 takes the timestamps of producers" in found.sentence
         assert "message.timestamp.type=LogAppendTime" in found.sentence
 
     @pytest.mark.parametrize(
-        ("pending_s", "tombstone_s", "expected"),
-        [(30 * DAY_S, 60 * DAY_S, "late labels"), (DAY_S, DAY_S, "bring them back")],
+        ("kept_s", "pending_s", "tombstone_s", "expected"),
+        [
+            (8 * DAY_S, 8 * DAY_S, 60 * DAY_S, "with a snapshot a day"),
+            (8 * DAY_S, DAY_S, DAY_S, "bring them back"),
+            (None, 30 * DAY_S, 400 * DAY_S, "leave out redis.tombstone_s"),
+        ],
     )
-    def test_retention_is_held_against_both_lives(self, noida: Broker, pending_s, tombstone_s, expected):
+    def test_retention_is_held_against_both_lives(
+        self, noida: Broker, kept_s, pending_s, tombstone_s, expected
+    ):
         ours = topics("kept")
-        create(Connection(noida.servers), ours, 1, 1)
+        self.created(noida, ours, kept_s)
         [found] = check(Connection(noida.servers), ours, pending_s, tombstone_s)
+        assert found.severity == "error"
         assert expected in found.sentence
+
+    @pytest.mark.parametrize("kept_s", [None, 9 * DAY_S, 30 * DAY_S])
+    def test_retention_that_is_long_enough_or_infinite_is_well(self, noida: Broker, kept_s):
+        ours = topics("kept")
+        self.created(noida, ours, kept_s)
+        assert check(Connection(noida.servers), ours, 8 * DAY_S, FOR_EVER_S) == []
+
+    def created(self, noida: Broker, ours: Topics, kept_s: float | None) -> None:
+        """Create topics, and give the inputs a retention; None: for ever."""
+        create(Connection(noida.servers), ours, 1, 1, DAY_S)
+        admin = KafkaAdminClient(bootstrap_servers=noida.servers)
+        kept_ms = "-1" if kept_s is None else str(round(kept_s * 1000))
+        wanted = {"retention.ms": kept_ms, "message.timestamp.type": "LogAppendTime"}
+        admin.alter_configs([ConfigResource(ConfigResourceType.TOPIC, name, wanted) for name in ours.inputs])
+        admin.close()
 
     def test_messages_without_a_key_are_found_in_the_log(self, noida: Broker):
         ours = topics("keyless")
-        create(Connection(noida.servers), ours, 1, 1)
+        create(Connection(noida.servers), ours, 1, 1, DAY_S)
         append(noida, ours.inputs[0], [(None, b"{}"), (b"k", b"{}")])
         [found] = check(Connection(noida.servers), ours, DAY_S, 30 * DAY_S)
         assert found.sentence.startswith("1 of 2 recent messages have no key")

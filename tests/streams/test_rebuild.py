@@ -9,16 +9,19 @@ import lmdb
 import pytest
 
 from engine.table import RowError
-from streams.errors import CheckpointError
+from streams.errors import CheckpointError, InputError
+from streams.forget import forget_task
 from streams.logs.memory import Crash
+from streams.pruning import prune
 from streams.rebuild import rebuild
 from streams.run import steps
 from streams.settings import Settings
 from streams.stores.base import key_of
+from streams.stores.checkpoints import DirectoryMeta
 from streams.stores.lmdb import LmdbStore
 from streams.wiring import embedded
 from tests.faults.model import Left
-from tests.faults.shop import run_to_the_end, settings_of, shop, what_is_left
+from tests.faults.shop import counts, counts_of_input, run_to_the_end, settings_of, shop, what_is_left
 
 
 @pytest.fixture(scope="module")
@@ -129,3 +132,45 @@ def stop_after(settings: Settings, batches: int) -> None:
     for _, _ in zip(range(batches), steps(program), strict=False):
         pass
     program.close()
+
+
+# One row alone
+
+
+@pytest.mark.parametrize("change", [None, 24, 700])
+def test_one_row_is_made_anew_alone(settings, whole, change):
+    write_raw(settings, "user 3/{}", change)
+    write_raw(settings, "user 5/{}", 24)
+    assert rebuild(settings, lambda position, progress: None, task="user 3/{}") == 1
+    with pytest.raises(RowError, match="'user 5/"):
+        what_is_left(settings)
+    assert rebuild(settings, lambda position, progress: None, task="user 5/{}") == 1
+    assert what_is_left(settings).differs(whole) == []
+
+
+def test_a_task_that_is_not_in_the_log_or_was_forgotten_is_not_made_anew(settings):
+    with pytest.raises(InputError, match="holds no event of task 'nobody'"):
+        rebuild(settings, lambda position, progress: None, task="nobody")
+    forget_task(settings, "user 3/{}")
+    with pytest.raises(InputError, match="was forgotten"):
+        rebuild(settings, lambda position, progress: None, task="user 3/{}")
+
+
+# What is gone
+
+
+def test_where_a_theta_is_no_longer_kept_nothing_is_cleared_unless_the_rows_need_not_be_the_same(
+    settings, whole
+):
+    store = LmdbStore(settings.run.directory / "rows")
+    versions = DirectoryMeta(settings.run.directory / "theta")
+    prune(store, versions, keep_gib=0.0)
+    store.drop_adoptions({at for at in store.adoptions() if at.offset < 200})
+    store.close()
+    with pytest.raises(
+        InputError, match=r"folded under below offset \d+ is not kept.*--inexact; nothing was changed"
+    ):
+        rebuilt(settings)
+    assert what_is_left(settings).differs(whole) == ["adoptions"]
+    rebuild(settings, lambda position, progress: None, inexact=True)
+    assert counts(settings) == counts_of_input(settings)

@@ -769,14 +769,17 @@ class TestVersionsOfTheta:
         self.ask(versions, "SET", "v:1", self.ask(versions, "GET", "v:1")[:kept])
         self.refused(versions, "version 1 of theta")
 
-    def test_pruning_deletes_old_versions_and_never_the_newest(self, versions: RedisMeta):
+    def test_versions_are_counted_and_dropped_and_the_next_is_published(self, versions: RedisMeta):
         for version in range(1, 6):
             versions.publish(checkpoint(version))
-        versions.prune(3)
-        assert self.kept(versions) == [3, 4, 5]
-        versions.prune(100)
-        assert self.kept(versions) == [5]
+        sizes = dict(versions.sizes())
+        assert list(sizes) == [1, 2, 3, 4, 5]
+        assert sizes[3] == len(self.ask(versions, "GET", "v:3"))
+        versions.drop({1, 3})
+        assert self.kept(versions) == [2, 4, 5]
         assert versions.publish(checkpoint(6))
+        assert list(versions.sizes()) == [2, 4, 5, 6]
+        assert versions.missing([0, 1, 2, 3]) == {1, 3}
 
     def test_task_specs_of_another_theta_have_versions_of_their_own(self, versions: RedisMeta, stream: str):
         versions.publish(checkpoint())
@@ -895,7 +898,8 @@ class TestCapacity:
         assert warnings(ROOMY, 200_000) == []
         (said,) = warnings(ROOMY, 200_001)
         assert said.startswith(
-            "200,001 tasks of 5,000 bytes need 954 MiB, and Redis at h:1 has 954: 200,000 fit"
+            "200,001 tasks of 5,000 bytes and 0 MiB for versions of theta (outer.keep_gib) and adoptions "
+            "need 954 MiB, and Redis at h:1 has 954: 200,000 fit"
         )
 
     def test_without_an_append_only_file_it_says_what_is_lost(self):
