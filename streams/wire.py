@@ -22,14 +22,14 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from hashlib import blake2b
-from math import isfinite
+from math import inf, isfinite
 from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 
 from engine.events import EventBatch
 from engine.spec import Classification, Regression, TaskSpec
-from engine.types import Kind
+from engine.types import Float64, Kind
 from streams.identity import EXACT, identity_of
 from streams.logs.base import Place, Polled, Record
 from streams.moments import epoch_seconds, why_no_time
@@ -132,8 +132,16 @@ def _batch(
         incarnation=np.array(
             [incarnations[place] for place in zip(topic, partition, strict=True)], np.uint64
         ),
+        not_after_s=_bounds([event.record.latest_s for event in events]),
     )
     return tuple(rows), batch
+
+
+def _bounds(latest_s: Sequence[float]) -> Float64:
+    """The latest times [N] that the log can hold; NaN, where it does not say, bounds nothing."""
+    bounds = np.array(latest_s, np.float64)
+    bounds[np.isnan(bounds)] = inf
+    return bounds
 
 
 def _checked(record: Record, label: Callable[[Any], float]) -> _Event | Rejected:

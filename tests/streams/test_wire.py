@@ -239,8 +239,9 @@ def test_a_time_after_the_latest_that_the_log_can_hold_is_refused_and_one_at_it_
     assert reason(late) == reason(late._replace(kind=Kind.LABEL, label=1)) == "bad_time"
     assert "is 2096-01-01 00:00" in detail(late)
     assert "no event after 2023-11-14 22:13" in detail(late)
-    for latest_s in (1.0, math.inf, math.nan):
-        assert not decoded(observation(time=1.0, latest_s=latest_s)).rejected
+    for latest_s, told in ((1.0, 1.0), (math.inf, math.inf), (math.nan, math.inf)):
+        at_it = decoded(observation(time=1.0, latest_s=latest_s))
+        assert (at_it.rejected, at_it.events.not_after_s.tolist()) == ([], [told])
 
 
 # Labels
