@@ -14,8 +14,10 @@ from typing import TYPE_CHECKING
 from engine.fingerprints import theta_fingerprint
 from engine.fold import Engine
 from engine.spec import TaskSpec
+from streams import kept_settings
 from streams import settings as tree
 from streams.health import Health
+from streams.kept_settings import OWN_STREAM, of_rows
 from streams.logs.base import EventLog
 from streams.logs.envelope import Envelope
 from streams.logs.group import Connection, GroupClient
@@ -35,6 +37,7 @@ from streams.stores.redis import RedisStore
 from streams.stores.redis_classes import RedisClasses
 from streams.stores.redis_meta import RedisMeta
 from streams.stores.redis_server import RedisServer
+from streams.stores.redis_settings import RedisSettings
 from streams.telemetry import Telemetry
 from streams.theta import ThetaCache
 from streams.trainer import Advance
@@ -93,8 +96,10 @@ class Deployment:
 
     @cached_property
     def versions(self) -> RedisMeta:
-        """The versions of theta; classes that are not those of before, more appended, are refused first."""
+        """The versions of theta; settings and classes that are not those of before are refused first."""
         stream, fingerprint = self.settings.stream, theta_fingerprint(self.engine.learner)
+        record = RedisSettings(self.server, stream, self.engine.layout.fingerprint)
+        kept_settings.agree(record, of_rows(self.settings), f"the rows of stream {stream!r}", OWN_STREAM)
         agree(RedisClasses(self.server, stream, fingerprint), self.spec.target)
         return RedisMeta(self.server, stream, fingerprint, self.settings.service.durability_lag_s)
 
@@ -194,8 +199,10 @@ class Deployment:
     def trainer(self, show: Callable[[Advance], None], say: Callable[[str], None]) -> TrainerService:
         """The loop of `reptide trainer`."""
         health = Health(training.CONDITIONS, self.stuck_s)
+        trains = trainer(self.settings, self.engine.learner, self.versions)
+        trains.check_optimizer()
         return TrainerService(
-            replace(trainer(self.settings, self.engine.learner, self.versions), alive=health.alive),
+            replace(trains, alive=health.alive),
             self.reader("episodes"),
             Telemetry(),
             health,

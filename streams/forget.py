@@ -13,6 +13,7 @@ import re
 
 import orjson
 
+from streams.exclusive import held
 from streams.identity import parts_of
 from streams.report import PAGE
 from streams.settings import FOR_EVER_S, Settings
@@ -25,17 +26,22 @@ ESCAPED = re.compile(r'(?:\\(?:u[0-9a-fA-F]{4}|["\\/bfnrt]))+')
 
 def forget_task(settings: Settings, task: str) -> str:
     """Forget a task; no file of the state directory holds its bytes afterwards. Returns what was done."""
-    for_s = FOR_EVER_S if settings.redis is None else settings.redis.tombstone_s
-    with opened(settings) as state:
-        row = "its row is deleted" if state.store.forget(task, for_s) else "there was no row"
     if settings.redis is not None:
+        row = _row_forgotten(settings, task, settings.redis.tombstone_s)
         return (
             f"{row}; the topics still hold its events and outputs, as long as their retention says; "
             "snapshots of before hold its row"
         )
-    (settings.run.directory / PAGE).unlink(missing_ok=True)
-    erased = f"{_erased(settings, task):,} lines of the outputs are erased, and the report"
-    return f"{row}; {erased}; snapshots of before still hold it"
+    with held(settings.run.directory):
+        row = _row_forgotten(settings, task, FOR_EVER_S)
+        (settings.run.directory / PAGE).unlink(missing_ok=True)
+        erased = f"{_erased(settings, task):,} lines of the outputs are erased, and the report"
+        return f"{row}; {erased}; snapshots of before still hold it"
+
+
+def _row_forgotten(settings: Settings, task: str, for_s: float) -> str:
+    with opened(settings) as state:
+        return "its row is deleted" if state.store.forget(task, for_s) else "there was no row"
 
 
 def _erased(settings: Settings, task: str) -> int:

@@ -9,13 +9,21 @@ import numpy as np
 from engine.mixture import EXPERTS
 from engine.table import TaskTable
 from engine.types import PREDICTORS, Outcome
+from streams.errors import InputError
 from streams.settings import Settings
 from streams.state import opened
 from streams.stores.base import key_of
 
 
 def describe_task(settings: Settings, task: str) -> dict[str, Any]:
-    """Counts, losses, hedge, support set and pending observations of a task, as plain values."""
+    """Counts, losses, hedge, support set and pending observations of a task, as plain values; a run may go on.
+
+    Raises:
+        InputError: nothing was streamed into the state directory yet; none is made.
+
+    """
+    if settings.redis is None and not (settings.run.directory / "rows").is_dir():
+        raise InputError(f"{settings.run.directory} holds no rows yet; `reptide run` makes them")
     with opened(settings) as state:
         return _described(state.store.load(state.layout, [task]), task)
 

@@ -32,7 +32,7 @@ from engine.outer.online import AVERAGED, Lesson, Online, averaged
 from engine.spec import Classification, Regression
 from engine.step_size import SIZES, chosen
 from engine.train import Round, Statistics, TrainState, start, with_statistics
-from engine.types import Batch, Episode, Episodes, Float64, Params
+from engine.types import Batch, EngineError, Episode, Episodes, Float64, Params
 from streams.errors import SettingsError, StoreError
 from streams.learned import LabelReader, LearnedLabel
 from streams.prior import learned_prior
@@ -129,6 +129,27 @@ class Trainer:
         """
         version = self.store.current()
         return checked(self.store.load(version), self.fingerprint) if version else None
+
+    def check_optimizer(self) -> None:
+        """Refuse now what the next round would refuse.
+
+        Raises:
+            SettingsError: the newest version was trained with another optimizer.
+
+        """
+        before = self.newest()
+        if before is None:
+            return
+        try:
+            self.online.learn([], self.state(before))
+        except EngineError:
+            saved = {name.split(":")[0].removeprefix("optimizer.") for name in before.trainer if ":" in name}
+            now = self.online.rates.network
+            raise SettingsError(
+                f"outer.optimizer is {now.optimizer!r} with momentum {now.momentum or 0:g}, and version "
+                f"{before.version} of theta was trained with {', '.join(sorted(saved))}; set both back, or "
+                "give the new ones a stream (`stream`) or a directory (run.directory) of their own"
+            ) from None
 
     def advance(
         self,

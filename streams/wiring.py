@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import dataclass, fields
 from functools import partial
 from math import inf
@@ -41,12 +42,14 @@ from engine.train import FitSettings
 from engine.types import EngineError
 from streams import settings as tree
 from streams.errors import SettingsError
+from streams.exclusive import Held
 from streams.logs.file import FileLog, TableColumns
 from streams.logs.output import OutputFile
 from streams.outputs import TOPICS, DeadLetterLines, Outputs
 from streams.rounds import Rounds
 from streams.schedule import Schedule
 from streams.settings import Settings, required
+from streams.state_directory import check_rows, claimed, keep_settings
 from streams.stores.base import MetaStore
 from streams.stores.checkpoints import DirectoryMeta
 from streams.stores.classes import ClassFile, agree
@@ -103,12 +106,16 @@ class Embedded:
     outputs: dict[str, OutputFile]
     keep_gib: float = inf
     """Room for versions of theta."""
+    held: Held | None = None
+    """The state directory, which is this process' alone."""
 
     def close(self) -> None:
         """Let go of every file."""
         self.store.close()
         for output in self.outputs.values():
             output.close()
+        if self.held is not None:
+            self.held.let_go()
 
 
 def task_spec(settings: Settings) -> TaskSpec:
@@ -285,11 +292,31 @@ def output_files(settings: Settings) -> dict[str, OutputFile]:
 
 
 def embedded(settings: Settings, say: Callable[[str], object] = unheard) -> Embedded:
-    """Everything that `reptide run` needs, over its state directory; `say` tells an operator, in a sentence."""
-    spec, directory = task_spec(settings), settings.run.directory
+    """Everything that `reptide run` needs, over its state directory; `say` tells an operator, in a sentence.
+
+    Raises:
+        ReptideError: another process uses the directory, or it was made of another table or under other settings.
+            What is in it is as it was.
+
+    """
+    spec = task_spec(settings)
     folds = stream_engine(settings, spec)
-    log = input_log(settings, spec, directory)
+    held, log = claimed(settings, lambda: input_log(settings, spec, settings.run.directory))
+    with ExitStack() as refused:
+        refused.callback(held.let_go)
+        program = _opened(settings, folds, log, held, say)
+        refused.pop_all()
+    return program
+
+
+def _opened(
+    settings: Settings, folds: Engine, log: FileLog, held: Held, say: Callable[[str], object]
+) -> Embedded:
+    """The program over a state directory that is this process' alone, and of this log."""
+    spec, directory = folds.spec, settings.run.directory
+    keep_settings(settings, log)
     store = lmdb_store(settings)
+    check_rows(settings, store, log)
     versions = DirectoryMeta(directory / "theta")
     agree(ClassFile(directory / "theta" / "classes.json"), spec.target)
     outputs = output_files(settings)
@@ -299,5 +326,6 @@ def embedded(settings: Settings, say: Callable[[str], object] = unheard) -> Embe
     schedule = Schedule(settings.outer.every)
     worker = Worker(folds, log, store, theta, said, settings.run.batch, schedule, say=say)
     trains = trainer(settings, folds.learner, versions)
+    trains.check_optimizer()
     rounds = Rounds(trains, outputs["episodes"], log.incarnation, say)
-    return Embedded(folds, log, store, worker, trains, rounds, outputs, settings.outer.keep_gib)
+    return Embedded(folds, log, store, worker, trains, rounds, outputs, settings.outer.keep_gib, held)

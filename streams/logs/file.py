@@ -10,8 +10,10 @@ in the place of the row before it.
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import asdict, replace
 from hashlib import blake2b
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import orjson
@@ -19,18 +21,27 @@ import orjson
 from engine.features import Features
 from engine.types import Int64, Kind
 from streams.errors import InputError
-from streams.files import write_whole
 from streams.identity import joined_task
 from streams.logs.base import ONLY, Offsets, Polled, Record
+from streams.logs.content import Content
+from streams.logs.file_position import (
+    OWN_DIRECTORY,
+    FilePosition,
+    check_columns,
+    check_content,
+    read_position,
+)
 from streams.logs.lines import open_csv, open_jsonl
 from streams.logs.parquet import ParquetTable, parts_of
 from streams.logs.placing import Placed, placed, suspicious
 from streams.logs.tables import Row, Table, TableColumns
+from streams.words import utc
 
 __all__ = ["FileLog", "TableColumns", "open_table"]
 
-IDENTITY_BYTES = 65_536
-"""How much of a file's start and end decides whether it is the same file."""
+POSITION = "position.json"
+AHEAD = 4096
+"""So many events further than was handed out is recorded as handed out, and not again for each batch."""
 
 KINDS = tuple(Kind)  # a look-up costs a tenth of Kind(number)
 
@@ -38,11 +49,12 @@ KINDS = tuple(Kind)  # a look-up costs a tenth of Kind(number)
 class FileLog:
     """A CSV, JSONL or Parquet file as an `EventLog` of one topic and one partition.
 
-    The committed position lies in the directory `state`; without one it is forgotten with the object.
-    The log ends where the file ended when it was opened.
+    The position lies in the directory `state`; without one it is forgotten with the object. The log ends where the
+    file ended when it was opened; a file that grew since goes on where it was, if its new rows come later.
 
     Raises:
-        InputError: there is no such file, its kind is unknown, or a column is missing.
+        InputError: there is no such file, its kind is unknown, or a column is missing; or it is not the file that was
+            read before: no byte of `state` was touched.
 
     """
 
@@ -58,11 +70,25 @@ class FileLog:
         self._early, self._latest_s = clock.early, clock.latest_s
         self._remarks = [*clock.remarks(), *suspicious(clock.times, written_s)]
         self._order = _event_order(clock, labels_follow=columns.label_time is None)
-        self.incarnation = _incarnation(path, columns)
+        self._commits = None if state is None else state / POSITION
+        self._digested = 0, blake2b(digest_size=8)
+        self._kept = self._kept_before(clock)
+        self._position = self._kept.offset
+
+    @property
+    def incarnation(self) -> int:
         """Another number where the file is another."""
-        self._commits = None if state is None else state / "position.json"
-        self._committed = self._read_committed()
-        self._position = self._committed
+        return self._kept.incarnation
+
+    @property
+    def content(self) -> Content:
+        """What the file holds now."""
+        return self._kept.content
+
+    @property
+    def is_begun(self) -> bool:
+        """Whether an event was ever handed out."""
+        return self._kept.through > 0
 
     def poll(self, max_events: int, timeout_s: float = 0.0) -> list[Polled]:  # noqa: ARG002 - a file never grows
         """At most that many next records; nothing at the end."""
@@ -70,6 +96,7 @@ class FileLog:
         events = self._order[position : position + max_events]
         if not len(events):
             return []
+        self._hand_out(position + len(events))
         kinds, rows = np.divmod(events, self._rows)
         needed, place = np.unique(
             rows, return_inverse=True
@@ -113,24 +140,72 @@ class FileLog:
 
     def committed(self) -> int:
         """Where a new reader starts: 0 where nothing was committed, or was of another file."""
-        return self._committed
+        return self._kept.offset
 
     def commit(self, offsets: Offsets) -> None:
         """Everything below this offset has taken effect; kept over a crash."""
-        offset = offsets[ONLY]
-        if self._commits is not None:
-            content = {"incarnation": self.incarnation, "offset": offset}
-            write_whole(self._commits, orjson.dumps(content))
-        self._committed = offset
+        self._keep(offsets[ONLY], offsets[ONLY])
 
-    def _read_committed(self) -> int:
-        """Start anew where the position is lost: rows know what was folded into them."""
-        try:
-            content = orjson.loads(b"" if self._commits is None else self._commits.read_bytes())
-            same = content["incarnation"] == self.incarnation
-            return int(content["offset"]) if same else 0
-        except (FileNotFoundError, ValueError, KeyError, TypeError):
-            return 0
+    def _kept_before(self, clock: Placed) -> FilePosition:
+        """Where it was read to, checked against the file as it is; the start where nothing was handed out."""
+        columns = orjson.loads(orjson.dumps(asdict(self._columns)))
+        before = None if self._commits is None else read_position(self._commits)
+        if self._commits is None or before is None or not before.through:
+            now = self._table.content(0)[1]
+            return FilePosition(self._first_incarnation(columns), columns, self._rows, now)
+        check_columns(before, columns, self._commits.parent)
+        start, now = self._table.content(before.content.extent)
+        check_content(before, start, now, self._path)
+        if self._digest(before.through) != before.order:
+            raise InputError(self._out_of_order(before, clock))
+        return replace(before, rows=self._rows, content=now)
+
+    def _first_incarnation(self, columns: dict[str, Any]) -> int:
+        """63 bits of the first row and of what the columns mean: the same however far the file has grown."""
+        first = self._table.read([0])[0] if self._rows else None
+        row = None if first is None else first.raw or sorted(first.values.items())
+        digest = blake2b(repr((columns, row)).encode(), digest_size=8)
+        return int.from_bytes(digest.digest(), "little") >> 1
+
+    def _out_of_order(self, before: FilePosition, clock: Placed) -> str:
+        """Why offsets would mean other events, in a sentence."""
+        kinds, rows = np.divmod(self._order, self._rows)
+        earlier = np.flatnonzero(rows[: before.through] >= before.rows)
+        if not len(earlier):
+            return (
+                f"{self._path}: its events come in another order than when they were streamed; put it back as it "
+                f"was, or {OWN_DIRECTORY}"
+            )
+        row = self._table.read([int(rows[earlier[0]])])[0]
+        known = np.flatnonzero(rows < before.rows)[: before.through]
+        last = known[-1]
+        latest_s = clock[int(kinds[last])][rows[last]]
+        return (
+            f"{self._path}, {self._table.unit} {row.line}: a new row takes place before events that were streamed "
+            f"already, the last of them at {utc(float(latest_s))}; add rows that come after it alone, or "
+            f"{OWN_DIRECTORY}"
+        )
+
+    def _hand_out(self, through: int) -> None:
+        """Record that events below an offset may take effect, before any does."""
+        if self._commits is not None and through > self._kept.through:
+            self._keep(self._kept.offset, through)
+
+    def _keep(self, offset: int, through: int) -> None:
+        """Keep both over a crash; `through` looks ahead, so that a batch seldom needs a write of its own."""
+        ahead = max(self._kept.through, min(len(self._order), through + AHEAD))
+        self._kept = replace(self._kept, offset=offset, through=ahead)
+        if self._commits is not None:
+            self._kept = replace(self._kept, order=self._digest(ahead))
+            self._kept.write(self._commits)
+
+    def _digest(self, through: int) -> str:
+        """What the offsets below one are, as a digest; each is taken in once."""
+        done, digest = self._digested
+        kinds, rows = np.divmod(self._order[done:through], max(self._rows, 1))
+        digest.update(np.where(kinds == Kind.OBSERVATION, rows, ~rows).astype("<i8").tobytes())
+        self._digested = max(done, through), digest
+        return digest.hexdigest()
 
     def stop_at(self, offset: int) -> None:
         """Let the log end before this offset: nothing from there on is ever handed out."""
@@ -185,16 +260,3 @@ def _event_order(clock: Placed, *, labels_follow: bool) -> Int64:
 
 def _written_s(path: Path) -> float:
     return max(part.stat().st_mtime for part in parts_of(path))
-
-
-def _incarnation(path: Path, columns: TableColumns) -> int:
-    """63 bits that change when the file, or what its columns mean, does: offsets hang on both."""
-    digest = blake2b(repr((path.name, columns)).encode(), digest_size=8)
-    for part in parts_of(path):
-        size = part.stat().st_size
-        digest.update(repr((part.name, size)).encode())
-        with part.open("rb") as file:
-            digest.update(file.read(IDENTITY_BYTES))
-            file.seek(max(0, size - IDENTITY_BYTES))
-            digest.update(file.read(IDENTITY_BYTES))
-    return int.from_bytes(digest.digest(), "little") >> 1

@@ -17,6 +17,7 @@ import orjson
 
 from engine.features import Cyclic, Features, Numeric
 from streams.errors import InputError
+from streams.logs.content import Content, text_content
 from streams.logs.tables import Clock, Row, TableColumns, moments, require, required
 from streams.logs.text_records import TextRecords
 from streams.numbers import number_of
@@ -105,6 +106,10 @@ class TextTable:
             again = bool(rows) and rows[-1].number == index + 1
             rows.append(rows[-1] if again else self._row(index))
         return rows
+
+    def content(self, known: int) -> tuple[Content | None, Content]:
+        """What the file holds up to a size that it once had, None where it cannot have had it; and all of it."""
+        return text_content(self._path, known, quoted=self._path.suffix.lower() == ".csv")
 
     def _row(self, index: int) -> Row:
         raw, line = self._records.text(index), self._records.line(index)

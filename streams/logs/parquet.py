@@ -15,6 +15,7 @@ from engine.features import Features
 from engine.types import Float64
 from streams.errors import InputError
 from streams.identity import identity_of
+from streams.logs.content import Content, table_content
 from streams.logs.tables import NEVER, UNDATED, UNPLACED, Clock, Row, TableColumns, require, required
 from streams.moments import FIRST_S, LAST_S, epoch_seconds
 
@@ -64,6 +65,10 @@ class ParquetTable:
             for row in rows:
                 row[name] = _exact(row[name])
         return [Row(index + 1, index + 1, row) for index, row in zip(indexes, rows, strict=True)]
+
+    def content(self, known: int) -> tuple[Content | None, Content]:
+        """The first `known` rows of the columns that are used, None where there are not so many; and all rows."""
+        return table_content(self._frame, known)
 
 
 def parts_of(path: Path) -> list[Path]:

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple, Protocol
 from engine.features import Features, Numeric
 from engine.types import Float64
 from streams.errors import InputError
+from streams.logs.content import Content
 from streams.moments import epoch_seconds
 
 NEVER = nan
@@ -77,6 +78,10 @@ class Table(Protocol):
 
     def read(self, indexes: Sequence[int]) -> list[Row]:
         """Rows by index; one that cannot be parsed has a fault."""
+        ...
+
+    def content(self, known: int) -> tuple[Content | None, Content]:
+        """What the table holds up to an extent that it once had, None where it cannot have had it; and all of it."""
         ...
 
 

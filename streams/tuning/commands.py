@@ -10,6 +10,7 @@ from rich.console import Console
 from engine.table import layout_of
 from streams import wiring
 from streams.errors import ReptideError
+from streams.exclusive import held
 from streams.progress import working
 from streams.settings import Settings, values_of
 from streams.tuning.part import Part, first_part
@@ -40,15 +41,8 @@ def tune(
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     part = first_part(settings, share)
     search = Search(settings, part, config.parent / f"{config.stem}.tune")
-    journal = search.journal()
-    _print(console, f"{trials} trials or {minutes:g} minutes on {part.described}")
-    if before := journal.ended():
-        _print(console, f"{before} trials are there from before")
-    with working(console, "trying settings"):
-        ended = search.run(
-            journal, trials, minutes * MINUTE_S, jobs, lambda *trial: _print(console, _line(*trial))
-        )
-    best = search.best(journal)
+    with held(search.folder):
+        ended, best = _searched(search, trials, minutes, jobs, console)
     if best is None:
         raise ReptideError(
             f"the settings as they stand did not come to the end of the part; {_refused(ended)}"
@@ -61,6 +55,21 @@ def tune(
     if _is_bought(best) and (sizes := _row_sizes(settings, best)):
         _print(console, sizes)
     return ended
+
+
+def _searched(
+    search: Search, trials: int, minutes: float, jobs: int, console: Console
+) -> tuple[bool, Best | None]:
+    """Whether the search came to its end, and the best of all trials so far."""
+    journal = search.journal()
+    _print(console, f"{trials} trials or {minutes:g} minutes on {search.part.described}")
+    if before := journal.ended():
+        _print(console, f"{before} trials are there from before")
+    with working(console, "trying settings"):
+        ended = search.run(
+            journal, trials, minutes * MINUTE_S, jobs, lambda *trial: _print(console, _line(*trial))
+        )
+    return ended, search.best(journal)
 
 
 def _refused(ended: bool) -> str:

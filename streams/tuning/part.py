@@ -20,7 +20,7 @@ class Part:
     end: int
     last: str
     """Where its last event lies, and when it takes place."""
-    incarnation: int
+    digest: str
     """Which log it is."""
 
     @property
@@ -54,4 +54,4 @@ def first_part(settings: Settings, share: float) -> Part:
     (record,) = polled.records
     time_s = epoch_seconds(record.time)
     when = f" ({utc(time_s)})" if time_s == time_s else ""
-    return Part(events, log.end(), f"{log.origin(record)}{when}", polled.incarnations[0])
+    return Part(events, log.end(), f"{log.origin(record)}{when}", log.content.digest)

@@ -9,7 +9,7 @@ import lmdb
 import pytest
 
 from engine.table import RowError
-from streams.errors import CheckpointError, InputError
+from streams.errors import InputError, SettingsError
 from streams.forget import forget_task
 from streams.logs.memory import Crash
 from streams.pruning import prune
@@ -80,7 +80,7 @@ def test_a_damaged_row_is_refused_by_its_task_and_comes_back_with_the_same_bits(
 
 def test_a_rebuild_that_is_refused_leaves_every_row(settings, whole):
     other = settings.model_copy(update={"learner": "prototype"})
-    with pytest.raises(CheckpointError, match="was trained for task spec"):
+    with pytest.raises(SettingsError, match='learner is "prototype" and was "gradient"'):
         rebuild(other, lambda position, progress: None)
     assert what_is_left(settings).differs(whole) == []
 

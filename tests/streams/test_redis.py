@@ -21,13 +21,15 @@ from engine.features import Features, Numeric
 from engine.fingerprints import theta_fingerprint
 from engine.learners.gradient import GradientLearner
 from engine.table import Layout, RowError, TaskTable
-from streams.errors import CheckpointError, Forgot, ReptideError, StoreError, Unavailable
+from streams.errors import CheckpointError, Forgot, ReptideError, SettingsError, StoreError, Unavailable
+from streams.kept_settings import agree
 from streams.logs.base import SourcePosition
 from streams.stores.base import RecordStore, Swap, key_of
 from streams.stores.redis import FORGOTTEN_S, RedisStore
 from streams.stores.redis_capacity import Capacity, bytes_of_a_row, capacity, warnings
 from streams.stores.redis_meta import RedisMeta
 from streams.stores.redis_server import RedisServer
+from streams.stores.redis_settings import RedisSettings
 from streams.theta import ThetaCache
 from tests.faults.model import SPEC, engine
 from tests.redis_servers import Cluster, Server, one_redis, own_redis, poll, redis_cluster
@@ -582,6 +584,17 @@ class TestAdoptionsOfBefore:
     def test_are_refused_where_no_row_tells_what_they_were_recorded_for(self, store: RedisStore):
         with pytest.raises(StoreError, match=r":a:0 in Redis .*delete this key"):
             store.adopt(SourcePosition(7, 0, 64), 5)
+
+
+# Settings
+
+
+def test_a_setting_that_rows_hang_on_is_refused_where_another_was_kept(one_redis: Server, stream: str):
+    kept = [RedisSettings(RedisServer(one_redis.url), stream, layout) for layout in (1, 1, 2)]
+    agree(kept[0], {"inner.lr": 0.1}, "rows", "")
+    with pytest.raises(SettingsError, match=r"inner\.lr is 0\.2 and was 0\.1"):
+        agree(kept[1], {"inner.lr": 0.2}, "rows", "")
+    agree(kept[2], {"inner.lr": 0.2}, "rows", "")
 
 
 # Forgetting

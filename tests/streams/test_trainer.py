@@ -18,7 +18,7 @@ from engine.outer.online import Lesson, Online, Rates, averaged
 from engine.step_size import MEMORY, SIZES
 from engine.train import FitSettings, Round, TrainState, start
 from engine.types import Episode, Float64
-from streams.errors import CheckpointError, StoreError
+from streams.errors import CheckpointError, SettingsError, StoreError
 from streams.logs.base import shown
 from streams.logs.memory import INCARNATION, MemoryOutput, no_crash
 from streams.outputs import LearnedLabel, kept, read_learned
@@ -364,6 +364,16 @@ def test_a_version_of_another_task_spec_is_not_trained_on(lines, whole):
     foreign = trainer(whole, online=Online(other, Backprop(), RATES))
     with pytest.raises(CheckpointError, match="was trained for task spec"):
         Rounds(foreign, MemoryOutput(), INCARNATION).run(80)
+
+
+def test_another_optimizer_is_refused_before_anything_is_trained_with_the_way_out(whole):
+    sgd = replace(RATES, network=replace(RATES.network, optimizer="SGD"))
+    with pytest.raises(
+        SettingsError, match=r"outer\.optimizer is 'SGD' .* was trained with Adam; set both back"
+    ):
+        trainer(whole, online=Online(online().learner, Backprop(), sgd)).check_optimizer()
+    trainer(whole).check_optimizer()
+    trainer(MemoryMeta()).check_optimizer()
 
 
 def test_the_sample_of_episodes_is_the_same_at_every_repeat():
