@@ -26,16 +26,13 @@ class Content(NamedTuple):
     digest: str
 
 
-def text_content(path: Path, known: int, *, quoted: bool) -> tuple[Content | None, Content]:
-    """The first `known` bytes of a text, None where no line ends there, and all of it.
-
-    `quoted` cells may hold ends of lines.
-    """
+def text_content(path: Path, known: int) -> tuple[Content | None, Content]:
+    """The first `known` bytes of a text, None where no line ends there, and all of it."""
     digest, start, end = _digest(), None, _text_end(path)
     with path.open("rb") as file:
         if known <= end:
-            quotes = _read_into(digest, file, known)
-            if file.read(1) in LINE_ENDS and not (quoted and quotes % 2):
+            _read_into(digest, file, known)
+            if file.read(1) in LINE_ENDS:
                 start = Content(known, digest.hexdigest())
             file.seek(known)
         _read_into(digest, file, end)
@@ -88,13 +85,10 @@ def _digest(content: bytes = b"") -> blake2b:
     return blake2b(content, digest_size=DIGEST_BYTES)
 
 
-def _read_into(digest: blake2b, file: BinaryIO, end: int) -> int:
-    """Take in a file from where it stands to `end`; returns how many quotes there were."""
-    quotes = 0
+def _read_into(digest: blake2b, file: BinaryIO, end: int) -> None:
+    """Take in a file from where it stands to `end`."""
     while chunk := file.read(min(BYTES_AT_ONCE, end - file.tell())):
         digest.update(chunk)
-        quotes += chunk.count(b'"')
-    return quotes
 
 
 def _text_end(path: Path) -> int:

@@ -179,7 +179,7 @@ class FileLog:
         row = self._table.read([int(rows[earlier[0]])])[0]
         known = np.flatnonzero(rows < before.rows)[: before.through]
         last = known[-1]
-        latest_s = clock[int(kinds[last])][rows[last]]
+        latest_s = (clock.label_times if kinds[last] else clock.times)[rows[last]]
         return (
             f"{self._path}, {self._table.unit} {row.line}: a new row takes place before events that were streamed "
             f"already, the last of them at {utc(float(latest_s))}; add rows that come after it alone, or "

@@ -266,11 +266,14 @@ def test_a_folder_of_parquet_parts_is_one_table_in_the_order_of_their_names(tmp_
     assert log.origin(decoded.records[-1]) == f"{tmp_path / 'events'}, row 3"
 
 
-def test_another_part_is_another_log(tmp_path):
-    folder = parts(tmp_path, "part-0")
-    first = FileLog(folder, COLUMNS, FEATURES).poll(1)[0].incarnations
+def test_a_part_more_at_the_end_is_the_same_log_and_one_before_is_refused(tmp_path):
+    folder = parts(tmp_path, "part-5")
+    first = FileLog(folder, COLUMNS, FEATURES, tmp_path).poll(1)[0].incarnations
     written(folder, table_of("part-9"), "parquet", "part-9")
-    assert FileLog(folder, COLUMNS, FEATURES).poll(1)[0].incarnations != first
+    assert FileLog(folder, COLUMNS, FEATURES, tmp_path).poll(1)[0].incarnations == first
+    written(folder, table_of("part-0"), "parquet", "part-0")
+    with pytest.raises(InputError, match="put it back as it was, with new rows at its end"):
+        FileLog(folder, COLUMNS, FEATURES, tmp_path)
 
 
 def test_parts_of_different_columns_are_refused_by_part_and_column(tmp_path):
