@@ -126,7 +126,7 @@ def test_a_changed_input_is_refused_with_the_way_out(folder: Path) -> None:
     table.with_columns(pl.col("a") + 1).write_parquet(folder / "events.parquet")
     done = reptide(folder, "run", "settings.toml")
     assert done.returncode == 1
-    assert "rebuild" in done.stderr
+    assert "run.directory" in done.stderr
     assert "Traceback" not in done.stderr
 
 
