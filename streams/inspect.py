@@ -12,6 +12,7 @@ from engine.types import PREDICTORS, Outcome
 from streams.errors import InputError
 from streams.settings import Settings
 from streams.state import opened
+from streams.state_directory import check_settings
 from streams.stores.base import key_of
 
 
@@ -24,6 +25,8 @@ def describe_task(settings: Settings, task: str) -> dict[str, Any]:
     """
     if settings.redis is None and not (settings.run.directory / "rows").is_dir():
         raise InputError(f"{settings.run.directory} holds no rows yet; `reptide run` makes them")
+    if settings.redis is None:
+        check_settings(settings)
     with opened(settings) as state:
         return _described(state.store.load(state.layout, [task]), task)
 

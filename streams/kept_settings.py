@@ -63,20 +63,28 @@ def agree(record: SettingsRecord, now: Flat, place: str, way_out: str) -> None:
         SettingsError: one is another now.
 
     """
-    before = record.read()
-    if before is not None:
-        changed = [
-            f"{path} is {_shown(now[path])} and was {_shown(before[path])}"
-            for path in _differing(before, now)
-        ]
-        if changed:
-            more = f", and {len(changed) - SHOWN} more" if len(changed) > SHOWN else ""
-            raise SettingsError(
-                f"{'; '.join(changed[:SHOWN])}{more}: {place} were made under the settings of before; set them "
-                f"back, or give the new ones {way_out}, which begins at the start"
-            )
-    if before is None or now.keys() - before.keys():
-        record.write({**now, **(before or {})})
+    before = record.read() or {}
+    refuse_changed(before, now, place, way_out)
+    if now.keys() - before.keys():
+        record.write({**now, **before})
+
+
+def refuse_changed(before: Flat, now: Flat, place: str, way_out: str) -> None:
+    """Refuse settings other than those that were kept.
+
+    Raises:
+        SettingsError: names each of them, what it was and what it is.
+
+    """
+    changed = [
+        f"{path} is {_shown(now[path])} and was {_shown(before[path])}" for path in _differing(before, now)
+    ]
+    if changed:
+        more = f", and {len(changed) - SHOWN} more" if len(changed) > SHOWN else ""
+        raise SettingsError(
+            f"{'; '.join(changed[:SHOWN])}{more}: {place} were made under the settings of before; set them "
+            f"back, or give the new ones {way_out}, which begins at the start"
+        )
 
 
 class SettingsFile:

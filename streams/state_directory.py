@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 from streams.errors import InputError
 from streams.exclusive import Held
-from streams.kept_settings import OWN_DIRECTORY, SettingsFile, agree, of_run
+from streams.kept_settings import OWN_DIRECTORY, SettingsFile, agree, of_run, refuse_changed
 from streams.logs.file import POSITION, FileLog
 from streams.logs.file_position import read_position
 from streams.settings import Settings
@@ -30,7 +30,7 @@ def claimed(settings: Settings, open_log: Callable[[], FileLog]) -> tuple[Held, 
         return Held(directory), log
     held = Held(directory)
     try:
-        _check_settings(settings)
+        _agree_on_settings(settings)
         return held, open_log()
     except BaseException:
         held.let_go()
@@ -57,9 +57,23 @@ def check_rows(settings: Settings, store: RecordStore, log: FileLog) -> None:
         )
 
 
-def _check_settings(settings: Settings) -> None:
+def check_settings(settings: Settings) -> None:
+    """Refuse settings other than those that rows were made under; writes nothing.
+
+    Raises:
+        SettingsError: names each of them.
+
+    """
+    kept = SettingsFile(settings.run.directory / "settings.json").read() or {}
+    refuse_changed(kept, of_run(settings), _made_in(settings), OWN_DIRECTORY)
+
+
+def _agree_on_settings(settings: Settings) -> None:
     directory = settings.run.directory
     position = read_position(directory / POSITION)
     if position is not None and position.through:
-        record = SettingsFile(directory / "settings.json")
-        agree(record, of_run(settings), f"rows and outputs in {directory}", OWN_DIRECTORY)
+        agree(SettingsFile(directory / "settings.json"), of_run(settings), _made_in(settings), OWN_DIRECTORY)
+
+
+def _made_in(settings: Settings) -> str:
+    return f"rows and outputs in {settings.run.directory}"

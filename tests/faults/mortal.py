@@ -33,7 +33,6 @@ EFFECTS: dict[str, tuple[Any, str]] = {
     "replace": (Path, "replace"),
     "take": (Trainer, "take"),
     "publish": (DirectoryMeta, "publish"),
-    "rename": (Path, "rename"),
     "link": (os, "link"),
     "unlink": (Path, "unlink"),
 }
