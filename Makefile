@@ -6,7 +6,7 @@ BIN := .venv/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 export OMP_NUM_THREADS := 1
 
-.PHONY: demo demo-kafka test check format bench clean
+.PHONY: demo demo-kafka test fuzz check format bench clean
 
 demo: .venv
 	$(BIN)/reptide demo --out demo
@@ -19,6 +19,9 @@ demo/baselines.npz:
 
 test: .venv
 	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile
+
+fuzz: .venv
+	FUZZ_INPUTS=1000000 $(BIN)/python -m pytest --numprocesses 2 --timeout 0 tests/fuzz
 
 check: .venv
 	$(BIN)/ruff format --check .

@@ -30,6 +30,7 @@ MAX_TEXT_CHARACTERS = 4096
 
 PLAIN = {int, float}
 PLAIN_OR_MISSING = {int, float, type(None)}
+REAL = int | float | np.integer | np.floating
 
 RATE_STRENGTH, VALUE_STRENGTH = 1.0, 0.1
 """How many labels the rate, or the mean, of all tasks counts for in a task's own."""
@@ -183,9 +184,9 @@ def _numbers(name: str, values: Sequence[Any], *, optional: bool, dtype: Any = n
     for i, value in enumerate(values):
         if optional and (value is None or (isinstance(value, float | np.floating) and math.isnan(value))):
             x[i, 0] = math.nan
-        elif isinstance(value, bool) or not isinstance(value, int | float | np.number):
+        elif isinstance(value, bool) or not isinstance(value, REAL):
             faults[i] = f"field {name!r}: expected a number, got {_cut(value)}"
-        elif not -limit <= value <= limit:
+        elif not -limit <= (value if isinstance(value, int) else float(value)) <= limit:
             faults[i] = f"field {name!r}: {_text(value):.40} is not a finite number"
         else:
             x[i, 0] = value

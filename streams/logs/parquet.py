@@ -38,7 +38,7 @@ class ParquetTable:
             self._frame = pl.concat(
                 pl.read_parquet(part, columns=used, glob=False, hive_partitioning=False) for part in parts
             )
-        except (pl.exceptions.PolarsError, OSError) as error:
+        except (pl.exceptions.PolarsError, pl.exceptions.PanicException, OSError) as error:
             raise InputError(f"{path}: cannot be read as Parquet: {error}") from error
         names = {*columns.task, *([columns.id] if columns.id else [])}
         self._decimal_ids = [n for n in used if n in names and isinstance(schema[n], pl.Decimal)]

@@ -101,6 +101,8 @@ def test_a_number_is_stored_as_it_is():
         (math.inf, "field 'n': inf is not a finite number"),
         (math.nan, "field 'n': nan is not a finite number"),
         (4e38, "field 'n': 4e+38 is not a finite number"),
+        (np.float32("nan"), "field 'n': nan is not a finite number"),
+        (np.complex64(1), "field 'n': expected a number, got complex64"),
         ([1.0], "field 'n': expected a number, got list"),
     ],
 )
