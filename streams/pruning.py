@@ -3,7 +3,8 @@
 A row needs no theta but that of the cell that is folded. So a restart needs the newest cells of each partition, and a
 rebuild those as far back as it is to be exact. The newest versions are kept as well, which a worker may be about to
 adopt. All others were never adopted, and go; of those that were, the oldest go first where they take more room than
-`outer.keep_gib`. An adoption goes with its version, and of each partition only so many are kept.
+`outer.keep_gib`. An adoption goes with its version and takes all before it along, so that what a partition keeps has
+no holes; and only so many are kept.
 """
 
 from __future__ import annotations
@@ -60,7 +61,15 @@ def prunable(cells: Mapping[SourcePosition, int], sizes: Mapping[int, int], most
     dropped = sizes.keys() - needed - kept
     named = {cells[at] for at in old}
     lost = (cells.keys() - fresh - old) | {at for at in old if cells[at] not in kept | needed | {0}}
-    return Prunable(lost, dropped, max(dropped & named, default=0))
+    return Prunable(_with_earlier(lost, cells.keys() - fresh), dropped, max(dropped & named, default=0))
+
+
+def _with_earlier(lost: Set[SourcePosition], old: Set[SourcePosition]) -> set[SourcePosition]:
+    """The cells that are lost, and those that come before them."""
+    last: dict[tuple[int, int], int] = {}
+    for at in sorted(lost):
+        last[at.incarnation, at.partition] = at.offset
+    return {at for at in old if at.offset <= last.get((at.incarnation, at.partition), -1)}
 
 
 def _by_age(cells: Mapping[SourcePosition, int]) -> tuple[set[SourcePosition], set[SourcePosition]]:

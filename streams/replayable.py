@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence, Set
 from typing import NamedTuple
 
 from streams.errors import InputError
@@ -41,7 +41,7 @@ def forgotten_theta(
     adoptions: Mapping[SourcePosition, int],
     incarnation: int,
     extent: Extent,
-    missing: set[int],
+    missing: Set[int],
     schedule: Schedule,
 ) -> Iterator[str]:
     """Of which events the version of theta is no longer kept, in sentences without an end."""
@@ -52,18 +52,23 @@ def forgotten_theta(
     for (topic, partition), through in extent.through.items():
         since = max(offsets.get((topic, partition), 0) for offsets in (extent.since, extent.start))
         if topic == 0 and through > since:
-            below = _kept_from(cells.get(partition, {}), schedule.cell(since), through, missing)
+            first = schedule.cell(since)
+            below = _kept_from(cells.get(partition, {}), through, missing, schedule, first)
             if below > since:
                 yield f"the theta that partition {partition} was folded under below offset {below} is not kept"
 
 
-def _kept_from(cells: Mapping[int, int], first: int, through: int, missing: set[int]) -> int:
-    """The offset from which on every cell has its version; `first` is the first cell that is asked for."""
-    kept = [offset for offset, version in cells.items() if version not in missing]
-    lost = max((o for o, version in cells.items() if version in missing and first <= o < through), default=-1)
-    if lost < 0 and min(kept, default=through) <= first:
-        return 0
-    return min((offset for offset in kept if offset > lost), default=through)
+def _kept_from(
+    cells: Mapping[int, int], through: int, missing: Set[int], schedule: Schedule, first: int
+) -> int:
+    """The offset from which on every cell is there, with its version; `first` is the first cell that is asked for."""
+    kept = at = first
+    while at < through:
+        following = schedule.next(at)
+        if at not in cells or cells[at] in missing:
+            kept = min(following, through)
+        at = following
+    return kept
 
 
 def refuse(reasons: Sequence[str], way_out: str) -> None:

@@ -61,6 +61,14 @@ def test_what_a_restart_needs_is_always_kept(adopted, most):
         assert set(newest[-FRESH:]) <= kept.keys()
 
 
+def test_what_is_kept_of_a_partition_has_no_holes():
+    sizes = dict.fromkeys(range(1, 1001), 10)
+    adopted = {SourcePosition(7, 0, n * EVERY): max(0, 5 * (n - 50)) for n in range(200)}
+    gone = prunable(adopted, sizes, most_bytes=1500)
+    kept = {at.offset for at in adopted.keys() - gone.cells}
+    assert kept == set(range(min(kept), 200 * EVERY, EVERY)) and min(kept) > 50 * EVERY
+
+
 def test_versions_that_were_never_adopted_go_and_of_the_others_the_oldest():
     sizes = dict.fromkeys(range(1, 1001), 10)
     adopted = {SourcePosition(7, 0, n * EVERY): 5 * n for n in range(200)}
@@ -71,7 +79,7 @@ def test_versions_that_were_never_adopted_go_and_of_the_others_the_oldest():
     kept = sizes.keys() - tight.versions
     assert len(kept) * 10 <= 1500
     assert kept == {*range(tight.adopted + 5, 1000, 5), *range(1001 - RECENT, 1001)}
-    assert {adopted[at] for at in tight.cells} == set(range(5, tight.adopted + 5, 5))
+    assert {adopted[at] for at in tight.cells} == set(range(0, tight.adopted + 5, 5))
 
 
 def months_in(store, versions, most: int) -> None:

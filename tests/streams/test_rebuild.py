@@ -14,14 +14,14 @@ from streams.forget import forget_task
 from streams.logs.memory import Crash
 from streams.pruning import prune
 from streams.rebuild import rebuild
-from streams.run import steps
+from streams.run import run, steps
 from streams.settings import Settings
 from streams.stores.base import key_of
 from streams.stores.checkpoints import DirectoryMeta
 from streams.stores.lmdb import LmdbStore
 from streams.wiring import embedded
 from tests.faults.model import Left
-from tests.faults.shop import counts, counts_of_input, run_to_the_end, settings_of, shop, what_is_left
+from tests.faults.shop import counts, counts_of_input, run_to_the_end, settings_of, shop, users, what_is_left
 
 
 @pytest.fixture(scope="module")
@@ -127,6 +127,12 @@ def test_a_rebuild_that_dies_anywhere_loses_nothing(settings, whole, monkeypatch
     assert run_to_the_end(settings).differs(whole) == []
 
 
+def run_all(settings: Settings) -> None:
+    program = embedded(settings)
+    run(program, lambda progress: None)
+    program.close()
+
+
 def stop_after(settings: Settings, batches: int) -> None:
     program = embedded(settings)
     for _, _ in zip(range(batches), steps(program), strict=False):
@@ -157,6 +163,39 @@ def test_a_task_that_is_not_in_the_log_or_was_forgotten_is_not_made_anew(setting
 
 
 # What is gone
+
+
+def keeping_nothing(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> Settings:
+    """Prune often, all but what a restart needs."""
+    for name in ("streams.pruning.FRESH", "streams.pruning.RECENT", "streams.run.EVERY"):
+        monkeypatch.setattr(name, 2)
+    return settings.model_copy(update={"outer": settings.outer.model_copy(update={"keep_gib": 0.0})})
+
+
+def rows_of(settings: Settings) -> dict[str, bytes]:
+    program = embedded(settings)
+    table = program.store.load(program.engine.layout, users(program))
+    program.close()
+    return {user: row.tobytes() for user, row in zip(table.ids, table.rows, strict=True)}
+
+
+def test_a_rebuild_after_pruning_is_refused_and_leaves_every_row(tmp_path, monkeypatch):
+    settings = keeping_nothing(shop(tmp_path), monkeypatch)
+    run_all(settings)
+    before = rows_of(settings)
+    with pytest.raises(InputError, match=r"folded under below offset \d+ is not kept"):
+        rebuild(settings, lambda position, progress: None)
+    assert rows_of(settings) == before
+
+
+@pytest.mark.parametrize("cell", [0, 64])
+def test_a_single_adoption_that_is_gone_is_missed(settings, whole, cell):
+    store = LmdbStore(settings.run.directory / "rows")
+    store.drop_adoptions({at for at in store.adoptions() if at.offset == cell})
+    store.close()
+    with pytest.raises(InputError, match=r"folded under below offset \d+ is not kept"):
+        rebuilt(settings)
+    assert what_is_left(settings).differs(whole) == ["adoptions"]
 
 
 def test_where_a_theta_is_no_longer_kept_nothing_is_cleared_unless_the_rows_need_not_be_the_same(
