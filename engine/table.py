@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from engine.compiled import arrays, compiled
+from engine.compiled import arrays, compiled_as, read_rows
 from engine.fingerprints import row_fingerprint
 from engine.history import EVENT_RATES, RATES, History
 from engine.learners.base import Learner, fast_size
@@ -365,7 +365,7 @@ def checksums(rows: npt.NDArray[np.void], size: int) -> UInt64:
     return sums
 
 
-@compiled
+@compiled_as(read_rows("uint64"), "uint64[]")
 def _weighted_sums(words: UInt64, sums: UInt64) -> None:
     for u in range(words.shape[0]):
         total = np.uint64(0)

@@ -14,11 +14,15 @@ from engine.compiled import FOLDER, folder_in, name_of
 def test_any_changed_source_has_a_folder_of_its_own(tmp_path):
     for name, text in (("a.py", "one = 1"), ("b.py", "two = 2")):
         (tmp_path / name).write_text(text)
-    before = name_of(tmp_path)
+    before = name_of(tmp_path, "generic")
     (tmp_path / "__pycache__").mkdir()
-    assert name_of(tmp_path) == before
+    assert name_of(tmp_path, "generic") == before
     (tmp_path / "b.py").write_text("two = 3")
-    assert name_of(tmp_path) != before
+    assert name_of(tmp_path, "generic") != before
+
+
+def test_any_other_processor_has_a_folder_of_its_own(tmp_path):
+    assert name_of(tmp_path, "generic") != name_of(tmp_path, "skylake")
 
 
 @pytest.mark.parametrize("function", [scan.scan, history.count, mixture.update])
@@ -34,6 +38,46 @@ def test_the_first_place_that_can_be_written_is_taken_and_none_where_none_can(tm
     assert folder_in([tmp_path / "no folder", tmp_path / "home"], NAME) == tmp_path / "home" / NAME
     assert folder_in([tmp_path / "no folder"], NAME) is None
     assert list((tmp_path / "home" / NAME).iterdir()) == []
+
+
+def test_code_in_a_place_that_cannot_be_written_goes_before_a_place_that_can(tmp_path, monkeypatch):
+    code = tmp_path / "image" / NAME / "engine" / "scan.nbi"
+    code.parent.mkdir(parents=True)
+    code.write_bytes(b"code")
+    monkeypatch.setattr(compiling, "is_writable", lambda folder: "image" not in folder.parts)
+    assert folder_in([tmp_path / "image", tmp_path / "home"], NAME) == tmp_path / "image" / NAME
+    code.unlink()
+    assert folder_in([tmp_path / "image", tmp_path / "home"], NAME) == tmp_path / "home" / NAME
+
+
+def test_a_place_that_may_not_be_looked_into_is_passed_over(tmp_path, monkeypatch):
+    def refuse(*_):
+        raise PermissionError
+
+    monkeypatch.setattr(compiling.Path, "glob", refuse)
+    monkeypatch.setattr(compiling, "is_writable", lambda folder: False)
+    assert folder_in([tmp_path], NAME) is None
+
+
+def added(x):
+    return x + 1
+
+
+def test_code_in_a_folder_that_is_not_added_to_is_taken_up_and_what_is_not_there_is_compiled(
+    tmp_path, monkeypatch
+):
+    monkeypatch.setattr(compiling, "FOLDER", tmp_path)
+    monkeypatch.setattr(compiling, "IS_ADDED_TO", True)
+    compiling.compiled_as("int64")(added)
+    kept = sorted(tmp_path.rglob("*"))
+    monkeypatch.setattr(compiling, "IS_ADDED_TO", False)
+    taken_up = compiling.compiled_as("int64")(added)
+    assert taken_up(2) == 3
+    assert sum(taken_up.stats.cache_hits.values()) == 1
+    other = compiling.compiled(added)
+    assert other(0.5) == 1.5
+    assert sum(other.stats.cache_misses.values()) == 1
+    assert sorted(tmp_path.rglob("*")) == kept
 
 
 def test_without_a_folder_functions_compile_and_do_the_same(monkeypatch):
