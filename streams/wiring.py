@@ -314,9 +314,9 @@ def _opened(
 ) -> Embedded:
     """The program over a state directory that is this process' alone, and of this log."""
     spec, directory = folds.spec, settings.run.directory
-    keep_settings(settings, log)
     store = lmdb_store(settings)
     check_rows(settings, store, log)
+    keep_settings(settings, log)
     versions = DirectoryMeta(directory / "theta")
     agree(ClassFile(directory / "theta" / "classes.json"), spec.target)
     outputs = output_files(settings)

@@ -26,9 +26,9 @@ class Content(NamedTuple):
     digest: str
 
 
-def text_content(path: Path, known: int) -> tuple[Content | None, Content]:
-    """The first `known` bytes of a text, None where no line ends there, and all of it."""
-    digest, start, end = _digest(), None, _text_end(path)
+def text_content(path: Path, known: int, size: int) -> tuple[Content | None, Content]:
+    """The first `known` of `size` bytes of a text, None where no line ends there, and all of them."""
+    digest, start, end = _digest(), None, _text_end(path, size)
     with path.open("rb") as file:
         if known <= end:
             _read_into(digest, file, known)
@@ -91,9 +91,8 @@ def _read_into(digest: blake2b, file: BinaryIO, end: int) -> None:
         digest.update(chunk)
 
 
-def _text_end(path: Path) -> int:
-    """The size of a text without the ends of lines after its last one."""
-    end = path.stat().st_size
+def _text_end(path: Path, end: int) -> int:
+    """Where the last line before `end` ends, without its line break."""
     with path.open("rb") as file:
         while end:
             begin = max(0, end - BYTES_AT_ONCE)

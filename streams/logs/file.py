@@ -67,7 +67,7 @@ class FileLog:
         written_s = _written_s(path)
         clock = placed(self._table.clock(), written_s)
         self._rows = len(clock.times)
-        self._early, self._latest_s = clock.early, clock.latest_s
+        self._early, self._latest_s, self._untrue = clock.early, clock.latest_s, clock.untrue
         self._remarks = [*clock.remarks(), *suspicious(clock.times, written_s)]
         self._order = _event_order(clock, labels_follow=columns.label_time is None)
         self._commits = None if state is None else state / POSITION
@@ -173,8 +173,9 @@ class FileLog:
         earlier = np.flatnonzero(rows[: before.through] >= before.rows)
         if not len(earlier):
             return (
-                f"{self._path}: its events come in another order than when they were streamed; put it back as it "
-                f"was, or {OWN_DIRECTORY}"
+                f"{self._path}: its events come in another order than when they were streamed, or times that were "
+                "refused then as of the future, or not, would be taken otherwise now that it was written later; put "
+                f"it back as it was, its time of modification too, or {OWN_DIRECTORY}"
             )
         row = self._table.read([int(rows[earlier[0]])])[0]
         known = np.flatnonzero(rows < before.rows)[: before.through]
@@ -200,10 +201,11 @@ class FileLog:
             self._kept.write(self._commits)
 
     def _digest(self, through: int) -> str:
-        """What the offsets below one are, as a digest; each is taken in once."""
+        """What the offsets below one are, and whether their times were believed, as a digest; each is taken in once."""
         done, digest = self._digested
         kinds, rows = np.divmod(self._order[done:through], max(self._rows, 1))
-        digest.update(np.where(kinds == Kind.OBSERVATION, rows, ~rows).astype("<i8").tobytes())
+        taken = 2 * rows + self._untrue[kinds, rows]
+        digest.update(np.where(kinds == Kind.OBSERVATION, taken, ~taken).astype("<i8").tobytes())
         self._digested = max(done, through), digest
         return digest.hexdigest()
 

@@ -109,7 +109,7 @@ class TextTable:
 
     def content(self, known: int) -> tuple[Content | None, Content]:
         """What the file holds up to a size that it once had, None where it cannot have had it; and all of it."""
-        return text_content(self._path, known)
+        return text_content(self._path, known, self._records.size)
 
     def _row(self, index: int) -> Row:
         raw, line = self._records.text(index), self._records.line(index)

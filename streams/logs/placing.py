@@ -27,6 +27,8 @@ class Placed(NamedTuple):
     """Labels without a time of their own, where a column is named for it: they never arrive."""
     latest_s: float
     """A time after this one cannot be true; infinity where all may be."""
+    untrue: Bool
+    """[2, R] whether the time of the observation, and of the label, lies after it."""
 
     def remarks(self) -> Iterator[str]:
         """What a user should know of it, in sentences."""
@@ -55,7 +57,8 @@ def placed(clock: Clock, written_s: float) -> Placed:
     label_times = np.where(undated, NEVER, clock.label_times)
     label_times = np.where((label_times == UNPLACED) | (label_times > latest_s), times, label_times)
     early = sound & (label_times < times)
-    return Placed(times, np.where(early, times, label_times), early, int(undated.sum()), latest_s)
+    untrue = np.stack([clock.times > latest_s, clock.label_times > latest_s])
+    return Placed(times, np.where(early, times, label_times), early, int(undated.sum()), latest_s, untrue)
 
 
 def suspicious(times: Float64, written_s: float) -> Iterator[str]:

@@ -50,6 +50,11 @@ class TextRecords:
     def __len__(self) -> int:
         return len(self._starts)
 
+    @property
+    def size(self) -> int:
+        """Bytes of the file when it was opened; it may have grown since."""
+        return len(self._bytes)
+
     def drop_first(self) -> None:
         """Forget the header."""
         del self._starts[:1], self._lines[:1]

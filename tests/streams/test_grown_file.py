@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -300,3 +301,33 @@ def test_a_table_from_which_nothing_was_streamed_yet_may_be_replaced(tmp_path):
     embedded(settings).close()
     write(settings, table(CHUNKS, seed=1))
     assert len(streamed(settings).rows) == len(set(table(CHUNKS, seed=1)["user"]))
+
+
+def test_a_file_that_is_being_written_to_goes_on_with_what_comes_next(tmp_path):
+    settings = shop(tmp_path / "grown", 2)
+    log = embedded(settings)
+    path = settings.input.path
+    with path.open("ab") as file:
+        file.write(b"user 1,9")  # after the log was opened; half of a line, as a buffer leaves it
+    run(log, lambda progress: None)
+    log.close()
+    write(settings, table(3))
+    assert streamed(settings).differs(streamed(shop(tmp_path / "whole", 3))) == []
+
+
+def test_one_whose_times_would_be_believed_now_and_were_not_is_refused(tmp_path):
+    """What is of the future hangs on when a table was written."""
+    settings = shop(tmp_path / "shop", 1, delayed=False)
+    path = settings.input.path
+    path.write_text(path.read_text() + "user 1,4000000000,1.0,1.0,x,\n")
+    streamed(settings)
+    assert b"bad_time" in (settings.run.directory / "outputs" / "dead-letter.jsonl").read_bytes()
+    os.utime(path, (4e9, 4e9))
+    assert "would be taken otherwise" in refusal(settings)
+
+
+def test_settings_are_not_kept_where_the_directory_is_refused(tmp_path):
+    settings = shop(tmp_path / "shop", 1)
+    streamed(settings)
+    (settings.run.directory / "position.json").unlink()
+    refusal(settings.model_copy(update={"inner": settings.inner.model_copy(update={"steps": 3})}))
