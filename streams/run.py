@@ -13,7 +13,9 @@ from dataclasses import dataclass, field
 from time import perf_counter
 
 from engine.types import PREDICTORS, SERVED, THETA
+from streams.errors import InputError
 from streams.pruning import EVERY, prune
+from streams.stores.lmdb import LOST
 from streams.wiring import Embedded
 from streams.worker import Step
 
@@ -56,10 +58,13 @@ def steps(program: Embedded) -> Iterator[Step]:
     """Every batch to the end of the log, with the outer rounds that fall due between them.
 
     Raises:
+        InputError: the rows are gone.
         RowError: all rows are of another layout.
 
     """
     schedule = program.worker.schedule
+    if program.log.committed() and not program.store.adoptions():
+        raise InputError(f"the rows of what was streamed are gone; {LOST}")
     program.store.check_layouts(program.engine.layout)
     settle_collector()
     while True:

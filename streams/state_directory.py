@@ -72,7 +72,13 @@ def _agree_on_settings(settings: Settings) -> None:
     directory = settings.run.directory
     position = read_position(directory / POSITION)
     if position is not None and position.through:
-        agree(SettingsFile(directory / "settings.json"), of_run(settings), _made_in(settings), OWN_DIRECTORY)
+        kept = SettingsFile(directory / "settings.json")
+        if kept.read() is None:
+            raise InputError(
+                f"{directory / 'settings.json'} is not there, and nothing else tells under which settings the rows "
+                f"beside it were made; restore it from a backup, or give the table {OWN_DIRECTORY}"
+            )
+        agree(kept, of_run(settings), _made_in(settings), OWN_DIRECTORY)
 
 
 def _made_in(settings: Settings) -> str:

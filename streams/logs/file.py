@@ -68,7 +68,7 @@ class FileLog:
         clock = placed(self._table.clock(), written_s)
         self._rows = len(clock.times)
         self._early, self._latest_s, self._untrue = clock.early, clock.latest_s, clock.untrue
-        self._remarks = [*clock.remarks(), *suspicious(clock.times, written_s)]
+        self._remarks = [*self._table.remarks(), *clock.remarks(), *suspicious(clock.times, written_s)]
         self._order = _event_order(clock, labels_follow=columns.label_time is None)
         self._commits = None if state is None else state / POSITION
         self._digested = 0, blake2b(digest_size=8)
@@ -201,7 +201,7 @@ class FileLog:
             self._kept.write(self._commits)
 
     def _digest(self, through: int) -> str:
-        """What the offsets below one are, and whether their times were believed, as a digest; each is taken in once."""
+        """What each offset below one is, and whether its time was believed, as a digest; each is taken in once."""
         done, digest = self._digested
         kinds, rows = np.divmod(self._order[done:through], max(self._rows, 1))
         taken = 2 * rows + self._untrue[kinds, rows]

@@ -53,7 +53,10 @@ def read_position(path: Path) -> FilePosition | None:
     try:
         kept = orjson.loads(path.read_bytes())
         incarnation, content = int(kept["incarnation"], 16), Content(*kept["content"])
-        return FilePosition(**{**kept, "incarnation": incarnation, "content": content})
+        position = FilePosition(**{**kept, "incarnation": incarnation, "content": content})
+        if not 0 <= position.offset <= position.through:
+            raise ValueError
+        return position
     except FileNotFoundError:
         return None
     except (ValueError, KeyError, TypeError) as error:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import csv
 from array import array
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from math import nan
 from pathlib import Path
 from typing import Any
@@ -106,6 +106,14 @@ class TextTable:
             again = bool(rows) and rows[-1].number == index + 1
             rows.append(rows[-1] if again else self._row(index))
         return rows
+
+    def remarks(self) -> Iterator[str]:
+        """What a user should know of how it was read, in sentences."""
+        if len(self._records) and not self._records.ends_whole:
+            yield (
+                f"the last row of {self._path} has no line break at its end, and is read as it stands: where the "
+                "file is still being written, let whole lines alone be there"
+            )
 
     def content(self, known: int) -> tuple[Content | None, Content]:
         """What the file holds up to a size that it once had, None where it cannot have had it; and all of it."""

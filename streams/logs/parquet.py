@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from decimal import Decimal
 from math import nan
 from pathlib import Path
@@ -65,6 +65,10 @@ class ParquetTable:
             for row in rows:
                 row[name] = _exact(row[name])
         return [Row(index + 1, index + 1, row) for index, row in zip(indexes, rows, strict=True)]
+
+    def remarks(self) -> Iterator[str]:
+        """Nothing: rows are whole."""
+        return iter(())
 
     def content(self, known: int) -> tuple[Content | None, Content]:
         """The first `known` rows of the columns that are used, None where there are not so many; and all rows."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from math import inf, isnan, nan
 from pathlib import Path
@@ -78,6 +78,10 @@ class Table(Protocol):
 
     def read(self, indexes: Sequence[int]) -> list[Row]:
         """Rows by index; one that cannot be parsed has a fault."""
+        ...
+
+    def remarks(self) -> Iterator[str]:
+        """What a user should know of how it was read, in sentences."""
         ...
 
     def content(self, known: int) -> tuple[Content | None, Content]:

@@ -55,6 +55,11 @@ class TextRecords:
         """Bytes of the file when it was opened; it may have grown since."""
         return len(self._bytes)
 
+    @property
+    def ends_whole(self) -> bool:
+        """Whether the last line has its line break."""
+        return self._bytes[-1:] == b"\n"
+
     def drop_first(self) -> None:
         """Forget the header."""
         del self._starts[:1], self._lines[:1]

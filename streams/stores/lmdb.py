@@ -31,6 +31,10 @@ GIB = 2**30
 TABLES = (b"rows", b"adopted", b"tombstones")
 ADOPTED = struct.Struct(">QIQ")
 """Key of an adoption: incarnation, partition and offset."""
+LOST = (
+    "restore a snapshot to another run.directory (`reptide restore`), or move the folder away and have rows made of "
+    "the table under the newest theta by `reptide rebuild --inexact`"
+)
 SECRET = b"secret"
 AT_ONCE = 10_000
 
@@ -54,7 +58,7 @@ class LmdbStore:
         except lmdb.Error as error:
             os.close(self._in_use)
             said = refusal_of_a_library(error, directory)
-            raise StoreError(f"cannot open the store in {said}") from error
+            raise StoreError(f"cannot open the store in {said}; where it is damaged, {LOST}") from error
 
     def load(self, layout: Layout, tasks: Sequence[str]) -> TaskTable:
         """The rows of tasks; a task never seen is the empty row."""
@@ -172,7 +176,18 @@ class LmdbStore:
 
     def _open(self) -> None:
         self._env = _environment(self.directory, self.max_gib, self._durable)
+        self._check_length()
         self._rows, self._adopted, self._tombstones = (self._env.open_db(name) for name in TABLES)
+
+    def _check_length(self) -> None:
+        """Refuse a file that was cut short: reading its map past its end would end the process."""
+        needed = (self._env.info()["last_pgno"] + 1) * self._env.stat()["psize"]
+        there = (self.directory / "data.mdb").stat().st_size
+        if there < needed:
+            self.close()
+            raise StoreError(
+                f"{self.directory / 'data.mdb'} was cut short: {there:,} bytes of {needed:,} are there; {LOST}"
+            )
 
     def _forgotten(self, transaction: Any, tasks: Sequence[str]) -> set[str]:
         secret = transaction.get(SECRET, db=self._tombstones)

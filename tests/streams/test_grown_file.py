@@ -13,7 +13,7 @@ import polars as pl
 import pytest
 
 from benchmarks.faults import SMALL_TASKS
-from streams.errors import InputError
+from streams.errors import InputError, StoreError
 from streams.rebuild import rebuild
 from streams.run import run, steps
 from streams.settings import Settings, load_settings
@@ -331,3 +331,48 @@ def test_settings_are_not_kept_where_the_directory_is_refused(tmp_path):
     streamed(settings)
     (settings.run.directory / "position.json").unlink()
     refusal(settings.model_copy(update={"inner": settings.inner.model_copy(update={"steps": 3})}))
+
+
+@pytest.mark.parametrize("name", ["position.json", "settings.json"])
+def test_a_directory_that_lost_what_tells_its_rows_apart_is_refused(name, tmp_path):
+    settings = shop(tmp_path / "shop", 1)
+    streamed(settings)
+    (settings.run.directory / name).unlink()
+    assert f"{name} is not there" in refusal(settings)
+
+
+@pytest.mark.parametrize("offset", [-5, 9999])
+def test_a_position_that_no_run_has_written_is_refused(offset, tmp_path):
+    settings = shop(tmp_path / "shop", 1)
+    streamed(settings)
+    path = settings.run.directory / "position.json"
+    path.write_bytes(orjson.dumps(orjson.loads(path.read_bytes()) | {"offset": offset}))
+    assert "position.json is damaged" in refusal(settings)
+
+
+def test_rows_that_are_gone_are_refused_and_made_anew_by_the_advice(tmp_path):
+    settings = shop(tmp_path / "shop", 2)
+    whole = streamed(settings)
+    shutil.rmtree(settings.run.directory / "rows")
+    with pytest.raises(InputError, match="rows of what was streamed are gone"):
+        streamed(settings)
+    assert rebuild(settings, lambda position, progress: None, inexact=True) == len(whole.rows)
+    assert streamed(settings).rows.keys() == whole.rows.keys()
+
+
+def test_a_store_that_was_cut_short_is_refused(tmp_path):
+    settings = shop(tmp_path / "shop", 2)
+    streamed(settings)
+    path = settings.run.directory / "rows" / "data.mdb"
+    os.truncate(path, path.stat().st_size // 2)
+    with pytest.raises(StoreError, match="cut short"):
+        streamed(settings)
+
+
+def test_a_last_row_without_its_line_break_is_said(tmp_path):
+    settings = shop(tmp_path / "shop", 1)
+    path = settings.input.path
+    path.write_bytes(path.read_bytes().rstrip(b"\n"))
+    program = embedded(settings)
+    assert any("has no line break at its end" in remark for remark in program.log.remarks())
+    program.close()
