@@ -17,6 +17,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any, BinaryIO, NamedTuple
 
 from streams.errors import InputError
+from streams.exclusive import held
 from streams.files import keep_names
 
 DESCRIPTION, SEAL, FILES, FORMAT = "snapshot.json", "blake2b", "files", "format"
@@ -151,24 +152,29 @@ class Folder:
 def drafted(directory: Path, refused: str) -> Iterator[Path]:
     """A new directory beside one that is not there yet, which takes its name when all of it is on disk.
 
+    It is held meanwhile; what a killed process left there is removed.
+
     Args:
         directory: may be there if it is empty.
         refused: what to say where it holds anything.
 
+    Raises:
+        InputError: `directory` holds something, or another process is writing it.
+
     """
-    if directory.exists() and (not directory.is_dir() or any(directory.iterdir())):
-        raise InputError(refused)
-    directory.parent.mkdir(parents=True, exist_ok=True)
-    draft = directory.with_name(f".{directory.name}.{os.getpid()}.draft")
-    draft.mkdir(mode=0o700)
-    try:
-        yield draft
-        for folder, _, _ in os.walk(draft):
-            keep_names(Path(folder))
-        draft.rename(directory)
-        keep_names(directory.parent)
-    finally:
-        shutil.rmtree(draft, ignore_errors=True)
+    draft = directory.with_name(f".{directory.name}.draft")
+    _check_free(directory, refused)
+    with held(draft):
+        try:
+            _check_free(directory, refused)  # again: who held the draft may have given it this name
+            _emptied(draft)
+            yield draft
+            for folder, _, _ in os.walk(draft):
+                keep_names(Path(folder))
+            draft.rename(directory)
+            keep_names(directory.parent)
+        finally:
+            shutil.rmtree(draft, ignore_errors=True)
 
 
 def opened(directory: Path) -> Folder:
@@ -198,6 +204,21 @@ def opened(directory: Path) -> Folder:
             "it with the version of reptide that took it"
         )
     return Folder(directory, described, files)
+
+
+def _check_free(directory: Path, refused: str) -> None:
+    if directory.exists() and (not directory.is_dir() or any(directory.iterdir())):
+        raise InputError(refused)
+
+
+def _emptied(draft: Path) -> None:
+    """Remove what is in a directory, which stays the one that is held."""
+    draft.chmod(0o700)
+    for path in draft.iterdir():
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path)
+        else:
+            path.unlink()
 
 
 def _write(file: BinaryIO, pieces: Iterator[bytes]) -> None:

@@ -145,6 +145,26 @@ def test_one_that_dies_half_way_leaves_nothing_that_could_be_restored(elsewhere,
     assert [path.name for path in new.parent.iterdir() if "draft" in path.name] == []
 
 
+def test_what_a_killed_one_left_is_removed_by_the_next_of_its_name(elsewhere, whole):
+    left = elsewhere.run.directory.with_name(f".{elsewhere.run.directory.name}.draft")
+    (left / "rows").mkdir(parents=True)
+    (left / "rows" / "data.mdb").write_bytes(b"half")
+    (left / "position.json").write_bytes(b"half")
+    restore(elsewhere, place(elsewhere), quietly)
+    assert not left.exists()
+    assert run_to_the_end(elsewhere).differs(whole) == []
+
+
+def test_one_that_another_process_is_writing_is_left_alone(elsewhere):
+    directory = elsewhere.run.directory
+    with drafted(directory, "there") as draft:
+        Draft(draft).add("half", b"1")
+        with pytest.raises(InputError, match=r"is in use by .*process"):
+            restore(elsewhere, place(elsewhere), quietly)
+        assert (draft / "half").read_bytes() == b"1"
+    assert (directory / "half").read_bytes() == b"1"
+
+
 @pytest.mark.parametrize("name", ["../outside", "/etc/passwd", "a/../../b", "", "."])
 def test_a_description_that_names_a_file_outside_is_refused(tmp_path, name):
     with drafted(tmp_path / "snapshot", "there") as path:
