@@ -202,8 +202,10 @@ class Worker:
                 part, more = unreadable(part, error.reasons)
                 aside += more
         kept, more = Parted(part, []) if self.engine.follows else strays(part, states)
-        rows = [u for u, task in enumerate(part.tasks) if task in {*kept.tasks}] if more else ()
-        return kept, states.take(np.array(rows, np.int64)) if more else states, aside + more
+        if more:
+            left = {*kept.tasks}
+            states = states.take(np.array([u for u, task in enumerate(part.tasks) if task in left], np.int64))
+        return kept, states, aside + more
 
     def _tell(self, reasons: Mapping[str, str]) -> None:
         """Say once of each row that it must not be used."""
