@@ -98,10 +98,23 @@ class Deployment:
     def versions(self) -> RedisMeta:
         """The versions of theta; settings and classes that are not those of before are refused first."""
         stream, fingerprint = self.settings.stream, theta_fingerprint(self.engine.learner)
-        record = RedisSettings(self.server, stream, self.engine.layout.fingerprint)
-        kept_settings.agree(record, of_rows(self.settings), f"the rows of stream {stream!r}", OWN_STREAM)
+        kept_settings.refuse_changed(
+            self._kept_settings.read() or {}, of_rows(self.settings), self._made_under, OWN_STREAM
+        )
         agree(RedisClasses(self.server, stream, fingerprint), self.spec.target)
         return RedisMeta(self.server, stream, fingerprint, self.settings.service.durability_lag_s)
+
+    def keep_settings(self) -> None:
+        """Keep the settings that rows are made under, once they are."""
+        kept_settings.agree(self._kept_settings, of_rows(self.settings), self._made_under, OWN_STREAM)
+
+    @property
+    def _kept_settings(self) -> RedisSettings:
+        return RedisSettings(self.server, self.settings.stream, self.engine.layout.fingerprint)
+
+    @property
+    def _made_under(self) -> str:
+        return f"the rows of stream {self.settings.stream!r}"
 
     @property
     def group(self) -> str:
@@ -194,6 +207,7 @@ class Deployment:
             show,
             say,
             self.store.ping,
+            self._check_before_folding(),
         )
 
     def trainer(self, show: Callable[[Advance], None], say: Callable[[str], None]) -> TrainerService:
@@ -211,6 +225,20 @@ class Deployment:
             say,
             lambda: self._prune(say),
         )
+
+    def _check_before_folding(self) -> Callable[[], None]:
+        """What a member of the group asks before each batch: a command that makes rows anew may have begun."""
+        kept = False
+
+        def check() -> None:
+            """Refuse rows that are being made anew, and settings that others were first with."""
+            nonlocal kept
+            self.store.check_finished()
+            if not kept:
+                self.keep_settings()
+                kept = True
+
+        return check
 
     def _prune(self, say: Callable[[str], None]) -> None:
         gone = prune(self.store, self.versions, self.settings.outer.keep_gib)

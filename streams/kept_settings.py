@@ -24,8 +24,14 @@ FREE = {
 }  # fmt: skip
 """What may be changed at any time: where things lie, how a log is cut into batches, how safely it is written."""
 
-OF_ROWS = ("inner", "memory", "policy", "drift", "hedge", "outer.every")
-"""What the rows of a deployment hang on and no fingerprint holds; its trainer's own settings may change."""
+OF_ROWS = (
+    "inner", "memory", "policy", "drift", "hedge", "outer.every",
+    "kafka.keys", "kafka.dataschema", "kafka.clock_skew_s",
+)  # fmt: skip
+"""What the rows of a deployment hang on and no fingerprint holds: how events are folded, and which of the log are.
+
+Its trainer's own settings may change.
+"""
 
 SHOWN, SHOWN_CHARACTERS = 3, 100
 OWN_DIRECTORY = "a directory of its own (run.directory)"
@@ -39,8 +45,8 @@ class SettingsRecord(Protocol):
         """What was kept; None where nothing was."""
         ...
 
-    def write(self, settings: Flat) -> None:
-        """Put them in the place of what was kept."""
+    def add(self, settings: Flat) -> None:
+        """Keep those of them that were not kept yet."""
         ...
 
 
@@ -66,7 +72,8 @@ def agree(record: SettingsRecord, now: Flat, place: str, way_out: str) -> None:
     before = record.read() or {}
     refuse_changed(before, now, place, way_out)
     if now.keys() - before.keys():
-        record.write({**now, **before})
+        record.add(now)
+        refuse_changed(record.read() or {}, now, place, way_out)  # another process may have been first
 
 
 def refuse_changed(before: Flat, now: Flat, place: str, way_out: str) -> None:
@@ -103,6 +110,10 @@ class SettingsFile:
             raise StoreError(f"{self._path} is damaged ({error}); restore it from a backup") from error
         return kept
 
+    def add(self, settings: Flat) -> None:
+        """Keep those of them that were not kept yet."""
+        self.write({**settings, **(self.read() or {})})
+
     def write(self, settings: Flat) -> None:
         """Put them in the place of what was there."""
         write_whole(self._path, json.dumps(settings, indent=1).encode())
@@ -116,7 +127,7 @@ def _differing(before: Flat, now: Flat) -> Iterator[str]:
 
 def _flat(settings: Settings) -> dict[str, Any]:
     """Plain values by path; lists, such as the features, are one value."""
-    tree = json.loads(settings.model_dump_json(exclude={"kafka": True, "redis": True}))
+    tree = json.loads(settings.model_dump_json(exclude={"kafka": {"security"}, "redis": True}))
     flat: dict[str, Any] = {}
     for section, value in tree.items():
         if isinstance(value, dict):

@@ -19,6 +19,7 @@ WAY_OUT = (
     "Go back to a snapshot by `reptide restore`, or have rows made of what is left, which are not those of before, "
     "by --inexact; nothing was changed"
 )
+ONE_ROW = "rebuild --task"
 
 
 def first_offsets(
@@ -51,22 +52,51 @@ def making_anew(
 ) -> Iterator[None]:
     """Set the group back to where rows begin, and let no worker go on until they are whole and will not be forgotten.
 
-    Where the rows are then folded up to an `end`, workers go on from there.
+    Where the rows are then folded up to an `end`, workers go on from there. A worker that joins meanwhile asks for
+    the mark before it folds; the offsets are written at the end too, which is refused while there is one.
 
     Raises:
-        InputError: the group has members; nothing was changed.
+        InputError: the group has members; nothing was changed, or if they came meanwhile, the command is to be run
+            again.
 
     """
     store = deployment.store
-    store.begin(command)
+    stopped = store.begin(command)
     try:
         group.write(start)
     except InputError:
-        store.finished()
+        if stopped in (None, ONE_ROW):
+            store.finished()
+        else:
+            store.begin(stopped)  # half of what it was to make is there
         raise
     yield
     sleep(deployment.settings.service.durability_lag_s)
     store.ping()  # raises where it was restarted, and may have forgotten its last rows
-    if end is not None:
-        group.write(end)
+    try:
+        group.write(start if end is None else end)
+    except InputError as error:
+        raise InputError(f"{error}; then run `reptide {command}` again, its rows are not whole") from None
+    deployment.keep_settings()
     store.finished()
+
+
+@contextmanager
+def one_row_anew(deployment: Deployment, group: GroupOffsets, committed: Offsets) -> Iterator[None]:
+    """Let no worker fold while one row is made anew up to what is committed; the others stay as they are throughout.
+
+    Raises:
+        InputError: the group has members; nothing was changed.
+        StoreError: all rows are being made anew.
+
+    """
+    store = deployment.store
+    store.check_finished(ONE_ROW)  # which leaves all rows whole, wherever it is stopped
+    store.begin(ONE_ROW)
+    try:
+        group.write(committed)
+        yield
+        sleep(deployment.settings.service.durability_lag_s)
+        store.ping()
+    finally:
+        store.finished()

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from time import sleep
 
 from engine.fold import Engine
 from streams.deployment import Deployment
@@ -16,7 +15,7 @@ from streams.errors import InputError
 from streams.logs.base import Offsets, Polled
 from streams.logs.kafka_replay import GroupOffsets, KafkaReplay
 from streams.logs.output import Silence
-from streams.making_anew import first_offsets, making_anew
+from streams.making_anew import first_offsets, making_anew, one_row_anew
 from streams.outputs import TOPICS, DeadLetterLines, Outputs
 from streams.rebuild import OneTask, check_remembered
 from streams.schedule import Schedule
@@ -107,16 +106,12 @@ def rebuild_task(
             "partitions were added, and all rows are to be made anew first; run `reptide rebuild`"
         )
     start = first_offsets(deployment, group, committed, inexact)
-    group.write(
-        {place: at for place, at in committed.items() if at}
-    )  # as they are: refused while a worker runs
     one = OneTask(task, store.adoptions())
     said = silent(deployment)
     try:
-        _folded(deployment, _replay(deployment, committed, start), one, lambda _: said, show)
-        one.put_into(store)
-        sleep(deployment.settings.service.durability_lag_s)
-        store.ping()
+        with one_row_anew(deployment, group, {place: at for place, at in committed.items() if at}):
+            _folded(deployment, _replay(deployment, committed, start), one, lambda _: said, show)
+            one.put_into(store)
     finally:
         store.close()
 

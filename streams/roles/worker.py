@@ -46,6 +46,8 @@ class WorkerService:
     """Tells an operator, in a sentence."""
     ping: Callable[[], object]
     """Raises `Unavailable` unless the store answers."""
+    check: Callable[[], object]
+    """Asked by a member of the group before it folds a batch; raises where the rows are no state to go on from."""
     progress: Progress = field(default_factory=Progress)
     version: int = 0
     """Of theta, as last seen in use."""
@@ -114,6 +116,7 @@ class WorkerService:
             nonlocal began
             began = perf_counter()
             try:
+                self.check()
                 self.progress.add(self.worker.take(polled))
             except Forgot as error:
                 self._again(error)

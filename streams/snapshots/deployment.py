@@ -17,7 +17,8 @@ from typing import NamedTuple
 from engine.spec import Classification
 from engine.table import Layout
 from streams.deployment import Deployment
-from streams.errors import InputError
+from streams.errors import InputError, StoreError
+from streams.kept_settings import OWN_STREAM, of_rows, refuse_changed
 from streams.logs.base import Offsets, SourcePosition
 from streams.logs.kafka_client import topic_incarnations
 from streams.logs.kafka_replay import GroupOffsets
@@ -43,6 +44,8 @@ class Taken(NamedTuple):
     """Below these everything is in the rows."""
     incarnations: tuple[int, ...]
     """Of the input topics."""
+    through: Offsets
+    """Where these ended; no row is beyond."""
     adoptions: Mapping[SourcePosition, int]
     versions: tuple[int, ...]
     """Of theta, the newest last."""
@@ -60,14 +63,15 @@ def snapshot(deployment: Deployment, directory: Path, show: Show) -> None:
 
     Raises:
         InputError: `directory` holds something, or a topic is missing.
-        StoreError: the rows are being made anew.
+        StoreError: the rows are being made anew, or were meanwhile.
         CheckpointError: a version of theta that is needed is damaged.
     """
-    store = deployment.store
+    store, topics = deployment.store, deployment.kafka.inputs
+    made = store.made()
     store.check_finished()
-    topics = deployment.kafka.inputs
     incarnations = topic_incarnations(deployment.connection, topics)
-    positions = GroupOffsets(deployment.connection, deployment.group, topics).read()
+    group = GroupOffsets(deployment.connection, deployment.group, topics)
+    positions = group.read()
     with drafted(directory, f"{directory} is not empty; name a new directory for the snapshot") as path:
         draft = Draft(path)
         _write_rows(draft, deployment, show)
@@ -78,10 +82,18 @@ def snapshot(deployment: Deployment, directory: Path, show: Show) -> None:
         show(f"{len(versions):,} versions of theta")
         draft.add(ADOPTIONS, json.dumps([[*at, version] for at, version in cells.items()]).encode())
         draft.add(TOMBSTONES, _told(store.tombstones()))
+        through = group.end()
+        if store.made() != made:
+            raise StoreError(
+                f"the rows of stream {deployment.settings.stream!r} were made anew while they were read; take the "
+                "snapshot again"
+            )
         draft.seal({
             **described(deployment.engine.learner, KIND),
             "taken_s": time.time(),
-            "positions": [[*place, offset] for place, offset in positions.items()],
+            "settings": of_rows(deployment.settings),
+            "positions": _listed(positions),
+            "through": _listed(through),
             "incarnations": incarnations,
             "versions": versions,
             "classes": _classes(deployment),
@@ -93,6 +105,7 @@ def taken(deployment: Deployment, directory: Path, show: Show) -> Taken:
 
     Raises:
         InputError: it is damaged, or of another stream.
+        SettingsError: its rows were made under other settings.
     """
     folder = opened(directory)
     check_kind(folder, KIND, deployment.engine.learner)
@@ -100,10 +113,12 @@ def taken(deployment: Deployment, directory: Path, show: Show) -> Taken:
     folder.check()
     said = folder.described
     try:
+        _check_settings(deployment, folder)
         return Taken(
             folder,
-            {(int(topic), int(partition)): int(at) for topic, partition, at in said["positions"]},
+            _offsets(said["positions"]),
             tuple(map(int, said["incarnations"])),
+            _offsets(said["through"]),
             {SourcePosition(*at): version for *at, version in json.loads(folder.read(ADOPTIONS))},
             tuple(map(int, said["versions"])),
             tuple(said["classes"]),
@@ -122,6 +137,12 @@ def check_store(deployment: Deployment, of: Taken) -> None:
         InputError: a version of theta has another content there, or classes are others.
         StoreError: tombstones there are of another secret.
     """
+    given = _classes(deployment)
+    if list(of.classes) != given[: len(of.classes)]:  # first: `versions` keeps the classes
+        raise InputError(
+            f"target.classes: the snapshot {of.folder.directory} was taken with [{', '.join(of.classes)}]; keep "
+            "these as they are, and append new ones"
+        )
     versions = deployment.versions
     deployment.store.check_secret(of.tombstones)
     for version in of.versions:
@@ -131,12 +152,6 @@ def check_store(deployment: Deployment, of: Taken) -> None:
                 f"{of.folder.directory}: a stream that was trained anew since. Restore it to an empty Redis, or name "
                 "another `stream`"
             )
-    given = _classes(deployment)
-    if list(of.classes) != given[: len(of.classes)]:
-        raise InputError(
-            f"target.classes: the snapshot {of.folder.directory} was taken with [{', '.join(of.classes)}]; keep "
-            "these as they are, and append new ones"
-        )
 
 
 def restore(deployment: Deployment, directory: Path, show: Show, inexact: bool = False) -> None:
@@ -151,7 +166,7 @@ def restore(deployment: Deployment, directory: Path, show: Show, inexact: bool =
     group = GroupOffsets(deployment.connection, deployment.group, deployment.kafka.inputs)
     start, end = group.start(), group.end()
     _check_log(deployment, of, start, end, inexact)
-    positions = {place: min(max(start[place], at), end[place]) for place, at in of.positions.items()}
+    positions = {place: max(start[place], at) for place, at in of.positions.items()}
     with making_anew(deployment, group, positions, f"restore {directory}"):
         deployment.store.clear()
         _put_back(deployment, of, show)
@@ -172,12 +187,15 @@ def _check_log(deployment: Deployment, of: Taken, start: Offsets, end: Offsets, 
             "these were created anew, and its positions mean nothing in them; make rows of what they hold by "
             "`reptide rebuild`"
         )
+    cut = [*gone(Extent(end, {}, end, of.through), topics)]
+    refuse(
+        cut,
+        "What is sent now would be taken for what the rows know already. Take an earlier snapshot, or make rows of "
+        "what is left by `reptide rebuild --inexact`; nothing was changed",
+    )
     if not inexact:
-        through = {place: max(at, end[place]) for place, at in of.positions.items()}
-        reasons = [*gone(Extent(of.positions, start, end, through), topics)]
-        refuse(
-            reasons, "Take a later snapshot, or go on without those events by --inexact; nothing was changed"
-        )
+        lost = [*gone(Extent(of.positions, start, end, end), topics)]
+        refuse(lost, "Take a later snapshot, or go on without those events by --inexact; nothing was changed")
 
 
 def _put_back(deployment: Deployment, of: Taken, show: Show) -> None:
@@ -215,6 +233,21 @@ def _needed(deployment: Deployment, positions: Offsets, incarnation: int) -> dic
         for at, version in deployment.store.adoptions().items()
         if at.incarnation == incarnation and at.offset >= first.get(at.partition, 0)
     }
+
+
+def _check_settings(deployment: Deployment, folder: Folder) -> None:
+    kept = folder.described["settings"]
+    refuse_changed(
+        kept, of_rows(deployment.settings), f"the rows of the snapshot {folder.directory}", OWN_STREAM
+    )
+
+
+def _listed(offsets: Offsets) -> list[list[int]]:
+    return [[*place, at] for place, at in offsets.items()]
+
+
+def _offsets(listed: list[list[int]]) -> Offsets:
+    return {(int(topic), int(partition)): int(at) for topic, partition, at in listed}
 
 
 def _classes(deployment: Deployment) -> list[str]:

@@ -4,6 +4,7 @@
     reptide:STREAM:LAYOUT:a:INCARNATION:PARTITION   a hash: version of theta by offset
     reptide:STREAM:LAYOUT:partitions     how many partitions the input had when rows were first folded from it
     reptide:STREAM:LAYOUT:unfinished     the command that is making the rows anew, until it has
+    reptide:STREAM:LAYOUT:made           another token each time that rows begin to be made anew
     reptide:STREAM:forgotten             a hash: tombstones, the secret of their digests, and their edition
 
 No name holds a brace, so no task picks its slot; and no operation needs two keys, so any shard serves it.
@@ -91,6 +92,7 @@ class RedisStore:
         self._adoptions = RedisAdoptions(server, prefix, self._rows, layout)
         self._partitions = f"{self._stream}:{layout.fingerprint:016x}:partitions"
         self._unfinished = f"{self._stream}:{layout.fingerprint:016x}:unfinished"
+        self._made = f"{self._stream}:{layout.fingerprint:016x}:made"
         self._tombstones = f"{self._stream}:forgotten"
         self._known = Tombstones(None, b"", {})
 
@@ -207,22 +209,37 @@ class RedisStore:
             ("HSET", self._tombstones, EDITION, token_bytes(8)),
         )
 
-    def begin(self, command: str) -> None:
-        """From here on the rows are no state to go on from, until `finished`."""
-        self.server.ask(("SET", self._unfinished, command))
+    def begin(self, command: str) -> str | None:
+        """From here on the rows are no state to go on from, until `finished`.
+
+        Returns:
+            The command that was stopped before it had made them anew; None where they were whole.
+
+        """
+        stopped, *_ = self.server.ask(
+            ("GET", self._unfinished),
+            ("SET", self._unfinished, command),
+            ("SET", self._made, token_bytes(8)),
+        )
+        return None if stopped is None else stopped.decode()
+
+    def made(self) -> bytes | None:
+        """Another token since the rows were last made anew."""
+        (token,) = self.server.ask(("GET", self._made))
+        return token  # type: ignore[no-any-return]
 
     def finished(self) -> None:
         """They are one again."""
         self.server.ask(("UNLINK", self._unfinished))
 
-    def check_finished(self) -> None:
-        """Refuse rows that a command was making anew when it was stopped.
+    def check_finished(self, but: str | None = None) -> None:
+        """Refuse rows that a command was making anew when it was stopped, unless it is `but` this one.
 
         Raises:
             StoreError: there are such.
         """
         (command,) = self.server.ask(("GET", self._unfinished))
-        if command is not None:
+        if command is not None and command.decode() != but:
             raise StoreError(
                 f"`reptide {command.decode()}` is making the rows in Redis at {self.server.address} anew, or was "
                 "stopped before it had; wait for its end, or run it again"

@@ -1,4 +1,4 @@
-"""The settings that rows in Redis were folded under, one key for each row layout of a stream."""
+"""The settings that rows in Redis were folded under: one hash for each row layout of a stream, value by setting."""
 
 from __future__ import annotations
 
@@ -18,12 +18,9 @@ class RedisSettings:
 
     def read(self) -> Flat | None:
         """What was kept; None where nothing was."""
-        (kept,) = self._server.ask(("GET", self._key))
-        if kept is None:
-            return None
-        settings: Flat = json.loads(kept)
-        return settings
+        (kept,) = self._server.ask(("HGETALL", self._key))
+        return {path.decode(): json.loads(value) for path, value in kept.items()} or None
 
-    def write(self, settings: Flat) -> None:
-        """Put them in the place of what was there: of processes that start at once, all write the same."""
-        self._server.ask(("SET", self._key, json.dumps(settings)))
+    def add(self, settings: Flat) -> None:
+        """Keep those of them that were not kept yet: of processes that start at once the first decides."""
+        self._server.ask(*(("HSETNX", self._key, path, json.dumps(v)) for path, v in settings.items()))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,13 +11,19 @@ import pytest
 from kafka import KafkaAdminClient, TopicPartition
 
 from streams.deployment import Deployment
-from streams.errors import InputError, StoreError
+from streams.errors import InputError, SettingsError, StoreError
+from streams.logs.kafka import KafkaLog
+from streams.logs.kafka_replay import GroupOffsets
 from streams.logs.memory import Crash
+from streams.rebuild import OneTask
+from streams.roles import commands
+from streams.roles.worker import WorkerService
 from streams.snapshots import deployment as snapshots
 from streams.snapshots import state_directory
 from streams.snapshots.rows import packed, pages
 from streams.stores import redis as redis_rows
 from tests.end_to_end.test_deployment_commands import (
+    AtTheEnd,
     Stream,
     add_partitions,
     damage,
@@ -192,12 +199,69 @@ def test_no_worker_goes_on_from_half_a_restore_and_it_may_be_run_again(trained, 
     assert trained.bits() == rows
 
 
+def joined(stream: Stream) -> KafkaLog:
+    """A member of the group that has partitions."""
+    log = stream.deployment.log()
+    while not log.assigned():
+        log.poll(1, 0.1)
+    return log
+
+
+def test_a_worker_that_was_made_before_a_restore_and_joins_within_it_folds_nothing(trained, monkeypatch):
+    take(trained)
+    trained.send(2)
+    deployment = trained.deployment
+    producer = deployment.producer(*map(deployment.topic, commands.TOPICS))
+    service: WorkerService = deployment.worker(deployment.log(), producer, quietly, quietly)
+    clear = redis_rows.RedisStore.clear
+
+    def joining(store):
+        clear(store)
+        with pytest.raises(StoreError, match=r"`reptide restore .*` is making the rows"):
+            service.run(AtTheEnd(service, 3))
+        producer.close()
+        assert trained.counts() == {}
+
+    monkeypatch.setattr(redis_rows.RedisStore, "clear", joining)
+    restore(trained)
+    monkeypatch.undo()
+    fold(trained)
+    assert trained.counts() == trained.expected(0, 1, 2)
+
+
+@pytest.mark.parametrize("command", ["restore", "rebuild --by-workers"])
+def test_a_member_that_came_meanwhile_leaves_it_unfinished_and_to_be_run_again(trained, command, monkeypatch):
+    take(trained)
+    clear, logs = redis_rows.RedisStore.clear, []
+    monkeypatch.setattr(
+        redis_rows.RedisStore, "clear", lambda store: logs.append(joined(trained)) or clear(store)
+    )
+
+    def run() -> None:
+        if command == "restore":
+            restore(trained)
+        elif error := trained.attempt(*command.split()).exception:
+            raise error
+
+    with pytest.raises(InputError, match=rf"has members; .* then run `reptide {command}.*` again"):
+        run()
+    monkeypatch.undo()
+    for _ in range(2):  # refused at once, it is as unfinished as before
+        with pytest.raises(InputError, match="has members; stop all workers"):
+            run()
+        with pytest.raises(StoreError, match=rf"`reptide {command}.*` is making the rows .* run it again"):
+            trained.deployment.store.check_finished()
+    logs[0].close()
+    run()
+    fold(trained)
+    assert trained.counts() == trained.expected(0, 1)
+
+
 def test_while_a_worker_runs_nothing_is_restored(trained):
     take(trained)
     damage(trained)
-    before, log = contents(trained), trained.deployment.log()
-    while not log.assigned():
-        log.poll(1, 0.1)
+    before = contents(trained)
+    log = joined(trained)
     with pytest.raises(InputError, match="has members; stop all workers"):
         restore(trained)
     log.close()
@@ -216,6 +280,103 @@ def test_events_after_it_that_the_log_has_lost_are_said_and_passed_over_when_tol
     restore(trained, inexact=True)
     fold(trained)
     assert trained.counts() == trained.expected(0, 1)
+
+
+def test_where_the_log_has_lost_its_tail_it_is_refused_whatever_the_rows_may_be(trained, monkeypatch):
+    end = GroupOffsets.end
+    monkeypatch.setattr(
+        GroupOffsets, "end", lambda group: {place: at + 1 for place, at in end(group).items()}
+    )
+    take(trained)
+    monkeypatch.undo()
+    before = contents(trained)
+    for inexact in (False, True):
+        with pytest.raises(InputError, match=r"ends at offset .* `reptide rebuild --inexact`"):
+            restore(trained, inexact)
+    assert contents(trained) == before
+
+
+def set_to(stream: Stream, before: str, now: str) -> None:
+    """Change the settings file."""
+    text = stream.config.read_text()
+    assert before in text
+    stream.config.write_text(text.replace(before, now))
+
+
+def keys(stream: Stream) -> list[str]:
+    """Everything that Redis holds of the stream."""
+    deployment = stream.deployment
+    found = [*deployment.server.keys("reptide:*")]
+    deployment.store.close()
+    return found
+
+
+def test_one_of_rows_that_were_made_under_other_settings_is_refused_by_name(trained, own_redis):
+    take(trained)
+    move(trained, own_redis().url)
+    set_to(trained, "steps = 1", "steps = 2")
+    with pytest.raises(SettingsError, match=r"inner\.steps is 2 and was 1: the rows of the snapshot"):
+        restore(trained)
+    assert keys(trained) == []
+
+
+def test_one_that_was_refused_keeps_no_settings(trained, own_redis):
+    take(trained)
+    trained.send(2)
+    cut(trained, below=max(trained.offsets().end().values()))
+    move(trained, own_redis().url)
+    with pytest.raises(InputError, match="is gone by its retention"):
+        restore(trained)
+    assert keys(trained) == []
+
+
+def test_settings_may_be_changed_until_a_row_was_written(stream):
+    set_to(stream, "steps = 1", "steps = 2")
+    stream.deployment.trainer(quietly, quietly).turn()
+    stream.deployment.store.begin("restore")
+    with pytest.raises(StoreError, match="is making the rows"):
+        fold(stream)
+    stream.deployment.store.finished()
+    fold(stream)
+    set_to(stream, "steps = 2", "steps = 1")
+    stream.send(0)
+    fold(stream)
+    set_to(stream, "steps = 1", "steps = 2")
+    with pytest.raises(SettingsError, match=r"inner\.steps is 2 and was 1"):
+        fold(stream)
+
+
+@pytest.mark.parametrize(
+    ("setting", "said"),
+    [
+        ('keys = "other"', r'kafka\.keys is "other" and was "task"'),
+        ("clock_skew_s = 60", r"kafka\.clock_skew_s is 60\.0 and was 3600\.0"),
+        ('dataschema = "v2"', r'kafka\.dataschema is "v2" and was null'),
+    ],
+)
+def test_a_setting_that_decides_which_events_are_folded_is_refused_midway(stream, setting, said):
+    stream.send(0)
+    fold(stream)
+    set_to(stream, "[kafka]", f"[kafka]\n{setting}")
+    attempt = stream.attempt("rebuild")
+    assert isinstance(attempt.exception, SettingsError)
+    assert re.match(said, str(attempt.exception))
+
+
+def test_rows_that_are_made_anew_while_they_are_read_are_no_snapshot(trained, monkeypatch):
+    reading = redis_rows.RedisStore.stored
+
+    def while_rows_are_cleared(store):
+        for number, page in enumerate(reading(store)):
+            yield page
+            if number == 1:
+                trained.command("rebuild", "--by-workers")
+
+    monkeypatch.setattr(redis_rows, "ROWS_AT_ONCE", 2)
+    monkeypatch.setattr(redis_rows.RedisStore, "stored", while_rows_are_cleared)
+    with pytest.raises(StoreError, match="were made anew while they were read; take the snapshot again"):
+        take(trained)
+    assert [path.name for path in trained.directory.iterdir() if "snapshot" in path.name] == []
 
 
 def test_where_partitions_were_added_it_is_refused(trained):
@@ -305,6 +466,34 @@ def test_one_row_is_made_anew_alone(trained):
     assert "holds no event of task" in refused(trained, "--task", "nobody")
     trained.command("forget", "user 2/{}")
     assert "was forgotten" in refused(trained, "--task", "user 2/{}")
+
+
+def test_while_one_row_is_made_anew_no_worker_writes_on(trained, monkeypatch):
+    put_into = OneTask.put_into
+
+    def while_a_worker_starts(one, store):
+        trained.send(2)
+        with pytest.raises(StoreError, match=r"`reptide rebuild --task` is making the rows"):
+            fold(trained)
+        put_into(one, store)
+
+    monkeypatch.setattr(OneTask, "put_into", while_a_worker_starts)
+    trained.command("rebuild", "--task", "user 1/{}")
+    monkeypatch.undo()
+    fold(trained)
+    assert trained.counts() == trained.expected(0, 1, 2)
+
+
+def test_one_row_is_made_anew_again_after_a_kill_but_not_within_another_command(trained):
+    store = trained.deployment.store
+    store.begin("rebuild --task")
+    trained.command("rebuild", "--task", "user 1/{}")
+    store.check_finished()
+    store.begin("restore")
+    refused = trained.attempt("rebuild", "--task", "user 1/{}").exception
+    assert "`reptide restore` is making the rows" in str(refused)
+    with pytest.raises(StoreError, match="`reptide restore` is making"):
+        store.check_finished()
 
 
 def test_tombstones_of_another_secret_are_not_mixed_with_those_of_a_snapshot(trained, own_redis):

@@ -597,6 +597,23 @@ def test_a_setting_that_rows_hang_on_is_refused_where_another_was_kept(one_redis
     agree(kept[2], {"inner.lr": 0.2}, "rows", "")
 
 
+def test_of_settings_that_two_keep_at_once_the_first_decides(
+    one_redis: Server, stream: str, monkeypatch: pytest.MonkeyPatch
+):
+    first, second = (RedisSettings(RedisServer(one_redis.url), stream, 1) for _ in range(2))
+    read, between = second.read, iter([lambda: agree(first, {"inner.lr": 0.1}, "rows", "")])
+
+    def read_and_overtaken() -> Any:
+        kept = read()
+        next(between, lambda: None)()
+        return kept
+
+    monkeypatch.setattr(second, "read", read_and_overtaken)
+    with pytest.raises(SettingsError, match=r"inner\.lr is 0\.2 and was 0\.1"):
+        agree(second, {"inner.lr": 0.2, "hedge.share": 0.5}, "rows", "")
+    assert first.read() == {"inner.lr": 0.1, "hedge.share": 0.5}
+
+
 # Forgetting
 
 

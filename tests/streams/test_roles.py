@@ -68,7 +68,10 @@ class Case:
     """A worker's service over a world in memory."""
 
     def __init__(
-        self, hook: Callable[[str], None] = lambda effect: None, ping: Callable[[], None] = lambda: None
+        self,
+        hook: Callable[[str], None] = lambda effect: None,
+        ping: Callable[[], None] = lambda: None,
+        check: Callable[[], None] = lambda: None,
     ) -> None:
         self.stopping = Event()
         self.world = World(stream(2, 60))
@@ -78,7 +81,16 @@ class Case:
         self.health = Health(working.CONDITIONS, 60.0)
         worker = replace(self.world.program(7).worker, log=self.log)
         self.service = WorkerService(
-            worker, self.log, ["events"], self.health, 0.25, 10, lambda progress: None, self.said.append, ping
+            worker,
+            self.log,
+            ["events"],
+            self.health,
+            0.25,
+            10,
+            lambda progress: None,
+            self.said.append,
+            ping,
+            check,
         )
 
     def run(self) -> Case:

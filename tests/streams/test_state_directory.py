@@ -175,8 +175,8 @@ class Kept:
     def read(self):
         return self.settings
 
-    def write(self, settings):
-        self.settings = settings
+    def add(self, settings):
+        self.settings = {**settings, **(self.settings or {})}
 
 
 def test_a_setting_of_a_later_version_joins_those_that_are_kept(settings):
