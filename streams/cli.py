@@ -34,6 +34,7 @@ from streams.run import run as run_embedded
 from streams.settings import Settings, required
 from streams.snapshots.commands import app as snapshots
 from streams.summary import summarise
+from streams.words import shown
 
 app = typer.Typer(
     help="Online personalization: a meta-learned model of its own for every task of an event stream.",
@@ -144,7 +145,7 @@ def check(config: Config, flag: Flags = None) -> None:
             log, spec, settings.outer.every, has_labels=has_labels, remarks=log.remarks()
         )
     names = [feature.name for feature in settings.features]
-    checking.warn(known_too_late(names, source.label, source.label_time), console)
+    checking.warn(known_too_late(names, source), console)
     checking.show(seen, console)
     if has_labels and not seen.scores_any:
         raise typer.Exit(1)
@@ -178,7 +179,10 @@ def inspect(
     task: Annotated[str, typer.Argument(help="Task id.")], config: Config, flag: Flags = None
 ) -> None:
     """Show everything that is kept of one task."""
-    typer.echo(json.dumps(describe_task(settings_from(config, flag), task), indent=2))
+    described = describe_task(settings_from(config, flag), task)
+    if not described["known"]:
+        raise ReptideError(f"no task {shown(task)} is known: no event of it was folded, or it was forgotten")
+    typer.echo(json.dumps(described, indent=2))
 
 
 @app.command()

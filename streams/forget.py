@@ -16,9 +16,13 @@ import orjson
 from streams.exclusive import held
 from streams.identity import parts_of
 from streams.report import PAGE
+from streams.report.phrases import plural
 from streams.settings import FOR_EVER_S, Settings
 from streams.state import opened
 from streams.wiring import output_files
+from streams.words import shown
+
+ROW_DELETED = "its row is deleted"
 
 ESCAPED = re.compile(r'(?:\\(?:u[0-9a-fA-F]{4}|["\\/bfnrt]))+')
 """A run of characters as JSON may write them: two together may be one, beyond the first 65,536."""
@@ -27,21 +31,28 @@ ESCAPED = re.compile(r'(?:\\(?:u[0-9a-fA-F]{4}|["\\/bfnrt]))+')
 def forget_task(settings: Settings, task: str) -> str:
     """Forget a task; no file of the state directory holds its bytes afterwards. Returns what was done."""
     if settings.redis is not None:
-        row = _row_forgotten(settings, task, settings.redis.tombstone_s)
+        deployed = _row_forgotten(settings, task, settings.redis.tombstone_s)
+        row = ROW_DELETED if deployed else "there was no row: no such task is known, or its row had expired"
         return (
             f"{row}; the topics still hold its events and outputs, as long as their retention says; "
             "snapshots of before hold its row"
         )
     with held(settings.run.directory):
-        row = _row_forgotten(settings, task, FOR_EVER_S)
+        had_row = _row_forgotten(settings, task, FOR_EVER_S)
         (settings.run.directory / PAGE).unlink(missing_ok=True)
-        erased = f"{_erased(settings, task):,} lines of the outputs are erased, and the report"
-        return f"{row}; {erased}; snapshots of before still hold it"
+        erased = _erased(settings, task)
+    if not had_row and not erased:
+        return (
+            f"no such task is known as {shown(task)}: there was no row, and no line of the outputs is about it; "
+            "events of it that come later are passed over"
+        )
+    row = ROW_DELETED if had_row else "there was no row"
+    return f"{row}; {plural(erased, 'line')} of the outputs erased, and the report; snapshots of before still hold it"
 
 
-def _row_forgotten(settings: Settings, task: str, for_s: float) -> str:
+def _row_forgotten(settings: Settings, task: str, for_s: float) -> bool:
     with opened(settings) as state:
-        return "its row is deleted" if state.store.forget(task, for_s) else "there was no row"
+        return state.store.forget(task, for_s)
 
 
 def _erased(settings: Settings, task: str) -> int:
@@ -56,9 +67,14 @@ def speaks_of(line: bytes, task: str) -> bool:
     """Whether a line of an output is about a task.
 
     A dead letter that names its task is about that one alone. One whose task nobody could read is, where its bytes
-    hold the name as a word, or, of a task of several columns, each part of it.
+    hold the name as a word, or, of a task of several columns, each part of it; and so is a line that is damaged.
     """
-    said = orjson.loads(line)
+    try:
+        said = orjson.loads(line)
+    except ValueError:
+        return _names(line, task)
+    if not isinstance(said, dict):
+        return _names(line, task)
     if said.get("task") is not None:
         return str(said["task"]) == task
     if "bytes_hex" in said:

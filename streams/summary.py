@@ -17,7 +17,7 @@ from streams.logs.output import OutputFile, OutputLog
 from streams.mirror import mirrored
 from streams.report import PAGE, write_report
 from streams.report.contents import Drift, Rejection, Run, RunReport
-from streams.report.phrases import mirror
+from streams.report.phrases import mirror, plural
 from streams.run import Progress
 from streams.settings import Settings, required
 from streams.wire import Tally, tally
@@ -111,7 +111,7 @@ def summarise(settings: Settings, program: Embedded, totals: Progress) -> Summar
     write_report(path, run_report(settings, run, evaluation, program.outputs))
     is_scored = "scored" in met
     said = verdict(evaluation) if is_scored else why_nothing_was_scored(met, rejected, source.label)
-    leaks = known_too_late([feature.name for feature in settings.features], source.label, source.label_time)
+    leaks = known_too_late([feature.name for feature in settings.features], source)
     warnings = (*program.log.remarks(), *came_to_nothing(met, rejected), *leaks)
     return Summary(f"{said}\nreport: {path}", warnings, is_scored or source.label is None)
 
@@ -126,7 +126,8 @@ def _evaluated(program: Embedded) -> ReportDict:
 def verdict(evaluation: ReportDict) -> str:
     """What adaptation bought, and whether something simple would have done."""
     theta, served = (evaluation["predictors"][name]["loss"] or 0.0 for name in ("theta", "served"))
+    labels = plural(evaluation["labels"], "label")
     return (
-        f"{evaluation['labels']:,} labels scored: loss {served:.4f} as served, {theta:.4f} under theta alone, "
+        f"{labels} scored: loss {served:.4f} as served, {theta:.4f} under theta alone, "
         f"lift {theta - served:+.4f}. {mirror(evaluation)}"
     ).rstrip()

@@ -15,6 +15,7 @@ import polars as pl
 
 from engine.spec import Classification, Regression
 from engine.types import Float64, Int64
+from streams.settings import Input
 
 FEWEST = 40
 """Labels; from fewer, nothing is said."""
@@ -25,13 +26,21 @@ ALMOST_PERFECT = 0.99
 """A figure from here on is called a leak."""
 
 
-def known_too_late(features: Sequence[str], label: str | None, label_time: str | None) -> Iterator[str]:
-    """Warnings of features that no observation can know: the label itself, and when it becomes known."""
-    for setting, column in (("input.label", label), ("input.label_time", label_time)):
+def known_too_late(features: Sequence[str], source: Input) -> Iterator[str]:
+    """Warnings of columns that no observation can know, yet are read of it: the label, and when it becomes known."""
+    for setting, column in (("input.label", source.label), ("input.label_time", source.label_time)):
+        itself = f"is {setting} itself, which no observation knows when it is served"
         if column in features:
+            yield f"field {column!r} {itself}: every figure is too good; leave it out of [[features]]"
+        if column in source.task:
             yield (
-                f"field {column!r} is {setting} itself, which no observation knows when it is served: every figure "
-                "is too good; leave it out of [[features]]"
+                f"field {column!r} of input.task {itself}: each task holds one label's events alone, so every figure "
+                "is too good; leave it out of input.task"
+            )
+        if column is not None and column == source.id:
+            yield (
+                f"field {column!r} of input.id {itself}: observations with the same label are taken for one; let "
+                "input.id name a column that differs in every row, or leave it out"
             )
 
 

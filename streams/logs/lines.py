@@ -29,10 +29,12 @@ NOT_A_NUMBER = {"nan": nan, "NaN": nan}
 
 SEPARATORS = {";": "semicolons", "\t": "tabs", "|": "bars"}
 
+LONE_CR = "a carriage return (CR) without a line feed: end every line in LF, or in CR and LF"
+
 csv.field_size_limit(MAX_RECORD_BYTES)  # of the process: Python's own limit is an eighth of ours
 
 Parse = Callable[[bytes], Mapping[str, Any]]
-"""The values of a record by column; raises ValueError or csv.Error."""
+"""The values of a record by column; raises ValueError."""
 
 
 def open_csv(path: Path, columns: TableColumns, features: Features) -> TextTable:
@@ -49,7 +51,7 @@ def _header(path: Path, records: TextRecords) -> list[str]:
         raise InputError(f"{path}: the file is empty: its first line has to name the columns")
     try:
         header = _cells(records.text(0))
-    except (ValueError, csv.Error) as error:
+    except ValueError as error:
         raise InputError(
             f"{path}: the header cannot be read: {error}; save the table as CSV in UTF-8, not packed"
         ) from error
@@ -125,12 +127,15 @@ class TextTable:
             return Row(line, index + 1, {}, raw, f"longer than {MAX_RECORD_BYTES} bytes")
         try:
             return Row(line, index + 1, self._parse(raw), raw)
-        except (ValueError, csv.Error) as error:
+        except ValueError as error:
             return Row(line, index + 1, {}, raw, str(error))
 
 
 def _parse_json(line: bytes) -> Mapping[str, Any]:
-    value = orjson.loads(line)
+    try:
+        value = orjson.loads(line)
+    except ValueError as error:
+        raise ValueError(LONE_CR if b"\r" in line else str(error)) from error
     if not isinstance(value, dict):
         raise ValueError(f"expected a JSON object, got {type(value).__name__}")
     return value
@@ -140,7 +145,10 @@ def _cells(record: bytes) -> list[str]:
     text = record.decode()
     # The csv module takes a line apart five times slower, and differs only where there is one of these.
     if '"' in text or "\r" in text:
-        return next(csv.reader([text], strict=True))
+        try:
+            return next(csv.reader([text], strict=True))
+        except csv.Error as error:
+            raise ValueError(LONE_CR if str(error).startswith("new-line") else str(error)) from error
     return text.split(",")
 
 

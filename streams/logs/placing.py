@@ -10,7 +10,7 @@ import numpy as np
 
 from engine.types import Bool, Float64
 from streams.logs.tables import NEVER, UNDATED, UNPLACED, Clock
-from streams.moments import YEAR_S
+from streams.moments import FIRST_S, YEAR_S
 from streams.words import utc
 
 
@@ -66,6 +66,11 @@ def suspicious(times: Float64, written_s: float) -> Iterator[str]:
     times = times[np.isfinite(times)]
     if not len(times):
         return
+    if in_year_1 := int((times < FIRST_S + YEAR_S).sum()):
+        yield (
+            f"{in_year_1:,} of {len(times):,} rows take place in the year 1, and before all others: if 0001-01-01 "
+            "stands for a time that is missing, leave input.time empty there"
+        )
     in_1970 = (times >= 0) & (times < YEAR_S)
     if in_1970.all():
         yield (

@@ -120,13 +120,14 @@ def mirror(report: ReportDict) -> str:
     reached = f"would have reached a {METRICS[metric]} of {number(known[best])}, served {number(served)}"
     found = difference(report, best, metric)
     stand = None if found is None else standing(found)
-    return f"{MIRROR[best][0].upper()}{MIRROR[best][1:]} {reached}: {_pays(stand, served < known[best])}."
+    is_same = number(served) == number(known[best])
+    so_far = "the same so far" if is_same else "better so far" if served < known[best] else "worse so far"
+    return f"{MIRROR[best][0].upper()}{MIRROR[best][1:]} {reached}: {_pays(stand, so_far)}."
 
 
-def _pays(stand: int | None, ahead: bool) -> str:
+def _pays(stand: int | None, so_far: str) -> str:
     """Whether what was served pays, given how it stands and, without an interval, who is ahead."""
     if stand is None:
-        so_far = "better so far" if ahead else "worse so far"
         return f"{so_far}, which shows nothing yet, since the stream covers too few days for an interval"
     return {
         1: "better, beyond chance",

@@ -469,7 +469,7 @@ def test_a_forgotten_task_stays_forgotten_and_the_others_go_on(stream):
     stream.send(0)
     fold(stream)
     stream.command("forget", "user 1/{}")
-    assert not orjson.loads(stream.command("inspect", "user 1/{}").stdout)["known"]
+    assert "no task 'user 1/{}' is known" in str(stream.attempt("inspect", "user 1/{}").exception)
     stream.send(1)
     fold(stream)
     expected = stream.expected(0, 1)

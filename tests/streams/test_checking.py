@@ -248,6 +248,14 @@ def test_a_few_times_of_zero_are_counted(tmp_path):
     assert sentence.startswith("2 of 400 rows")
 
 
+def test_null_dates_of_the_year_1_are_counted(tmp_path):
+    time = BEGIN_S + np.arange(400) * HOUR_S
+    time[[3, 7]] = epoch_seconds("0001-01-01")
+    sentence = warning(check(tmp_path, table(time=time)), "in the year 1")
+    assert sentence.startswith("2 of 400 rows")
+    assert "leave input.time empty" in sentence
+
+
 def test_a_table_of_the_future_is_warned_of(tmp_path):
     time = epoch_seconds("2096-01-01") + np.arange(400) * HOUR_S
     sentence = warning(check(tmp_path, table(time=time, known=time + 60)), "long after the table was written")

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
 from typer.testing import CliRunner, Result
 
 from streams.cli import app
+from streams.errors import ReptideError
 from streams.outputs import TOPICS
 from streams.run import Progress
 from streams.settings import load_settings
@@ -138,6 +140,31 @@ def test_a_label_among_the_features_is_said_by_check_and_by_run(tmp_path):
         sentence = said(reptide(tmp_path, command, [visit(n) for n in range(4)], leaky))
         assert "field 'bought' is input.label itself, which no observation knows" in sentence
         assert "field 'known' is input.label_time itself" in sentence
+
+
+@pytest.mark.parametrize(
+    ("flag", "warned"),
+    [
+        ('input.task=["user", "bought"]', "field 'bought' of input.task is input.label itself"),
+        ('input.task=["user", "known"]', "field 'known' of input.task is input.label_time itself"),
+        ('input.id="bought"', "field 'bought' of input.id is input.label itself"),
+    ],
+)
+def test_a_label_that_names_a_task_or_an_event_is_said_by_check_and_by_run(tmp_path, flag, warned):
+    for command in ("check", "run"):
+        assert warned in said(reptide(tmp_path, command, [visit(n) for n in range(4)], flag))
+
+
+def test_one_label_is_counted_in_the_singular(tmp_path):
+    assert "1 label scored" in said(reptide(tmp_path, "run", [visit(0)]))
+
+
+def test_a_task_that_is_not_known_is_no_page_of_zeros(tmp_path):
+    assert reptide(tmp_path, "run", [visit(0)]).exit_code == 0
+    settings = str(tmp_path / "shop.toml")
+    with pytest.raises(ReptideError, match="no task 'nobody' is known"):
+        CliRunner().invoke(app, ["inspect", "nobody", settings], catch_exceptions=False)
+    assert json.loads(CliRunner().invoke(app, ["inspect", "u0", settings]).stdout)["known"]
 
 
 def test_the_report_counts_what_every_process_streamed(tmp_path):

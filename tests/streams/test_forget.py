@@ -51,6 +51,14 @@ def test_nothing_of_a_forgotten_task_is_left_and_the_others_are_as_they_were(tmp
     }
 
 
+def test_forgetting_a_task_that_was_never_there_says_so_and_speaks_of_no_snapshots(tmp_path):
+    settings = shop(tmp_path)
+    run_to_the_end(settings)
+    told = forget_task(settings, "nobody")
+    assert told.startswith("no such task is known as 'nobody': there was no row")
+    assert "snapshots" not in told
+
+
 def test_replaying_the_log_does_not_bring_it_back(tmp_path):
     settings = shop(tmp_path)
     before = run_to_the_end(settings)
@@ -141,10 +149,17 @@ def test_refused_events_of_a_forgotten_task_are_no_dead_letters_either(tmp_path)
         ("7", {"task": "7", "record": {"task": 7.0}}, True),
         ("7", {"record": {"task": 7}}, True),
         ("7", {"record": {"task": 70}}, False),
+        ("ann", [], False),
     ],
 )
 def test_a_line_is_about_the_task_that_it_names(task, said, speaks):
     assert speaks_of(json.dumps(said).encode(), task) == speaks
+
+
+def test_a_damaged_line_is_about_the_task_whose_name_it_holds():
+    damaged = b'{"task": "ann", "time": \xff'
+    assert speaks_of(damaged, "ann")
+    assert not speaks_of(damaged, "eve")
 
 
 def test_positions_in_an_output_stay_where_lines_are_erased(tmp_path):

@@ -201,6 +201,7 @@ def found(low: float | None, high: float | None, served: float = 0.5) -> Any:
         (0.01, 0.02, 0.43, "0.4500, served 0.4300: better, beyond chance."),
         (None, None, 0.5, "served 0.5000: worse so far, which shows nothing yet, since"),
         (None, None, 0.4, "served 0.4000: better so far, which shows nothing yet, since"),
+        (None, None, 0.45001, "served 0.4500: the same so far, which shows nothing yet, since"),
     ],
 )
 def test_praise_is_only_for_what_is_beyond_the_best_of_what_is_simple(

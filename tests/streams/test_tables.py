@@ -129,7 +129,7 @@ def test_a_quoted_cell_may_be_as_long_as_a_record(length, reasons, tmp_path):
         (b"user\tat\tnote\tbought\n", "separate cells by commas, not tabs"),
         ("user,at,note,bought\n".encode("utf-16"), "as CSV in UTF-8"),
         (b"\x1f\x8b\x08\x00\x00\xff", "as CSV in UTF-8, not packed"),
-        (b"user,at,note,bought\rann,1,x,no\r", "as CSV in UTF-8"),
+        (b"user,at,note,bought\rann,1,x,no\r", "without a line feed: end every line in LF, or in CR and LF"),
     ],
 )
 def test_a_file_of_another_form_is_refused_with_the_form_that_is_read(content, way_out, tmp_path):
