@@ -223,7 +223,7 @@ class Deployment:
             self.settings.service.publish_every_s,
             show,
             say,
-            lambda: self._prune(say),
+            lambda: prune(self.store, self.versions, self.settings.outer.keep_gib, say),
         )
 
     def _check_before_folding(self) -> Callable[[], None]:
@@ -239,14 +239,6 @@ class Deployment:
                 kept = True
 
         return check
-
-    def _prune(self, say: Callable[[str], None]) -> None:
-        gone = prune(self.store, self.versions, self.settings.outer.keep_gib)
-        if gone.adopted:
-            say(
-                f"versions of theta up to {gone.adopted:,} are no longer kept (outer.keep_gib): rows of before come "
-                "back from a snapshot, and no longer from the log alone"
-            )
 
     def _member(self) -> GroupClient:
         timeout_s = self.kafka.session_timeout_s

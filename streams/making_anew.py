@@ -11,6 +11,7 @@ from streams.errors import InputError
 from streams.logs.base import Offsets
 from streams.logs.kafka_client import topic_incarnations
 from streams.logs.kafka_replay import GroupOffsets
+from streams.pruning import without_theta
 from streams.replayable import Extent, forgotten_theta, gone, refuse
 from streams.schedule import Schedule
 from streams.theta import ThetaCache
@@ -33,16 +34,18 @@ def first_offsets(
 
     """
     topics, versions = deployment.kafka.inputs, deployment.versions
-    ThetaCache(deployment.engine, versions).get(versions.current())
+    adoptions = deployment.store.adoptions()
+    missing = versions.missing(adoptions.values())
+    theta = ThetaCache(deployment.engine, versions)
+    for version in {versions.current()} | ({*adoptions.values()} - missing):
+        theta.get(version)
     start = group.start()
     extent = Extent({}, start, group.end(), committed)
     if not inexact:
         incarnation = topic_incarnations(deployment.connection, topics)[0]
-        adoptions = deployment.store.adoptions()
-        missing = versions.missing(adoptions.values())
         schedule = Schedule(deployment.settings.outer.every)
-        theta = forgotten_theta(adoptions, incarnation, extent, missing, schedule)
-        refuse([*gone(extent, topics), *theta], WAY_OUT)
+        forgotten = forgotten_theta(adoptions, incarnation, extent, missing, schedule)
+        refuse([*gone(extent, topics), *forgotten], WAY_OUT)
     return start
 
 
@@ -70,6 +73,7 @@ def making_anew(
         else:
             store.begin(stopped)  # half of what it was to make is there
         raise
+    store.drop_adoptions(without_theta(store, deployment.versions))
     yield
     sleep(deployment.settings.service.durability_lag_s)
     store.ping()  # raises where it was restarted, and may have forgotten its last rows

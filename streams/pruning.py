@@ -4,16 +4,18 @@ A row needs no theta but that of the cell that is folded. So a restart needs the
 rebuild those as far back as it is to be exact. The newest versions are kept as well, which a worker may be about to
 adopt. All others were never adopted, and go; of those that were, the oldest go first where they take more room than
 `outer.keep_gib`. An adoption goes with its version and takes all before it along, so that what a partition keeps has
-no holes; and only so many are kept.
+no holes; and only so many are kept. Versions belong to every row layout of a stream: what the rows of another were
+folded under counts alike.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Set
+from collections.abc import Callable, Mapping, Sequence, Set
 from typing import NamedTuple
 
 from streams.logs.base import SourcePosition
 from streams.stores.base import MetaStore, RecordStore
+from streams.words import unheard
 
 EVERY = 64
 """Versions from one pruning to the next."""
@@ -37,14 +39,32 @@ class Prunable(NamedTuple):
     """The newest of the versions that were adopted and go; 0: none was."""
 
 
-def prune(store: RecordStore, versions: MetaStore, keep_gib: float) -> Prunable:
-    """Delete what is not kept; adoptions first, so that none names a version that is gone."""
-    gone = prunable(store.adoptions(), versions.sizes(), keep_gib * GIB)
+def prune(
+    store: RecordStore, versions: MetaStore, keep_gib: float, say: Callable[[str], object] = unheard
+) -> Prunable:
+    """Delete what is not kept; adoptions first, so that none names a version that is gone.
+
+    It is said up to which version rows can no longer be made anew from the log.
+    """
+    others = store.adoptions_of_other_layouts()
+    gone = prunable(store.adoptions(), versions.sizes(), keep_gib * GIB, others)
     if gone.cells:
         store.drop_adoptions(gone.cells)
     if gone.versions:
         versions.drop(gone.versions)
+    if gone.adopted:
+        say(
+            f"versions of theta up to {gone.adopted:,} are no longer kept (outer.keep_gib): rows of before come "
+            "back from a snapshot, and no longer from the log alone"
+        )
     return gone
+
+
+def without_theta(store: RecordStore, versions: MetaStore) -> set[SourcePosition]:
+    """The adoptions whose version is gone: nothing can be folded there until they are dropped."""
+    adoptions = store.adoptions()
+    missing = versions.missing(adoptions.values())
+    return {at for at, version in adoptions.items() if version in missing}
 
 
 def most_bytes(keep_gib: float, partitions: int) -> int:
@@ -52,14 +72,23 @@ def most_bytes(keep_gib: float, partitions: int) -> int:
     return int(keep_gib * GIB) + partitions * MOST_CELLS * CELL_BYTES
 
 
-def prunable(cells: Mapping[SourcePosition, int], sizes: Mapping[int, int], most_bytes: float) -> Prunable:
-    """What goes: `cells` is the adoption table, `sizes` [bytes] all versions that are kept."""
+def prunable(
+    cells: Mapping[SourcePosition, int],
+    sizes: Mapping[int, int],
+    most_bytes: float,
+    others: Sequence[Mapping[SourcePosition, int]] = (),
+) -> Prunable:
+    """What goes: `cells` is the adoption table, `others` those of other layouts, `sizes` [bytes] all versions."""
     fresh, old = _by_age(cells)
     newest = max(sizes, default=0)
     needed = {cells[at] for at in fresh} | {v for v in sizes if v > newest - RECENT}
-    kept = _fitting({cells[at] for at in old} - needed, needed, sizes, most_bytes)
-    dropped = sizes.keys() - needed - kept
     named = {cells[at] for at in old}
+    for table in others:
+        needed_there, named_there = ({table[at] for at in part} for part in _by_age(table))
+        needed |= needed_there
+        named |= named_there
+    kept = _fitting(named - needed, needed, sizes, most_bytes)
+    dropped = sizes.keys() - needed - kept
     lost = (cells.keys() - fresh - old) | {at for at in old if cells[at] not in kept | needed | {0}}
     return Prunable(_with_earlier(lost, cells.keys() - fresh), dropped, max(dropped & named, default=0))
 

@@ -13,6 +13,7 @@ from streams.errors import InputError
 from streams.logs.base import ONLY, SourcePosition
 from streams.logs.output import Silence
 from streams.outputs import TOPICS, DeadLetterLines
+from streams.pruning import without_theta
 from streams.replayable import Extent, forgotten_theta, refuse
 from streams.run import Progress
 from streams.settings import Settings
@@ -60,6 +61,7 @@ def rebuild(settings: Settings, show: Show, inexact: bool = False, task: str | N
 
     Raises:
         InputError: something is gone, and the rows need not be `inexact`. Nothing was changed.
+        CheckpointError: a version of theta is damaged. Nothing was changed.
 
     """
     program = embedded(settings)
@@ -67,17 +69,21 @@ def rebuild(settings: Settings, show: Show, inexact: bool = False, task: str | N
         if not inexact:
             refuse(_gone(program), WAY_OUT)
         worker = _silent(program)
-        worker.theta.get(worker.theta.current())  # refused before anything is cleared
+        gone = without_theta(program.store, program.trainer.store)
+        kept = {at: version for at, version in program.store.adoptions().items() if at not in gone}
+        for version in {worker.theta.current(), *kept.values()}:
+            worker.theta.get(version)  # refused before anything is cleared
         through = program.log.committed()
         if task is not None:
             check_remembered(program.store, task)
-            one = OneTask(task, program.store.adoptions())
+            one = OneTask(task, kept)
             again = input_log(settings, program.engine.spec, None)
             _fold(replace(worker, store=one, log=again), again.position, through, show)
             one.put_into(program.store)
             return 1
         # First: a crash from here on leaves no position above what the rows hold.
         program.log.commit({ONLY: 0})
+        program.store.drop_adoptions(gone)
         program.store.clear()
         program.log.seek(0)
         _fold(worker, program.log.position, through, show)
@@ -106,7 +112,7 @@ def _silent(program: Embedded) -> Worker:
 def _gone(program: Embedded) -> list[str]:
     """Of which events the version of theta is not kept."""
     through, adoptions, versions = program.log.committed(), program.store.adoptions(), program.trainer.store
-    missing = set(adoptions.values()) - {0, *versions.sizes()}
+    missing = versions.missing(adoptions.values())
     extent = Extent({}, {}, {ONLY: program.log.end()}, {ONLY: through})
     return [*forgotten_theta(adoptions, program.log.incarnation, extent, missing, program.worker.schedule)]
 

@@ -17,6 +17,7 @@ from streams.logs.kafka_replay import GroupOffsets, KafkaReplay
 from streams.logs.output import Silence
 from streams.making_anew import first_offsets, making_anew, one_row_anew
 from streams.outputs import TOPICS, DeadLetterLines, Outputs
+from streams.pruning import without_theta
 from streams.rebuild import OneTask, check_remembered
 from streams.schedule import Schedule
 from streams.stores.base import RecordStore
@@ -106,7 +107,8 @@ def rebuild_task(
             "partitions were added, and all rows are to be made anew first; run `reptide rebuild`"
         )
     start = first_offsets(deployment, group, committed, inexact)
-    one = OneTask(task, store.adoptions())
+    gone = without_theta(store, deployment.versions)
+    one = OneTask(task, {at: version for at, version in store.adoptions().items() if at not in gone})
     said = silent(deployment)
     try:
         with one_row_anew(deployment, group, {place: at for place, at in committed.items() if at}):

@@ -72,7 +72,7 @@ def steps(program: Embedded) -> Iterator[Step]:
         if position > 0 and schedule.cell(position) == position:
             advance = program.rounds.run(position)
             if advance is not None and advance.version % EVERY == 0:
-                prune(program.store, program.trainer.store, program.keep_gib)
+                prune(program.store, program.trainer.store, program.keep_gib, program.worker.say)
         step = program.worker.step(schedule.next(position) - position)
         if step is None:
             return

@@ -136,7 +136,7 @@ class TrainerService:
     publish_every_s: float
     show: Callable[[Advance], None]
     say: Callable[[str], None]
-    prune: Callable[[], None] = lambda: None
+    prune: Callable[[], object] = lambda: None
     """Deletes versions of theta and adoptions that nobody needs."""
     away: str = ""
     """Why the last attempt failed; empty while all servers answer."""

@@ -6,7 +6,7 @@ without knowing, cannot undo what another has done.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence, Set
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from enum import Enum
 from hashlib import blake2b
@@ -67,6 +67,10 @@ class RecordStore(Protocol):
 
     def adoptions(self) -> Mapping[SourcePosition, int]:
         """The whole adoption table: version by position."""
+        ...
+
+    def adoptions_of_other_layouts(self) -> Sequence[Mapping[SourcePosition, int]]:
+        """The adoption tables of the same stream under other row layouts, whose rows need the same theta."""
         ...
 
     def partitions(self, first: int = 0) -> int:
@@ -144,6 +148,10 @@ class MetaStore(Protocol):
         Raises:
             CheckpointError: it is missing, damaged or cut short.
         """
+        ...
+
+    def missing(self, versions: Iterable[int]) -> set[int]:
+        """Those of versions that are not kept; 0, the first theta, always is."""
         ...
 
     def sizes(self) -> Mapping[int, int]:

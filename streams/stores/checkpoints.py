@@ -8,7 +8,7 @@ before a version is said to be published.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping, Set
+from collections.abc import Iterable, Iterator, Mapping, Set
 from pathlib import Path
 
 from streams.errors import CheckpointError
@@ -45,7 +45,8 @@ class DirectoryMeta:
         except (OSError, ValueError) as error:
             raise CheckpointError(
                 f"version {version} of theta in {self.directory} cannot be used ({error}); "
-                "restore its two files from a backup, or delete this version and every later one"
+                f"restore its two files, {version:08d}*, from a backup, or delete them; then rows of a stream are "
+                "made anew under what is left by `reptide rebuild --inexact`, to be run before it goes on"
             ) from error
 
     def publish(self, checkpoint: Checkpoint) -> bool:
@@ -57,6 +58,10 @@ class DirectoryMeta:
         published = _link(self._head(checkpoint.version), head)
         self._own = checkpoint if published else None
         return published
+
+    def missing(self, versions: Iterable[int]) -> set[int]:
+        """Those of versions that are not kept."""
+        return set(versions) - {0, *kept(self.directory)}
 
     def sizes(self) -> Mapping[int, int]:
         """Bytes of each version that is kept."""

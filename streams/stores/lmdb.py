@@ -102,6 +102,10 @@ class LmdbStore:
                 for key, value in transaction.cursor()
             }
 
+    def adoptions_of_other_layouts(self) -> Sequence[Mapping[SourcePosition, int]]:
+        """None: all rows of a directory are of one layout."""
+        return ()
+
     def drop_adoptions(self, cells: Set[SourcePosition]) -> None:
         """Delete adoptions."""
         with self._writing(self._adopted) as transaction:

@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence, Set
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
 from secrets import token_bytes
 
 from engine.table import Layout, TaskTable, check_layouts
@@ -67,6 +67,10 @@ class MemoryStore:
     def adoptions(self) -> Mapping[SourcePosition, int]:
         """The whole adoption table: version by position."""
         return dict(self._adoptions)
+
+    def adoptions_of_other_layouts(self) -> Sequence[Mapping[SourcePosition, int]]:
+        """None: the rows of one process are of one layout."""
+        return ()
 
     def partitions(self, first: int = 0) -> int:
         """How many partitions the input had when rows were first folded from it; 0 while that is not known."""
@@ -131,6 +135,10 @@ class MemoryMeta:
         if not 1 <= version <= len(self.versions) or version in self._dropped:
             raise CheckpointError(f"there is no version {version} of theta")
         return self.versions[version - 1]
+
+    def missing(self, versions: Iterable[int]) -> set[int]:
+        """Those of versions that are not kept."""
+        return set(versions) - {0, *self.sizes()}
 
     def sizes(self) -> Mapping[int, int]:
         """Bytes of the tensors of each version that is kept."""

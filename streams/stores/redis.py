@@ -131,6 +131,10 @@ class RedisStore:
         """The whole adoption table: version by position. Looks through all keys."""
         return self._adoptions.all()
 
+    def adoptions_of_other_layouts(self) -> Sequence[Mapping[SourcePosition, int]]:
+        """The adoption tables of the same stream under other row layouts. Looks through all keys."""
+        return self._adoptions.of_other_layouts(self._stream)
+
     def drop_adoptions(self, cells: Set[SourcePosition]) -> None:
         """Delete adoptions."""
         self._adoptions.drop(cells)

@@ -41,11 +41,20 @@ class RedisAdoptions:
         return self._told[position]
 
     def remind(self) -> None:
-        """Record again what this process saw adopted, before another worker adopts otherwise."""
+        """Record again what this process saw adopted, before another worker adopts otherwise.
+
+        Not what lies before all that Redis still knows: pruning deletes the earliest, a crash forgets the latest.
+        """
+        tables = sorted({self._table(at.incarnation, at.partition) for at in self._told})
+        held = self._server.ask(*(("HKEYS", table) for table in tables))
+        first = {
+            table: min(map(int, offsets), default=0) for table, offsets in zip(tables, held, strict=True)
+        }
         self._server.ask(
             *(
-                ("HSETNX", self._table(at.incarnation, at.partition), at.offset, version)
+                ("HSETNX", table, at.offset, version)
                 for at, version in self._told.items()
+                if at.offset >= first[table := self._table(at.incarnation, at.partition)]
             )
         )
 
@@ -71,12 +80,25 @@ class RedisAdoptions:
         self.take_over_all()
         found: dict[SourcePosition, int] = {}
         for key in self._server.keys(f"{self._prefix}*"):
-            incarnation, partition = key.removeprefix(self._prefix).split(":")
-            (cells,) = self._server.ask(("HGETALL", key))
-            for offset, version in cells.items():
-                place = SourcePosition(int(incarnation, 16), int(partition), int(offset))
-                found[place] = int(version)
+            found |= self._cells(key)
         return found
+
+    def of_other_layouts(self, stream: str) -> list[dict[SourcePosition, int]]:
+        """The tables of all layouts but this one; `stream` is the prefix of all keys."""
+        found: dict[str, dict[SourcePosition, int]] = {}
+        for key in self._server.keys(f"{stream}:*:a:*:*"):
+            if not key.startswith(self._prefix):
+                found.setdefault(key.rpartition(":a:")[0], {}).update(self._cells(key))
+        return [*found.values()]
+
+    def _cells(self, key: str) -> dict[SourcePosition, int]:
+        """The adoptions of one partition of an incarnation."""
+        incarnation, partition = key.rsplit(":", 2)[1:]
+        (cells,) = self._server.ask(("HGETALL", key))
+        return {
+            SourcePosition(int(incarnation, 16), int(partition), int(offset)): int(version)
+            for offset, version in cells.items()
+        }
 
     def take_over_all(self) -> None:
         """Take over every table of before: while the rows still say what it was recorded for."""

@@ -81,6 +81,9 @@ class RedisMeta:
     def put(self, version: int, content: bytes) -> None:
         """Write a version as `content` gave it, unless it is there."""
         self._write(version, content)
+        self.server.ask(
+            ("HSET", self._sizes, version, len(content))
+        )  # below those that `sizes` would look at
 
     def advance(self, version: int) -> None:
         """Let a version be the newest, unless a later one is."""
@@ -98,8 +101,13 @@ class RedisMeta:
         except ValueError as error:
             raise CheckpointError(
                 f"version {version} of theta in Redis at {self.server.address}, {self._version(version)}, cannot "
-                f"be used ({error}); restore this key from a backup of Redis, or start a new stream"
+                f"be used ({error}); restore this key from a backup of Redis, or stop all workers and the trainer, "
+                f"delete it{self._back(version)}, and run `reptide rebuild --inexact`"
             ) from error
+
+    def _back(self, version: int) -> str:
+        """What else is to be done where a version is given up: the newest is pointed at."""
+        return f", set {self._pointer} to {version - 1}" if version == self.current() else ""
 
     def publish(self, checkpoint: Checkpoint) -> bool:
         """Write a version if its predecessor is the newest; false if another trainer wrote it, or is ahead.

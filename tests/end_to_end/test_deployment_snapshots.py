@@ -446,6 +446,27 @@ def test_a_rebuild_is_refused_where_a_theta_is_not_kept_and_otherwise_counts_eve
     assert trained.counts() == trained.expected(0, 1)
 
 
+def test_what_is_said_of_a_damaged_version_leads_out(trained):
+    deployment = trained.deployment
+    newest = deployment.versions.current()
+    (key,) = deployment.server.keys(f"reptide:{trained.settings.stream}:*theta:v:{newest}")
+    content = deployment.versions.content(newest)
+    deployment.server.ask(("SET", key, content[:-1] + bytes([content[-1] ^ 1])))
+    rows = trained.bits()
+    said = str(trained.attempt("rebuild", "--inexact").exception)
+    assert trained.bits() == rows, "nothing was cleared"
+    way_out = re.search(r"delete it, set (\S+) to (\d+), and run `reptide rebuild --inexact`", said)
+    assert way_out, said
+    deployment.server.ask(("UNLINK", key), ("SET", *way_out.groups()))
+    deployment.store.close()
+    trained.command("rebuild", "--inexact")
+    assert trained.counts() == trained.expected(0, 1)
+    train(trained)
+    trained.send(2)
+    fold(trained)
+    assert trained.counts() == trained.expected(0, 1, 2)
+
+
 def test_workers_make_the_rows_anew_side_by_side(trained):
     rows = trained.bits()
     damage(trained)

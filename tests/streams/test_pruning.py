@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from uuid import uuid4
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from engine.fingerprints import theta_fingerprint
+from engine.fold import Engine
 from engine.learners.gradient import GradientLearner
+from engine.spec import Memory
 from streams.logs.base import SourcePosition
 from streams.pruning import CELL_BYTES, FRESH, GIB, MOST_CELLS, RECENT, most_bytes, prunable, prune
 from streams.run import run
@@ -109,6 +114,65 @@ def test_months_in_minutes_in_redis(one_redis: Server):
     names = list(server.keys(f"reptide:{stream}:*"))
     assert len(names) < 2100
     server.close()
+
+
+@pytest.fixture
+def server(one_redis: Server) -> Iterator[RedisServer]:
+    server = RedisServer(one_redis.url)
+    yield server
+    server.close()
+
+
+def versions_in(server: RedisServer, stream: str, count: int = 200) -> RedisMeta:
+    """Versions of 500 bytes."""
+    versions = RedisMeta(server, stream, THETA, 0)
+    server.ask(*(("SET", versions._version(v), b"x" * 500) for v in range(1, count + 1)))
+    versions.advance(count)
+    return versions
+
+
+@pytest.mark.parametrize("keep_gib", [1.0, 60_000 / GIB])
+def test_what_another_layout_was_folded_under_is_kept_alike(server: RedisServer, keep_gib: float):
+    stream = uuid4().hex
+    old, new = (
+        RedisStore(server, stream, Engine(replace(SPEC, memory=Memory(pending=pending))).layout)
+        for pending in (3, 5)
+    )
+    versions = versions_in(server, stream)
+    old.record({SourcePosition(7, 0, n * EVERY): 10 + n for n in range(10)})
+    new.record({SourcePosition(7, 0, n * EVERY): n + 1 for n in range(200)})
+    prune(new, versions, keep_gib)
+    assert not versions.missing(old.adoptions().values())
+    assert not versions.missing(new.adoptions().values())
+
+
+def test_a_worker_that_reminds_a_restarted_redis_brings_nothing_back_that_was_pruned(server: RedisServer):
+    stream = uuid4().hex
+    worker, trainer = (RedisStore(server, stream, engine().layout) for _ in range(2))
+    versions = versions_in(server, stream)
+    for n in range(200):
+        worker.adopt(SourcePosition(7, 0, n * EVERY), n + 1)
+    assert prune(trainer, versions, 0.0).cells
+    kept = trainer.adoptions()
+    latest = max(kept)
+    trainer.drop_adoptions({latest})  # as a crash forgets it
+    worker.remind()
+    assert trainer.adoptions() == kept
+
+
+def test_a_version_that_was_put_back_counts(server: RedisServer):
+    stream = uuid4().hex
+    store, versions = RedisStore(server, stream, engine().layout), versions_in(server, stream)
+    prune(store, versions, 0.0)
+    assert 5 not in versions.sizes()
+    versions.put(5, b"y" * 500)
+    assert versions.sizes()[5] == 500
+    store.record({SourcePosition(7, 0, 64): 5})
+    assert prune(store, versions, 1.0).cells == set()
+    prune(store, versions, 0.0)
+    store.drop_adoptions(store.adoptions().keys())
+    prune(store, versions, 0.0)
+    assert versions.missing([5]) == {5}
 
 
 def test_months_in_minutes_on_disk(tmp_path: Path):

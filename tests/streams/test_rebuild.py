@@ -9,7 +9,7 @@ import lmdb
 import pytest
 
 from engine.table import RowError
-from streams.errors import InputError, SettingsError
+from streams.errors import CheckpointError, InputError, SettingsError
 from streams.forget import forget_task
 from streams.logs.memory import Crash
 from streams.pruning import prune
@@ -213,3 +213,59 @@ def test_where_a_theta_is_no_longer_kept_nothing_is_cleared_unless_the_rows_need
     assert what_is_left(settings).differs(whole) == ["adoptions"]
     rebuild(settings, lambda position, progress: None, inexact=True)
     assert counts(settings) == counts_of_input(settings)
+
+
+def keys_of(settings: Settings) -> list[str]:
+    store = LmdbStore(settings.run.directory / "rows")
+    keys = list(store.tasks())
+    store.close()
+    return keys
+
+
+def delete(settings: Settings, version: int) -> None:
+    for file in (settings.run.directory / "theta").glob(f"{version:08d}*"):
+        file.unlink()
+
+
+def spoil(settings: Settings, version: int) -> None:
+    (file,) = (settings.run.directory / "theta").glob(f"{version:08d}-*")
+    content = bytearray(file.read_bytes())
+    content[20] ^= 1
+    file.write_bytes(content)
+
+
+def rebuild_inexactly(settings: Settings) -> None:
+    rebuild(settings, lambda position, progress: None, inexact=True)
+
+
+def test_where_a_version_is_lost_rows_are_made_anew_under_what_is_left(settings, whole):
+    delete(settings, 1)
+    with pytest.raises(InputError, match=r"is not kept"):
+        rebuild(settings, lambda position, progress: None)
+    assert rebuild(settings, lambda position, progress: None, inexact=True, task="user 3/{}") == 1
+    rebuild_inexactly(settings)
+    assert counts(settings) == counts_of_input(settings)
+
+
+@pytest.mark.parametrize("newest", [True, False])
+def test_what_is_said_of_a_damaged_version_leads_out(tmp_path, newest):
+    settings = shop(tmp_path)
+    stop_after(settings, batches=13)
+    rows = keys_of(settings)
+    version = DirectoryMeta(settings.run.directory / "theta").current() if newest else 1
+    spoil(settings, version)
+    with pytest.raises(CheckpointError, match=r"delete them; .* by `reptide rebuild --inexact`"):
+        rebuild_inexactly(settings)
+    assert keys_of(settings) == rows, "nothing was cleared"
+    delete(settings, version)
+    rebuild_inexactly(settings)
+    run_all(settings)
+    assert counts(settings) == counts_of_input(settings)
+
+
+def test_a_run_says_what_pruning_takes_from_a_rebuild(tmp_path, monkeypatch):
+    settings, said = keeping_nothing(shop(tmp_path), monkeypatch), []
+    program = embedded(settings, said.append)
+    run(program, lambda progress: None)
+    program.close()
+    assert any("versions of theta up to" in sentence for sentence in said)
