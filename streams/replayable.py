@@ -11,6 +11,7 @@ from streams.schedule import Schedule
 
 TOLD = 3
 """Places that are named one by one."""
+PRUNED = "the snapshot was being taken (outer.keep_gib); take another one"
 
 
 class Extent(NamedTuple):
@@ -56,6 +57,30 @@ def forgotten_theta(
             below = _kept_from(cells.get(partition, {}), through, missing, schedule, first)
             if below > since:
                 yield f"the theta that partition {partition} was folded under below offset {below} is not kept"
+
+
+def check_taken(
+    adoptions: Mapping[SourcePosition, int],
+    incarnation: int,
+    positions: Offsets,
+    missing: Set[int],
+    schedule: Schedule,
+) -> None:
+    """Refuse a snapshot that lacks what is folded again from its positions on.
+
+    Raises:
+        InputError: it was pruned after the positions were read.
+
+    """
+    through = {(0, at.partition): 0 for at in adoptions}
+    for at in adoptions:
+        if at.incarnation == incarnation:
+            place = (0, at.partition)
+            through[place] = max(through[place], schedule.next(at.offset))
+    extent = Extent(positions, {}, {}, through)
+    reasons = [*forgotten_theta(adoptions, incarnation, extent, missing, schedule)]
+    if reasons:
+        raise InputError(f"{'; '.join(reasons[:TOLD])}: it was pruned while {PRUNED}")
 
 
 def _kept_from(

@@ -23,7 +23,7 @@ from streams.logs.base import Offsets, SourcePosition
 from streams.logs.kafka_client import topic_incarnations
 from streams.logs.kafka_replay import GroupOffsets
 from streams.making_anew import making_anew
-from streams.replayable import Extent, gone, refuse
+from streams.replayable import Extent, check_taken, gone, refuse
 from streams.schedule import Schedule
 from streams.snapshots.folder import Draft, Folder, drafted, opened
 from streams.snapshots.rows import packed, pages
@@ -76,6 +76,8 @@ def snapshot(deployment: Deployment, directory: Path, show: Show) -> None:
         draft = Draft(path)
         _write_rows(draft, deployment, show)
         cells = _needed(deployment, positions, incarnations[0])
+        missing = deployment.versions.missing(cells.values())
+        check_taken(cells, incarnations[0], positions, missing, Schedule(deployment.settings.outer.every))
         versions = sorted({*cells.values(), deployment.versions.current()} - {0})
         for version in versions:
             draft.add(f"{THETA}/{version}", deployment.versions.content(version))

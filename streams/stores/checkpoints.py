@@ -82,13 +82,15 @@ class DirectoryMeta:
                 if file.name[:DIGITS].isdigit():
                     yield int(file.name[:DIGITS]), file
 
-    def files(self, newest: int) -> Iterator[Path]:
-        """The files of all versions that are kept, up to one; and of the classes, where these are recorded."""
-        yield from self.directory.glob("classes.json")
-        for version in kept(self.directory):
-            if version <= newest:
-                yield self._body(version, seal_in(self._head(version).read_bytes()))
-                yield self._head(version)
+    def files(self, version: int) -> list[Path]:
+        """The files of one version, its description last.
+
+        Raises:
+            FileNotFoundError: it is not kept.
+
+        """
+        head = self._head(version)
+        return [self._body(version, seal_in(head.read_bytes())), head]
 
     def _head(self, version: int) -> Path:
         return self.directory / f"{version:08d}.json"

@@ -96,11 +96,8 @@ class LmdbStore:
 
     def adoptions(self) -> Mapping[SourcePosition, int]:
         """The whole adoption table: version by position."""
-        with self._env.begin(db=self._adopted) as transaction:
-            return {
-                SourcePosition._make(ADOPTED.unpack(key)): int.from_bytes(value, "big")
-                for key, value in transaction.cursor()
-            }
+        with self._env.begin() as transaction:
+            return self._adoptions(transaction)
 
     def adoptions_of_other_layouts(self) -> Sequence[Mapping[SourcePosition, int]]:
         """None: all rows of a directory are of one layout."""
@@ -154,18 +151,16 @@ class LmdbStore:
             for key, row in rows:
                 transaction.put(key.encode(), row)
 
-    def copy_to(self, directory: Path) -> int:
-        """Write everything to a directory, as one moment saw it; returns the newest version adopted, 0: none.
+    def copy_to(self, directory: Path) -> Mapping[SourcePosition, int]:
+        """Write everything to a directory, as one moment saw it; returns the adoption table of that moment.
 
         Raises:
             StoreError: there is no room.
         """
         try:
             with self._env.begin() as transaction:
-                cells = transaction.cursor(db=self._adopted).iternext(keys=False)
-                newest = max((int.from_bytes(version, "big") for version in cells), default=0)
                 self._env.copy(str(directory), compact=True, txn=transaction)
-                return newest
+                return self._adoptions(transaction)
         except lmdb.Error as error:
             raise StoreError(
                 f"the rows in {self.directory} cannot be copied to {directory}: {error}"
@@ -192,6 +187,12 @@ class LmdbStore:
             raise StoreError(
                 f"{self.directory / 'data.mdb'} was cut short: {there:,} bytes of {needed:,} are there; {LOST}"
             )
+
+    def _adoptions(self, transaction: Any) -> Mapping[SourcePosition, int]:
+        return {
+            SourcePosition._make(ADOPTED.unpack(key)): int.from_bytes(value, "big")
+            for key, value in transaction.cursor(db=self._adopted)
+        }
 
     def _forgotten(self, transaction: Any, tasks: Sequence[str]) -> set[str]:
         secret = transaction.get(SECRET, db=self._tombstones)

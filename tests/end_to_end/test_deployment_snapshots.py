@@ -12,6 +12,7 @@ from kafka import KafkaAdminClient, TopicPartition
 
 from streams.deployment import Deployment
 from streams.errors import InputError, SettingsError, StoreError
+from streams.logs.base import SourcePosition
 from streams.logs.kafka import KafkaLog
 from streams.logs.kafka_replay import GroupOffsets
 from streams.logs.memory import Crash
@@ -114,6 +115,22 @@ def test_one_taken_under_load_and_restored_elsewhere_goes_on_bit_for_bit(
     assert trained.bits() == uninterrupted
     again = trained.lines("scores")
     assert {str(score) for score in again} == {str(score) for score in said}, "every repeat is the same"
+
+
+def test_one_from_which_pruning_took_what_it_needs_is_refused(trained, monkeypatch):
+    deployment, reading = trained.deployment, redis_rows.RedisStore.stored
+
+    def while_it_is_pruned(store):
+        yield from reading(store)
+        store.drop_adoptions({max(at for at in store.adoptions() if at.partition == p) for p in range(3)})
+        store.record({SourcePosition(at.incarnation, at.partition, 10**6): version for at, version in newest})
+
+    newest = list(deployment.store.adoptions().items())
+    monkeypatch.setattr(redis_rows.RedisStore, "stored", while_it_is_pruned)
+    with pytest.raises(InputError, match=r"pruned while the snapshot was being taken .* take another one"):
+        take(trained)
+    assert not (trained.directory / "snapshot").exists()
+    deployment.store.close()
 
 
 def contents(stream: Stream) -> Any:

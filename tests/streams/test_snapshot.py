@@ -13,13 +13,18 @@ from streams.run import steps
 from streams.settings import Settings
 from streams.snapshots.folder import Draft, drafted, opened
 from streams.snapshots.state_directory import copy_state, restore, snapshot
-from streams.wiring import embedded
+from streams.wiring import Embedded, embedded
 from tests.faults.model import Left
 from tests.faults.shop import run_to_the_end, settings_of, shop, what_is_left
 
 
 def quietly(_: str) -> None:
     """Show no progress."""
+
+
+def copied(program: Embedded, settings: Settings, directory: Path) -> None:
+    state, learner, schedule = settings.run.directory, program.engine.learner, program.worker.schedule
+    copy_state(state, program.store, learner, schedule, directory, quietly)
 
 
 @pytest.fixture(scope="module")
@@ -38,9 +43,7 @@ def taken(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
     def committing(offsets):
         if next(moments) == 6:
-            copy_state(
-                settings.run.directory, program.store, program.engine.learner, directory / "snapshot", quietly
-            )
+            copied(program, settings, directory / "snapshot")
         commit(offsets)
 
     program.log.commit = committing
@@ -129,6 +132,33 @@ def test_before_the_first_run_there_is_nothing_to_take(elsewhere):
     with pytest.raises(InputError, match="holds no run yet"):
         snapshot(elsewhere, place(elsewhere).with_name("new"), quietly)
     assert not place(elsewhere).with_name("new").exists()
+
+
+@pytest.mark.parametrize("when", ["before the rows are copied", "after"])
+def test_one_from_which_pruning_took_what_it_needs_is_refused(tmp_path, monkeypatch, when):
+    for name in ("streams.pruning.FRESH", "streams.pruning.RECENT", "streams.run.EVERY"):
+        monkeypatch.setattr(name, 2)
+    settings = shop(tmp_path, observations=300)
+    settings = settings.model_copy(update={"outer": settings.outer.model_copy(update={"keep_gib": 0.0})})
+    program = embedded(settings)
+    batches = steps(program)
+    for _, _ in zip(range(10), batches, strict=False):
+        pass
+    copy_to = program.store.copy_to
+
+    def while_the_run_goes_on(directory):
+        if when == "after":
+            found = copy_to(directory)
+        for _ in batches:
+            pass
+        return found if when == "after" else copy_to(directory)
+
+    program.store.copy_to = while_the_run_goes_on
+    with pytest.raises(InputError, match=r"pruned while the snapshot was being taken .* take another one"):
+        copied(program, settings, tmp_path / "snapshot")
+    program.store.copy_to = copy_to
+    copied(program, settings, tmp_path / "snapshot")
+    program.close()
 
 
 def test_one_that_dies_half_way_leaves_nothing_that_could_be_restored(elsewhere, monkeypatch):
