@@ -89,7 +89,7 @@ class RedisStore:
         self._stream = f"reptide:{key_of(stream)}"
         self._rows = f"{self._stream}:{layout.fingerprint:016x}:t:"
         prefix = f"{self._stream}:{layout.fingerprint:016x}:a:"
-        self._adoptions = RedisAdoptions(server, prefix, self._rows, layout)
+        self._adoptions = RedisAdoptions(server, prefix)
         self._partitions = f"{self._stream}:{layout.fingerprint:016x}:partitions"
         self._unfinished = f"{self._stream}:{layout.fingerprint:016x}:unfinished"
         self._made = f"{self._stream}:{layout.fingerprint:016x}:made"
@@ -251,7 +251,6 @@ class RedisStore:
 
     def clear(self) -> None:
         """Forget all rows of this layout; adoptions and tombstones stay."""
-        self._adoptions.take_over_all()
         for keys in self._pages(f"{self._rows}*"):
             self.server.ask(*(("UNLINK", key) for key in keys))
 

@@ -1,37 +1,26 @@
-"""The adoption table in Redis: versions of theta by offset, a hash for each partition of an incarnation.
-
-A table of before incarnations were recorded (`a:PARTITION`) is taken over, once, for the incarnation that the rows
-were folded from; a topic that was made anew since adopts by itself.
-"""
+"""The adoption table in Redis: versions of theta by offset, a hash for each partition of an incarnation."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Set
 from itertools import islice
 
-from engine.table import Layout
-from streams.errors import StoreError
 from streams.logs.base import SourcePosition
 from streams.stores.redis_server import RedisServer
 
 TOLD = 10_000
-INCARNATION_BYTES = 8
 
 
 class RedisAdoptions:
-    """The adoptions of one row layout; `prefix` is that of its keys, `rows` that of its rows."""
+    """The adoptions of one row layout; `prefix` is that of its keys."""
 
-    def __init__(self, server: RedisServer, prefix: str, rows: str, layout: Layout) -> None:
-        self._server, self._prefix, self._rows, self._layout = server, prefix, rows, layout
+    def __init__(self, server: RedisServer, prefix: str) -> None:
+        self._server, self._prefix = server, prefix
         self._told: dict[SourcePosition, int] = {}
         """The latest last: a Redis that forgot one is told again."""
-        self._met: set[int] = set()
-        """Partitions whose table of before is taken over, if there was one."""
 
     def adopt(self, position: SourcePosition, version: int) -> int:
         """Record that events from `position` on are folded under `version`, unless one is recorded there."""
-        if position.partition not in self._met:
-            self.take_over(position.partition)
         version = self._told.get(position, version)
         table, offset = self._table(position.incarnation, position.partition), position.offset
         replies = self._server.ask(("HSETNX", table, offset, version), ("HGET", table, offset))
@@ -77,7 +66,6 @@ class RedisAdoptions:
 
     def all(self) -> Mapping[SourcePosition, int]:
         """The whole table."""
-        self.take_over_all()
         found: dict[SourcePosition, int] = {}
         for key in self._server.keys(f"{self._prefix}*"):
             found |= self._cells(key)
@@ -100,34 +88,5 @@ class RedisAdoptions:
             for offset, version in cells.items()
         }
 
-    def take_over_all(self) -> None:
-        """Take over every table of before: while the rows still say what it was recorded for."""
-        for key in list(self._server.keys(f"{self._prefix}*")):
-            if ":" not in key.removeprefix(self._prefix):
-                self.take_over(int(key.removeprefix(self._prefix)))
-
-    def take_over(self, partition: int) -> None:
-        """Name the incarnation of a table of before; done again after a crash, it comes to the same."""
-        before = f"{self._prefix}{partition}"
-        (cells,) = self._server.ask(("HGETALL", before))
-        if cells:
-            table = self._table(self._incarnation_of_rows(before), partition)
-            self._server.ask(*(("HSETNX", table, offset, version) for offset, version in cells.items()))
-            self._server.ask(("UNLINK", before))
-        self._met.add(partition)
-
     def _table(self, incarnation: int, partition: int) -> str:
         return f"{self._prefix}{incarnation:016x}:{partition}"
-
-    def _incarnation_of_rows(self, before: str) -> int:
-        """What the rows were folded from: all of them from one incarnation, since they refuse any other."""
-        at = self._layout.dtype.fields["incarnation"][1]  # type: ignore[index]
-        for key in self._server.keys(f"{self._rows}*"):
-            (head,) = self._server.ask(("GETRANGE", key, at, at + INCARNATION_BYTES - 1))
-            incarnation = int.from_bytes(head, "little")
-            if len(head) == INCARNATION_BYTES and incarnation:
-                return incarnation
-        raise StoreError(
-            f"{before} in Redis holds adoptions without the incarnation of their topic, as an earlier version wrote "
-            "them, and there is no row to tell it; delete this key, and events are folded under the newest theta"
-        )

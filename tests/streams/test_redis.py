@@ -550,42 +550,6 @@ class TestRows:
         assert store.swap(table) == [Swap.LOST]
 
 
-# Adoptions that an earlier version wrote, without the incarnation of their topic
-
-
-@pytest.mark.parametrize("kind", ["one_redis", "redis_cluster"])
-class TestAdoptionsOfBefore:
-    @pytest.fixture
-    def store(self, kind: str, request: pytest.FixtureRequest, connected: Open, stream: str) -> RedisStore:
-        store = connected(request.getfixturevalue(kind).url, stream, cluster=kind == "redis_cluster")
-        store.server.ask(("HSET", f"{row_key(stream, '')[:-2]}a:0", "64", "3"))
-        return store
-
-    def folded_from(self, store: RedisStore, incarnation: int) -> None:
-        table = store.load(LAYOUT, ["a"])
-        table.rows["incarnation"] = incarnation
-        store.swap(table)
-
-    def test_are_those_of_the_topic_that_rows_were_folded_from(self, store: RedisStore):
-        self.folded_from(store, 7)
-        assert store.adopt(SourcePosition(7, 0, 64), 5) == 3
-        assert store.adoptions() == {SourcePosition(7, 0, 64): 3}
-
-    def test_are_not_served_to_a_topic_made_anew(self, store: RedisStore):
-        self.folded_from(store, 7)
-        assert store.adopt(SourcePosition(8, 0, 64), 5) == 5
-        assert store.adoptions() == {SourcePosition(7, 0, 64): 3, SourcePosition(8, 0, 64): 5}
-
-    def test_are_known_after_rows_were_cleared(self, store: RedisStore):
-        self.folded_from(store, 7)
-        store.clear()
-        assert store.adoptions() == {SourcePosition(7, 0, 64): 3}
-
-    def test_are_refused_where_no_row_tells_what_they_were_recorded_for(self, store: RedisStore):
-        with pytest.raises(StoreError, match=r":a:0 in Redis .*delete this key"):
-            store.adopt(SourcePosition(7, 0, 64), 5)
-
-
 # Settings
 
 
