@@ -46,7 +46,7 @@ def outcomes_met(*logs: OutputLog) -> dict[str, Met]:
     """What events came to, by outcome, in the outputs `predictions` and `scores`."""
     met: dict[str, Met] = {}
     for log in logs:
-        for line in (line for lines in lines_once(log) for line in lines):
+        for line in (line for lines in lines_once(log, "outcome", "task", "id", "time") for line in lines):
             known = met.get(line["outcome"], Met(0, line))
             met[line["outcome"]] = known._replace(events=known.events + 1)
     return met
@@ -69,8 +69,10 @@ def came_to_nothing(met: Mapping[str, Met], rejected: Sequence[Rejection]) -> It
             yield f"{what}: {met[outcome].events:,}, the first {place}; {way_out}"
 
 
-def why_nothing_was_scored(met: Mapping[str, Met], rejected: Sequence[Rejection], label: str | None) -> str:
-    """What became of all events in one sentence, where no label was scored; `label` is the label column."""
+def why_nothing_was_scored(
+    met: Mapping[str, Met], rejected: Sequence[Rejection], label: str | None, events: int
+) -> str:
+    """What became of events in one sentence, where no label was scored; `events` are those of the log."""
     answered = met["predicted"].events if "predicted" in met else 0
     told = sum(met[outcome].events for outcome in ("orphan", "late", "example") if outcome in met)
     refused = sum(one["count"] for one in rejected)
@@ -79,6 +81,11 @@ def why_nothing_was_scored(met: Mapping[str, Met], rejected: Sequence[Rejection]
             f"{plural(answered, 'observation')} served; nothing is learned, since input.label names no column"
         )
     if not answered + told + refused:
+        if events:
+            return (
+                f"the outputs hold no line: all {events:,} events of the log were streamed before, and what was said "
+                "of them was moved away"
+            )
         return "no label was scored: the log holds no event"
     if not told + refused:
         served = plural(answered, "observation")

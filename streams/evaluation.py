@@ -6,11 +6,13 @@ rise in one partition of one incarnation of a topic, so a repeat is a line at or
 
 from __future__ import annotations
 
+import zlib
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
+from zipfile import BadZipFile
 
 import numpy as np
 import orjson
@@ -20,6 +22,7 @@ from engine.report import ReportDict
 from engine.spec import Classification, Regression
 from engine.tallies import ScoredLabels
 from engine.types import PREDICTORS, SERVED, THETA, Bool, Float32, Float64, Int64, Outcome
+from streams.errors import InputError
 from streams.files import writing
 from streams.logs.base import told_incarnation
 from streams.logs.output import OutputLog
@@ -38,20 +41,46 @@ class Scores:
     """Predictors: `PREDICTORS`."""
 
 
-def lines_once(log: OutputLog) -> Iterator[list[dict[str, Any]]]:
-    """The lines of an output in batches, without repeats."""
+def lines_once(log: OutputLog, *members: str) -> Iterator[list[dict[str, Any]]]:
+    """The lines of an output in batches, without repeats; each holds the members.
+
+    Raises:
+        InputError: a line is damaged.
+
+    """
     position, last = 0, dict[tuple[int, int], int]()
     while True:
-        raw, position = log.read(position, LINES_AT_ONCE)
+        raw, after = log.read(position, LINES_AT_ONCE)
         if not raw:
             return
         fresh = []
-        for line in map(orjson.loads, raw):
-            source = told_incarnation(line), line.get("partition", 0)
-            if line["offset"] > last.get(source, -1):
-                last[source] = line["offset"]
+        for n, content in enumerate(raw):
+            try:
+                line, source, offset = _placed(content, members)
+            except (ValueError, TypeError, KeyError) as error:
+                raise _damaged(log, log.read(position, n)[1], error) from error
+            if offset > last.get(source, -1):
+                last[source] = offset
                 fresh.append(line)
+        position = after
         yield fresh
+
+
+def _placed(content: bytes, members: tuple[str, ...]) -> tuple[dict[str, Any], tuple[int, int], int]:
+    """A line, whose log's it is, and its offset there."""
+    line = orjson.loads(content)
+    if not isinstance(line, dict) or type(line.get("offset")) is not int:
+        raise ValueError("no object with an offset")
+    if missing := [name for name in members if name not in line]:
+        raise ValueError(f"no {missing[0]!r}")
+    return line, (told_incarnation(line), int(line.get("partition", 0))), line["offset"]
+
+
+def _damaged(log: OutputLog, position: int, error: Exception) -> InputError:
+    return InputError(
+        f"{log.place(position)} is damaged ({error}); rows and theta do not hang on it: delete the line, or move the "
+        "file away, and the page is of what is left, since `reptide rebuild` makes rows anew and no line of an output"
+    )
 
 
 def scores_of(
@@ -60,7 +89,7 @@ def scores_of(
     """The scored labels of a run whose event time is `since_s` or later."""
     scored = Outcome.SCORED.name.lower()
     index = {c: k for k, c in enumerate(target.classes)} if isinstance(target, Classification) else None
-    for lines in lines_once(log):
+    for lines in lines_once(log, "outcome", "time"):
         kept = [line for line in lines if line["outcome"] == scored and line["time"] >= since_s]
         if kept:
             yield Scores(
@@ -120,16 +149,26 @@ def write_extras(path: Path, extras: Sequence[Extra]) -> None:
 
 
 def read_extras(path: Path) -> tuple[Extra, ...]:
-    """The predictors that `write_extras` kept."""
-    with np.load(path) as arrays:
-        extras = [
-            Extra(
-                tuple(arrays[key].tolist()),
-                *(arrays[f"{n}.{name}"] for name in ("offset", "prediction", "loss")),
+    """The predictors that `write_extras` kept.
+
+    Raises:
+        InputError: the file is damaged.
+
+    """
+    try:
+        with path.open("rb") as file, np.load(file) as arrays:
+            names = [key for key in arrays.files if key.endswith(".names")]
+            return tuple(
+                Extra(
+                    tuple(arrays[key].tolist()),
+                    *(arrays[f"{n}.{name}"] for name in ("offset", "prediction", "loss")),
+                )
+                for n, key in enumerate(names)
             )
-            for n, key in enumerate(key for key in arrays.files if key.endswith(".names"))
-        ]
-    return tuple(extras)
+    except (ValueError, KeyError, EOFError, AttributeError, BadZipFile, zlib.error) as error:
+        raise InputError(
+            f"{path} is damaged ({error}): delete it, and have the run that made it make it anew"
+        ) from error
 
 
 def binary_extra(name: str, offset: Int64, probability: Float64, y: Float32) -> Extra:
@@ -197,7 +236,7 @@ def outcome_counts(predictions: OutputLog, scores: OutputLog) -> Counter[str]:
     """How many events came to which outcome."""
     counts: Counter[str] = Counter()
     for log in (predictions, scores):
-        for lines in lines_once(log):
+        for lines in lines_once(log, "outcome"):
             counts.update(line["outcome"] for line in lines)
             counts[Outcome.EXPIRED.name.lower()] += sum(line.get("expired", 0) for line in lines)
     return counts

@@ -76,6 +76,11 @@ class Rounds:
         new, old = ([one.label for one in part] for part in (found, earlier.read))
         return self.trainer.advance(before, new, old, reached)
 
+    def position(self) -> int:
+        """Where in the episodes the newest theta was trained up to."""
+        before = self.trainer.newest()
+        return int(self._consumed(before.numbers if before else {})["position"])
+
     def labels(self) -> list[LearnedLabel]:
         """Every label that there is."""
         return [one.label for one in self._read(0, 0, None)[0]]

@@ -58,7 +58,7 @@ def steps(program: Embedded) -> Iterator[Step]:
     """Every batch to the end of the log, with the outer rounds that fall due between them.
 
     Raises:
-        InputError: the rows are gone.
+        InputError: the rows are gone, or what theta is trained on is.
         RowError: all rows are of another layout.
 
     """
@@ -66,6 +66,7 @@ def steps(program: Embedded) -> Iterator[Step]:
     if program.log.committed() and not program.store.adoptions():
         raise InputError(f"the rows of what was streamed are gone; {LOST}")
     program.store.check_layouts(program.engine.layout)
+    _check_episodes(program)
     settle_collector()
     while True:
         position = program.log.position()
@@ -77,6 +78,19 @@ def steps(program: Embedded) -> Iterator[Step]:
         if step is None:
             return
         yield step
+
+
+def _check_episodes(program: Embedded) -> None:
+    """Refuse to go on where theta would be trained from a place that its file no longer has."""
+    if program.outputs["episodes"].holds(program.rounds.position()):
+        return
+    lost = (
+        "outputs/episodes.jsonl was moved away or cut short: what theta is trained on is lost; put the file back, or "
+        "stream the table anew into another run.directory"
+    )
+    if program.log.position() < program.log.end():
+        raise InputError(lost)
+    program.rounds.say(lost)
 
 
 def settle_collector() -> None:

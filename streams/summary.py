@@ -55,7 +55,9 @@ def run_report(
 
 def drift_of(detector: str, log: OutputLog, since_s: float = -float("inf")) -> Drift:
     """Alarms by day, and the latest of them."""
-    alarms = [line for lines in lines_once(log) for line in lines if line["time"] >= since_s]
+    alarms = [
+        line for lines in lines_once(log, "task", "time", "seen") for line in lines if line["time"] >= since_s
+    ]
     days = Counter(line["time"] // DAY_S * DAY_S for line in alarms)
     return Drift(
         detector=detector,
@@ -73,7 +75,7 @@ def drift_of(detector: str, log: OutputLog, since_s: float = -float("inf")) -> D
 def rejections(log: OutputLog) -> list[Rejection]:
     """Dead letters by reason, with the place of the first of each."""
     counted: dict[str, Tally] = {}
-    for lines in lines_once(log):
+    for lines in lines_once(log, "origin", "reason", "detail"):
         counted = tally(counted, ((x, x["reason"], x["detail"]) for x in lines), itemgetter("origin"))
     return [
         Rejection(reason=reason, count=found.count, first=f"{found.origin}: {found.detail}")
@@ -89,7 +91,7 @@ class Summary(NamedTuple):
     warnings: tuple[str, ...]
     """What came to nothing, and features that no observation can know."""
     is_scored: bool
-    """Whether a label was scored, or none could be: no label column is named."""
+    """Whether a label was scored, or none could be: no label column is named, or nothing was left to stream."""
 
 
 def summarise(settings: Settings, program: Embedded, totals: Progress) -> Summary:
@@ -110,10 +112,15 @@ def summarise(settings: Settings, program: Embedded, totals: Progress) -> Summar
     path = settings.run.directory / PAGE
     write_report(path, run_report(settings, run, evaluation, program.outputs))
     is_scored = "scored" in met
-    said = verdict(evaluation) if is_scored else why_nothing_was_scored(met, rejected, source.label)
+    said = (
+        verdict(evaluation)
+        if is_scored
+        else why_nothing_was_scored(met, rejected, source.label, program.log.end())
+    )
     leaks = known_too_late([feature.name for feature in settings.features], source)
     warnings = (*program.log.remarks(), *came_to_nothing(met, rejected), *leaks)
-    return Summary(f"{said}\nreport: {path}", warnings, is_scored or source.label is None)
+    is_nothing_new = not totals.events and program.log.end() > 0
+    return Summary(f"{said}\nreport: {path}", warnings, is_scored or source.label is None or is_nothing_new)
 
 
 def _evaluated(program: Embedded) -> ReportDict:

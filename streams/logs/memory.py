@@ -99,3 +99,7 @@ class MemoryOutput:
         """At most that many lines from a position, and the position after them."""
         lines = self.lines[position : position + max_lines]
         return lines, position + len(lines)
+
+    def place(self, position: int) -> str:
+        """Place in the list."""
+        return f"memory, line {position + 1}"

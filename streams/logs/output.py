@@ -33,6 +33,10 @@ class OutputLog(OutputWriter, Protocol):
         """At most that many whole lines from a position, and the position after them."""
         ...
 
+    def place(self, position: int) -> str:
+        """Where the next line from a position lies, in words."""
+        ...
+
 
 class OutputFile:
     """An `OutputLog` in a file; positions are bytes. One writer at a time, any number of readers.
@@ -76,6 +80,23 @@ class OutputFile:
                     lines.append(line[:-1])
         return lines, position
 
+    def holds(self, position: int) -> bool:
+        """Whether a position is one of this file: its start, or the end of one of its lines."""
+        with self._path.open("rb") as file:
+            file.seek(max(position - 1, 0))
+            return position == 0 or file.read(1) == b"\n"
+
+    def place(self, position: int) -> str:
+        """The file, and the number of the next line from a position that is not blank."""
+        number = at = 0
+        with self._path.open("rb") as file:
+            for line in file:
+                number += 1
+                at += len(line)
+                if at > position and not line.isspace():
+                    break
+        return f"{self._path}, line {number}"
+
     def erase(self, condemned: Callable[[bytes], bool]) -> int:
         """Overwrite lines with blanks, which readers pass over, so that no position moves; returns how many."""
         erased = position = 0
@@ -110,6 +131,10 @@ class Silence:
         """Nothing to read."""
         del max_lines
         return [], position
+
+    def place(self, position: int) -> str:
+        """Nowhere."""
+        return f"no output, position {position}"
 
 
 def _whole_lines(path: Path) -> int:

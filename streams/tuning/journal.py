@@ -14,6 +14,7 @@ from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
 from optuna.trial import FrozenTrial, TrialState
 
+from streams.errors import InputError
 from streams.tuning.space import Values
 
 PRUNER = MedianPruner(n_startup_trials=4)
@@ -74,10 +75,20 @@ def opened(path: Path, name: str) -> Journal:
 
 
 def begun(path: Path, name: str, seed: int) -> Journal:
-    """A study to go on with, or a new one. Trials that a killed process left behind are lost."""
+    """A study to go on with, or a new one. Trials that a killed process left behind are lost.
+
+    Raises:
+        InputError: the file is damaged.
+
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
-    storage = JournalStorage(JournalFileBackend(str(path)))
-    study = optuna.create_study(study_name=name, storage=storage, pruner=PRUNER, load_if_exists=True)
+    try:
+        storage = JournalStorage(JournalFileBackend(str(path)))
+        study = optuna.create_study(study_name=name, storage=storage, pruner=PRUNER, load_if_exists=True)
+    except (ValueError, KeyError, TypeError) as error:
+        raise InputError(
+            f"{path} is damaged ({error}): move it away, and the search begins anew; its trials are lost"
+        ) from error
     study.sampler = TPESampler(seed=seed + len(study.get_trials(deepcopy=False)))
     journal = Journal(study, storage)
     for trial in study.get_trials(states=(TrialState.RUNNING,)):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -153,6 +154,23 @@ def test_a_label_among_the_features_is_said_by_check_and_by_run(tmp_path):
 def test_a_label_that_names_a_task_or_an_event_is_said_by_check_and_by_run(tmp_path, flag, warned):
     for command in ("check", "run"):
         assert warned in said(reptide(tmp_path, command, [visit(n) for n in range(4)], flag))
+
+
+def test_outputs_that_were_moved_away_fail_no_run_but_lost_episodes_do(tmp_path):
+    rows = [visit(n) for n in range(80)]
+    assert reptide(tmp_path, "run", rows).exit_code == 0
+    (outputs,) = tmp_path.rglob("outputs")
+    for name in ("predictions", "scores", "drifts", "dead-letter"):
+        (outputs / f"{name}.jsonl").unlink()
+    again = reptide(tmp_path, "run", rows)
+    assert again.exit_code == 0
+    assert "all 160 events of the log were streamed before" in said(again)
+    shutil.rmtree(outputs)
+    lost = "outputs/episodes.jsonl was moved away or cut short"
+    finished = reptide(tmp_path, "run", rows)
+    assert finished.exit_code == 0
+    assert lost in said(finished)
+    assert lost in str(reptide(tmp_path, "run", [*rows, *(visit(n) for n in range(80, 90))]).exception)
 
 
 def test_one_label_is_counted_in_the_singular(tmp_path):

@@ -6,7 +6,9 @@ from pathlib import Path
 
 import numpy as np
 import orjson
+import pytest
 
+from streams.errors import InputError
 from streams.evaluation import Extra, lines_once, read_extras, write_extras
 from streams.logs.base import shown
 from streams.logs.output import OutputFile
@@ -28,6 +30,26 @@ def test_a_line_of_a_topic_that_was_made_anew_is_no_repeat(tmp_path: Path) -> No
     lines = [(line["incarnation"], line["offset"]) for batch in lines_once(log) for line in batch]
     log.close()
     assert lines == [(shown(at), n) for at, n in said[:4]]
+
+
+@pytest.mark.parametrize(
+    "damaged", [b'{"offset": 1, "task": "\xff"}', b'{"offset": 1, "ta', b"[1]", b'{"offset": 1}']
+)
+def test_a_damaged_line_is_named_with_the_way_out(tmp_path: Path, damaged: bytes) -> None:
+    log = OutputFile(tmp_path / "scores.jsonl")
+    log.append([b'{"offset": 0, "task": "erased"}', b'{"offset": 0, "task": "a"}', damaged])
+    log.erase(lambda line: b"erased" in line)
+    with pytest.raises(
+        InputError, match=r"scores.jsonl, line 3 is damaged .* delete the line, or move the file"
+    ):
+        list(lines_once(log, "task"))
+    log.close()
+
+
+def test_damaged_baselines_are_named(tmp_path: Path) -> None:
+    (tmp_path / "extras.npz").write_bytes(b"PK\x03\x04cut")
+    with pytest.raises(InputError, match=r"extras\.npz is damaged"):
+        read_extras(tmp_path / "extras.npz")
 
 
 def test_baselines_come_back_as_they_were(tmp_path: Path) -> None:

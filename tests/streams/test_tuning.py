@@ -13,12 +13,13 @@ from optuna.distributions import CategoricalDistribution, FloatDistribution, Int
 from rich.console import Console
 
 from streams import wiring
-from streams.errors import SettingsError
+from streams.errors import InputError, SettingsError
 from streams.run import run
 from streams.settings import Settings, load_settings
 from streams.tuning import space
 from streams.tuning.commands import tune
 from streams.tuning.comparison import Judged, gain
+from streams.tuning.journal import begun
 from streams.tuning.part import first_part
 from streams.tuning.search import Search
 from streams.tuning.space import Choice, Rate, Whole, changed, space_of, standing, tried
@@ -326,3 +327,12 @@ def test_a_file_written_elsewhere_finds_the_same_table_and_takes_its_flags(tmp_p
     assert settings.input.path.resolve() == (tmp_path / "here" / "events.parquet").resolve()
     assert settings.run.directory.resolve() == (tmp_path / "here" / "state-tuned").resolve()
     assert settings.hedge.share == 0.01
+
+
+@pytest.mark.parametrize("content", [b"\xff\xfe\n{}\n", b'{"op_code": 0, "wor\n{}\n', b"[]\n"])
+def test_a_damaged_journal_is_named_with_the_way_out(tmp_path, content):
+    (tmp_path / "journal.jsonl").write_bytes(content)
+    with pytest.raises(
+        InputError, match=r"journal\.jsonl is damaged .* move it away, and the search begins anew"
+    ):
+        begun(tmp_path / "journal.jsonl", "shop", 0)
