@@ -47,7 +47,7 @@ def read_position(path: Path) -> FilePosition | None:
     """The position kept in a file; None where there is none.
 
     Raises:
-        InputError: it is damaged, or of an earlier version.
+        InputError: it is damaged.
 
     """
     try:
@@ -61,8 +61,8 @@ def read_position(path: Path) -> FilePosition | None:
         return None
     except (ValueError, KeyError, TypeError) as error:
         raise InputError(
-            f"{path} is damaged, or was written by an earlier version of reptide ({type(error).__name__}): it no "
-            f"longer tells how far the table was read; restore it from a backup, or {OWN_DIRECTORY}"
+            f"{path} is damaged ({type(error).__name__}): it no longer "
+            f"tells how far the table was read; restore it from a backup, or {OWN_DIRECTORY}"
         ) from None
 
 
