@@ -81,8 +81,9 @@ def main() -> None:
     except OSError as error:
         _refuse(refusal(error))
     except SystemExit as ended:
-        if ended.code == INTERRUPTED and RESUMES & set(sys.argv):
-            console.print("stopped; start it again and it goes on from here")
+        if ended.code == INTERRUPTED:
+            goes_on = RESUMES & set(sys.argv)
+            console.print("stopped; start it again and it goes on from here" if goes_on else "stopped")
         raise
 
 

@@ -101,8 +101,8 @@ def test_the_deployment_gives_the_table_of_the_embedded_run_and_rows_that_can_be
 @pytest.mark.parametrize(
     ("victim", "number", "status", "said"),
     [
-        ("demo-kafka", signal.SIGINT, 130, "sent"),
-        ("demo-kafka", signal.SIGTERM, 130, "sent"),
+        ("demo-kafka", signal.SIGINT, 130, "stopped"),
+        ("demo-kafka", signal.SIGTERM, 130, "stopped"),
         ("worker", signal.SIGKILL, 1, "ended with status -9"),
     ],
 )
