@@ -18,7 +18,7 @@ from streams.options import Config, Flags, console, settings_from
 from streams.outputs import DEAD_LETTER, TOPICS
 from streams.progress import now_and_then, progress_bar, said_of
 from streams.pruning import most_bytes
-from streams.roles.patience import stopping_on_signals
+from streams.roles.patience import made, stopping_on_signals
 from streams.roles.produce import produce as produce_log
 from streams.roles.redrive import redrive as redrive_letters
 from streams.roles.tail import tail as tail_topic
@@ -44,10 +44,11 @@ S = TypeVar("S")
 def worker(config: Config, flag: Flags = None) -> None:
     """Fold the partitions of the stream that are this member's, until told to stop (SIGTERM)."""
     deployment = _deployment(settings_from(config, flag))
-    _check_room(deployment)
+    made(lambda: _check_room(deployment))
     with stopping_on_signals() as stopping:
         producer = deployment.producer(*map(deployment.topic, TOPICS))
-        service = deployment.worker(deployment.log(), producer, _now_and_then(said_of), _say)
+        log = deployment.log()
+        service = made(lambda: deployment.worker(log, producer, _now_and_then(said_of), _say))
         try:
             with _served(deployment, service.health, service.worker.telemetry):
                 _say(f"worker of group {deployment.group}")
@@ -63,7 +64,7 @@ def trainer(config: Config, flag: Flags = None) -> None:
     """Train theta on the episodes of all workers and publish its versions, until told to stop (SIGTERM)."""
     deployment = _deployment(settings_from(config, flag))
     with stopping_on_signals() as stopping:
-        service = deployment.trainer(_now_and_then(_advanced), _say)
+        service = made(lambda: deployment.trainer(_now_and_then(_advanced), _say))
         with _served(deployment, service.health, service.telemetry):
             service.run(stopping)
     deployment.store.close()

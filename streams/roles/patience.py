@@ -10,7 +10,7 @@ from time import monotonic
 from types import FrameType
 from typing import TypeVar
 
-from streams.errors import Unavailable
+from streams.errors import Forgot, Unavailable
 from streams.health import Health
 
 T = TypeVar("T")
@@ -56,6 +56,15 @@ def pause(seconds: float, stopping: Event, health: Health) -> None:
     while not stopping.is_set() and (left := until - monotonic()) > 0:
         health.alive()
         stopping.wait(min(left, ALIVE_EVERY_S))
+
+
+def made(make: Callable[[], T]) -> T:
+    """Make what has asked a store nothing of weight yet: that it was restarted meanwhile makes no difference."""
+    while True:
+        try:
+            return make()
+        except Forgot:  # said once a restart
+            continue
 
 
 def told_away(error: Unavailable, before: str, health: Health, say: Callable[[str], None]) -> str:

@@ -22,6 +22,7 @@ from streams.logs.memory import INCARNATION, MemoryLog
 from streams.outputs import read_learned
 from streams.roles import trainer as training
 from streams.roles import worker as working
+from streams.roles.patience import made
 from streams.roles.trainer import TrainerService
 from streams.roles.worker import WorkerService
 from streams.settings import load_settings
@@ -354,6 +355,17 @@ def test_a_broker_that_is_away_when_the_worker_leaves_is_no_failure():
     case.log.close = close  # type: ignore[method-assign]
     case.run()
     assert "the broker is away" in case.said[-1]
+
+
+def test_a_store_that_was_restarted_while_a_role_is_made_makes_no_difference():
+    restarts = iter([Forgot("the store was restarted"), Forgot("and again")])
+
+    def make() -> str:
+        for error in restarts:
+            raise error
+        return "a role"
+
+    assert made(make) == "a role"
 
 
 # Trainer
