@@ -116,7 +116,7 @@ def run(config: Config, flag: Flags = None) -> None:
     finally:
         program.close()
     checking.warn(summary.warnings, console)
-    console.print(summary.said)
+    console.print(summary.said, soft_wrap=True)
     if not summary.is_scored:
         raise typer.Exit(1)
 
@@ -190,7 +190,7 @@ def inspect(
 def forget(task: Annotated[str, typer.Argument(help="Task id.")], config: Config, flag: Flags = None) -> None:
     """Delete everything that is kept of one task, and never take it up again from the same log."""
     settings = settings_from(config, flag)
-    console.print(forget_task(settings, task))
+    console.print(forget_task(settings, task), soft_wrap=True)
 
 
 @app.command("rebuild")
@@ -242,7 +242,7 @@ def _rebuild_deployed(settings: Settings, inexact: bool, by_workers: bool, task:
         else:
             rows = rebuild_deployment(deployment, show, inexact, by_workers)
             said = "start the workers: they fold the log again" if by_workers else f"{rows:,} rows made anew"
-    console.print(said)
+    console.print(said, soft_wrap=True)
 
 
 def demo_kafka(

@@ -95,6 +95,10 @@ class MemoryOutput:
         """Nothing to do: the object outlives the crash."""
         self.before("sync")
 
+    def holds(self, position: int) -> bool:
+        """Whether a position is one of this output: its start, or the end of one of its lines."""
+        return 0 <= position <= len(self.lines)
+
     def read(self, position: int, max_lines: int) -> tuple[list[bytes], int]:
         """At most that many lines from a position, and the position after them."""
         lines = self.lines[position : position + max_lines]

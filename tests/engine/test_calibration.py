@@ -126,8 +126,10 @@ def test_what_is_served_is_calibrated_unadapted_and_adapted_alike(name):
     driven.fold([e for n, y in labels for e in (observation(n), label(n, y))], plain)
     x = np.array([[0.3, -0.7]], np.float32)
     values = (0.5, *(0.25 * n for n in range(target.outputs)))
-    before = driven.engine.predict(driven.table, x, plain)
-    after = driven.engine.predict(driven.table, x, replace(plain, calibration=values))
+    before = driven.engine.predict(driven.table, x, plain, driven.table.rows["clock_s"])
+    after = driven.engine.predict(
+        driven.table, x, replace(plain, calibration=values), driven.table.rows["clock_s"]
+    )
     assert not np.allclose(before.theta, before.adapted)
     for was, now in ((before.theta, after.theta), (before.adapted, after.adapted)):
         expected = torch.from_numpy(was if isinstance(target, Regression) else np.log(was)) * 0.5

@@ -25,7 +25,7 @@ from engine.task_source import ClassEpisodes, Examples, TaskEpisodes
 from streams.episodic import render, table, write_page
 from streams.episodic.phrases import standing, verdict, warnings, with_interval
 from streams.episodic.pictures import png
-from streams.errors import SettingsError
+from streams.errors import StoreError
 from tests.streams.outline import Outline
 
 HOSTILE = "</td><script>alert('x')</script><img src=http://evil.example/a onerror=\"x\">"
@@ -287,7 +287,8 @@ def test_the_table_has_every_number_of_steps_and_fits_a_terminal():
 
 
 def test_a_page_that_cannot_be_written_names_the_path(tmp_path):
-    with pytest.raises(SettingsError, match=r"missing/page\.html"):
-        write_page(tmp_path / "missing" / "page.html", page())
+    (tmp_path / "file").touch()
+    with pytest.raises(StoreError, match=r"file/page\.html"):
+        write_page(tmp_path / "file" / "page.html", page())
     write_page(tmp_path / "page.html", page(title="Größe ≥ 3 · 東京"))
     assert "Größe ≥ 3 · 東京" in (tmp_path / "page.html").read_text(encoding="utf-8")
