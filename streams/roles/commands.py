@@ -47,7 +47,7 @@ def worker(config: Config, flag: Flags = None) -> None:
     made(lambda: _check_room(deployment))
     with stopping_on_signals() as stopping:
         producer = deployment.producer(*map(deployment.topic, TOPICS))
-        log = deployment.log()
+        log = made(deployment.log)
         service = made(lambda: deployment.worker(log, producer, _now_and_then(said_of), _say))
         try:
             with _served(deployment, service.health, service.worker.telemetry):

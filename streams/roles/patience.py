@@ -6,6 +6,7 @@ import signal
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from threading import Event
+from time import monotonic, sleep
 from time import monotonic
 from types import FrameType
 from typing import TypeVar
@@ -16,6 +17,8 @@ from streams.health import Health
 T = TypeVar("T")
 
 RETRY_S = 0.25
+STARTS_S = 5.0
+"""How long a role that starts waits for its servers: as long as a restart takes, and not as a wrong address would."""
 
 ALIVE_EVERY_S = 1.0
 """Whoever waits for longer says so often that it is alive."""
@@ -59,12 +62,22 @@ def pause(seconds: float, stopping: Event, health: Health) -> None:
 
 
 def made(make: Callable[[], T]) -> T:
-    """Make what has asked a store nothing of weight yet: that it was restarted meanwhile makes no difference."""
+    """Make a role; that a server is restarted meanwhile makes no difference, one that stays away is said.
+
+    Raises:
+        Unavailable: a server was away for longer than `STARTS_S`.
+
+    """
+    until = monotonic() + STARTS_S
     while True:
         try:
             return make()
-        except Forgot:  # said once a restart
+        except Forgot:  # said once a restart; nothing was asked yet that it may have forgotten
             continue
+        except Unavailable:
+            if monotonic() > until:
+                raise
+            sleep(RETRY_S)
 
 
 def told_away(error: Unavailable, before: str, health: Health, say: Callable[[str], None]) -> str:
