@@ -7,7 +7,6 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from threading import Event
 from time import monotonic, sleep
-from time import monotonic
 from types import FrameType
 from typing import TypeVar
 
