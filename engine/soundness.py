@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from engine.spec import Regression, TaskSpec
-from engine.types import Bool
+from engine.types import Bool, is_index
 
 UNSOUND = "holds {} that this task spec cannot have made; restore the store or run `reptide rebuild`"
 
@@ -24,7 +24,7 @@ def unsound(spec: TaskSpec, rows: Any, labelled: Bool) -> dict[int, str]:
         found["a bucket"] = np.zeros(len(rows), np.bool_)
         for used, name in ((kept, "support_x"), (waiting, "pending_x")):
             x = rows[name][..., places]
-            is_bucket = (x >= 0) & (x <= spec.stored.high[places]) & (x == np.floor(x))
+            is_bucket = is_index(x, spec.stored.high[places] + 1)
             found["a bucket"] |= (used & ~is_bucket.all(2)).any(1)
     return {u: UNSOUND.format(what) for what, wrong in found.items() for u in np.flatnonzero(wrong).tolist()}
 
@@ -33,4 +33,4 @@ def _is_label(spec: TaskSpec, y: Any) -> Bool:
     """Which labels are an output's index, with a name yet or not; or a number."""
     if isinstance(spec.target, Regression):
         return np.asarray(np.isfinite(y))
-    return np.asarray((y >= 0) & (y < spec.target.outputs) & (y == np.floor(y)))
+    return is_index(y, spec.target.outputs)

@@ -23,7 +23,7 @@ from engine.history import History, HistoryColumns
 from engine.models.mlp import mlp
 from engine.models.wide_deep import Linear, WideAndDeep
 from engine.stored import StoredNumbers, stored_numbers
-from engine.types import Bool, EngineError, Float32
+from engine.types import Bool, EngineError, Float32, Float64, is_index
 
 START = 0.1
 """The step size of the inner loop before one was chosen."""
@@ -70,9 +70,9 @@ class Classification:
         """What a label may be, in words."""
         return f"the index of one of {len(self.classes)} classes, 0 to {len(self.classes) - 1}"
 
-    def allows(self, y: Float32) -> Bool:
+    def allows(self, y: Float32 | Float64) -> Bool:
         """Which labels [N] are the index of a class."""
-        return np.asarray((y >= 0) & (y < len(self.classes)) & (y == np.floor(y)))
+        return is_index(y, len(self.classes))
 
     def predict(self, outputs: Tensor) -> Tensor:
         """Outputs [..., C] to probabilities [..., C]; those of the classes named sum to 1."""
@@ -128,7 +128,7 @@ class Regression:
         """What a label may be, in words."""
         return f"a number from {self.low:g} to {self.high:g}"
 
-    def allows(self, y: Float32) -> Bool:
+    def allows(self, y: Float32 | Float64) -> Bool:
         """Which labels [N] lie in the range, as float32 has it."""
         return np.asarray((y >= np.float32(self.low)) & (y <= np.float32(self.high)))
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import IntEnum
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -26,6 +26,11 @@ Params = dict[str, Tensor]
 
 Fast = dict[str, Tensor]
 """What adaptation yields, by name, each with a leading task axis: [U, ...]."""
+
+
+def is_index(values: npt.NDArray[Any], count: Any) -> Bool:
+    """Which of values are the index of one of `count` things (a number, or one each): whole, and none below 0."""
+    return np.asarray((values >= 0) & (values < count) & (values == np.floor(values)))
 
 
 class EngineError(Exception):

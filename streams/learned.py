@@ -15,7 +15,7 @@ import numpy as np
 import orjson
 
 from engine.spec import Classification, Regression, TaskSpec
-from engine.types import PREDICTORS, Bool, Episode, Float32, Float64, Int64
+from engine.types import PREDICTORS, Bool, Episode, Float32, Float64, Int64, is_index
 from streams.logs.base import SourcePosition, told_incarnation
 
 NUMBERS: frozenset[type] = frozenset({int, float})
@@ -122,9 +122,7 @@ class LabelReader:
     def _are_labels(self, y: Float64) -> Bool:
         """Labels [N]: classes, those that there is room for among them; or values of the range."""
         target = self.spec.target
-        if isinstance(target, Classification):
-            return np.asarray((y >= 0) & (y < target.outputs) & (y == np.floor(y)))
-        return np.asarray((y >= np.float32(target.low)) & (y <= np.float32(target.high)))
+        return is_index(y, target.outputs) if isinstance(target, Classification) else target.allows(y)
 
     def _are_losses(self, losses: Float64) -> Bool:
         """Losses [N, 5]: NaN, of labels not scored; or no more than the range of the target makes them."""
