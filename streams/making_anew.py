@@ -11,7 +11,7 @@ from streams.errors import InputError
 from streams.logs.base import Offsets
 from streams.logs.kafka_client import topic_incarnations
 from streams.logs.kafka_replay import GroupOffsets
-from streams.pruning import without_theta
+from streams.pruning import Adoptions, adoptions_of
 from streams.replayable import Extent, forgotten_theta, gone, refuse
 from streams.schedule import Schedule
 from streams.theta import ThetaCache
@@ -24,7 +24,7 @@ ONE_ROW = "rebuild --task"
 
 
 def first_offsets(
-    deployment: Deployment, group: GroupOffsets, committed: Offsets, inexact: bool
+    deployment: Deployment, group: GroupOffsets, committed: Offsets, adoptions: Adoptions, inexact: bool
 ) -> dict[tuple[int, int], int]:
     """Where the log begins now, if all that was folded can be folded again as it was, or need not be.
 
@@ -34,17 +34,15 @@ def first_offsets(
 
     """
     topics, versions = deployment.kafka.inputs, deployment.versions
-    adoptions = deployment.store.adoptions()
-    missing = versions.missing(adoptions.values())
     theta = ThetaCache(deployment.engine, versions)
-    for version in {versions.current()} | ({*adoptions.values()} - missing):
+    for version in {versions.current(), *adoptions.kept.values()}:
         theta.get(version)
     start = group.start()
     extent = Extent({}, start, group.end(), committed)
     if not inexact:
         incarnation = topic_incarnations(deployment.connection, topics)[0]
         schedule = Schedule(deployment.settings.outer.every)
-        forgotten = forgotten_theta(adoptions, incarnation, extent, missing, schedule)
+        forgotten = forgotten_theta(adoptions.kept, incarnation, extent, schedule)
         refuse([*gone(extent, topics), *forgotten], WAY_OUT)
     return start
 
@@ -73,7 +71,7 @@ def making_anew(
         else:
             store.begin(stopped)  # half of what it was to make is there
         raise
-    store.drop_adoptions(without_theta(store, deployment.versions))
+    store.drop_adoptions(adoptions_of(store, deployment.versions).gone)
     yield
     sleep(deployment.settings.service.durability_lag_s)
     store.ping()  # raises where it was restarted, and may have forgotten its last rows

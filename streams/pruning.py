@@ -60,11 +60,21 @@ def prune(
     return gone
 
 
-def without_theta(store: RecordStore, versions: MetaStore) -> set[SourcePosition]:
-    """The adoptions whose version is gone: nothing can be folded there until they are dropped."""
+class Adoptions(NamedTuple):
+    """The adoption table of a store, read once."""
+
+    kept: Mapping[SourcePosition, int]
+    """Those whose version is kept."""
+    gone: Set[SourcePosition]
+    """The others: nothing can be folded there until they are dropped."""
+
+
+def adoptions_of(store: RecordStore, versions: MetaStore) -> Adoptions:
+    """The adoption table, parted by whether theta is still there."""
     adoptions = store.adoptions()
     missing = versions.missing(adoptions.values())
-    return {at for at, version in adoptions.items() if version in missing}
+    kept = {at: version for at, version in adoptions.items() if version not in missing}
+    return Adoptions(kept, adoptions.keys() - kept.keys())
 
 
 def most_bytes(keep_gib: float, partitions: int) -> int:

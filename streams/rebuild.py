@@ -13,7 +13,7 @@ from streams.errors import InputError
 from streams.logs.base import ONLY, SourcePosition
 from streams.logs.output import Silence
 from streams.outputs import TOPICS, DeadLetterLines
-from streams.pruning import without_theta
+from streams.pruning import adoptions_of
 from streams.replayable import Extent, forgotten_theta, refuse
 from streams.run import Progress
 from streams.settings import Settings
@@ -66,24 +66,25 @@ def rebuild(settings: Settings, show: Show, inexact: bool = False, task: str | N
     """
     program = embedded(settings)
     try:
-        if not inexact:
-            refuse(_gone(program), WAY_OUT)
-        worker = _silent(program)
-        gone = without_theta(program.store, program.trainer.store)
-        kept = {at: version for at, version in program.store.adoptions().items() if at not in gone}
-        for version in {worker.theta.current(), *kept.values()}:
-            worker.theta.get(version)  # refused before anything is cleared
+        adoptions = adoptions_of(program.store, program.trainer.store)
         through = program.log.committed()
+        if not inexact:
+            extent = Extent({}, {}, {ONLY: program.log.end()}, {ONLY: through})
+            schedule = program.worker.schedule
+            refuse([*forgotten_theta(adoptions.kept, program.log.incarnation, extent, schedule)], WAY_OUT)
+        worker = _silent(program)
+        for version in {worker.theta.current(), *adoptions.kept.values()}:
+            worker.theta.get(version)  # refused before anything is cleared
         if task is not None:
             check_remembered(program.store, task)
-            one = OneTask(task, kept)
+            one = OneTask(task, adoptions.kept)
             again = input_log(settings, program.engine.spec, None)
             _fold(replace(worker, store=one, log=again), again.position, through, show)
             one.put_into(program.store)
             return 1
         # First: a crash from here on leaves no position above what the rows hold.
         program.log.commit({ONLY: 0})
-        program.store.drop_adoptions(gone)
+        program.store.drop_adoptions(adoptions.gone)
         program.store.clear()
         program.log.seek(0)
         _fold(worker, program.log.position, through, show)
@@ -107,14 +108,6 @@ def _silent(program: Embedded) -> Worker:
         dead_letters=DeadLetterLines(Silence(), program.log.origin),
     )
     return replace(program.worker, outputs=outputs)
-
-
-def _gone(program: Embedded) -> list[str]:
-    """Of which events the version of theta is not kept."""
-    through, adoptions, versions = program.log.committed(), program.store.adoptions(), program.trainer.store
-    missing = versions.missing(adoptions.values())
-    extent = Extent({}, {}, {ONLY: program.log.end()}, {ONLY: through})
-    return [*forgotten_theta(adoptions, program.log.incarnation, extent, missing, program.worker.schedule)]
 
 
 def check_remembered(store: RecordStore, task: str) -> None:

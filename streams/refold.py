@@ -17,7 +17,7 @@ from streams.logs.kafka_replay import GroupOffsets, KafkaReplay
 from streams.logs.output import Silence
 from streams.making_anew import first_offsets, making_anew, one_row_anew
 from streams.outputs import TOPICS, DeadLetterLines, Outputs
-from streams.pruning import without_theta
+from streams.pruning import adoptions_of
 from streams.rebuild import OneTask, check_remembered
 from streams.schedule import Schedule
 from streams.stores.base import RecordStore
@@ -62,7 +62,7 @@ def rebuild_deployment(
     group = GroupOffsets(deployment.connection, deployment.group, deployment.kafka.inputs)
     committed, end = group.read(), group.end()
     partitions, known = 1 + max(partition for _, partition in end), store.partitions()
-    start = first_offsets(deployment, group, committed, inexact)
+    start = first_offsets(deployment, group, committed, adoptions_of(store, deployment.versions), inexact)
     if by_workers:
         _clear_for_workers(deployment, group, start, known in (0, partitions))
         return 0
@@ -106,9 +106,9 @@ def rebuild_task(
         raise InputError(
             "partitions were added, and all rows are to be made anew first; run `reptide rebuild`"
         )
-    start = first_offsets(deployment, group, committed, inexact)
-    gone = without_theta(store, deployment.versions)
-    one = OneTask(task, {at: version for at, version in store.adoptions().items() if at not in gone})
+    adoptions = adoptions_of(store, deployment.versions)
+    start = first_offsets(deployment, group, committed, adoptions, inexact)
+    one = OneTask(task, adoptions.kept)
     said = silent(deployment)
     try:
         with one_row_anew(deployment, group, {place: at for place, at in committed.items() if at}):

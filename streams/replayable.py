@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence, Set
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from typing import NamedTuple
 
 from streams.errors import InputError
@@ -39,22 +39,18 @@ def gone(extent: Extent, topics: Sequence[str]) -> Iterator[str]:
 
 
 def forgotten_theta(
-    adoptions: Mapping[SourcePosition, int],
-    incarnation: int,
-    extent: Extent,
-    missing: Set[int],
-    schedule: Schedule,
+    kept: Iterable[SourcePosition], incarnation: int, extent: Extent, schedule: Schedule
 ) -> Iterator[str]:
-    """Of which events the version of theta is no longer kept, in sentences without an end."""
-    cells: dict[int, dict[int, int]] = {}
-    for at, version in adoptions.items():
+    """Of which events the theta is not kept, in sentences without an end; `kept` are the adoptions whose theta is."""
+    cells: dict[int, set[int]] = {}
+    for at in kept:
         if at.incarnation == incarnation:
-            cells.setdefault(at.partition, {})[at.offset] = version
+            cells.setdefault(at.partition, set()).add(at.offset)
     for (topic, partition), through in extent.through.items():
         since = max(offsets.get((topic, partition), 0) for offsets in (extent.since, extent.start))
         if topic == 0 and through > since:
             first = schedule.cell(since)
-            below = _kept_from(cells.get(partition, {}), through, missing, schedule, first)
+            below = _kept_from(cells.get(partition, set()), through, schedule, first)
             if below > since:
                 yield f"the theta that partition {partition} was folded under below offset {below} is not kept"
 
@@ -77,20 +73,18 @@ def check_taken(
         if at.incarnation == incarnation:
             place = (0, at.partition)
             through[place] = max(through[place], schedule.next(at.offset))
-    extent = Extent(positions, {}, {}, through)
-    reasons = [*forgotten_theta(adoptions, incarnation, extent, missing, schedule)]
+    kept = [at for at, version in adoptions.items() if version not in missing]
+    reasons = [*forgotten_theta(kept, incarnation, Extent(positions, {}, {}, through), schedule)]
     if reasons:
         raise InputError(f"{'; '.join(reasons[:TOLD])}: it was pruned while {PRUNED}")
 
 
-def _kept_from(
-    cells: Mapping[int, int], through: int, missing: Set[int], schedule: Schedule, first: int
-) -> int:
-    """The offset from which on every cell is there, with its version; `first` is the first cell that is asked for."""
+def _kept_from(cells: Set[int], through: int, schedule: Schedule, first: int) -> int:
+    """The offset from which on every cell is among `cells`; `first` is the first that is asked for."""
     kept = at = first
     while at < through:
         following = schedule.next(at)
-        if at not in cells or cells[at] in missing:
+        if at not in cells:
             kept = min(following, through)
         at = following
     return kept
