@@ -17,8 +17,8 @@ from time import perf_counter
 from engine.learners.gradient import LR
 from engine.train import Round, start
 from streams.errors import ReptideError
-from streams.logs.output import OutputFile, Silence
-from streams.outputs import TOPICS, DeadLetterLines
+from streams.logs.output import OutputFile
+from streams.outputs import silent
 from streams.rounds import Rounds
 from streams.run import Progress
 from streams.settings import Settings
@@ -46,10 +46,11 @@ def meta_train(settings: Settings, passes: int, show: Callable[[int, Progress], 
                 f"{settings.run.directory} has a theta already; set run.directory to a new folder to train another"
             )
         episodes = leaving.enter_context(closing(OutputFile(scratch / "episodes.jsonl")))
+        quiet = silent(program.engine.spec)
         outputs = replace(
             program.worker.outputs,
-            logs={**dict.fromkeys(TOPICS, Silence()), "episodes": episodes},
-            dead_letters=DeadLetterLines(Silence(), program.log.origin),
+            logs={**quiet.logs, "episodes": episodes},
+            dead_letters=quiet.dead_letters,
         )
         log = input_log(settings, program.engine.spec, None)
         worker = replace(

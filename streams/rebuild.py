@@ -11,15 +11,14 @@ from dataclasses import replace
 
 from streams.errors import InputError
 from streams.logs.base import ONLY, SourcePosition
-from streams.logs.output import Silence
-from streams.outputs import TOPICS, DeadLetterLines
+from streams.outputs import silent
 from streams.pruning import adoptions_of
 from streams.replayable import Extent, forgotten_theta, refuse
 from streams.run import Progress
 from streams.settings import Settings
 from streams.stores.base import RecordStore, key_of
 from streams.stores.memory import MemoryStore
-from streams.wiring import Embedded, embedded, input_log
+from streams.wiring import embedded, input_log
 from streams.worker import Worker
 
 WAY_OUT = (
@@ -72,7 +71,7 @@ def rebuild(settings: Settings, show: Show, inexact: bool = False, task: str | N
             extent = Extent({}, {}, {ONLY: program.log.end()}, {ONLY: through})
             schedule = program.worker.schedule
             refuse([*forgotten_theta(adoptions.kept, program.log.incarnation, extent, schedule)], WAY_OUT)
-        worker = _silent(program)
+        worker = replace(program.worker, outputs=silent(program.engine.spec))
         for version in {worker.theta.current(), *adoptions.kept.values()}:
             worker.theta.get(version)  # refused before anything is cleared
         if task is not None:
@@ -98,16 +97,6 @@ def _fold(worker: Worker, position: Callable[[], int], through: int, show: Show)
     while (left := through - position()) > 0 and (step := worker.step(left)) is not None:
         progress.add(step)
         show(position(), progress)
-
-
-def _silent(program: Embedded) -> Worker:
-    """The worker, saying nothing again."""
-    outputs = replace(
-        program.worker.outputs,
-        logs=dict.fromkeys(TOPICS, Silence()),
-        dead_letters=DeadLetterLines(Silence(), program.log.origin),
-    )
-    return replace(program.worker, outputs=outputs)
 
 
 def check_remembered(store: RecordStore, task: str) -> None:

@@ -14,9 +14,8 @@ from streams.deployment import Deployment
 from streams.errors import InputError
 from streams.logs.base import Offsets, Polled
 from streams.logs.kafka_replay import GroupOffsets, KafkaReplay
-from streams.logs.output import Silence
 from streams.making_anew import first_offsets, making_anew, one_row_anew
-from streams.outputs import TOPICS, DeadLetterLines, Outputs
+from streams.outputs import TOPICS, Outputs, silent
 from streams.pruning import adoptions_of
 from streams.rebuild import OneTask, check_remembered
 from streams.schedule import Schedule
@@ -37,12 +36,6 @@ def refold(
     It is folded as workers fold it, so partitions must not have been added meanwhile.
     """
     return _folded(deployment, _replay(deployment, through), store, lambda _: outputs, show)
-
-
-def silent(deployment: Deployment) -> Outputs:
-    """Outputs of what was said before."""
-    letters = DeadLetterLines(Silence(), str)
-    return Outputs(dict.fromkeys(TOPICS, Silence()), letters, deployment.spec, support_rate=1.0)
 
 
 def rebuild_deployment(
@@ -71,7 +64,7 @@ def rebuild_deployment(
     try:
         with making_anew(deployment, group, start, "rebuild", end):
             store.clear()
-            said, new = silent(deployment), deployment.outputs(producer, replay)
+            said, new = silent(deployment.spec), deployment.outputs(producer, replay)
             _folded(
                 deployment,
                 replay,
@@ -109,7 +102,7 @@ def rebuild_task(
     adoptions = adoptions_of(store, deployment.versions)
     start = first_offsets(deployment, group, committed, adoptions, inexact)
     one = OneTask(task, adoptions.kept)
-    said = silent(deployment)
+    said = silent(deployment.spec)
     try:
         with one_row_anew(deployment, group, {place: at for place, at in committed.items() if at}):
             _folded(deployment, _replay(deployment, committed, start), one, lambda _: said, show)
@@ -155,7 +148,7 @@ def _folded(
         replay,
         store,
         ThetaCache(engine, deployment.versions),
-        silent(deployment),
+        silent(deployment.spec),
         deployment.settings.run.batch,
         Schedule(deployment.settings.outer.every),
         claims=claims,

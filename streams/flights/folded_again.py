@@ -11,7 +11,8 @@ import torch
 
 from engine.table import TaskTable
 from streams.deployment import Deployment
-from streams.refold import refold, silent
+from streams.outputs import silent
+from streams.refold import refold
 from streams.settings import load_settings
 from streams.stores.base import key_of
 from streams.stores.memory import MemoryStore
@@ -42,7 +43,7 @@ def refolded(config: Path, partition: int, end: int) -> dict[str, bytes]:
     store = MemoryStore()
     for position, version in deployment.store.adoptions().items():
         store.adopt(position, version)
-    refold(deployment, {(0, partition): end}, store, silent(deployment), lambda _: None)
+    refold(deployment, {(0, partition): end}, store, silent(deployment.spec), lambda _: None)
     return store.rows
 
 
