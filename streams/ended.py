@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, NamedTuple
 
 from streams.checking.advice import WAYS_OUT
-from streams.evaluation import lines_once
-from streams.logs.output import OutputLog
+from streams.evaluation import Met
 from streams.report.contents import Rejection
 from streams.report.phrases import plural
 from streams.words import utc
@@ -33,23 +31,6 @@ NOT_SCORED = {
     "corrected": ("second labels that replaced a first, whose score stands", "look at input.id"),
 }
 """Outcomes that score nothing: what happened, and the way out."""
-
-
-class Met(NamedTuple):
-    """Events that came to one outcome: how many, and the line of the first."""
-
-    events: int
-    first: Mapping[str, Any]
-
-
-def outcomes_met(*logs: OutputLog) -> dict[str, Met]:
-    """What events came to, by outcome, in the outputs `predictions` and `scores`."""
-    met: dict[str, Met] = {}
-    for log in logs:
-        for line in (line for lines in lines_once(log, "outcome", "task", "id", "time") for line in lines):
-            known = met.get(line["outcome"], Met(0, line))
-            met[line["outcome"]] = known._replace(events=known.events + 1)
-    return met
 
 
 def came_to_nothing(met: Mapping[str, Met], rejected: Sequence[Rejection]) -> Iterator[str]:

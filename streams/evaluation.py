@@ -7,11 +7,10 @@ rise in one partition of one incarnation of a topic, so a repeat is a line at or
 from __future__ import annotations
 
 import zlib
-from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 from zipfile import BadZipFile
 
 import numpy as np
@@ -28,6 +27,8 @@ from streams.logs.base import told_incarnation
 from streams.logs.output import OutputLog
 
 LINES_AT_ONCE = 16_384
+
+EXPIRED = Outcome.EXPIRED.name.lower()
 
 
 @dataclass(frozen=True)
@@ -232,11 +233,20 @@ def _task_scores(sums: dict[str, list[float]]) -> TaskScores:
     return TaskScores(list(sums), columns[:, 0].astype(np.int64), columns[:, 1], columns[:, 2])
 
 
-def outcome_counts(predictions: OutputLog, scores: OutputLog) -> Counter[str]:
-    """How many events came to which outcome."""
-    counts: Counter[str] = Counter()
+class Met(NamedTuple):
+    """Events that came to one outcome: how many, and the line of the first."""
+
+    events: int
+    first: Mapping[str, Any]
+
+
+def outcomes_met(predictions: OutputLog, scores: OutputLog) -> dict[str, Met]:
+    """What events came to, by outcome; and how many observations had `EXPIRED`, which is told beside other events."""
+    met: dict[str, Met] = {}
     for log in (predictions, scores):
-        for lines in lines_once(log, "outcome"):
-            counts.update(line["outcome"] for line in lines)
-            counts[Outcome.EXPIRED.name.lower()] += sum(line.get("expired", 0) for line in lines)
-    return counts
+        for line in (line for lines in lines_once(log, "outcome", "task", "id", "time") for line in lines):
+            for outcome, events in ((line["outcome"], 1), (EXPIRED, line.get("expired", 0))):
+                if events:
+                    known = met.get(outcome, Met(0, line))
+                    met[outcome] = known._replace(events=known.events + events)
+    return met

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Mapping
 from importlib.metadata import version
 from operator import itemgetter
 from time import time
@@ -10,10 +11,10 @@ from typing import NamedTuple
 
 from engine.report import ReportDict
 from streams.checking.leaks import known_too_late
-from streams.ended import came_to_nothing, outcomes_met, why_nothing_was_scored
-from streams.evaluation import evaluate, lines_once, outcome_counts, scores_of
+from streams.ended import came_to_nothing, why_nothing_was_scored
+from streams.evaluation import EXPIRED, Met, evaluate, lines_once, outcomes_met, scores_of
 from streams.host import described_machine
-from streams.logs.output import OutputFile, OutputLog
+from streams.logs.output import OutputLog
 from streams.mirror import mirrored
 from streams.report import PAGE, write_report
 from streams.report.contents import Drift, Rejection, Run, RunReport
@@ -37,17 +38,18 @@ def run_report(
     settings: Settings,
     run: Run,
     evaluation: ReportDict,
-    outputs: dict[str, OutputFile],
-    since_s: float = -float("inf"),
+    drift: Drift,
+    met: Mapping[str, Met],
+    rejected: list[Rejection],
 ) -> RunReport:
-    """Everything the page shows of one run; drift from `since_s` on."""
+    """Everything the page shows of one run."""
     return RunReport(
         title=settings.title,
         run=run,
         evaluation=evaluation,
-        drift=drift_of(settings.drift.detector, outputs["drifts"], since_s),
-        outcomes=dict(outcome_counts(outputs["predictions"], outputs["scores"])),
-        rejected=rejections(outputs["dead-letter"]),
+        drift=drift,
+        outcomes={outcome: one.events for outcome, one in met.items()},
+        rejected=rejected,
         settings=settings.model_dump_json(indent=2),
         versions=versions(),
     )
@@ -102,7 +104,8 @@ def summarise(settings: Settings, program: Embedded, totals: Progress) -> Summar
     evaluation = _evaluated(program)
     run = Run(
         source=str(source.path),
-        events=sum(one.events for one in met.values()) + sum(one["count"] for one in rejected),
+        events=sum(one.events for outcome, one in met.items() if outcome != EXPIRED)
+        + sum(one["count"] for one in rejected),
         streamed=totals.events,
         tasks=sum(1 for _ in program.store.tasks()),
         seconds=totals.seconds,
@@ -110,7 +113,8 @@ def summarise(settings: Settings, program: Embedded, totals: Progress) -> Summar
         machine=described_machine(),
     )
     path = settings.run.directory / PAGE
-    write_report(path, run_report(settings, run, evaluation, program.outputs))
+    drift = drift_of(settings.drift.detector, program.outputs["drifts"])
+    write_report(path, run_report(settings, run, evaluation, drift, met, rejected))
     is_scored = "scored" in met
     said = (
         verdict(evaluation)

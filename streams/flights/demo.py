@@ -26,7 +26,15 @@ from rich.table import Table
 from engine.metrics import Metric
 from engine.report import ReportDict
 from engine.types import ADAPTED, THETA, Float32, Int64
-from streams.evaluation import Extra, binary_extra, evaluate, extra_of, scores_of, write_extras
+from streams.evaluation import (
+    Extra,
+    binary_extra,
+    evaluate,
+    extra_of,
+    outcomes_met,
+    scores_of,
+    write_extras,
+)
 from streams.files import write_whole
 from streams.flights.baselines import Predicted, river_logistic, running_base_rate
 from streams.flights.table import write_flights
@@ -38,7 +46,7 @@ from streams.report.contents import Period, Run
 from streams.report.phrases import METRICS, MIRROR, difference, interval, mirror, number, signed, standing
 from streams.run import Progress, run
 from streams.settings import Settings, load_settings
-from streams.summary import run_report
+from streams.summary import drift_of, rejections, run_report
 from streams.wiring import Embedded, embedded, input_log, task_spec
 
 SETTINGS = Path(__file__).with_name("flights.toml")
@@ -166,7 +174,10 @@ def _page(
         command=command,
         machine=described_machine(),
     )
-    page = run_report(settings, run_said, evaluation, program.outputs, REPORTED_FROM_S)
+    outputs = program.outputs
+    drift = drift_of(settings.drift.detector, outputs["drifts"], REPORTED_FROM_S)
+    met = outcomes_met(outputs["predictions"], outputs["scores"])
+    page = run_report(settings, run_said, evaluation, drift, met, rejections(outputs["dead-letter"]))
     page["period"] = Period(
         reported=(REPORTED_FROM_S, evaluation["last_s"] or REPORTED_FROM_S),
         chosen_on=(FIRST_S, REPORTED_FROM_S - 1),

@@ -21,7 +21,7 @@ from streams.checking import Findings, findings, show
 from streams.checking.labels import labels_of, lost
 from streams.checking.leaks import alone
 from streams.checking.sample import read_sample
-from streams.evaluation import outcome_counts
+from streams.evaluation import outcomes_met
 from streams.logs.file import FileLog, TableColumns
 from streams.moments import epoch_seconds
 from streams.run import run
@@ -219,14 +219,14 @@ def test_labels_that_are_lost_are_those_that_the_engine_gives_up(tmp_path):
     )
     program = wiring.embedded(settings)
     run(program, lambda _: None)
-    counts = outcome_counts(program.outputs["predictions"], program.outputs["scores"])
+    met = outcomes_met(program.outputs["predictions"], program.outputs["scores"])
     program.close()
     spec = wiring.task_spec(settings)
     sample = read_sample(wiring.input_log(settings, spec, None), spec)
     missed = lost(sample, labels_of(sample), spec.memory)
     assert missed.late > 0
     assert missed.pushed_out > 0
-    assert missed.late + missed.pushed_out == counts["late"]
+    assert missed.late + missed.pushed_out == met["late"].events
 
 
 def test_the_range_of_times_is_shown_as_it_was_read(tmp_path):
