@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Iterable
-from functools import partial
 from pathlib import Path
 from typing import Annotated, NoReturn
 
@@ -27,8 +26,9 @@ from streams.files import refusal
 from streams.forget import forget_task
 from streams.inspect import describe_task
 from streams.options import Config, Flags, console, settings_from
-from streams.progress import progress_bar, working
+from streams.progress import line_of, progress_bar, working
 from streams.rebuild import rebuild
+from streams.report.phrases import plural
 from streams.roles.commands import app as deployed
 from streams.run import run as run_embedded
 from streams.settings import Settings, required
@@ -107,7 +107,7 @@ def demo(
 def run(config: Config, flag: Flags = None) -> None:
     """Stream the input of CONFIG to its end, going on where the last run stopped, and write a report."""
     settings = settings_from(config, flag)
-    program = wiring.embedded(settings, partial(console.print, highlight=False, markup=False, soft_wrap=True))
+    program = wiring.embedded(settings, line_of(console))
     try:
         with progress_bar(console, settings.title, program.log.end()) as show:
             totals = run_embedded(program, lambda progress: show(program.log.position(), progress))
@@ -127,7 +127,7 @@ def check(config: Config, flag: Flags = None) -> None:
     settings = settings_from(config, flag)
     if settings.episodes is not None:
         found = laboratory(settings)
-        console.print(found.said, soft_wrap=True, highlight=False, markup=False)
+        line_of(console)(found.said)
         if not found.serves:
             _promised([check.__name__ for check in OFFLINE_CHECKS])
             return
@@ -216,7 +216,7 @@ def rebuild_rows(
         console, "rebuilding", wiring.input_log(settings, wiring.task_spec(settings), None).end()
     ) as show:
         tasks = rebuild(settings, show, inexact, task)
-    console.print(f"{tasks:,} rows made anew")
+    console.print(f"{plural(tasks, 'row')} made anew")
 
 
 @app.command("show-config")
@@ -241,8 +241,9 @@ def _rebuild_deployed(settings: Settings, inexact: bool, by_workers: bool, task:
             said = "1 row made anew"
         else:
             rows = rebuild_deployment(deployment, show, inexact, by_workers)
-            said = "start the workers: they fold the log again" if by_workers else f"{rows:,} rows made anew"
-    console.print(said, soft_wrap=True)
+            made_anew = f"{plural(rows, 'row')} made anew"
+            said = "start the workers: they fold the log again" if by_workers else made_anew
+    line_of(console)(said)
 
 
 def demo_kafka(

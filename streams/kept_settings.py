@@ -13,6 +13,7 @@ from typing import Any, Protocol
 
 from streams.errors import SettingsError, StoreError
 from streams.files import write_whole
+from streams.setting_values import as_json
 from streams.settings import Settings
 
 Flat = Mapping[str, Any]
@@ -84,7 +85,8 @@ def refuse_changed(before: Flat, now: Flat, place: str, way_out: str) -> None:
 
     """
     changed = [
-        f"{path} is {_shown(now[path])} and was {_shown(before[path])}" for path in _differing(before, now)
+        f"{path} is {as_json(now[path], SHOWN_CHARACTERS)} and was {as_json(before[path], SHOWN_CHARACTERS)}"
+        for path in _differing(before, now)
     ]
     if changed:
         more = f", and {len(changed) - SHOWN} more" if len(changed) > SHOWN else ""
@@ -135,12 +137,6 @@ def _flat(settings: Settings) -> dict[str, Any]:
         else:
             flat[section] = value
     return flat
-
-
-def _shown(value: Any) -> str:
-    """A value, cut short."""
-    text = json.dumps(value)
-    return text if len(text) <= SHOWN_CHARACTERS else f"{text[:SHOWN_CHARACTERS]}..."
 
 
 def _top(path: str) -> str:

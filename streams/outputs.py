@@ -18,15 +18,9 @@ from engine.events import EventBatch
 from engine.fold import Folded
 from engine.spec import Classification, TaskSpec
 from engine.types import PREDICTORS, SERVED, Float64, Kind, Outcome
-from streams.learned import LearnedLabel, read_learned
-from streams.logs.base import Record, shown
+from streams.logs.base import Record, incarnation_text
 from streams.logs.output import OutputWriter, Silence
 from streams.wire import Rejected, readable_task
-
-__all__ = [
-    "DEAD_LETTER", "DIGITS", "TOPICS", "DeadLetterLines", "DeadLetters", "LearnedLabel", "Outputs", "kept",
-    "read_learned", "rounded",
-]  # fmt: skip
 
 DEAD_LETTER = "dead-letter"
 TOPICS = ("predictions", "scores", "drifts", "episodes", DEAD_LETTER)
@@ -123,7 +117,7 @@ def _outcome_lines(
         if fact.code == DUPLICATE:
             continue
         said = {
-            "task": tasks[fact.row], "id": fact.record.id, "incarnation": shown(fact.incarnation),
+            "task": tasks[fact.row], "id": fact.record.id, "incarnation": incarnation_text(fact.incarnation),
             "partition": fact.record.partition, "offset": fact.offset, "time": fact.time, "outcome": NAMES[fact.code],
         }  # fmt: skip
         if fact.kind == LABEL:
@@ -205,8 +199,8 @@ def _learned_lines(
     )  # fmt: skip
     for n, row, incarnation, partition, offset, labels, x, y, lost, scored in columns:
         said: dict[str, Any] = {
-            "task": tasks[row], "labels": labels, "incarnation": shown(incarnation), "partition": partition,
-            "offset": offset, "x": x, "y": y, "losses": lost if scored else None,
+            "task": tasks[row], "labels": labels, "incarnation": incarnation_text(incarnation),
+            "partition": partition, "offset": offset, "x": x, "y": y, "losses": lost if scored else None,
         }  # fmt: skip
         episode = ended.get(n)
         if episode is not None and kept(tasks[row], labels, rate):

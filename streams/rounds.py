@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from streams.learned import LearnedLabel
-from streams.logs.base import UNTOLD, shown, told_incarnation
+from streams.logs.base import UNTOLD, incarnation_text, told_incarnation
 from streams.logs.output import OutputLog
 from streams.trainer import Advance, Trainer
 from streams.words import unheard
@@ -68,7 +68,7 @@ class Rounds:
             return None
         self._window = earlier.with_later(found, position, self.trainer.window)
         reached = {
-            "incarnation": shown(self.incarnation),
+            "incarnation": incarnation_text(self.incarnation),
             "position": position,
             "through": through,
             "window": self._window.numbers,

@@ -10,7 +10,7 @@ from pydantic_core import ErrorDetails
 
 from streams.section import Section
 from streams.setting_sources import PREFIX, Override
-from streams.setting_values import Setting, setting_at, shown, taken, written
+from streams.setting_values import Setting, as_json, setting_at, taken, written
 
 WITHOUT_VALUE = {"missing": "needed, and not given", "extra_forbidden": "there is no such setting"}
 
@@ -60,7 +60,7 @@ def _in_words(
         return _of_encoder(mistake)
     if setting is None:
         return "it cannot be understood"
-    found = "" if _hides(setting) else f", got {shown(mistake['input'])}"
+    found = "" if _hides(setting) else f", got {as_json(mistake['input'])}"
     return f"takes {taken(setting.field)}{found}{_how_to_write(setting, override)}"
 
 

@@ -76,10 +76,10 @@ def written(field: FieldInfo, text: str) -> str | None:
     return None
 
 
-def shown(found: Any) -> str:
-    """A value as it was found, cut short."""
-    text = json.dumps(found, default=str, ensure_ascii=False)
-    return text if len(text) <= SHOWN_CHARACTERS else f"{text[:SHOWN_CHARACTERS]}..."
+def as_json(value: Any, most: int = SHOWN_CHARACTERS) -> str:
+    """A value as a message shows it, cut short."""
+    text = json.dumps(value, default=str, ensure_ascii=False)
+    return text if len(text) <= most else f"{text[:most]}..."
 
 
 def _item(kind: Any, text: str) -> Any:

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass, fields
 from functools import partial
 from math import inf
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import nn
@@ -45,6 +43,7 @@ from streams.errors import SettingsError
 from streams.exclusive import Held
 from streams.logs.file import FileLog, TableColumns
 from streams.logs.output import OutputFile
+from streams.named_function import NotAFunction, named_function
 from streams.outputs import TOPICS, DeadLetterLines, Outputs
 from streams.rounds import Rounds
 from streams.schedule import Schedule
@@ -213,14 +212,12 @@ def network(section: tree.Model) -> Callable[[int, int], nn.Module]:
         return partial(mlp, hidden=section.hidden) if section.kind == "mlp" else NETWORKS[section.kind]
     if section.kind != "mlp":
         raise SettingsError(f"model: give either kind = {section.kind!r}, or network = {section.network!r}")
-    module, colon, name = section.network.partition(":")
     try:
-        builder: Any = getattr(importlib.import_module(module), name)
+        return named_function(section.network)
     except (ImportError, AttributeError, ValueError) as error:
         raise SettingsError(f"model.network: cannot import {section.network!r}: {error}") from error
-    if not colon or not callable(builder):
-        raise SettingsError(f"model.network: {section.network!r} must be `module:function`")
-    return builder  # type: ignore[no-any-return]
+    except NotAFunction:
+        raise SettingsError(f"model.network: {section.network!r} must be `module:function`") from None
 
 
 def detector(section: tree.Drift) -> Detector:

@@ -50,7 +50,7 @@ def meta_train(
             return
         told = console if here.rank == 0 else Console(quiet=True)
         found = laboratory(settings)
-        told.print(found.said, soft_wrap=True, highlight=False, markup=False)
+        line_of(told)(found.said)
         try:
             with _bar(told) as show:
                 last = train(
@@ -59,7 +59,7 @@ def meta_train(
         except KeyboardInterrupt:
             told.print(_stopped(found), highlight=False)
             raise
-        told.print(_result(found, last, config), soft_wrap=True, highlight=False, markup=False)
+        line_of(told)(_result(found, last, config))
 
 
 @app.command()
@@ -79,15 +79,15 @@ def evaluate(
     folder = out or settings.run.directory / "evaluation"
     folder.mkdir(parents=True, exist_ok=True)
     found = laboratory(settings)
-    console.print(found.said, soft_wrap=True, highlight=False, markup=False)
+    line_of(console)(found.said)
     with _bar(console) as show:
         evaluation = judge(found, episodes, show)
     Console().print(table(evaluation))
     judged, note = next(iter(evaluation["contenders"].items()))
     for sentence in (f"{judged}: {note}.", verdict(evaluation), *warnings(evaluation)):
-        console.print(sentence, soft_wrap=True, highlight=False, markup=False)
+        line_of(console)(sentence)
     for path in written(found, evaluation, folder):
-        console.print(f"written: {path}", soft_wrap=True, highlight=False, markup=False)
+        line_of(console)(f"written: {path}")
 
 
 def _meta_train_on_stream(settings: Settings, passes: int, here: Place) -> None:

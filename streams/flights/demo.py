@@ -40,7 +40,7 @@ from streams.flights.baselines import Predicted, river_logistic, running_base_ra
 from streams.flights.table import write_flights
 from streams.host import described_machine
 from streams.mirror import mirrored
-from streams.progress import progress_bar, working
+from streams.progress import line_of, progress_bar, working
 from streams.report import PAGE, write_report
 from streams.report.contents import Period, Run
 from streams.report.phrases import METRICS, MIRROR, difference, interval, mirror, number, signed, standing
@@ -105,7 +105,7 @@ def run_demo(out: Path, console: Console, flags: Sequence[str] = ()) -> None:
     program.close()
     console.print(comparison(evaluation))
     console.print(f"figures: {out / 'demo.json'}", soft_wrap=True)
-    console.print(outcome(evaluation, out / PAGE), soft_wrap=True, highlight=False, markup=False)
+    line_of(console)(outcome(evaluation, out / PAGE))
 
 
 def flight_settings(

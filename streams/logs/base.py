@@ -28,7 +28,7 @@ UNTOLD = 0
 """Incarnation of a line that does not tell it: an earlier version wrote it."""
 
 
-def shown(incarnation: int) -> str:
+def incarnation_text(incarnation: int) -> str:
     """An incarnation as outputs and checkpoints write it: not every reader of JSON holds 63 bits of a number."""
     return f"{incarnation:016x}"
 

@@ -51,9 +51,7 @@ def describe(connection: Connection, topics: tuple[str, ...]) -> Mapping[str, An
             asked = admin.describe_topics(TopicCollection(list(topics)), request_timeout=ANSWER_S)
             return {topic: answer.result() for topic, answer in asked.items()}
         except KafkaException:
-            admin.poll(
-                0
-            )  # brokers that refuse a login look like brokers that do not answer, but for what this tells
+            admin.poll(0)  # tells brokers that refuse a login from brokers that do not answer
             for error in told:
                 if error.code() in REFUSED:
                     raise KafkaException(error) from None

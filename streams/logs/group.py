@@ -8,7 +8,7 @@ from functools import cached_property
 from hashlib import blake2b
 from typing import NamedTuple, Protocol
 
-from streams.logs.base import Offsets, Place, Record, shown
+from streams.logs.base import Offsets, Place, Record, incarnation_text
 from streams.logs.security import check
 from streams.logs.tokens import Tokens, tokens_of
 
@@ -116,7 +116,8 @@ class GroupClient(Protocol):
 
 def origin(topic: str, record: Record, incarnation: int) -> str:
     """Where a record comes from; its first word is the topic, which `redrive` sends it back to."""
-    return f"{topic} partition {record.partition} offset {record.offset} of incarnation {shown(incarnation)}"
+    of = incarnation_text(incarnation)
+    return f"{topic} partition {record.partition} offset {record.offset} of incarnation {of}"
 
 
 def incarnation(topic: str, topic_id: bytes | None) -> int:

@@ -20,10 +20,9 @@ from streams.logs.base import Offsets, Place, Polled, Record
 from streams.logs.envelope import Envelope
 from streams.logs.group import Connection, origin
 from streams.logs.kafka import LEAST_WAIT_S
-from streams.logs.kafka_client import in_our_words, made, require, topic_incarnations
+from streams.logs.kafka_client import ANSWER_MS, in_our_words, made, require, topic_incarnations
 from streams.logs.kafka_consumer import let_resumed_go_on
 
-ANSWER_MS = 5_000
 SKEW_S = 5.0
 """By so much the clocks of who sends observations and who sends their labels may differ."""
 QUIET_S = 60.0

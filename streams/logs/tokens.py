@@ -7,7 +7,6 @@ named as `module:function`, returns (token, seconds since the epoch at which it 
 
 from __future__ import annotations
 
-import importlib
 import time
 from base64 import b64encode
 from collections.abc import Callable, Mapping
@@ -22,6 +21,7 @@ import orjson
 
 from streams.errors import InputError, ReptideError, SettingsError, Unavailable
 from streams.logs.security import ENDPOINT, FUNCTION
+from streams.named_function import NotAFunction, named_function
 
 ANSWER_S = 5.0
 LIFETIME_S = 300.0
@@ -106,13 +106,12 @@ def _pairs(text: str) -> dict[str, str]:
 
 def _of_function(name: str) -> Callable[[], Token]:
     where = f"kafka.security.{FUNCTION}"
-    module, colon, attribute = name.partition(":")
     try:
-        function: Any = getattr(importlib.import_module(module), attribute)
+        function = named_function(name)
     except (ImportError, AttributeError, ValueError) as error:
         raise SettingsError(f"{where}: it cannot be imported ({type(error).__name__})") from None
-    if not colon or not callable(function):
-        raise SettingsError(f"{where}: write `module:function`")
+    except NotAFunction:
+        raise SettingsError(f"{where}: write `module:function`") from None
 
     def fetch() -> Token:
         """Ask the function, whose errors may quote what it signs."""

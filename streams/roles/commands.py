@@ -16,7 +16,7 @@ from streams.errors import InputError, ReptideError
 from streams.health import Health, HealthServer
 from streams.options import Config, Flags, console, settings_from
 from streams.outputs import DEAD_LETTER, TOPICS
-from streams.progress import now_and_then, progress_bar, said_of
+from streams.progress import line_of, now_and_then, progress_bar, said_of
 from streams.pruning import most_bytes
 from streams.roles.patience import made, stopping_on_signals
 from streams.roles.produce import produce as produce_log
@@ -36,6 +36,8 @@ topics = typer.Typer(help="The topics of a stream.", no_args_is_help=True)
 app.add_typer(topics, name="topics")
 
 TOLD_EVERY_S = 10.0
+
+_say = line_of(console)
 
 S = TypeVar("S")
 
@@ -220,10 +222,6 @@ def _served(deployment: Deployment, health: Health, telemetry: Telemetry) -> Ite
     with HealthServer(health, telemetry.exposition, service.port, service.host) as server:
         _say(f"metrics on http://{service.host}:{server.port}/metrics")
         yield
-
-
-def _say(sentence: str) -> None:
-    console.print(sentence, highlight=False, soft_wrap=True)
 
 
 def _now_and_then(words: Callable[[S], str]) -> Callable[[S], None]:

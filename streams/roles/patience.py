@@ -10,7 +10,7 @@ from time import monotonic, sleep
 from types import FrameType
 from typing import TypeVar
 
-from streams.errors import Forgot, Unavailable
+from streams.errors import Unavailable
 from streams.health import Health
 
 T = TypeVar("T")
@@ -60,23 +60,23 @@ def pause(seconds: float, stopping: Event, health: Health) -> None:
         stopping.wait(min(left, ALIVE_EVERY_S))
 
 
-def made(make: Callable[[], T]) -> T:
-    """Make a role; that a server is restarted meanwhile makes no difference, one that stays away is said.
+def made(
+    make: Callable[[], T], clock: Callable[[], float] = monotonic, wait: Callable[[float], object] = sleep
+) -> T:
+    """Make a role; that a server is restarted meanwhile makes no difference, and one that stays away ends it.
 
     Raises:
         Unavailable: a server was away for longer than `STARTS_S`.
 
     """
-    until = monotonic() + STARTS_S
-    while True:
-        try:
-            return make()
-        except Forgot:  # said once a restart; nothing was asked yet that it may have forgotten
-            continue
-        except Unavailable:
-            if monotonic() > until:
-                raise
-            sleep(RETRY_S)
+    until = clock() + STARTS_S
+
+    def give_up(error: Unavailable) -> None:
+        """Not before it is time."""
+        if clock() > until:
+            raise error
+
+    return patiently(make, Event(), wait, give_up)
 
 
 def told_away(error: Unavailable, before: str, health: Health, say: Callable[[str], None]) -> str:

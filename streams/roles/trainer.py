@@ -18,7 +18,7 @@ import numpy as np
 from streams.errors import Unavailable
 from streams.health import Health
 from streams.learned import LearnedLabel
-from streams.logs.base import UNTOLD, shown
+from streams.logs.base import UNTOLD, incarnation_text
 from streams.pruning import EVERY
 from streams.roles.patience import Stopped, patiently, pause, told_away
 from streams.telemetry import Telemetry
@@ -86,7 +86,7 @@ class _Placed(NamedTuple):
     def channel(self) -> str:
         """What comes in order: labels of one partition of an incarnation of the input, in one of the topic."""
         incarnation, partition, _ = self.label.source
-        source = (shown(incarnation), partition) if incarnation != UNTOLD else (partition,)
+        source = (incarnation_text(incarnation), partition) if incarnation != UNTOLD else (partition,)
         return ":".join(map(str, (self.partition, *source)))
 
     def without_episode(self) -> _Placed:
@@ -114,7 +114,7 @@ class _Window:
             positions[placed.partition] = placed.offset
             through[placed.channel] = placed.label.source.offset - 1
         return {
-            "episodes": shown(self.incarnation),
+            "episodes": incarnation_text(self.incarnation),
             **_told(self.positions, self.input),
             "window": _told(positions, through),
         }

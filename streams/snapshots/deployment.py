@@ -14,7 +14,6 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
-from engine.spec import Classification
 from engine.table import Layout
 from streams.deployment import Deployment
 from streams.errors import InputError, StoreError
@@ -28,6 +27,7 @@ from streams.schedule import Schedule
 from streams.snapshots.folder import Draft, Folder, drafted, opened
 from streams.snapshots.rows import packed, pages
 from streams.snapshots.spec import check_kind, described
+from streams.stores.classes import names_of
 from streams.stores.redis import Tombstones
 
 KIND = "deployment"
@@ -98,7 +98,7 @@ def snapshot(deployment: Deployment, directory: Path, show: Show) -> None:
             "through": _listed(through),
             "incarnations": incarnations,
             "versions": versions,
-            "classes": _classes(deployment),
+            "classes": names_of(deployment.spec.target),
         })  # fmt: skip
 
 
@@ -139,7 +139,7 @@ def check_store(deployment: Deployment, of: Taken) -> None:
         InputError: a version of theta has another content there, or classes are others.
         StoreError: tombstones there are of another secret.
     """
-    given = _classes(deployment)
+    given = names_of(deployment.spec.target)
     if list(of.classes) != given[: len(of.classes)]:  # first: `versions` keeps the classes
         raise InputError(
             f"target.classes: the snapshot {of.folder.directory} was taken with [{', '.join(of.classes)}]; keep "
@@ -250,13 +250,6 @@ def _listed(offsets: Offsets) -> list[list[int]]:
 
 def _offsets(listed: list[list[int]]) -> Offsets:
     return {(int(topic), int(partition)): int(at) for topic, partition, at in listed}
-
-
-def _classes(deployment: Deployment) -> list[str]:
-    target = deployment.spec.target
-    if not isinstance(target, Classification) or not target.reserve:
-        return []
-    return [json.dumps(name) for name in target.classes]
 
 
 def _read_tombstones(content: bytes) -> Tombstones:

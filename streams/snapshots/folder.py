@@ -37,6 +37,24 @@ class Sealed(NamedTuple):
     digest: str
 
 
+class _Passing:
+    """Size and hash of what passes, piece by piece."""
+
+    def __init__(self) -> None:
+        self._size, self._digest = 0, blake2b(digest_size=DIGEST_BYTES)
+
+    def add(self, piece: bytes) -> bytes:
+        """Take a piece in, and hand it on."""
+        self._size += len(piece)
+        self._digest.update(piece)
+        return piece
+
+    @property
+    def sealed(self) -> Sealed:
+        """Of all that has passed."""
+        return Sealed(self._size, self._digest.hexdigest())
+
+
 class Draft:
     """A folder that is being written."""
 
@@ -49,20 +67,12 @@ class Draft:
         """Write a file; what is yielded takes its content, piece by piece."""
         path = self.directory / name
         path.parent.mkdir(parents=True, exist_ok=True)
-        digest, size = blake2b(digest_size=DIGEST_BYTES), 0
+        passing = _Passing()
         with path.open("xb") as file:
-
-            def write(piece: bytes) -> None:
-                """Add a piece."""
-                nonlocal size
-                file.write(piece)
-                digest.update(piece)
-                size += len(piece)
-
-            yield write
+            yield lambda piece: file.write(passing.add(piece))
             file.flush()
             os.fsync(file.fileno())
-        self._files[name] = Sealed(size, digest.hexdigest())
+        self._files[name] = passing.sealed
 
     def add(self, name: str, content: bytes) -> None:
         """Write a file whole."""
@@ -79,13 +89,12 @@ class Draft:
 
     def take_in(self, name: str) -> None:
         """Take in a file that somebody else has written here."""
-        digest, size = blake2b(digest_size=DIGEST_BYTES), 0
+        passing = _Passing()
         with (self.directory / name).open("rb") as file:
-            while piece := file.read(PIECE):
-                digest.update(piece)
-                size += len(piece)
+            while passing.add(file.read(PIECE)):
+                pass
             os.fsync(file.fileno())
-        self._files[name] = Sealed(size, digest.hexdigest())
+        self._files[name] = passing.sealed
 
     def seal(self, described: Mapping[str, Any]) -> None:
         """Write the description."""
@@ -121,20 +130,18 @@ class Folder:
         Raises:
             InputError: it is missing, cut short or changed.
         """
-        sealed, digest, size = self.files.get(name), blake2b(digest_size=DIGEST_BYTES), 0
+        sealed, passing = self.files.get(name), _Passing()
         if sealed is None:
             raise InputError(
                 f"the snapshot {self.directory} holds no {name}: it is of another program; {OTHER}"
             )
         try:
             with (self.directory / name).open("rb") as file:
-                while piece := file.read(PIECE):
-                    digest.update(piece)
-                    size += len(piece)
+                while piece := passing.add(file.read(PIECE)):
                     yield piece
         except OSError as error:
             raise _damaged(self.directory, f"{name} cannot be read ({error.strerror})") from None
-        if sealed != (size, digest.hexdigest()):
+        if sealed != passing.sealed:
             raise _damaged(self.directory, f"{name} is not what was written")
 
     def read(self, name: str) -> bytes:

@@ -24,6 +24,13 @@ class ClassNames(Protocol):
         ...
 
 
+def names_of(target: Classification | Regression) -> list[str]:
+    """The classes of a target that has room for more, as they are recorded; none of any other."""
+    if not isinstance(target, Classification) or not target.reserve:
+        return []
+    return [json.dumps(name) for name in target.classes]
+
+
 def agree(recorder: ClassNames, target: Classification | Regression) -> None:
     """Record the classes of a target that has room for more; any other has them in its fingerprint.
 
@@ -31,9 +38,9 @@ def agree(recorder: ClassNames, target: Classification | Regression) -> None:
         SettingsError: they do not begin with the classes recorded.
 
     """
-    if not isinstance(target, Classification) or not target.reserve:
+    given = names_of(target)
+    if not given:
         return
-    given = [json.dumps(name) for name in target.classes]
     recorded = recorder.record(())
     if given[: len(recorded)] == recorded:
         recorded = recorder.record(given)

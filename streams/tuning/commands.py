@@ -11,7 +11,7 @@ from engine.table import layout_of
 from streams import wiring
 from streams.errors import ReptideError
 from streams.exclusive import held
-from streams.progress import working
+from streams.progress import line_of, working
 from streams.settings import Settings, values_of
 from streams.tuning.part import Part, first_part
 from streams.tuning.search import Best, Search
@@ -51,9 +51,9 @@ def tune(
     if _is_bought(best):
         write_settings(config, out, {**values_of(flags), **best.values}, settings.run.directory)
     for line in _conclusion(best, part, out):
-        _print(console, line)
+        line_of(console)(line)
     if _is_bought(best) and (sizes := _row_sizes(settings, best)):
-        _print(console, sizes)
+        line_of(console)(sizes)
     return ended
 
 
@@ -62,22 +62,18 @@ def _searched(
 ) -> tuple[bool, Best | None]:
     """Whether the search came to its end, and the best of all trials so far."""
     journal = search.journal()
-    _print(console, f"{trials} trials or {minutes:g} minutes on {search.part.described}")
+    line_of(console)(f"{trials} trials or {minutes:g} minutes on {search.part.described}")
     if before := journal.ended():
-        _print(console, f"{before} trials are there from before")
+        line_of(console)(f"{before} trials are there from before")
     with working(console, "trying settings"):
         ended = search.run(
-            journal, trials, minutes * MINUTE_S, jobs, lambda *trial: _print(console, _line(*trial))
+            journal, trials, minutes * MINUTE_S, jobs, lambda *trial: line_of(console)(_line(*trial))
         )
     return ended, search.best(journal)
 
 
 def _refused(ended: bool) -> str:
     return "give it more --minutes, or a smaller --share" if ended else "start it again and it goes on"
-
-
-def _print(console: Console, line: str) -> None:
-    console.print(line, highlight=False, markup=False, soft_wrap=True)
 
 
 def _line(number: int, values: Values, ended: Tried) -> str:

@@ -10,7 +10,7 @@ import pytest
 
 from streams.errors import InputError
 from streams.evaluation import Extra, lines_once, read_extras, write_extras
-from streams.logs.base import shown
+from streams.logs.base import incarnation_text
 from streams.logs.output import OutputFile
 
 
@@ -26,10 +26,12 @@ def test_a_line_is_a_repeat_only_in_its_own_partition(tmp_path: Path) -> None:
 def test_a_line_of_a_topic_that_was_made_anew_is_no_repeat(tmp_path: Path) -> None:
     log = OutputFile(tmp_path / "scores.jsonl")
     said = [(7, 0), (7, 1), (8, 0), (8, 1), (8, 1)]
-    log.append([orjson.dumps({"incarnation": shown(at), "partition": 0, "offset": n}) for at, n in said])
+    log.append(
+        [orjson.dumps({"incarnation": incarnation_text(at), "partition": 0, "offset": n}) for at, n in said]
+    )
     lines = [(line["incarnation"], line["offset"]) for batch in lines_once(log) for line in batch]
     log.close()
-    assert lines == [(shown(at), n) for at, n in said[:4]]
+    assert lines == [(incarnation_text(at), n) for at, n in said[:4]]
 
 
 @pytest.mark.parametrize(

@@ -21,8 +21,8 @@ from engine.train import FitSettings
 from engine.types import EngineError
 from streams import wiring
 from streams.errors import SettingsError, StoreError
+from streams.learned import read_learned
 from streams.logs.output import OutputFile
-from streams.outputs import read_learned
 from streams.run import Progress, steps
 from streams.settings import Settings, load_settings
 from streams.stores.classes import ClassFile, ClassNames, agree

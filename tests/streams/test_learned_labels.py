@@ -18,8 +18,8 @@ from hypothesis import strategies as st
 from engine.events import EventBatch
 from engine.fold import Folded
 from engine.types import SERVED, Outcome
-from streams.learned import LabelReader
-from streams.outputs import DIGITS, LearnedLabel, Outputs, kept, read_learned
+from streams.learned import LabelReader, LearnedLabel, read_learned
+from streams.outputs import DIGITS, Outputs, kept
 from streams.run import steps
 from tests.faults.model import GRID, SPEC, World, bits, label, observation, stream
 

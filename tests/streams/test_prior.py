@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from engine.types import PREDICTORS
+from streams.learned import LearnedLabel
 from streams.logs.base import SourcePosition
-from streams.outputs import LearnedLabel
 from streams.prior import FLOOR, learned_prior
 
 X = np.zeros(1, np.float32)

@@ -17,12 +17,12 @@ from engine.train import start
 from streams.deployment import Deployment
 from streams.errors import Forgot, Unavailable
 from streams.health import Health, HealthServer
-from streams.logs.base import shown
+from streams.learned import read_learned
+from streams.logs.base import incarnation_text
 from streams.logs.memory import INCARNATION, MemoryLog
-from streams.outputs import read_learned
 from streams.roles import trainer as training
 from streams.roles import worker as working
-from streams.roles.patience import made
+from streams.roles.patience import STARTS_S, made
 from streams.roles.trainer import TrainerService
 from streams.roles.worker import WorkerService
 from streams.settings import load_settings
@@ -357,15 +357,26 @@ def test_a_broker_that_is_away_when_the_worker_leaves_is_no_failure():
     assert "the broker is away" in case.said[-1]
 
 
-def test_a_store_that_was_restarted_while_a_role_is_made_makes_no_difference():
-    restarts = iter([Forgot("the store was restarted"), Forgot("and again")])
+def test_a_role_is_made_though_a_server_is_away_or_restarted_meanwhile_and_not_where_it_stays_away():
+    now = [0.0]
 
-    def make() -> str:
-        for error in restarts:
-            raise error
-        return "a role"
+    def wait(seconds: float) -> None:
+        now[0] += seconds
 
-    assert made(make) == "a role"
+    def role(*errors: Unavailable) -> str:
+        left = iter(errors)
+
+        def make() -> str:
+            for error in left:
+                raise error
+            return "a role"
+
+        return made(make, lambda: now[0], wait)
+
+    assert role(Forgot("the store was restarted"), Unavailable("no answer"), Forgot("again")) == "a role"
+    with pytest.raises(Unavailable, match="no answer"):
+        role(*[Unavailable("no answer")] * 100)
+    assert STARTS_S <= now[0] < 2 * STARTS_S + 1
 
 
 # Trainer
@@ -514,7 +525,8 @@ def test_each_partition_of_the_input_has_a_place_of_its_own(lines):
 
 
 def test_labels_of_an_input_that_was_made_anew_are_no_repeats_whatever_their_offsets(lines):
-    made_anew = [line.replace(shown(INCARNATION).encode(), shown(INCARNATION + 1).encode()) for line in lines]
+    ours, theirs = (incarnation_text(INCARNATION + n).encode() for n in (0, 1))
+    made_anew = [line.replace(ours, theirs) for line in lines]
     store = MemoryMeta()
     service(Episodes(lines), store).turn()
     advance = service(Episodes([*lines, *made_anew]), store).turn()

@@ -19,9 +19,10 @@ from engine.step_size import MEMORY, SIZES
 from engine.train import FitSettings, Round, TrainState, start
 from engine.types import Episode, Float64
 from streams.errors import CheckpointError, SettingsError, StoreError
-from streams.logs.base import shown
+from streams.learned import LearnedLabel, read_learned
+from streams.logs.base import incarnation_text
 from streams.logs.memory import INCARNATION, MemoryOutput, no_crash
-from streams.outputs import LearnedLabel, kept, read_learned
+from streams.outputs import kept
 from streams.rounds import Rounds
 from streams.stores.base import Checkpoint, MetaStore
 from streams.stores.checkpoints import DirectoryMeta
@@ -350,7 +351,8 @@ def test_of_two_trainers_at_once_one_publishes(lines, whole):
 
 def test_labels_and_versions_of_another_log_are_none_of_a_round(lines, whole):
     """Another file in the place of the first: its rounds fall due at the same offsets."""
-    elsewhere = [line.replace(shown(INCARNATION).encode(), shown(INCARNATION + 1).encode()) for line in lines]
+    ours, theirs = (incarnation_text(INCARNATION + n).encode() for n in (0, 1))
+    elsewhere = [line.replace(ours, theirs) for line in lines]
     store = MemoryMeta()
     rounds(lines, store).run(ENDS[2])
     advance = replace(rounds([*lines, *elsewhere], store), incarnation=INCARNATION + 1).run(ENDS[0])
