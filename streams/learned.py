@@ -69,7 +69,7 @@ class LabelReader:
     def _shaped(self, line: bytes) -> LearnedLabel | str:
         """The label of a line, whose numbers nobody has looked at yet."""
         try:
-            one = _read(line)
+            one = read_learned(line)
         except (ValueError, KeyError, TypeError) as error:
             return f"cannot be read ({type(error).__name__})"
         reason = self._misshapen(one)
@@ -158,11 +158,6 @@ def read_learned(line: bytes) -> LearnedLabel:
         TypeError: a member is of another kind.
 
     """
-    with np.errstate(over="ignore"):
-        return _read(line)
-
-
-def _read(line: bytes) -> LearnedLabel:
     said = orjson.loads(line)
     x = _numbers(said["x"], OR_MISSING)
     losses = said["losses"]
