@@ -7,11 +7,12 @@ from typing import Any
 
 import numpy as np
 import polars as pl
+import pytest
 
 from benchmarks.faults import SMALL_TASKS
 from engine.types import Outcome
 from streams.outputs import TOPICS
-from streams.run import run
+from streams.run import run, steps
 from streams.settings import Settings, load_settings
 from streams.wiring import Embedded, embedded
 from tests.faults.model import NOT_PROMISED, Left, bits, told
@@ -60,6 +61,30 @@ def run_to_the_end(settings: Settings) -> Left:
         return left(program)
     finally:
         program.close()
+
+
+def stop_after(settings: Settings, batches: int) -> None:
+    """Run the program, but for no more than some batches."""
+    program = embedded(settings)
+    for _, _ in zip(range(batches), steps(program), strict=False):
+        pass
+    program.close()
+
+
+def keeping_nothing(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> Settings:
+    """Prune often, all but what a restart needs."""
+    for name in ("streams.pruning.FRESH", "streams.pruning.RECENT", "streams.run.EVERY"):
+        monkeypatch.setattr(name, 2)
+    return settings.model_copy(update={"outer": settings.outer.model_copy(update={"keep_gib": 0.0})})
+
+
+def files_of(folder: Path) -> dict[str, bytes]:
+    """Every file of a state directory; but LMDB's lock, which tells who reads."""
+    return {
+        str(path.relative_to(folder)): path.read_bytes()
+        for path in sorted(folder.rglob("*"))
+        if path.is_file() and path.name != "lock.mdb"
+    }
 
 
 def what_is_left(settings: Settings) -> Left:

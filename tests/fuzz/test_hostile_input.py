@@ -246,7 +246,11 @@ def rows(regression: bool) -> tuple[TaskTable, list[bytes]]:
     return folded.states, [bytes(row) for row in folded.states.encode()]
 
 
-@hostile(edited=damaged(*rows(False)[1], *rows(True)[1]), task=st.integers(0, 1), regression=st.booleans())
+@hostile(
+    edited=st.deferred(lambda: damaged(*rows(False)[1], *rows(True)[1])),
+    task=st.integers(0, 1),
+    regression=st.booleans(),
+)
 def test_a_row_is_what_was_written_or_refused(edited: bytes, task: int, regression: bool) -> None:
     states, written = rows(regression)
     try:
@@ -306,7 +310,7 @@ def learned() -> list[bytes]:
     return world.outputs["episodes"].lines
 
 
-@hostile(line=damaged(*learned()))
+@hostile(line=st.deferred(lambda: damaged(*learned())))
 def test_a_line_of_episodes_can_be_trained_on_or_is_told(line: bytes) -> None:
     [one] = LabelReader(SMALL).read([line])
     if isinstance(one, str):
@@ -329,9 +333,14 @@ def snapshot() -> dict[str, bytes]:
         }
 
 
+def sound_or_damaged(name: str) -> st.SearchStrategy[bytes]:
+    """A file of the snapshot as it was written, or not."""
+    return st.deferred(lambda: st.just(Content(snapshot()[name])) | damaged(snapshot()[name]))
+
+
 @hostile(
-    description=st.just(Content(snapshot()["snapshot.json"])) | damaged(snapshot()["snapshot.json"]),
-    stored=st.just(Content(snapshot()["rows"])) | damaged(snapshot()["rows"]),
+    description=sound_or_damaged("snapshot.json"),
+    stored=sound_or_damaged("rows"),
 )
 def test_a_snapshot_is_what_was_written_or_refused(description: bytes, stored: bytes) -> None:
     written = snapshot() | {"snapshot.json": description, "rows": stored}

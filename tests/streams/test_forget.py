@@ -12,7 +12,6 @@ from streams.inspect import describe_task
 from streams.logs.output import OutputFile
 from streams.rebuild import rebuild
 from streams.report import PAGE
-from streams.run import run
 from streams.settings import Settings
 from streams.wiring import embedded
 from tests.faults.shop import left, run_to_the_end, shop, users
@@ -98,12 +97,6 @@ def two_columns(tmp_path) -> Settings:
     return settings.model_copy(update={"input": source})
 
 
-def stream(settings: Settings) -> None:
-    program = embedded(settings)
-    run(program, lambda progress: None)
-    program.close()
-
-
 def letters(settings: Settings) -> list[str]:
     log = OutputFile(settings.run.directory / "outputs" / "dead-letter.jsonl")
     read = [bytes.fromhex(json.loads(line)["bytes_hex"]).decode() for line in log.read(0, 100)[0]]
@@ -113,7 +106,7 @@ def letters(settings: Settings) -> list[str]:
 
 def test_dead_letters_of_the_task_go_however_it_is_written_and_those_of_others_stay(tmp_path):
     settings = two_columns(tmp_path)
-    stream(settings)
+    run_to_the_end(settings)
     before = letters(settings)
     assert {line.split('"at": ')[1][0] for line in before} == set("56789")
     assert "the report" in forget_task(settings, "a|jos\u00e9")
@@ -124,7 +117,7 @@ def test_dead_letters_of_the_task_go_however_it_is_written_and_those_of_others_s
 def test_refused_events_of_a_forgotten_task_are_no_dead_letters_either(tmp_path):
     settings = two_columns(tmp_path)
     forget_task(settings, "a|jos\u00e9")
-    stream(settings)
+    run_to_the_end(settings)
     kept = "".join(letters(settings))
     assert '"at": 7' not in kept
     assert all(f'"at": {time}' in kept for time in (6, 8, 9))

@@ -15,11 +15,10 @@ import pytest
 from benchmarks.faults import SMALL_TASKS
 from streams.errors import InputError, StoreError
 from streams.rebuild import rebuild
-from streams.run import run, steps
+from streams.run import run
 from streams.settings import Settings, load_settings
 from streams.wiring import embedded
-from tests.faults.model import Left
-from tests.faults.shop import left
+from tests.faults.shop import files_of, run_to_the_end, stop_after
 
 CHUNK, CHUNKS = 12, 20
 DAY = CHUNK * 4
@@ -71,39 +70,12 @@ def shop(folder: Path, chunks: int, kind: str = "csv", *, delayed: bool = True) 
     return settings
 
 
-def streamed(settings: Settings) -> Left:
-    """What is left when the program has come to the end."""
-    program = embedded(settings)
-    try:
-        run(program, lambda progress: None)
-        return left(program)
-    finally:
-        program.close()
-
-
-def stopped(settings: Settings, batches: int) -> None:
-    """Stream no more than some batches."""
-    program = embedded(settings)
-    for _, _ in zip(range(batches), steps(program), strict=False):
-        pass
-    program.close()
-
-
-def bytes_of(folder: Path) -> dict[str, bytes]:
-    """Every file of a state directory; but LMDB's lock, which tells who reads."""
-    return {
-        str(path.relative_to(folder)): path.read_bytes()
-        for path in sorted(folder.rglob("*"))
-        if path.is_file() and path.name != "lock.mdb"
-    }
-
-
-def refusal(settings: Settings, command: Callable[[Settings], object] = streamed) -> str:
+def refusal(settings: Settings, command: Callable[[Settings], object] = run_to_the_end) -> str:
     """Why a directory is refused; it is as it was."""
-    before = bytes_of(settings.run.directory)
+    before = files_of(settings.run.directory)
     with pytest.raises(InputError) as raised:
         command(settings)
-    assert bytes_of(settings.run.directory) == before
+    assert files_of(settings.run.directory) == before
     return str(raised.value)
 
 
@@ -113,26 +85,26 @@ def kind(request: pytest.FixtureRequest) -> str:
 
 
 def test_a_file_appended_to_twenty_times_leaves_what_one_uninterrupted_run_leaves(tmp_path):
-    whole = streamed(shop(tmp_path / "whole", CHUNKS))
+    whole = run_to_the_end(shop(tmp_path / "whole", CHUNKS))
     for chunks in range(1, CHUNKS + 1):
-        stopped(shop(tmp_path / "grown", chunks), batches=99)
-    assert streamed(shop(tmp_path / "grown", CHUNKS)).differs(whole) == []
+        stop_after(shop(tmp_path / "grown", chunks), batches=99)
+    assert run_to_the_end(shop(tmp_path / "grown", CHUNKS)).differs(whole) == []
     assert len(whole.versions) >= 3
 
 
 @pytest.mark.parametrize("delayed", [True, False])
 def test_a_file_of_any_kind_that_grew_leaves_what_one_uninterrupted_run_leaves(tmp_path, kind, delayed):
-    whole = streamed(shop(tmp_path / "whole", 9, kind, delayed=delayed))
+    whole = run_to_the_end(shop(tmp_path / "whole", 9, kind, delayed=delayed))
     for chunks in (5, 9):
-        grown = streamed(shop(tmp_path / "grown", chunks, kind, delayed=delayed))
+        grown = run_to_the_end(shop(tmp_path / "grown", chunks, kind, delayed=delayed))
     assert grown.differs(whole) == []
 
 
 def test_a_run_stopped_in_the_middle_goes_on_in_the_file_that_grew_meanwhile(tmp_path):
     settings = shop(tmp_path / "grown", 12)
-    stopped(settings, batches=3)
+    stop_after(settings, batches=3)
     write(settings, table(CHUNKS))
-    assert streamed(settings).differs(streamed(shop(tmp_path / "whole", CHUNKS))) == []
+    assert run_to_the_end(settings).differs(run_to_the_end(shop(tmp_path / "whole", CHUNKS))) == []
 
 
 def test_new_rows_may_come_before_labels_that_a_stopped_run_has_not_come_to(tmp_path, monkeypatch):
@@ -140,25 +112,25 @@ def test_new_rows_may_come_before_labels_that_a_stopped_run_has_not_come_to(tmp_
     late = table(CHUNKS).with_columns(known_at=pl.col("known_at") + 10 * DAY)
     settings = shop(tmp_path / "grown", 10)
     write(settings, late.head(CHUNK * 10))
-    stopped(settings, batches=3)
+    stop_after(settings, batches=3)
     write(settings, late)
     whole = shop(tmp_path / "whole", CHUNKS)
     write(whole, late)
-    assert streamed(settings).differs(streamed(whole)) == []
+    assert run_to_the_end(settings).differs(run_to_the_end(whole)) == []
 
 
 def test_a_rebuild_of_a_file_that_grew_makes_anew_what_was_folded_and_the_run_goes_on(tmp_path):
     settings = shop(tmp_path / "grown", 10)
-    before = streamed(settings)
+    before = run_to_the_end(settings)
     write(settings, table(CHUNKS))
     assert rebuild(settings, lambda position, progress: None) == len(before.rows)
-    assert streamed(settings).differs(streamed(shop(tmp_path / "whole", CHUNKS))) == []
+    assert run_to_the_end(settings).differs(run_to_the_end(shop(tmp_path / "whole", CHUNKS))) == []
 
 
 def test_every_label_is_said_once_however_often_the_file_grew(tmp_path):
     for chunks in (10, 15, CHUNKS):
         settings = shop(tmp_path, chunks)
-        streamed(settings)
+        run_to_the_end(settings)
     scores = (settings.run.directory / "outputs" / "scores.jsonl").read_bytes().splitlines()
     offsets = [orjson.loads(line)["offset"] for line in scores]
     assert len(offsets) == len(set(offsets)) == table(CHUNKS)["bought"].count()
@@ -170,7 +142,7 @@ def test_every_label_is_said_once_however_often_the_file_grew(tmp_path):
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory: pytest.TempPathFactory, kind: str) -> Path:
     folder = tmp_path_factory.mktemp("finished")
-    streamed(shop(folder, 10, kind))
+    run_to_the_end(shop(folder, 10, kind))
     return folder
 
 
@@ -196,7 +168,7 @@ OTHERS = {
 
 
 @pytest.mark.parametrize("other", OTHERS)
-@pytest.mark.parametrize("command", [streamed, lambda settings: rebuild(settings, lambda *_: None)])
+@pytest.mark.parametrize("command", [run_to_the_end, lambda settings: rebuild(settings, lambda *_: None)])
 def test_any_other_table_is_refused_before_a_byte_is_touched(settings, other, command):
     write(settings, OTHERS[other]())
     said = refusal(settings, command)
@@ -217,28 +189,28 @@ def test_a_table_with_a_directory_of_its_own_is_streamed(settings, tmp_path):
     write(settings, table(CHUNKS, seed=1))
     refusal(settings)
     own = settings.model_copy(update={"run": settings.run.model_copy(update={"directory": tmp_path / "own"})})
-    assert len(streamed(own).rows) == 4
+    assert len(run_to_the_end(own).rows) == 4
 
 
 def test_the_old_rows_with_new_ones_at_their_end_are_streamed(settings):
     write(settings, table(10, seed=1))
     refusal(settings)
     write(settings, table(CHUNKS))
-    assert len(streamed(settings).rows) == 4
+    assert len(run_to_the_end(settings).rows) == 4
 
 
 def test_the_file_may_be_moved(settings, tmp_path, kind):
     (tmp_path / f"events.{kind}").rename(tmp_path / f"moved.{kind}")
     assert settings.input is not None
     moved = settings.input.model_copy(update={"path": tmp_path / f"moved.{kind}"})
-    streamed(settings.model_copy(update={"input": moved}))
+    run_to_the_end(settings.model_copy(update={"input": moved}))
 
 
 def test_other_columns_are_refused_by_their_setting(settings):
     assert settings.input is not None
     other = settings.input.model_copy(update={"label_time": None})
     with pytest.raises(Exception, match=r"input\.label_time is null and was \"known_at\""):
-        streamed(settings.model_copy(update={"input": other}))
+        run_to_the_end(settings.model_copy(update={"input": other}))
 
 
 # Texts whose last line goes on
@@ -258,10 +230,10 @@ def test_a_last_line_that_goes_on_is_a_changed_row(tmp_path, before, after, goes
     path = tmp_path / "events.csv"
     header = "user,at,a,b,bought,known_at\n"
     path.write_text(header + before, newline="")
-    stopped(settings, batches=9)
+    stop_after(settings, batches=9)
     path.write_text(header + after, newline="")
     if goes_on:
-        stopped(settings, batches=9)
+        stop_after(settings, batches=9)
     else:
         refusal(settings)
 
@@ -296,7 +268,7 @@ def test_a_table_from_which_nothing_was_streamed_yet_may_be_replaced(tmp_path):
     settings = shop(tmp_path / "shop", 1)
     embedded(settings).close()
     write(settings, table(CHUNKS, seed=1))
-    assert len(streamed(settings).rows) == len(set(table(CHUNKS, seed=1)["user"]))
+    assert len(run_to_the_end(settings).rows) == len(set(table(CHUNKS, seed=1)["user"]))
 
 
 def test_a_file_that_is_being_written_to_goes_on_with_what_comes_next(tmp_path):
@@ -308,7 +280,7 @@ def test_a_file_that_is_being_written_to_goes_on_with_what_comes_next(tmp_path):
     run(log, lambda progress: None)
     log.close()
     write(settings, table(3))
-    assert streamed(settings).differs(streamed(shop(tmp_path / "whole", 3))) == []
+    assert run_to_the_end(settings).differs(run_to_the_end(shop(tmp_path / "whole", 3))) == []
 
 
 def test_one_whose_times_would_be_believed_now_and_were_not_is_refused(tmp_path):
@@ -316,7 +288,7 @@ def test_one_whose_times_would_be_believed_now_and_were_not_is_refused(tmp_path)
     settings = shop(tmp_path / "shop", 1, delayed=False)
     path = settings.input.path
     path.write_text(path.read_text() + "user 1,4000000000,1.0,1.0,x,\n")
-    streamed(settings)
+    run_to_the_end(settings)
     assert b"bad_time" in (settings.run.directory / "outputs" / "dead-letter.jsonl").read_bytes()
     os.utime(path, (4e9, 4e9))
     assert "would be taken otherwise" in refusal(settings)
@@ -324,23 +296,22 @@ def test_one_whose_times_would_be_believed_now_and_were_not_is_refused(tmp_path)
 
 def test_settings_are_not_kept_where_the_directory_is_refused(tmp_path):
     settings = shop(tmp_path / "shop", 1)
-    streamed(settings)
+    run_to_the_end(settings)
     (settings.run.directory / "position.json").unlink()
     refusal(settings.model_copy(update={"inner": settings.inner.model_copy(update={"steps": 3})}))
 
 
-@pytest.mark.parametrize("name", ["position.json", "settings.json"])
-def test_a_directory_that_lost_what_tells_its_rows_apart_is_refused(name, tmp_path):
+def test_rows_without_the_settings_that_they_were_made_under_are_refused(tmp_path):
     settings = shop(tmp_path / "shop", 1)
-    streamed(settings)
-    (settings.run.directory / name).unlink()
-    assert f"{name} is not there" in refusal(settings)
+    run_to_the_end(settings)
+    (settings.run.directory / "settings.json").unlink()
+    assert "settings.json is not there" in refusal(settings)
 
 
 @pytest.mark.parametrize("offset", [-5, 9999])
 def test_a_position_that_no_run_has_written_is_refused(offset, tmp_path):
     settings = shop(tmp_path / "shop", 1)
-    streamed(settings)
+    run_to_the_end(settings)
     path = settings.run.directory / "position.json"
     path.write_bytes(orjson.dumps(orjson.loads(path.read_bytes()) | {"offset": offset}))
     assert "position.json is damaged" in refusal(settings)
@@ -348,21 +319,21 @@ def test_a_position_that_no_run_has_written_is_refused(offset, tmp_path):
 
 def test_rows_that_are_gone_are_refused_and_made_anew_by_the_advice(tmp_path):
     settings = shop(tmp_path / "shop", 2)
-    whole = streamed(settings)
+    whole = run_to_the_end(settings)
     shutil.rmtree(settings.run.directory / "rows")
     with pytest.raises(InputError, match="rows of what was streamed are gone"):
-        streamed(settings)
+        run_to_the_end(settings)
     assert rebuild(settings, lambda position, progress: None, inexact=True) == len(whole.rows)
-    assert streamed(settings).rows.keys() == whole.rows.keys()
+    assert run_to_the_end(settings).rows.keys() == whole.rows.keys()
 
 
 def test_a_store_that_was_cut_short_is_refused(tmp_path):
     settings = shop(tmp_path / "shop", 2)
-    streamed(settings)
+    run_to_the_end(settings)
     path = settings.run.directory / "rows" / "data.mdb"
     os.truncate(path, path.stat().st_size // 2)
     with pytest.raises(StoreError, match="cut short"):
-        streamed(settings)
+        run_to_the_end(settings)
 
 
 def test_a_last_row_without_its_line_break_is_said(tmp_path):

@@ -14,14 +14,24 @@ from streams.forget import forget_task
 from streams.logs.memory import Crash
 from streams.pruning import prune
 from streams.rebuild import rebuild
-from streams.run import run, steps
+from streams.run import run
 from streams.settings import Settings
 from streams.stores.base import key_of
 from streams.stores.checkpoints import DirectoryMeta
 from streams.stores.lmdb import LmdbStore
 from streams.wiring import embedded
 from tests.faults.model import Left
-from tests.faults.shop import counts, counts_of_input, run_to_the_end, settings_of, shop, users, what_is_left
+from tests.faults.shop import (
+    counts,
+    counts_of_input,
+    keeping_nothing,
+    run_to_the_end,
+    settings_of,
+    shop,
+    stop_after,
+    users,
+    what_is_left,
+)
 
 
 @pytest.fixture(scope="module")
@@ -127,19 +137,6 @@ def test_a_rebuild_that_dies_anywhere_loses_nothing(settings, whole, monkeypatch
     assert run_to_the_end(settings).differs(whole) == []
 
 
-def run_all(settings: Settings) -> None:
-    program = embedded(settings)
-    run(program, lambda progress: None)
-    program.close()
-
-
-def stop_after(settings: Settings, batches: int) -> None:
-    program = embedded(settings)
-    for _, _ in zip(range(batches), steps(program), strict=False):
-        pass
-    program.close()
-
-
 # One row alone
 
 
@@ -165,13 +162,6 @@ def test_a_task_that_is_not_in_the_log_or_was_forgotten_is_not_made_anew(setting
 # What is gone
 
 
-def keeping_nothing(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> Settings:
-    """Prune often, all but what a restart needs."""
-    for name in ("streams.pruning.FRESH", "streams.pruning.RECENT", "streams.run.EVERY"):
-        monkeypatch.setattr(name, 2)
-    return settings.model_copy(update={"outer": settings.outer.model_copy(update={"keep_gib": 0.0})})
-
-
 def rows_of(settings: Settings) -> dict[str, bytes]:
     program = embedded(settings)
     table = program.store.load(program.engine.layout, users(program))
@@ -181,7 +171,7 @@ def rows_of(settings: Settings) -> dict[str, bytes]:
 
 def test_a_rebuild_after_pruning_is_refused_and_leaves_every_row(tmp_path, monkeypatch):
     settings = keeping_nothing(shop(tmp_path), monkeypatch)
-    run_all(settings)
+    run_to_the_end(settings)
     before = rows_of(settings)
     with pytest.raises(InputError, match=r"folded under below offset \d+ is not kept"):
         rebuild(settings, lambda position, progress: None)
@@ -259,7 +249,7 @@ def test_what_is_said_of_a_damaged_version_leads_out(tmp_path, newest):
     assert keys_of(settings) == rows, "nothing was cleared"
     delete(settings, version)
     rebuild_inexactly(settings)
-    run_all(settings)
+    run_to_the_end(settings)
     assert counts(settings) == counts_of_input(settings)
 
 

@@ -15,7 +15,7 @@ from streams.snapshots.folder import Draft, drafted, opened
 from streams.snapshots.state_directory import copy_state, restore, snapshot
 from streams.wiring import Embedded, embedded
 from tests.faults.model import Left
-from tests.faults.shop import run_to_the_end, settings_of, shop, what_is_left
+from tests.faults.shop import keeping_nothing, run_to_the_end, settings_of, shop, what_is_left
 
 
 def quietly(_: str) -> None:
@@ -136,10 +136,7 @@ def test_before_the_first_run_there_is_nothing_to_take(elsewhere):
 
 @pytest.mark.parametrize("when", ["before the rows are copied", "after"])
 def test_one_from_which_pruning_took_what_it_needs_is_refused(tmp_path, monkeypatch, when):
-    for name in ("streams.pruning.FRESH", "streams.pruning.RECENT", "streams.run.EVERY"):
-        monkeypatch.setattr(name, 2)
-    settings = shop(tmp_path, observations=300)
-    settings = settings.model_copy(update={"outer": settings.outer.model_copy(update={"keep_gib": 0.0})})
+    settings = keeping_nothing(shop(tmp_path, observations=300), monkeypatch)
     program = embedded(settings)
     batches = steps(program)
     for _, _ in zip(range(10), batches, strict=False):

@@ -20,8 +20,7 @@ from streams.kept_settings import agree, of_rows, of_run
 from streams.rebuild import rebuild
 from streams.settings import Settings, load_settings
 from streams.wiring import embedded
-from tests.faults.shop import run_to_the_end, settings_of, shop, what_is_left
-from tests.streams.test_grown_file import bytes_of
+from tests.faults.shop import files_of, run_to_the_end, settings_of, shop, what_is_left
 
 HOLDER = """
 import sys, pathlib
@@ -63,10 +62,10 @@ COMMANDS: dict[str, Callable[[Settings], object]] = {
 def test_a_directory_in_use_is_refused_by_its_name_and_the_process_that_uses_it(settings, command):
     directory = settings.run.directory
     held = Held(directory)
-    before = bytes_of(directory)
+    before = files_of(directory)
     with pytest.raises(InputError, match=f"{directory} is in use by process {os.getpid()}"):
         COMMANDS[command](settings)
-    assert bytes_of(directory) == before
+    assert files_of(directory) == before
     held.let_go()
     COMMANDS[command](settings)
 
@@ -125,10 +124,10 @@ CHANGES = {
 @pytest.mark.parametrize("flag", CHANGES)
 @pytest.mark.parametrize("command", ["run", "rebuild"])
 def test_a_setting_changed_midway_is_refused_by_name_before_a_byte_is_touched(settings, flag, command):
-    before = bytes_of(settings.run.directory)
+    before = files_of(settings.run.directory)
     with pytest.raises(SettingsError, match=CHANGES[flag]):
         COMMANDS[command](under(settings, flag))
-    assert bytes_of(settings.run.directory) == before
+    assert files_of(settings.run.directory) == before
 
 
 def test_set_back_it_goes_on(settings):
