@@ -10,7 +10,7 @@ from typing import Annotated, NoReturn
 
 import torch
 import typer
-from rich.markup import escape
+from rich.text import Text
 
 from engine import compiled
 from engine.checks import promises_kept
@@ -26,7 +26,7 @@ from streams.files import refusal
 from streams.forget import forget_task
 from streams.inspect import describe_task
 from streams.options import Config, Flags, console, settings_from
-from streams.progress import line_of, progress_bar, working
+from streams.progress import progress_bar, working
 from streams.rebuild import rebuild
 from streams.report.phrases import plural
 from streams.roles.commands import app as deployed
@@ -68,7 +68,7 @@ def main() -> None:
     app.add_typer(deployed)
     sys.path.append(str(Path.cwd()))  # where modules that the settings name may lie
     if compiled.FOLDER is None:
-        console.print(f"[yellow]warning[/] {compiled.NOT_KEPT}", soft_wrap=True, highlight=False)
+        checking.warn([compiled.NOT_KEPT], console)
     torch.set_num_threads(1)  # one thread a worker: two on shared cores were measured to cost up to ten times
     try:
         app(standalone_mode=True)
@@ -88,7 +88,7 @@ def main() -> None:
 
 
 def _refuse(said: str) -> NoReturn:
-    console.print(f"[bold red]error:[/] {escape(said)}", highlight=False, soft_wrap=True)
+    console.print(Text.assemble(("error:", "bold red"), " ", said))
     sys.exit(1)
 
 
@@ -107,7 +107,7 @@ def demo(
 def run(config: Config, flag: Flags = None) -> None:
     """Stream the input of CONFIG to its end, going on where the last run stopped, and write a report."""
     settings = settings_from(config, flag)
-    program = wiring.embedded(settings, line_of(console))
+    program = wiring.embedded(settings, console.print)
     try:
         with progress_bar(console, settings.title, program.log.end()) as show:
             totals = run_embedded(program, lambda progress: show(program.log.position(), progress))
@@ -116,7 +116,7 @@ def run(config: Config, flag: Flags = None) -> None:
     finally:
         program.close()
     checking.warn(summary.warnings, console)
-    console.print(summary.said, soft_wrap=True)
+    console.print(summary.said)
     if not summary.is_scored:
         raise typer.Exit(1)
 
@@ -127,7 +127,7 @@ def check(config: Config, flag: Flags = None) -> None:
     settings = settings_from(config, flag)
     if settings.episodes is not None:
         found = laboratory(settings)
-        line_of(console)(found.said)
+        console.print(found.said)
         if not found.serves:
             _promised([check.__name__ for check in OFFLINE_CHECKS])
             return
@@ -154,7 +154,7 @@ def check(config: Config, flag: Flags = None) -> None:
 
 def _promised(kept: Iterable[str]) -> None:
     for promise in kept:
-        console.print(f"[green]ok[/] {promise.replace('_', ' ')}")
+        console.print(Text.assemble(("ok", "green"), " ", promise.replace("_", " ")))
 
 
 @app.command()
@@ -190,7 +190,7 @@ def inspect(
 def forget(task: Annotated[str, typer.Argument(help="Task id.")], config: Config, flag: Flags = None) -> None:
     """Delete everything that is kept of one task, and never take it up again from the same log."""
     settings = settings_from(config, flag)
-    console.print(forget_task(settings, task), soft_wrap=True)
+    console.print(forget_task(settings, task))
 
 
 @app.command("rebuild")
@@ -243,7 +243,7 @@ def _rebuild_deployed(settings: Settings, inexact: bool, by_workers: bool, task:
             rows = rebuild_deployment(deployment, show, inexact, by_workers)
             made_anew = f"{plural(rows, 'row')} made anew"
             said = "start the workers: they fold the log again" if by_workers else made_anew
-    line_of(console)(said)
+    console.print(said)
 
 
 def demo_kafka(

@@ -11,7 +11,8 @@ from rich.console import Console
 
 from streams.settings import Settings, load_settings
 
-console = Console(stderr=True)
+console = Console(stderr=True, soft_wrap=True, markup=False, emoji=False, highlight=False)
+"""Prints words as they are: what a user wrote is neither cut at a width nor read as markup."""
 
 Config = Annotated[Path, typer.Argument(help="Settings file (TOML).", show_default=False)]
 Flags = Annotated[

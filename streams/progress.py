@@ -38,16 +38,11 @@ def now_and_then(
     return show
 
 
-def line_of(console: Console) -> Callable[[str], None]:
-    """Prints a line as it is."""
-    return lambda words: console.print(words, highlight=False, markup=False, soft_wrap=True)
-
-
 @contextmanager
 def progress_bar(console: Console, title: str, total: int, clock: Clock = monotonic) -> Iterator[Show]:
     """A bar of `total` steps; the callable it yields takes the position and the totals."""
     if not console.is_terminal:
-        tell = now_and_then(line_of(console), clock=clock)
+        tell = now_and_then(console.print, clock=clock)
         yield lambda position, totals: tell(
             lambda: (
                 f"{title}: {position:,} of {total:,} ({percent(position / max(total, 1))})  {said_of(totals)}"
@@ -81,7 +76,7 @@ def working(
         with console.status(what) as status:
             yield status.update
         return
-    words, ended, started, say = [what], Event(), clock(), line_of(console)
+    words, ended, started, say = [what], Event(), clock(), console.print
 
     def tell() -> None:
         while not wait(ended, TOLD_EVERY_S):

@@ -6,8 +6,8 @@ from collections.abc import Iterable, Iterator
 
 import numpy as np
 from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
+from rich.text import Text
 
 from engine.spec import Classification
 from streams.checking.advice import Findings
@@ -31,15 +31,15 @@ def show(findings: Findings, console: Console) -> None:
     drawn.add_column(no_wrap=True)
     drawn.add_column(overflow="fold")
     for name, value in _facts(findings):
-        drawn.add_row(name, escape(value))
-    console.print(drawn)
-    console.print(_features(findings))
+        drawn.add_row(name, value)
+    console.print(drawn, soft_wrap=False)
+    console.print(_features(findings), soft_wrap=False)
 
 
 def warn(warnings: Iterable[str], console: Console) -> None:
     """Print warnings."""
     for warning in warnings:
-        console.print(f"[bold yellow]warning[/] {escape(warning)}", highlight=False)
+        console.print(Text.assemble(("warning", "bold yellow"), " ", warning))
 
 
 def _facts(findings: Findings) -> Iterator[tuple[str, str]]:
@@ -99,7 +99,7 @@ def _features(findings: Findings) -> Table:
     drawn.add_column("alone", justify="right", no_wrap=True)
     shown = findings.features[:MOST_FEATURES]
     for feature in shown:
-        drawn.add_row(*map(escape, _cells(feature, len(findings.labels.of_observations(findings.sample)))))
+        drawn.add_row(*_cells(feature, len(findings.labels.of_observations(findings.sample))))
     more = len(findings.features) - len(shown)
     drawn.caption = (
         f"{f'and {more} more features; ' if more else ''}sharing: values that share a bucket with another; alone: "

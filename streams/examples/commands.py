@@ -23,7 +23,7 @@ from streams.examples.training import SavedTraining, is_published, train
 from streams.host import keep_freed_memory
 from streams.offline import meta_train as meta_train_on_stream
 from streams.options import Config, Flags, console, settings_from
-from streams.progress import line_of, now_and_then, progress_bar
+from streams.progress import now_and_then, progress_bar
 from streams.settings import Settings
 
 app = typer.Typer()
@@ -50,16 +50,16 @@ def meta_train(
             return
         told = console if here.rank == 0 else Console(quiet=True)
         found = laboratory(settings)
-        line_of(told)(found.said)
+        told.print(found.said)
         try:
             with _bar(told) as show:
                 last = train(
                     found, here, lambda step, stretch: show(_said_of(stretch), step, found.section.rounds)
                 )
         except KeyboardInterrupt:
-            told.print(_stopped(found), highlight=False)
+            told.print(_stopped(found))
             raise
-        line_of(told)(_result(found, last, config))
+        told.print(_result(found, last, config))
 
 
 @app.command()
@@ -79,15 +79,15 @@ def evaluate(
     folder = out or settings.run.directory / "evaluation"
     folder.mkdir(parents=True, exist_ok=True)
     found = laboratory(settings)
-    line_of(console)(found.said)
+    console.print(found.said)
     with _bar(console) as show:
         evaluation = judge(found, episodes, show)
     Console().print(table(evaluation))
     judged, note = next(iter(evaluation["contenders"].items()))
     for sentence in (f"{judged}: {note}.", verdict(evaluation), *warnings(evaluation)):
-        line_of(console)(sentence)
+        console.print(sentence)
     for path in written(found, evaluation, folder):
-        line_of(console)(f"written: {path}")
+        console.print(f"written: {path}")
 
 
 def _meta_train_on_stream(settings: Settings, passes: int, here: Place) -> None:
@@ -106,7 +106,7 @@ def _meta_train_on_stream(settings: Settings, passes: int, here: Place) -> None:
 def _bar(told: Console) -> Iterator[Callable[[str, int, int], None]]:
     """A bar; the callable takes what is being done, how much is done, and of how much. In a log, lines."""
     if not told.is_terminal:
-        tell, words = now_and_then(line_of(told)), [""]
+        tell, words = now_and_then(told.print), [""]
 
         def say(said: str, done: int, of: int) -> None:
             """Without words, the last ones stay."""

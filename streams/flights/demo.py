@@ -40,7 +40,7 @@ from streams.flights.baselines import Predicted, river_logistic, running_base_ra
 from streams.flights.table import write_flights
 from streams.host import described_machine
 from streams.mirror import mirrored
-from streams.progress import line_of, progress_bar, working
+from streams.progress import progress_bar, working
 from streams.report import PAGE, write_report
 from streams.report.contents import Period, Run
 from streams.report.phrases import METRICS, MIRROR, difference, interval, mirror, number, signed, standing
@@ -103,9 +103,9 @@ def run_demo(out: Path, console: Console, flags: Sequence[str] = ()) -> None:
     write_report(out / PAGE, _page(settings, program, totals, evaluation, seconds, command))
     write_whole(out / "demo.json", (json.dumps(figures(evaluation, totals), indent=1) + "\n").encode())
     program.close()
-    console.print(comparison(evaluation))
-    console.print(f"figures: {out / 'demo.json'}", soft_wrap=True)
-    line_of(console)(outcome(evaluation, out / PAGE))
+    console.print(comparison(evaluation), soft_wrap=False)
+    console.print(f"figures: {out / 'demo.json'}")
+    console.print(outcome(evaluation, out / PAGE))
 
 
 def flight_settings(

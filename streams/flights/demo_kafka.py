@@ -39,7 +39,7 @@ from streams.flights.processes import Role, processes
 from streams.logs.base import ReplayLog
 from streams.logs.kafka_topics import create
 from streams.logs.output import OutputFile
-from streams.progress import line_of, now_and_then, said_of, working
+from streams.progress import now_and_then, said_of, working
 from streams.roles.produce import produce
 from streams.run import Progress
 from streams.servers import redis_server, tansu
@@ -103,8 +103,8 @@ def run_demo_kafka(out: Path, embedded: Path, rate: float, console: Console) -> 
     checked = {"embedded_gap": _gaps(evaluation), "rows": len(rows), "rows_differing": len(differing)}
     said = demo.figures(evaluation, totals, REPORTED) | checked
     write_whole(out / "demo.json", (json.dumps(said, indent=1) + "\n").encode())
-    console.print(demo.comparison(evaluation, REPORTED))
-    console.print(_verdict(_gaps(evaluation), differing, len(rows)), highlight=False)
+    console.print(demo.comparison(evaluation, REPORTED), soft_wrap=False)
+    console.print(_verdict(_gaps(evaluation), differing, len(rows)))
     console.print(f"figures: {out / 'demo.json'}")
 
 
@@ -169,7 +169,7 @@ def _looks(deployment: Deployment, total: int) -> Iterator[Progress]:
 def _bars(console: Console, total: int) -> Iterator[Show]:
     """Two lines, of what was sent and of what was folded; in a log, one now and then."""
     if not console.is_terminal:
-        tell = now_and_then(line_of(console))
+        tell = now_and_then(console.print)
         yield lambda events, totals: tell(
             lambda: f"{events:,} of {total:,} sent, {totals.events:,} folded  {said_of(totals)}"
         )

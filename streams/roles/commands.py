@@ -16,7 +16,7 @@ from streams.errors import InputError, ReptideError
 from streams.health import Health, HealthServer
 from streams.options import Config, Flags, console, settings_from
 from streams.outputs import DEAD_LETTER, TOPICS
-from streams.progress import line_of, now_and_then, progress_bar, said_of
+from streams.progress import now_and_then, progress_bar, said_of
 from streams.pruning import most_bytes
 from streams.roles.patience import made, stopping_on_signals
 from streams.roles.produce import produce as produce_log
@@ -37,7 +37,7 @@ app.add_typer(topics, name="topics")
 
 TOLD_EVERY_S = 10.0
 
-_say = line_of(console)
+_say = console.print
 
 S = TypeVar("S")
 
@@ -175,7 +175,7 @@ def check(config: Config, flag: Flags = None) -> None:
     lives = settings.memory.ttl_s, deployment.redis.tombstone_s
     findings = check_topics(deployment.connection, deployment.topics, *lives)
     for finding in findings:
-        console.print(f"{finding.severity}: {finding.sentence}", highlight=False)
+        console.print(f"{finding.severity}: {finding.sentence}")
     if any(finding.severity == "error" for finding in findings):
         raise typer.Exit(1)
     console.print("the topics are as they should be")

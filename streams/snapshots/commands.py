@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from streams.options import Config, Flags, console, settings_from
-from streams.progress import line_of, working
+from streams.progress import working
 from streams.snapshots import state_directory
 
 app = typer.Typer()
@@ -28,7 +28,7 @@ def snapshot(config: Config, directory: Directory, flag: Flags = None) -> None:
             from streams.snapshots import deployment
 
             deployment.snapshot(Deployment(settings), directory, show)
-    line_of(console)(f"the snapshot lies in {directory}")
+    console.print(f"the snapshot lies in {directory}")
 
 
 @app.command()
@@ -52,4 +52,4 @@ def restore(
 
             deployment.restore(Deployment(settings), directory, show, inexact)
             said = "restored; start the workers, they go on from there"
-    line_of(console)(said)
+    console.print(said)

@@ -11,7 +11,7 @@ from engine.table import layout_of
 from streams import wiring
 from streams.errors import ReptideError
 from streams.exclusive import held
-from streams.progress import line_of, working
+from streams.progress import working
 from streams.settings import Settings, values_of
 from streams.tuning.part import Part, first_part
 from streams.tuning.search import Best, Search
@@ -51,9 +51,9 @@ def tune(
     if _is_bought(best):
         write_settings(config, out, {**values_of(flags), **best.values}, settings.run.directory)
     for line in _conclusion(best, part, out):
-        line_of(console)(line)
+        console.print(line)
     if _is_bought(best) and (sizes := _row_sizes(settings, best)):
-        line_of(console)(sizes)
+        console.print(sizes)
     return ended
 
 
@@ -62,12 +62,12 @@ def _searched(
 ) -> tuple[bool, Best | None]:
     """Whether the search came to its end, and the best of all trials so far."""
     journal = search.journal()
-    line_of(console)(f"{trials} trials or {minutes:g} minutes on {search.part.described}")
+    console.print(f"{trials} trials or {minutes:g} minutes on {search.part.described}")
     if before := journal.ended():
-        line_of(console)(f"{before} trials are there from before")
+        console.print(f"{before} trials are there from before")
     with working(console, "trying settings"):
         ended = search.run(
-            journal, trials, minutes * MINUTE_S, jobs, lambda *trial: line_of(console)(_line(*trial))
+            journal, trials, minutes * MINUTE_S, jobs, lambda *trial: console.print(_line(*trial))
         )
     return ended, search.best(journal)
 

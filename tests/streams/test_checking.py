@@ -66,7 +66,7 @@ def check(
 
 
 def printed(seen: Findings) -> str:
-    console = Console(width=80, record=True, file=StringIO())
+    console = Console(width=80, record=True, file=StringIO(), soft_wrap=True, markup=False)
     show(seen, console)
     return console.export_text()
 
@@ -316,9 +316,10 @@ def test_a_longer_table_is_looked_at_in_its_first_rows_and_that_is_said(tmp_path
     assert "of 800 events in time" in printed(seen)
 
 
-def test_what_is_printed_fits_80_columns_and_begins_with_the_warnings(tmp_path):
+def test_what_is_printed_begins_with_the_warnings_a_line_each_and_its_tables_fit_80_columns(tmp_path):
     frame = table(a_feature_with_quite_a_long_name_that_somebody_chose=np.arange(400.0))
     seen = check(tmp_path, frame, Numeric("a_feature_with_quite_a_long_name_that_somebody_chose"))
     lines = printed(seen).splitlines()
-    assert max(map(len, lines)) <= 80
-    assert lines[0].startswith("warning ")
+    warned = len(seen.warnings)
+    assert lines[:warned] == [f"warning {sentence}" for sentence in seen.warnings]
+    assert max(map(len, lines[warned:])) <= 80

@@ -69,6 +69,13 @@ def test_a_run_whose_labels_are_all_refused_says_why_and_fails(tmp_path):
     assert "visits.csv, line 2: label 'Yes' is none of ['no', 'yes']; name every class" in said(ended)
 
 
+def test_what_a_user_wrote_is_neither_cut_at_a_width_nor_read_as_markup(tmp_path):
+    folder = tmp_path / ("of-a-long-name-" * 8) / "[bold]" / ":bug:"
+    folder.mkdir(parents=True)
+    ended = reptide(folder, "run", [visit(n, "[red]yes[/]") for n in range(6)])
+    assert f"the first in {folder}/visits.csv, line 2: label '[red]yes[/]' is none of" in ended.stderr
+
+
 def test_a_check_of_labels_that_are_all_refused_fails_and_says_nothing_that_only_follows(tmp_path):
     checked = reptide(tmp_path, "check", [visit(n, "Yes") for n in range(6)])
     assert checked.exit_code == 1

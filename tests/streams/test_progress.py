@@ -14,7 +14,7 @@ from streams.run import Progress
 
 def of_a_log() -> tuple[Console, StringIO]:
     file = StringIO()
-    return Console(file=file, force_terminal=False, width=80), file
+    return Console(file=file, force_terminal=False, soft_wrap=True, markup=False), file
 
 
 def test_a_stream_in_a_log_says_a_line_every_half_minute():

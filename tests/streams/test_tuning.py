@@ -90,7 +90,7 @@ def shop(folder: Path, frame: pl.DataFrame | None = None) -> Path:
 
 
 def tuned(config: Path, trials: int, flags: tuple[str, ...] = (), out: Path | None = None) -> str:
-    console = Console(file=StringIO(), width=80)
+    console = Console(file=StringIO(), soft_wrap=True, markup=False)
     assert tune(config, load_settings(config, {}, flags), flags, out, SHARE, trials, 10.0, 1, console)
     return console.file.getvalue()  # type: ignore[attr-defined]
 
