@@ -29,10 +29,12 @@ check: .venv
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-# Image and chart, as far as a machine without a container engine can tell: the tools come from the package index.
-# What needs none of them is a part of `make test`.
+# Image, chart and alerts, as far as a machine without a container engine can tell: the tools come from the package index,
+# and Prometheus from the system. What needs none of them is a part of `make test`.
 check-deploy: .venv .deploy-tools
+	@command -v promtool >/dev/null || { echo "promtool is missing: install Prometheus (apt-get install prometheus)" >&2; exit 1; }
 	.deploy-tools/bin/hadolint deploy/docker/Dockerfile
+	promtool test rules deploy/prometheus/rules.test.yml
 	PYTHONPATH=.deploy-tools $(BIN)/python -m pytest tests/deploy/test_rendered_chart.py
 
 format: .venv

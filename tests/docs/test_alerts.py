@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import pytest
+import yaml
 
 from streams.telemetry import METRICS, Metric
 
@@ -16,7 +17,7 @@ PROMETHEUS = ROOT / "deploy" / "prometheus"
 RUNBOOK = (ROOT / "docs" / "runbook.md").read_text(encoding="utf-8")
 
 FUNCTIONS = {"sum", "max", "rate", "increase", "deriv", "histogram_quantile"}
-WORDS = {"by", "and", "ignoring", "group_left"}
+WORDS = {"by", "and", "or", "unless", "ignoring", "group_left"}
 SUFFIXES = {
     "counter": ("",), "gauge": ("",), "age": ("",),
     "summary": ("_sum", "_count"), "histogram": ("_sum", "_count", "_bucket"),
@@ -75,7 +76,7 @@ def test_a_bracket_that_is_not_closed_would_be_seen(wrong: str):
 
 @every_expression
 def test_every_word_is_a_metric_of_the_table_or_of_the_query_language(expression: str):
-    bare = re.sub(r"\{[^}]*\}|\[[^\]]*\]|\b(?:by|ignoring) \([^)]*\)", "", expression)
+    bare = re.sub(r"\{[^}]*\}|\[[^\]]*\]|\b(?:by|ignoring) \([^)]*\)|\boffset \w+", "", expression)
     words = set(re.findall(r"[A-Za-z_]\w*", bare))
     assert words - FUNCTIONS - WORDS <= {*SAMPLES, "up"}
     assert words & {*SAMPLES, "up"}
@@ -100,8 +101,9 @@ def test_every_label_grouped_by_is_one_of_a_metric_there(expression: str):
 
 @every_expression
 def test_what_only_rises_is_read_as_a_rate(expression: str):
-    """The value itself falls to 0 when a process starts again."""
-    for before, word, after in re.findall(r"(\w*\(?)\b(reptide_\w+)(?:\{[^}]*\})?(\[\w+\])?", expression):
+    """The value itself falls to 0 when a process starts again; of a new series, that it is above 0 may be asked."""
+    is_new = re.sub(r"\((\w+) > 0 unless \1 offset \w+\)", "", expression)
+    for before, word, after in re.findall(r"(\w*\(?)\b(reptide_\w+)(?:\{[^}]*\})?(\[\w+\])?", is_new):
         rises = SAMPLES[word].kind in ("counter", "summary", "histogram")
         assert rises == (before in ("rate(", "increase("))
         assert bool(after) == (before in ("rate(", "increase(", "deriv("))
@@ -112,6 +114,25 @@ def test_an_alert_has_a_severity_a_summary_and_its_section_of_the_runbook(alert:
     assert re.search(r"^ {10}severity: (page|ticket)$", alert.text, re.MULTILINE)
     assert re.search(r'^ {10}summary: "[A-Z{].{10,}\."$', alert.text, re.MULTILINE)
     assert f"runbook: docs/runbook.md#{alert.name.lower()}\n" in alert.text
+
+
+def test_every_alert_is_seen_to_fire_and_a_step_earlier_not_to():
+    """`make check-deploy` has promtool run them."""
+    tests = yaml.safe_load((PROMETHEUS / "rules.test.yml").read_text(encoding="utf-8"))["tests"]
+    fires = set()
+    for test in tests:
+        fired = {
+            (one["alertname"], minutes(one["eval_time"])): "exp_alerts" in one
+            for one in test["alert_rule_test"]
+        }
+        for name, at in [asked for asked, fires_then in fired.items() if fires_then]:
+            assert fired[name, at - minutes(test["interval"])] is False
+            fires.add(name)
+    assert fires == {alert.name for alert in ALERTS}
+
+
+def minutes(duration: str) -> int:
+    return int(duration.removesuffix("m"))
 
 
 def test_every_alert_has_a_section_and_every_section_an_alert():
