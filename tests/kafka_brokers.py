@@ -1,27 +1,44 @@
-"""Real brokers for the tests: two small ones from PyPI, of which each proves what the other cannot.
+"""Real brokers for the tests: two small ones from PyPI, of which each proves what the other cannot, and Apache Kafka.
 
-    noida   the data plane: end offsets, offsets out of range, topic ids; never evicts a dead member
-    tansu   membership: a member that is killed or stalled loses its partitions; some offsets are wrong
+    noida    the data plane: end offsets, offsets out of range, topic ids; never evicts a dead member
+    tansu    membership: a member that is killed or stalled loses its partitions; some offsets are wrong
+    apache   Apache Kafka itself, one node: for tests in `tests/apache/` only, which `make test` leaves out
 
-`REPTIDE_TEST_KAFKA=host:port` runs the tests against a cluster of yours instead; what stops and
-continues a broker's process is skipped there.
+A test there that needs another cluster starts it; see `streams.apache_kafka` for what can be set, killed and stopped:
+
+    with apache_kafka(tmp_path, nodes=3, properties=AUTHORIZER, listeners={"SECURE": "SASL_SSL"}) as kafka:
+        kafka.nodes[0].kill()
+
+    pytest tests/apache/test_brokers.py                              # needs java and mvn; the first time, a network
+    REPTIDE_TEST_KAFKA=apache pytest tests/streams/test_logs.py     # `noida` and `tansu` are Apache Kafka
+    REPTIDE_TEST_KAFKA=host:port pytest tests/streams/test_logs.py  # they, and `apache`, are a cluster of yours
+
+What stops and continues a broker's process is skipped on a cluster of yours.
 """
 
 from __future__ import annotations
 
+import atexit
+import fcntl
 import os
+import subprocess
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cache
 from itertools import count
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from streams import servers
+from streams.apache_kafka import ApacheKafka
 from streams.logs.group import GroupClient
 from streams.logs.kafka_outputs import Producer
 
+ROOT = Path(__file__).parents[1]
+JARS = ROOT / ".kafka"
 NUMBERS = count()
 
 
@@ -45,21 +62,51 @@ class Broker:
 @pytest.fixture(scope="session")
 def noida(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Broker]:
     """Broker for what lies in the log."""
-    yield from _broker(servers.noida, tmp_path_factory.mktemp("noida"))
+    yield from _broker(servers.noida, tmp_path_factory)
 
 
 @pytest.fixture(scope="session")
 def tansu(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Broker]:
     """Broker for who reads it."""
-    yield from _broker(servers.tansu, tmp_path_factory.mktemp("tansu"))
+    yield from _broker(servers.tansu, tmp_path_factory)
 
 
-def _broker(started: Callable[[Path], servers.Server], directory: Path) -> Iterator[Broker]:
-    """Yours if the environment names one, else a process of this session."""
+@pytest.fixture(scope="session")
+def apache(tmp_path_factory: pytest.TempPathFactory) -> Broker:
+    """Apache Kafka, one node."""
+    return _yours() or _apache_node(tmp_path_factory)
+
+
+def apache_kafka(directory: Path, **settings: Any) -> ApacheKafka:
+    """A cluster for one test or module; what it takes is `ApacheKafka`'s."""
+    with (ROOT / ".kafka.lock").open("w") as lock:  # of several sessions that begin at once, one downloads
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        subprocess.run(["make", "--silent", ".kafka"], cwd=ROOT, check=True)
+    return ApacheKafka(directory, JARS, **settings)
+
+
+@cache
+def _apache_node(directories: pytest.TempPathFactory) -> Broker:
+    """One for the session: a fixture that several modules import is made for each of them."""
+    kafka = apache_kafka(directories.mktemp("apache"))
+    atexit.register(kafka.kill)
+    return Broker(kafka.address, kafka.nodes[0])
+
+
+def _yours() -> Broker | None:
+    """The cluster that the environment names by its address."""
+    named = os.environ.get("REPTIDE_TEST_KAFKA", "apache")
+    return None if named == "apache" else Broker(named, None)
+
+
+def _broker(
+    started: Callable[[Path], servers.Server], directories: pytest.TempPathFactory
+) -> Iterator[Broker]:
+    """Yours or Apache Kafka if the environment says so, else a process of this session."""
     if "REPTIDE_TEST_KAFKA" in os.environ:
-        yield Broker(os.environ["REPTIDE_TEST_KAFKA"], None)
+        yield _yours() or _apache_node(directories)
         return
-    with started(directory) as server:
+    with started(directories.mktemp("broker")) as server:
         yield Broker(server.address, server)
 
 
@@ -90,6 +137,7 @@ def topic_of(
     partitions: int,
     messages: Iterable[tuple[bytes | None, bytes | None]] = (),
     name: str = "",
+    replicas: int = 1,
 ) -> str:
     """Create a topic of its own for one test, with messages of key and value."""
     from kafka import KafkaAdminClient
@@ -97,7 +145,7 @@ def topic_of(
     topic = name or f"topic-{next(NUMBERS)}-{os.getpid()}"
     admin = KafkaAdminClient(bootstrap_servers=broker.servers)
     admin.create_topics(
-        {topic: {"num_partitions": partitions, "replication_factor": 1}}, wait_for_metadata=True
+        {topic: {"num_partitions": partitions, "replication_factor": replicas}}, wait_for_metadata=True
     )
     admin.close()
     append(broker, topic, messages)
