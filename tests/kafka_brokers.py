@@ -74,7 +74,7 @@ def tansu(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Broker]:
 @pytest.fixture(scope="session")
 def apache(tmp_path_factory: pytest.TempPathFactory) -> Broker:
     """Apache Kafka, one node."""
-    return _yours() or _apache_node(tmp_path_factory)
+    return _yours() or _apache_node(tmp_path_factory.getbasetemp())
 
 
 def apache_kafka(directory: Path, **settings: Any) -> ApacheKafka:
@@ -86,9 +86,9 @@ def apache_kafka(directory: Path, **settings: Any) -> ApacheKafka:
 
 
 @cache
-def _apache_node(directories: pytest.TempPathFactory) -> Broker:
+def _apache_node(directory: Path) -> Broker:
     """One for the session: a fixture that several modules import is made for each of them."""
-    kafka = apache_kafka(directories.mktemp("apache"))
+    kafka = apache_kafka(directory / "apache")
     atexit.register(kafka.kill)
     return Broker(kafka.address, kafka.nodes[0])
 
@@ -104,7 +104,7 @@ def _broker(
 ) -> Iterator[Broker]:
     """Yours or Apache Kafka if the environment says so, else a process of this session."""
     if "REPTIDE_TEST_KAFKA" in os.environ:
-        yield _yours() or _apache_node(directories)
+        yield _yours() or _apache_node(directories.getbasetemp())
         return
     with started(directories.mktemp("broker")) as server:
         yield Broker(server.address, server)
