@@ -36,6 +36,7 @@ from streams.stores.classes import agree
 from streams.stores.redis import RedisStore
 from streams.stores.redis_classes import RedisClasses
 from streams.stores.redis_meta import RedisMeta
+from streams.stores.redis_sentinels import Service
 from streams.stores.redis_server import RedisServer
 from streams.stores.redis_settings import RedisSettings
 from streams.telemetry import Telemetry
@@ -87,7 +88,19 @@ class Deployment:
     @cached_property
     def server(self) -> RedisServer:
         """The connection to Redis."""
-        return RedisServer(self.redis.url.get_secret_value(), self.redis.cluster, self.redis.timeout_s)
+        redis = self.redis
+        return RedisServer(
+            redis.url.get_secret_value(), redis.cluster, redis.timeout_s, redis.wait_replicas, self._service
+        )
+
+    @property
+    def _service(self) -> Service | None:
+        """What Sentinels watch, where there are any."""
+        redis = self.redis
+        if redis.service is None:
+            return None
+        password = redis.sentinel_password.get_secret_value() if redis.sentinel_password else None
+        return Service(redis.service, redis.sentinels, redis.sentinel_user, password)
 
     @cached_property
     def store(self) -> RedisStore:

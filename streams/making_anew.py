@@ -75,6 +75,7 @@ def making_anew(
     yield
     sleep(deployment.settings.service.durability_lag_s)
     store.ping()  # raises where it was restarted, and may have forgotten its last rows
+    store.confirm()
     try:
         group.write(start if end is None else end)
     except InputError as error:
@@ -100,5 +101,6 @@ def one_row_anew(deployment: Deployment, group: GroupOffsets, committed: Offsets
         yield
         sleep(deployment.settings.service.durability_lag_s)
         store.ping()
+        store.confirm()
     finally:
         store.finished()

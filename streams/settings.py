@@ -21,6 +21,9 @@ from streams.setting_sources import Override, from_environment, from_flags
 
 S = TypeVar("S", bound=Section)
 
+ADDRESS = r"^([^\s:/@\[\]]+|\[[0-9A-Fa-f:.]+\])(:\d{1,5})?$"
+"""host, host:port, or [v6]:port."""
+
 FOR_EVER_S = 100 * 365 * 86_400.0
 """How long a file can be replayed, and a log without retention."""
 
@@ -251,8 +254,18 @@ class Redis(Section):
     """Where rows and versions of theta live."""
 
     url: SecretStr
-    """redis://user:password@host:port/0, or rediss:// for TLS."""
+    """redis://user:password@host:port/0, or rediss:// for TLS; with Sentinels without host and port."""
     cluster: bool = False
+    sentinels: tuple[Annotated[str, Field(pattern=ADDRESS)], ...] = ()
+    """Sentinels that are asked for the master, as host:port; with `service`. TLS is as in the URL."""
+    service: str | None = Field(None, min_length=1)
+    """The name under which Sentinels watch the master, as `sentinel monitor` gives it."""
+    sentinel_user: str | None = None
+    sentinel_password: SecretStr | None = None
+    """User and password to the Sentinels, where they ask for them."""
+    wait_replicas: int = Field(0, ge=0)
+    """How many replicas must have what was written before offsets are committed and an adopted theta is used. Where
+    they have not within half of `timeout_s`, a worker waits, says so, and commits nothing."""
     ttl_s: int = Field(0, ge=0)
     """A row not written for so long is dropped; 0 keeps rows for ever."""
     timeout_s: float = Field(5.0, gt=0)
@@ -261,6 +274,16 @@ class Redis(Section):
     ever (a hundred years)."""
     tasks: int = Field(0, ge=0)
     """How many tasks to expect; with it, the memory they need is checked at the start."""
+
+    @model_validator(mode="after")
+    def _sentinels_and_service_go_together(self) -> Self:
+        if bool(self.sentinels) != bool(self.service):
+            raise ValueError("sentinels and service go together: set both, or neither")
+        if self.cluster and self.sentinels:
+            raise ValueError(
+                "a cluster fails over by itself: set cluster, or sentinels and service, not both"
+            )
+        return self
 
 
 class Service(Section):

@@ -29,7 +29,7 @@ from streams.stores.base import Swap
 CONTENT_TYPE = CONTENT_TYPE_PLAIN_0_0_4
 """Of `Telemetry.exposition`."""
 
-Operation = Literal["load", "swap", "adopt", "forgotten", "partitions", "theta", "ping"]
+Operation = Literal["load", "swap", "adopt", "forgotten", "partitions", "theta", "confirm", "ping"]
 """What a worker asks of the store."""
 
 OTHER = "other"

@@ -6,7 +6,7 @@
     3. load the rows; fold the events that lie above each row's position
     4. produce the outcomes
     5. swap the changed rows, each on the revision read; where another worker came first, reload and refold
-    6. commit the position
+    6. have the store confirm what was written, by this worker or by one that died here; commit the position
 
 A crash before 5 repeats 4: outcomes come again, identical. A crash before 6 repeats all of it: every event is
 then at or below its row's position, and nothing happens.
@@ -107,6 +107,8 @@ class Worker:
         """
         self._check_partitions(polled)
         steps = [self._fold(parts, version) for version, parts in self._cut(polled)]
+        with self.telemetry.store_seconds("confirm"):
+            self.store.confirm()
         self.log.commit({place: offset for part in polled for place, offset in part.after().items()})
         return reduce(_added, steps)
 

@@ -1,9 +1,11 @@
-"""Real Redis servers for the tests: one, or a cluster of three, each in a directory of its own."""
+"""Real Redis servers for the tests, each in a directory of its own: one, a pair under a Sentinel, a cluster."""
 
 from __future__ import annotations
 
+import os
+import signal
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from itertools import permutations
 from pathlib import Path
 from typing import Any
@@ -33,7 +35,6 @@ class Server:
         self.directory = directory
         self._server = servers.redis_server(directory, *options)
         self.port, self.url = self._server.port, f"redis://{self._server.address}/0"
-        self.bus_port = self.port + 10_000  # of a node of a cluster
         self.start, self.kill, self.answers = self._server.start, self._server.kill, self._server.answers
 
     @property
@@ -41,10 +42,87 @@ class Server:
         """The process as it is now."""
         return self._server.process
 
+    def stop(self) -> None:
+        """Let it stand still, its connections open."""
+        self.process.send_signal(signal.SIGSTOP)
+        os.waitid(os.P_PID, self.process.pid, os.WSTOPPED | os.WEXITED | os.WNOWAIT)
+
+    def go_on(self) -> None:
+        """Let one that stands still go on."""
+        self.process.send_signal(signal.SIGCONT)
+        poll(self.answers, "the server to go on")
+
     def ask(self, *command: str | bytes) -> Any:
         """One command, past the store."""
         with redis.Redis(port=self.port) as client:
             return client.execute_command(*command)
+
+
+class Watched:
+    """A master and its replica, under a Sentinel that promotes the replica once the master is silent for a second."""
+
+    NAME = "shop"
+
+    def __init__(self, directory: Path, *options: str, sentinel: Sequence[str] = ()) -> None:
+        self.directory = directory
+        options = (*options, "--repl-diskless-sync-delay", "0")
+        self.master = self._server("a", *options)
+        self.replica = self._server("b", *options, "--replicaof", "127.0.0.1", str(self.master.port))
+        poll(self.is_in_step, "the replica")
+        port = servers.free_port()
+        lines = [
+            f"port {port}", "bind 127.0.0.1", f"dir {directory}",
+            f"sentinel monitor {self.NAME} 127.0.0.1 {self.master.port} 1",
+            f"sentinel down-after-milliseconds {self.NAME} 1000",
+            f"sentinel failover-timeout {self.NAME} 3000",
+            *sentinel,
+        ]  # fmt: skip
+        (directory / "sentinel.conf").write_text("\n".join(lines) + "\n")
+        arguments = [str(directory / "sentinel.conf"), "--sentinel"]
+        self.sentinel = servers.Server(
+            servers.redis_program(), arguments, directory / "sentinel", port, servers.PING
+        )
+
+    def is_in_step(self) -> bool:
+        """Whether the replica has all that the master has."""
+        return self.master.ask("WAIT", "1", "1000") == 1
+
+    def cut(self) -> None:
+        """From here on the replica hears nothing."""
+        self.replica.stop()
+        self.master.ask("CLIENT", "KILL", "TYPE", "replica")
+
+    def fail_over(self) -> None:
+        """The master dies, and the replica goes on, which may have been cut off, and takes its place."""
+        self.master.kill()
+        self.replica.go_on()
+        self.wait_for_failover()
+
+    def bring_back(self) -> None:
+        """Start the one that died, and let it catch up as the replica."""
+        self.replica.start()
+        self.replica.ask("REPLICAOF", "127.0.0.1", str(self.master.port))
+        poll(self.is_in_step, "the replica")
+
+    def wait_for_failover(self) -> None:
+        """Wait until the Sentinel has promoted the replica; the names change."""
+        poll(lambda: self.named() == self.replica.port, "the failover")
+        poll(lambda: self.replica.ask("ROLE")[0] == b"master", "the replica to be promoted")
+        self.master, self.replica = self.replica, self.master
+
+    def named(self) -> int:
+        """The port of the master, as the Sentinel names it."""
+        with redis.Redis(port=self.sentinel.port) as client:
+            return int(client.execute_command("SENTINEL", "GET-MASTER-ADDR-BY-NAME", self.NAME)[1])
+
+    def kill(self) -> None:
+        """End all of them."""
+        for server in (self.sentinel, self.master, self.replica):
+            server.kill()
+
+    def _server(self, name: str, *options: str) -> Server:
+        (self.directory / name).mkdir()
+        return Server(self.directory / name, *options)
 
 
 class Cluster:
@@ -61,7 +139,7 @@ class Cluster:
             node.ask("CLUSTER", "SET-CONFIG-EPOCH", str(n + 1))
             node.ask("CLUSTER", "ADDSLOTS", *map(str, range(n * share, min((n + 1) * share, SLOTS))))
         for node, other in permutations(self.nodes, 2):
-            node.ask("CLUSTER", "MEET", "127.0.0.1", str(other.port), str(other.bus_port))
+            node.ask("CLUSTER", "MEET", "127.0.0.1", str(other.port))
         poll(lambda: all(map(self.whole, self.nodes)), "the cluster")
 
     def whole(self, node: Server) -> bool:

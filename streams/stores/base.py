@@ -65,6 +65,16 @@ class RecordStore(Protocol):
         """
         ...
 
+    def confirm(self) -> None:
+        """Return once what was written lies where it is to lie before anyone counts on it: on replicas, of a server.
+
+        To be asked before what was folded is committed, by whoever commits it, even where nothing was written.
+
+        Raises:
+            Unavailable: not yet; it may be asked again.
+        """
+        ...
+
     def adoptions(self) -> Mapping[SourcePosition, int]:
         """The whole adoption table: version by position."""
         ...

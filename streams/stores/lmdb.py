@@ -94,6 +94,9 @@ class LmdbStore:
     def remind(self) -> None:
         """Nothing: what was recorded is not forgotten while a process lives."""
 
+    def confirm(self) -> None:
+        """Nothing: what was written is on this disk."""
+
     def adoptions(self) -> Mapping[SourcePosition, int]:
         """The whole adoption table: version by position."""
         with self._env.begin() as transaction:

@@ -64,6 +64,10 @@ class MemoryStore:
         """Nothing: what was recorded is not forgotten while a process lives."""
         self.before("remind")
 
+    def confirm(self) -> None:
+        """Nothing: there is no other place that it should lie in."""
+        self.before("confirm")
+
     def adoptions(self) -> Mapping[SourcePosition, int]:
         """The whole adoption table: version by position."""
         return dict(self._adoptions)

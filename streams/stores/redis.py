@@ -264,6 +264,7 @@ class RedisStore:
         keys = {self._rows + key_of(task), *self.server.keys(f"{self._stream}:*:t:{key_of(task)}")}
         sizes = self.server.ask(*(("STRLEN", key) for key in keys))
         self.server.ask(*(("SET", key, FORGOTTEN, "EX", FORGOTTEN_S) for key in keys))
+        self.confirm()
         if any(told.get("aof_enabled") for told in self.server.each_if_allowed("INFO", "persistence")):
             self.server.each_if_allowed("BGREWRITEAOF")
         return any(size >= HEAD_BYTES for size in sizes)
@@ -278,9 +279,13 @@ class RedisStore:
             return set()
         return {task for task in tasks if until.get(digest_of(self._known.secret, task), 0.0) > now}
 
+    def confirm(self) -> None:
+        """Return once as many replicas as are wanted have all that was written; see `RedisServer.confirm`."""
+        self.server.confirm()
+
     def ping(self) -> None:
         """Raise `Unavailable` unless every node answers."""
-        self.server.each("PING")
+        self.server.meet()
 
     def close(self) -> None:
         """Close the connections."""

@@ -24,6 +24,8 @@ class RedisAdoptions:
         version = self._told.get(position, version)
         table, offset = self._table(position.incarnation, position.partition), position.offset
         replies = self._server.ask(("HSETNX", table, offset, version), ("HGET", table, offset))
+        if position not in self._told:
+            self._server.confirm()  # before anything is said of events under it
         self._told[position] = int(replies[1])
         while len(self._told) > TOLD:
             del self._told[next(iter(self._told))]
@@ -46,6 +48,7 @@ class RedisAdoptions:
                 if at.offset >= first[table := self._table(at.incarnation, at.partition)]
             )
         )
+        self._server.confirm()
 
     def record(self, cells: Mapping[SourcePosition, int]) -> None:
         """Write adoptions, whatever is recorded there."""

@@ -122,6 +122,7 @@ class RedisMeta:
         stored = self._write(checkpoint.version, content)
         while (kept := self._written_before(checkpoint.version, content)) != stored:
             stored = kept
+        self.server.confirm()
         return self._move(checkpoint.version) and stored == seal
 
     def sizes(self) -> Mapping[int, int]:

@@ -1,0 +1,139 @@
+"""A replica takes the place of a Redis that dies or stops under a worker, and what `wait_replicas` is for."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from uuid import uuid4
+
+import pytest
+
+from engine.fingerprints import theta_fingerprint
+from streams.errors import Unavailable
+from streams.logs.base import SourcePosition
+from streams.stores.redis import RedisStore
+from streams.stores.redis_meta import RedisMeta
+from streams.stores.redis_sentinels import Service
+from streams.stores.redis_server import RedisServer
+from tests.faults.model import engine
+from tests.faults.redis_worker import BATCH, TRAIL, RedisWorker
+from tests.redis_servers import Watched
+from tests.streams.test_checkpoints import checkpoint
+
+NOWHERE = "127.0.0.1:1"
+
+
+@pytest.fixture
+def stream() -> str:
+    return uuid4().hex
+
+
+@pytest.fixture
+def watched(tmp_path: Path) -> Iterator[Watched]:
+    watched = Watched(tmp_path)
+    yield watched
+    watched.kill()
+
+
+def connected(watched: Watched, wait_replicas: int = 0) -> RedisServer:
+    """A connection by way of Sentinels, of which the first is away."""
+    service = Service(watched.NAME, (NOWHERE, watched.sentinel.address))
+    return RedisServer("redis:///0", timeout_s=1.0, wait_replicas=wait_replicas, service=service)
+
+
+def is_as_uninterrupted(worker: RedisWorker) -> bool:
+    """Whether rows and outputs are those of an uninterrupted fold under the same adoptions, bit for bit."""
+    return (worker.rows, worker.outputs) == worker.uninterrupted()
+
+
+class TestSentinel:
+    def test_a_master_that_dies_is_followed_to_its_replica_and_nothing_differs(
+        self, watched: Watched, stream: str
+    ):
+        def dies() -> None:
+            assert watched.is_in_step()
+            watched.master.kill()
+
+        worker = RedisWorker(connected(watched), stream, {8: dies}).run()
+        assert worker.log.rewinds == 1
+        assert is_as_uninterrupted(worker)
+        assert any("has another master, or its master was restarted" in said for said in worker.said)
+
+    @pytest.mark.parametrize("within_a_batch", [False, True])
+    def test_a_master_that_was_deposed_while_it_stood_still_is_left_when_it_wakes(
+        self, watched: Watched, stream: str, within_a_batch: bool
+    ):
+        """It takes itself for the master, until Sentinel has told it otherwise some seconds later."""
+        deposed = watched.master
+
+        def stands_still() -> None:
+            assert watched.is_in_step()
+            deposed.stop()
+            watched.wait_for_failover()
+            deposed.go_on()
+            assert deposed.ask("ROLE")[0] == b"master"
+
+        worker = RedisWorker(connected(watched), stream, {} if within_a_batch else {8: stands_still})
+        if within_a_batch:
+            worker.before_the_nth_swap(8, stands_still)
+        worker.run()
+        assert worker.log.rewinds == 1
+        assert is_as_uninterrupted(worker)
+
+
+class TestWaitReplicas:
+    CUT_AFTER, DIES_AFTER = 5, 10
+    """Batches."""
+
+    def test_without_it_what_was_committed_and_had_not_reached_the_replica_is_lost(
+        self, watched: Watched, stream: str
+    ):
+        faults = {self.CUT_AFTER: watched.cut, self.DIES_AFTER: watched.fail_over}
+        worker = RedisWorker(connected(watched), stream, faults).run()
+        committed = self.DIES_AFTER - self.CUT_AFTER - TRAIL
+        assert 0 < worker.lost() <= committed * BATCH
+
+    def test_with_it_nothing_is_committed_before_the_replica_has_it_and_nothing_is_lost(
+        self, watched: Watched, stream: str
+    ):
+        worker = RedisWorker(connected(watched, 1), stream, {self.CUT_AFTER: watched.cut})
+        committed: list[int] = []
+
+        def note() -> None:
+            committed.append(worker.log.committed())
+
+        worker.log.while_waiting = iter([note, note, note, watched.fail_over, note, watched.bring_back])
+        worker.run()
+        assert set(committed) == {(self.CUT_AFTER - TRAIL) * BATCH}
+        assert worker.log.rewinds == 1
+        assert is_as_uninterrupted(worker)
+        assert any("0 of the 1 replicas that redis.wait_replicas asks for" in said for said in worker.said)
+        failed = r'reptide_store_errors_total{operation="confirm"} [1-9]'
+        assert re.search(failed, worker.service.worker.telemetry.exposition().decode())
+
+    def test_nothing_is_counted_on_that_the_replica_lacks_whoever_wrote_it(
+        self, watched: Watched, stream: str
+    ):
+        writer, successor = connected(watched), connected(watched, 1)
+        store = RedisStore(successor, stream, engine().layout)
+        versions = RedisMeta(successor, stream, theta_fingerprint(engine().learner), 0.0)
+        store.confirm()
+        watched.cut()
+        writer.ask(("SET", stream, 1))
+        adopted = SourcePosition(1, 0, 64)
+        for _ in range(2):
+            with pytest.raises(
+                Unavailable, match=r"has everything on 0 of the 1 replicas .* nothing is lost"
+            ):
+                store.confirm()
+            with pytest.raises(Unavailable, match="of the 1 replicas"):
+                store.adopt(adopted, 3)
+            with pytest.raises(Unavailable, match="of the 1 replicas"):
+                versions.publish(checkpoint())
+        assert versions.current() == 0
+        watched.replica.go_on()
+        assert watched.is_in_step()
+        store.confirm()
+        assert store.adopt(adopted, 4) == 3
+        assert versions.publish(checkpoint())
