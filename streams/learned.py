@@ -149,6 +149,15 @@ class LabelReader:
         return inside if self.spec.history is not None else inside[:0]
 
 
+def task_numbers(labels: Sequence[LearnedLabel]) -> Int64:
+    """Number the tasks of labels [N] from 0 in the order of their ids.
+
+    An array of the ids would be as wide as the longest, which may be 65,536 characters, in every place.
+    """
+    numbers = {task: n for n, task in enumerate(sorted({one.task for one in labels}))}
+    return np.array([numbers[one.task] for one in labels], np.int64)
+
+
 def read_learned(line: bytes) -> LearnedLabel:
     """Read a line of the `episodes` output; whether a task spec can have made it is for `LabelReader` to say.
 

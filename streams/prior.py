@@ -13,7 +13,7 @@ import numpy as np
 
 from engine.mixture import UNIFORM
 from engine.types import Float64
-from streams.learned import LearnedLabel
+from streams.learned import LearnedLabel, task_numbers
 
 PASSES = 200
 """Two that are nearly as good for every task come apart slowly."""
@@ -32,7 +32,7 @@ def learned_prior(labels: Sequence[LearnedLabel], squared: bool) -> tuple[float,
     scored = np.isfinite(losses).all(axis=1)
     if not scored.any():
         return tuple(UNIFORM.tolist())
-    tasks, index = np.unique(np.array([one.task for one in labels])[scored], return_inverse=True)
+    tasks, index = np.unique(task_numbers(labels)[scored], return_inverse=True)
     losses = losses[scored]
     sums = np.zeros((len(tasks), losses.shape[1]))
     np.add.at(sums, index, losses)

@@ -34,7 +34,7 @@ from engine.step_size import SIZES, chosen
 from engine.train import Round, Statistics, TrainState, start, with_statistics
 from engine.types import Batch, EngineError, Episode, Episodes, Float64, Params
 from streams.errors import SettingsError, StoreError
-from streams.learned import LabelReader, LearnedLabel
+from streams.learned import LabelReader, LearnedLabel, task_numbers
 from streams.prior import learned_prior
 from streams.stores.base import Checkpoint, MetaStore
 from streams.theta import checked
@@ -305,10 +305,9 @@ class Trainer:
         return losses_after_adaptation(self.learner, theta, episodes, self._stacked)
 
     def _verdict(self, state: TrainState, candidate: TrainState, judges: Sequence[LearnedLabel]) -> Verdict:
-        numbered = np.unique([one.task for one in judges], return_inverse=True)[1]
         episodes = [one.episode for one in judges if one.episode is not None]
         before, after = averaged(state), averaged(candidate)
-        return gate(self.learner, before, after, episodes, numbered, self._stacked)
+        return gate(self.learner, before, after, episodes, task_numbers(judges), self._stacked)
 
     def _prior(self, window: Sequence[LearnedLabel]) -> list[float]:
         return list(learned_prior(window[-PRIOR_WINDOW:], isinstance(self.learner.spec.target, Regression)))

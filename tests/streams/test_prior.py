@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from collections.abc import Sequence
 
 import numpy as np
@@ -13,6 +14,7 @@ from engine.types import PREDICTORS
 from streams.learned import LearnedLabel
 from streams.logs.base import SourcePosition
 from streams.prior import FLOOR, learned_prior
+from streams.wire import MAX_ID_BYTES
 
 X = np.zeros(1, np.float32)
 MANY = 40
@@ -28,6 +30,21 @@ def labels(task: str, losses: Sequence[float], number: int = MANY) -> list[Learn
 
 def one_hot(best: int, worse: float = 5.0) -> list[float]:
     return [0.1 if n == best else worse for n in range(len(PREDICTORS))]
+
+
+def test_a_task_whose_id_is_as_long_as_may_be_makes_no_array_of_ids_as_wide():
+    found = [*labels("x" * MAX_ID_BYTES, one_hot(0)), *labels("user", one_hot(1), number=200)]
+    tracemalloc.start()
+    learned_prior(found, squared=False)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 1 << 20
+
+
+def test_ids_that_differ_in_a_null_at_the_end_are_two_tasks():
+    found = [*labels("user", one_hot(0)), *labels("user\0", one_hot(1))]
+    renamed = [*labels("user", one_hot(0)), *labels("user 1", one_hot(1))]
+    assert learned_prior(found, squared=False) == learned_prior(renamed, squared=False)
 
 
 @pytest.mark.parametrize("squared", [False, True])
