@@ -7,10 +7,11 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from benchmarks.fault_load import Count, Ledger
+from benchmarks.fault_load import TASKS, Count, Ledger
 from engine.types import Outcome
 from streams.deployment import Deployment
 from streams.logs.base import Place
+from streams.logs.envelope import Headers
 from streams.logs.kafka_outputs import Sent
 from streams.logs.kafka_reader import KafkaTopicReader, Message
 from streams.outputs import DEAD_LETTER, TOPICS, Outputs
@@ -75,32 +76,49 @@ def behind(deployment: Deployment, sent: Count) -> int:
     return (sent - folded(deployment, {task for task, _ in sent})).total()
 
 
+def unlearned(deployment: Deployment) -> int:
+    """How many of the labels that tasks learned from the newest version of theta was not trained on."""
+    return _labels(deployment) - learned(deployment)
+
+
+def learned(deployment: Deployment) -> int:
+    """How many labels the newest version of theta was trained on, each counted as often as it was new."""
+    version = deployment.versions.current()
+    counts = deployment.versions.load(version).trainer["statistics.count"] if version else (0,)
+    return int(counts[-1])
+
+
+def _labels(deployment: Deployment) -> int:
+    """How many labels all tasks together have learned from."""
+    ids = sorted(TASKS)
+    return int(deployment.store.load(deployment.engine.layout, ids).rows["labels"].sum())
+
+
 def audit(deployment: Deployment, ledger: Ledger) -> Figures:
     """Every difference between what there is and what there should be; all zero where nothing is wrong."""
-    log = _all(KafkaTopicReader(deployment.connection, deployment.kafka.inputs[0]))
+    log = messages_of(KafkaTopicReader(deployment.connection, deployment.kafka.inputs[0]))
     through = {(0, message.partition): message.offset + 1 for message in log}
     tasks = sorted({task for task, _ in ledger.events})
     counted = folded(deployment, tasks)
     again, said = uninterrupted(deployment, through)
-    lost, differing, repeated = _compared(deployment, said)
     adoptions = deployment.store.adoptions()
+    trained = learned(deployment)
     return {
         "events": ledger.events.total(),
-        "malformed": len(ledger.malformed),
         "in_log": len(log),
         "lost": (ledger.events - counted).total(),
         "doubled": (counted - ledger.events).total(),
         "rows": len(tasks),
         "rows_differing": len(differing_rows(deployment, tasks, deployment.store, again)),
-        "outputs": sum(map(len, said.values())),
-        "outputs_repeated": repeated,
-        "outputs_lost": lost,
-        "outputs_differing": differing,
-        "dead_letters_missing": len(missing_letters(deployment, ledger.malformed)),
+        **_outputs(deployment, said, ledger.forged),
+        **_letters(deployment, ledger.refused),
+        "forged_episodes": len(ledger.forged),
+        "labels_unlearned": max(0, len(said["episodes"]) - trained),
+        "labels_learned_twice": max(0, trained - len(said["episodes"])),
         "adoptions": len(adoptions),
         "versions_adopted": len(set(adoptions.values())),
         "adoptions_missing": len(again.adoptions().keys() - adoptions.keys()),
-    }  # fmt: skip
+    }
 
 
 def uninterrupted(
@@ -130,27 +148,46 @@ def differing_rows(
     ]
 
 
-def missing_letters(deployment: Deployment, malformed: Iterable[Sent]) -> Counter[Any]:
-    """Malformed messages that are not in the dead-letter topic as they were sent."""
+def _letters(deployment: Deployment, refused: Iterable[tuple[Sent, str]]) -> Figures:
+    """Messages that are not dead letters as they were sent, for the reason there is; and dead letters of others."""
+    expected = Counter((m.key, m.value, tuple(m.headers), reason) for m, reason in refused)
     there = Counter(
-        (m.key, m.value, tuple((name, text) for name, text in m.headers if not name.startswith("reptide_")))
-        for m in _all(deployment.reader(DEAD_LETTER))
+        (m.key, m.value, *_headers_and_reason(m.headers)) for m in messages_of(deployment.reader(DEAD_LETTER))
     )
-    return Counter((sent.key, sent.value, tuple(sent.headers)) for sent in malformed) - there
+    by_reason = Counter(reason for *_, reason in expected.elements())
+    return {
+        "refused": expected.total(),
+        **{f"refused.{reason}": number for reason, number in sorted(by_reason.items())},
+        "dead_letters_missing": (expected - there).total(),
+        "dead_letters_unexpected": len(there.keys() - expected.keys()),
+    }
 
 
-def _compared(deployment: Deployment, said: Mapping[str, set[bytes]]) -> tuple[int, int, int]:
+def _headers_and_reason(headers: Headers) -> tuple[tuple[tuple[str, bytes], ...], str]:
+    """The headers that a dead letter came with, and why it was refused."""
+    ours = {name: text.decode() for name, text in headers if name.startswith("reptide_")}
+    return tuple((name, text) for name, text in headers if name not in ours), ours["reptide_reason"]
+
+
+def _outputs(deployment: Deployment, said: Mapping[str, set[bytes]], forged: Iterable[Sent]) -> Figures:
     """Lines that are missing, lines that should not be there, and repeats."""
+    others = {sent.value or b"" for sent in forged}
     lost = differing = repeated = 0
     for topic, expected in said.items():
-        messages = _all(deployment.reader(topic))
-        there = {message.value or b"" for message in messages}
+        lines = [message.value or b"" for message in messages_of(deployment.reader(topic))]
+        ours = [line for line in lines if topic != "episodes" or line not in others]
+        there = set(ours)
         lost, differing = lost + len(expected - there), differing + len(there - expected)
-        repeated += len(messages) - len(there)
-    return lost, differing, repeated
+        repeated += len(ours) - len(there)
+    return {
+        "outputs": sum(map(len, said.values())),
+        "outputs_repeated": repeated,
+        "outputs_lost": lost,
+        "outputs_differing": differing,
+    }
 
 
-def _all(reader: KafkaTopicReader) -> list[Message]:
+def messages_of(reader: KafkaTopicReader) -> list[Message]:
     """Every message of a topic."""
     found: list[Message] = []
     positions, end = reader.start(), reader.end()

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import signal
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
 from multiprocessing.sharedctypes import RawArray
 from pathlib import Path
 from time import monotonic, sleep
@@ -19,9 +19,11 @@ from typing import Any
 from streams import cli
 from streams.logs.kafka import KafkaLog
 from streams.logs.kafka_outputs import KafkaOutputs
+from streams.logs.kafka_reader import KafkaTopicReader
 from streams.stores.redis import RedisStore
+from streams.stores.redis_meta import RedisMeta
 
-EFFECTS: dict[str, tuple[Any, str]] = {
+OF_WORKERS: dict[str, tuple[Any, str]] = {
     "adopt": (RedisStore, "adopt"),
     "load": (RedisStore, "load"),
     "produce": (KafkaOutputs, "send"),
@@ -29,6 +31,13 @@ EFFECTS: dict[str, tuple[Any, str]] = {
     "swap": (RedisStore, "swap"),
     "commit": (KafkaLog, "commit"),
 }
+OF_TRAINERS: dict[str, tuple[Any, str]] = {
+    "read": (KafkaTopicReader, "read"),
+    "write": (RedisMeta, "_write"),
+    "show": (RedisMeta, "_move"),
+}
+"""A version of theta is written, waited for, then shown."""
+EFFECTS = OF_WORKERS | OF_TRAINERS
 NAMES = tuple(EFFECTS)
 
 FORKED = multiprocessing.get_context("forkserver")
@@ -105,7 +114,7 @@ class Process:
         before, deadline = self._wish[2], monotonic() + EXIT_S
         while self._wish[2] == before:
             if monotonic() > deadline:
-                raise TimeoutError(f"a worker that goes on does nothing: {self.output.read_text()}")
+                raise TimeoutError(f"one that goes on does nothing: {self.output.read_text()}")
             sleep(PAUSE_S)
 
     def must_end(self, status: int) -> None:
@@ -125,32 +134,41 @@ class Process:
         self._process.join()
 
 
-@dataclass
 class Crew:
-    """The workers that are to be alive, and those that died without having been told to."""
+    """The workers and the trainer that are to be alive."""
 
-    config: Path
-    directory: Path
-    members: list[Process] = field(default_factory=list)
-    started: int = 0
+    def __init__(self, config: Path, directory: Path) -> None:
+        self.members: list[Process] = []
+        self._config, self._directory, self._started = config, directory, 0
+        self.trainer = self._process("trainer")
 
-    def start(self) -> Process:
+    def start(self) -> None:
         """Start one more worker."""
-        self.started += 1
-        worker = Process(["worker", str(self.config)], self.directory / f"worker-{self.started}.log")
-        self.members.append(worker)
-        return worker
+        self.members.append(self._process("worker"))
 
     def leave(self, worker: Process, status: int) -> None:
         """Take leave of a worker that is to end with this exit status."""
         worker.must_end(status)
         self.members.remove(worker)
 
+    def replace_trainer(self) -> None:
+        """Start another trainer in the place of one that was killed."""
+        self.trainer.must_end(-signal.SIGKILL)
+        self.trainer = self._process("trainer")
+
     def dead(self) -> list[Process]:
-        """Members that ended by themselves."""
-        return [worker for worker in self.members if worker.status is not None]
+        """Those that ended by themselves."""
+        return [process for process in self.all() if process.status is not None]
+
+    def all(self) -> list[Process]:
+        """The trainer and the workers."""
+        return [self.trainer, *self.members]
 
     def kill(self) -> None:
         """End all of them, whatever they do."""
-        for worker in self.members:
-            worker.kill()
+        for process in self.all():
+            process.kill()
+
+    def _process(self, role: str) -> Process:
+        self._started += 1
+        return Process([role, str(self._config)], self._directory / f"{role}-{self._started}.log")

@@ -5,17 +5,20 @@ from __future__ import annotations
 import os
 import signal
 from collections import Counter
-from contextlib import suppress
+from collections.abc import Callable
+from contextlib import ExitStack, suppress
 from copy import copy
 from dataclasses import dataclass, field
+from math import inf
 from pathlib import Path
 from time import monotonic, sleep
 
 import numpy as np
 
-from benchmarks.fault_audit import behind
+from benchmarks.fault_audit import behind, unlearned
+from benchmarks.fault_brokers import Brokers
 from benchmarks.fault_load import Count, Load
-from benchmarks.fault_processes import NAMES, Crew, Process
+from benchmarks.fault_processes import OF_TRAINERS, OF_WORKERS, Crew, Process
 from streams.deployment import Deployment
 from streams.errors import Unavailable
 from streams.servers import Server
@@ -23,6 +26,8 @@ from streams.servers import Server
 STUCK_S = 40.0
 """A group that folded nothing for so long will not: it takes less to notice a death and give its partitions away."""
 PAUSE_S = 0.2
+DOWN_S = 8.0
+"""A node that is down for so long is missed by the others: its session has expired."""
 SETTLED_S = 20.0
 """By then every death was noticed and every partition given away. Where the leader of a group leaves in the midst
 of that, Kafka makes another member the leader at once; with Tansu 0.6 nobody reads for half a minute or more."""
@@ -37,7 +42,7 @@ class Scene:
 
     deployment: Deployment
     crew: Crew
-    broker: Server
+    brokers: Brokers
     redis: Server
     redis_files: Path
     load: Load
@@ -49,7 +54,7 @@ class Scene:
         worker = self._victim()
         if self.rng.random() < 0.5:
             worker.signal(signal.SIGKILL)
-        elif worker.signal_before(str(self.rng.choice(NAMES)), signal.SIGKILL):
+        elif worker.signal_before(str(self.rng.choice(list(OF_WORKERS))), signal.SIGKILL):
             self.happened["kills_within_a_batch"] += 1
         self.crew.leave(worker, -signal.SIGKILL)
         self.crew.start()
@@ -83,11 +88,52 @@ class Scene:
         sleep(FORGOTTEN_S)
         self.happened["redis_power_cuts"] += 1
 
+    def kill_trainer(self) -> None:
+        """Kill the trainer: at any moment, or in the middle of a version; its successor makes the next one."""
+        if self.rng.random() < 0.5:
+            self.crew.trainer.signal(signal.SIGKILL)
+        elif self.crew.trainer.signal_before(str(self.rng.choice(list(OF_TRAINERS))), signal.SIGKILL):
+            self.happened["trainer_kills_within_a_version"] += 1
+        self.crew.replace_trainer()
+        self.wait_for_a_version()
+        self.happened["trainer_kills"] += 1
+
+    def kill_broker(self) -> None:
+        """Kill a node, every other time the controller, and start it on its files."""
+        node = self._node(controller=self.happened["broker_kills"] % 2 == 0)
+        node.kill()
+        sleep(DOWN_S)
+        node.start()
+        self.happened["broker_kills"] += 1
+
+    def restart_broker(self) -> None:
+        """Stop a node as an operator does, and start it."""
+        node = self._node()
+        node.terminate()
+        node.start()
+        self.happened["broker_restarts"] += 1
+
     def stall_broker(self, seconds: float) -> None:
-        """Stop the broker for a while."""
-        with self.broker.stalled():
+        """Stop a node for a while; leader it was, the others go on without it."""
+        with self._node().stalled():
             sleep(seconds)
         self.happened["broker_stalls"] += 1
+
+    def stall_brokers(self, seconds: float) -> None:
+        """Stop all nodes for a while."""
+        with ExitStack() as stack:
+            for node in self.brokers.nodes:
+                stack.enter_context(node.stalled())
+            sleep(seconds)
+        self.happened["cluster_stalls"] += 1
+
+    def _node(self, controller: bool = False) -> Server:
+        """One that the others can do without."""
+        self.brokers.wait_until_in_sync(self.deployment.topics.all())
+        if controller:
+            self.happened["controller_kills"] += 1
+            return self.brokers.controller()
+        return self.brokers.nodes[int(self.rng.integers(len(self.brokers.nodes)))]
 
     def join(self) -> None:
         """Let one more worker join."""
@@ -102,6 +148,16 @@ class Scene:
         self.crew.leave(worker, 0)
         self.happened["leaves"] += 1
 
+    def become(self, workers: int) -> None:
+        """Let workers join or leave, all at once, until there are so many."""
+        while len(self.crew.members) < workers:
+            self.crew.start()
+        leaving = self.crew.members[workers:]
+        for worker in leaving:
+            worker.signal(signal.SIGTERM)
+        for worker in leaving:
+            self.crew.leave(worker, 0)
+
     def wait_until_folded(self) -> float:
         """Wait until all that was acknowledged by now is folded, or nothing more is; returns how long that took.
 
@@ -110,14 +166,32 @@ class Scene:
 
         """
         sent: Count = copy(self.load.ledger.events)
+        return self._wait(lambda: behind(self.deployment, sent))
+
+    def wait_for_a_version(self) -> None:
+        """Wait until a version of theta is published, unless none is for long."""
+        seen: set[int] = set()
+
+        def none_yet() -> int:
+            seen.add(self.deployment.versions.current())
+            return int(len(seen) == 1)
+
+        self._wait(none_yet)
+
+    def wait_until_learned(self) -> float:
+        """Wait until the trainer has learned from every label there is, or learns no more; returns how long."""
+        return self._wait(lambda: unlearned(self.deployment))
+
+    def _wait(self, count: Callable[[], int]) -> float:
+        """Wait until what is left is nothing, or has not become less for long."""
         began = advanced = monotonic()
-        left = sent.total()
+        left = inf
         while left and monotonic() - advanced < STUCK_S:
             sleep(PAUSE_S)
             if dead := self.crew.dead():
-                raise RuntimeError(f"a worker ended by itself: {dead[0].output.read_text()}")
+                raise RuntimeError(f"a process ended by itself: {dead[0].output.read_text()}")
             with suppress(Unavailable):
-                still = behind(self.deployment, sent)
+                still = count()
                 advanced, left = (monotonic(), still) if still < left else (advanced, left)
         return monotonic() - began
 

@@ -24,15 +24,19 @@ class Arguments:
     """Where to write the figures."""
     quick: bool
     """Whether to run a small version that shows only that it runs."""
+    chosen: Mapping[str, str]
+    """The word chosen for each further option."""
 
 
-def arguments(question: str) -> Arguments:
-    """Parse `[--json F] [--quick]`."""
+def arguments(question: str, **choices: Sequence[str]) -> Arguments:
+    """Parse `[--json F] [--quick]`, and options that are one of some words, the first of them by default."""
     parser = argparse.ArgumentParser(description=question)
     parser.add_argument("--json", type=Path, help="write the figures to this file")
     parser.add_argument("--quick", action="store_true", help="a small version that shows only that it runs")
+    for name, words in choices.items():
+        parser.add_argument(f"--{name}", choices=words, default=words[0])
     parsed = parser.parse_args()
-    return Arguments(parsed.json, parsed.quick)
+    return Arguments(parsed.json, parsed.quick, {name: getattr(parsed, name) for name in choices})
 
 
 def show(title: str, columns: Sequence[str], rows: Sequence[Sequence[Figure]]) -> None:

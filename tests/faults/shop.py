@@ -9,7 +9,7 @@ import numpy as np
 import polars as pl
 import pytest
 
-from benchmarks.faults import SMALL_TASKS
+from benchmarks.fault_deployment import SMALL_TASKS
 from engine.types import Outcome
 from streams.outputs import TOPICS
 from streams.run import run, steps

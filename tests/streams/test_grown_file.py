@@ -12,7 +12,7 @@ import orjson
 import polars as pl
 import pytest
 
-from benchmarks.faults import SMALL_TASKS
+from benchmarks.fault_deployment import SMALL_TASKS
 from streams.errors import InputError, StoreError
 from streams.rebuild import rebuild
 from streams.run import run
