@@ -27,9 +27,13 @@ def opened(settings: Settings) -> Iterator[State]:
         layout = layout_of(learner(settings, task_spec(settings)))
     else:
         from streams.deployment import Deployment
+        from streams.stores.redis import RedisStore
 
         deployment = Deployment(settings)
-        store, layout = deployment.store, deployment.engine.layout
+        layout = deployment.engine.layout
+        store = RedisStore(
+            deployment.server, settings.stream, layout
+        )  # a row that is looked at lives no longer
     try:
         yield State(store, layout)
     finally:

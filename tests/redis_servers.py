@@ -35,6 +35,7 @@ class Server:
         self.directory = directory
         self._server = servers.redis_server(directory, *options)
         self.port, self.url = self._server.port, f"redis://{self._server.address}/0"
+        self.bus_port = self.port + 10_000  # of a node of a cluster
         self.start, self.kill, self.answers = self._server.start, self._server.kill, self._server.answers
 
     @property
@@ -139,7 +140,7 @@ class Cluster:
             node.ask("CLUSTER", "SET-CONFIG-EPOCH", str(n + 1))
             node.ask("CLUSTER", "ADDSLOTS", *map(str, range(n * share, min((n + 1) * share, SLOTS))))
         for node, other in permutations(self.nodes, 2):
-            node.ask("CLUSTER", "MEET", "127.0.0.1", str(other.port))
+            node.ask("CLUSTER", "MEET", "127.0.0.1", str(other.port), str(other.bus_port))
         poll(lambda: all(map(self.whole, self.nodes)), "the cluster")
 
     def whole(self, node: Server) -> bool:

@@ -16,7 +16,9 @@ class RedisClasses:
 
     def record(self, names: Sequence[str]) -> list[str]:
         """Write names at the places that have none yet; returns what is recorded."""
-        writes = (("HSETNX", self._key, place, name) for place, name in enumerate(names))
-        *_, recorded = self.server.ask(*writes, ("HGETALL", self._key))
-        self.server.confirm()
+        (recorded,) = self.server.ask(("HGETALL", self._key))
+        if len(recorded) < len(names):  # who only reads needs no leave to write
+            writes = (("HSETNX", self._key, place, name) for place, name in enumerate(names))
+            *_, recorded = self.server.ask(*writes, ("HGETALL", self._key))
+            self.server.confirm()
         return [recorded[b"%d" % place].decode() for place in range(len(recorded))]

@@ -36,18 +36,15 @@ from redis.exceptions import (
 from redis.retry import Retry
 
 from streams.errors import Forgot, ReptideError, StoreError, Unavailable
+from streams.stores.redis_access import Access, check_tls
 from streams.stores.redis_sentinels import Sentinels, Service
 
 RETRIES = 1
 """A connection that the server closed while it was idle is noticed only when it is used."""
 SCANNED_AT_ONCE = 1000
 MARK, MARKED_S = "reptide:confirm:", 60
-NOT_ALLOWED = (
-    AuthenticationError,
-    AuthenticationWrongNumberOfArgsError,
-    AuthorizationError,
-    NoPermissionError,
-)
+LOGIN_REFUSED = (AuthenticationError, AuthenticationWrongNumberOfArgsError, AuthorizationError)
+DENIED_IN_SCRIPT = "user executing the script can't run"
 
 PASSING = {
     "OutOfMemoryError|OOM command": "is full: it has reached `maxmemory`, which may be raised by "
@@ -116,6 +113,7 @@ class RedisServer:
                 "with special characters of the password percent-encoded"
             ) from None
         told = pool.connection_kwargs
+        check_tls(told)
         self.address = told.get("path") or f"{told.get('host', 'localhost')}:{told.get('port', 6379)}"
         self._sentinels = Sentinels(service, pool) if service else None
         self._master: tuple[str, int] | None = None  # as Sentinels named it when we connected
@@ -126,6 +124,7 @@ class RedisServer:
                     "redis.url names a server, which redis.sentinels do as well; leave it out of the URL: "
                     "redis://USER:PASSWORD@/0"
                 )
+        self._access = Access(self.address, told.get("username") or "default", url.startswith("rediss"))
 
     def ask(self, *commands: tuple[Any, ...]) -> list[Any]:
         """The replies to commands on one key each, in one round trip to every node concerned.
@@ -138,9 +137,9 @@ class RedisServer:
             for command in commands:
                 pipeline.execute_command(*command, **self._route(client, command))
             replies: list[Any] = pipeline.execute(raise_on_error=False)  # raised, it would quote a command
-            for reply in replies:
+            for command, reply in zip(commands, replies, strict=True):
                 if isinstance(reply, Exception):
-                    raise reply
+                    raise self._denied(reply, command) or reply
             return replies
 
     def keys(self, pattern: str) -> Iterator[str]:
@@ -239,8 +238,7 @@ class RedisServer:
         except (RedisError, RedisClusterException) as error:
             if self.cluster or self._sentinels:
                 self.close()  # it would ask only the nodes met last, all of which may be elsewhere by now
-            cause = error.__cause__ if isinstance(error, RedisClusterException) else None
-            raise self._sentence(cause or error) from error
+            raise self._sentence(_behind(error)) from error
 
     def _opened(self) -> Any:
         if self._client is None:
@@ -306,6 +304,12 @@ class RedisServer:
         if before and (others := self._primaries - before):
             raise _AnotherPrimary(", ".join(sorted(others)))
 
+    def _denied(self, error: BaseException, command: tuple[Any, ...] = ()) -> StoreError | None:
+        """Of a command that an ACL forbids; None where it was something else."""
+        if isinstance(error, NoPermissionError) or DENIED_IN_SCRIPT in str(error):
+            return StoreError(self._access.denied(str(error), command))
+        return None
+
     def _sentence(self, error: BaseException) -> ReptideError:
         if isinstance(error, _AnotherRun):
             self._restarted, self._primaries = False, frozenset()
@@ -324,10 +328,12 @@ class RedisServer:
                 "nothing is committed before, and nothing is lost"
             )
         told = re.split(", with args", f"{type(error).__name__}: {error}")[0]  # what follows quotes a row
-        if isinstance(error, NOT_ALLOWED):
-            return StoreError(
-                f"Redis at {self.address} does not let us in; check user and password in the URL, and their ACL"
-            )
+        if denied := self._denied(error):
+            return denied
+        if isinstance(error, LOGIN_REFUSED):
+            return StoreError(self._access.login_refused)
+        if untrusted := self._access.untrusted(told):
+            return StoreError(untrusted)
         if isinstance(error, MovedError) and not self.cluster:
             return StoreError(f"Redis at {self.address} is a node of a cluster; set `cluster` to true")
         if "Cluster mode is not enabled" in told:
@@ -338,7 +344,15 @@ class RedisServer:
         if isinstance(error, ConnectionError | TimeoutError | OSError):
             return Unavailable(
                 f"Redis at {self.address} does not answer ({error}); bring it back, nothing is lost"
+                f"{self._access.doubt(told)}"
             )
         return StoreError(
             f"Redis at {self.address} refuses a command ({told:.200}); check its version and ACL"
         )
+
+
+def _behind(error: BaseException) -> BaseException:
+    """What made the client of a cluster give up, which takes a node that forbids `CLUSTER SLOTS` for one without."""
+    cause = error.__cause__ if isinstance(error, RedisClusterException) else None
+    asked = cause and cause.__context__
+    return asked if isinstance(asked, NoPermissionError) else cause or error

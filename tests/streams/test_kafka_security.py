@@ -3,16 +3,11 @@
 from __future__ import annotations
 
 import gc
-import socket
-import ssl
-import subprocess
 from base64 import b64decode
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import suppress
 from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from socketserver import BaseRequestHandler, ThreadingTCPServer
 from threading import Thread
 from typing import Any
 from urllib.parse import parse_qs
@@ -33,6 +28,7 @@ from streams.logs.security import FILES, KNOWN, OAUTH, PASSED, named
 from streams.logs.tokens import Token, Tokens, tokens_of
 from streams.settings import load_settings
 from tests.kafka_brokers import Broker, group_of, producer_of
+from tests.tls import Authority, TlsFront
 
 SECRET = "hunter2/and+more"  # noqa: S105
 TLS = {"security_protocol": "SSL"}
@@ -291,53 +287,15 @@ def signed() -> tuple[str, float]:
 
 @pytest.fixture(scope="module")
 def behind_tls(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Broker, Path]]:
-    """A broker whose certificate is of another host name, and that certificate, which signed itself."""
+    """A broker whose certificate is of another host name, and who signed that."""
     folder = tmp_path_factory.mktemp("tls")
-    certificate, key = folder / "certificate.pem", folder / "key.pem"
-    subprocess.run(
-        ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes",
-         "-days", "2", "-subj", "/CN=kafka-1", "-addext", "subjectAltName=DNS:kafka-1",
-         "-keyout", str(key), "-out", str(certificate)],
-        check=True, capture_output=True,
-    )  # fmt: skip
+    authority = Authority(folder / "authority")
     with (
-        TlsFront(certificate, key) as front,
+        TlsFront(authority.signed("kafka-1", "DNS:kafka-1")) as front,
         servers.tansu(folder / "broker", advertised=front.address) as server,
     ):
-        front.broker_port = server.port
-        yield Broker(front.address, server), certificate
-
-
-class TlsFront(ThreadingTCPServer):
-    """Speaks TLS, and hands what it hears to a broker that does not."""
-
-    daemon_threads, block_on_close, broker_port = True, False, 0
-
-    def __init__(self, certificate: Path, key: Path) -> None:
-        self.context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        self.context.load_cert_chain(certificate, key)
-        super().__init__(("127.0.0.1", 0), BaseRequestHandler)
-        self.address = f"127.0.0.1:{self.server_address[1]}"
-        Thread(target=partial(self.serve_forever, poll_interval=0.01), daemon=True).start()
-
-    def finish_request(self, request: Any, client_address: Any) -> None:
-        with (
-            suppress(OSError),
-            self.context.wrap_socket(request, server_side=True) as outside,
-            socket.create_connection(("127.0.0.1", self.broker_port)) as inside,
-        ):
-            Thread(target=self.pass_on, args=(inside, outside), daemon=True).start()
-            self.pass_on(outside, inside)
-
-    def pass_on(self, heard: socket.socket, told: socket.socket) -> None:
-        with suppress(OSError):
-            while some := heard.recv(65_536):
-                told.sendall(some)
-            told.shutdown(socket.SHUT_RDWR)
-
-    def __exit__(self, *_: object) -> None:
-        self.shutdown()
-        self.server_close()
+        front.behind = server.port
+        yield Broker(front.address, server), authority.certificate
 
 
 @pytest.mark.parametrize("library", ["kafka-python", "confluent"])

@@ -418,7 +418,7 @@ def answering() -> Iterator[Callable[[bytes], str]]:
         (b"-MASTERDOWN Link with MASTER is down", Unavailable, "misses a part of its cluster"),
         (b"-TRYAGAIN Multiple keys request during rehashing of slot", Unavailable, "is moving slots"),
         (b"-BUSY Redis is busy running a script.", Unavailable, "is busy with a script"),
-        (b"-NOPERM this user has no permissions", StoreError, "does not let us in"),
+        (b"-NOPERM this user has no permissions", StoreError, "does not let user default in"),
         (
             b"-ERR unknown command 'EVAL', with args beginning with: 'ann'",
             StoreError,
