@@ -79,10 +79,15 @@ def apache(tmp_path_factory: pytest.TempPathFactory) -> Broker:
 
 def apache_kafka(directory: Path, **settings: Any) -> ApacheKafka:
     """A cluster for one test or module; what it takes is `ApacheKafka`'s."""
+    return ApacheKafka(directory, jars(), **settings)
+
+
+def jars() -> Path:
+    """The folder of Apache Kafka's jars, which are downloaded where they are not there."""
     with (ROOT / ".kafka.lock").open("w") as lock:  # of several sessions that begin at once, one downloads
         fcntl.flock(lock, fcntl.LOCK_EX)
         subprocess.run(["make", "--silent", ".kafka"], cwd=ROOT, check=True)
-    return ApacheKafka(directory, JARS, **settings)
+    return JARS
 
 
 @cache
