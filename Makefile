@@ -6,13 +6,15 @@ BIN := .venv/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 export OMP_NUM_THREADS := 1
 
-.PHONY: demo demo-kafka up down test fuzz check check-deploy format bench clean
+.PHONY: demo demo-kafka up down test test-kafka fuzz check check-deploy format bench clean
 
 demo: .venv
 	$(BIN)/reptide demo --out demo
 
-demo-kafka: .venv demo/baselines.npz
-	$(BIN)/reptide demo-kafka --out demo-kafka --embedded demo
+# On Apache Kafka where java and mvn are there, else on a small broker; it says which.
+KAFKA := $(if $(shell command -v java && command -v mvn),.kafka)
+demo-kafka: .venv demo/baselines.npz $(KAFKA)
+	$(BIN)/reptide demo-kafka --out demo-kafka --embedded demo $(KAFKA:%=--jars %)
 
 demo/baselines.npz:
 	$(MAKE) demo
@@ -33,6 +35,15 @@ down:
 
 test: .venv
 	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile
+
+# All that touches Kafka, on Apache Kafka 4: the contract of logs, members and outputs, the deployment under faults that is
+# `benchmarks.faults --quick`, the demonstration over a few days, each with both client libraries, and what only Apache Kafka shows.
+# Java (17 or newer) and Maven are needed. REPTIDE_TEST_KAFKA=host:port runs on a cluster of yours what can run there, and needs neither.
+ON_KAFKA := tests/streams/test_logs.py tests/streams/test_kafka.py tests/streams/test_kafka_topics.py
+ON_APACHE := tests/faults/test_deployment.py tests/end_to_end/test_demo_kafka.py::test_the_deployment_gives_the_table_of_the_embedded_run_and_rows_that_can_be_folded_again tests/apache
+test-kafka: .venv
+	REPTIDE_TEST_KAFKA=$(or $(REPTIDE_TEST_KAFKA),apache) $(BIN)/python -m pytest --numprocesses 2 --dist loadfile \
+		$(ON_KAFKA) $(if $(filter-out apache,$(REPTIDE_TEST_KAFKA)),,$(ON_APACHE))
 
 fuzz: .venv
 	FUZZ_INPUTS=1000000 $(BIN)/python -m pytest --numprocesses 2 --timeout 0 tests/fuzz

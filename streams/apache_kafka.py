@@ -24,17 +24,15 @@ Nodes and controllers speak to each other over the plaintext listener, as ANONYM
 
 from __future__ import annotations
 
+import shutil
 import subprocess
-from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
-from functools import partial
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Self, TypeVar
+from typing import Self
 
 from streams.errors import ReptideError
 from streams.servers import VERSIONS, Server, free_port
 
-T = TypeVar("T")
 CLUSTER = "cmVwdGlkZS10ZXN0LTAwMA"
 READY_S = 120.0
 """A node takes 3 s on an idle core; several that share it with the tests, much longer."""
@@ -74,9 +72,10 @@ class ApacheKafka:
         """Format and start them.
 
         Raises:
-            ReptideError: java is missing, or a node ended or did not answer in time; with the end of what it said.
+            ReptideError: java or the jars are missing, or a node ended or did not answer.
 
         """
+        self.version = _version(jars)
         self._java = ["java", *SMALL, *java, "-cp", f"{jars}/*"]
         names = {"PLAINTEXT": "PLAINTEXT", "CONTROLLER": "PLAINTEXT"} | dict(listeners or {})
         self._ports = [{name: free_port() for name in names} for _ in range(nodes)]
@@ -85,14 +84,15 @@ class ApacheKafka:
         for number, folder in enumerate(folders):
             folder.mkdir(parents=True, exist_ok=True)
             _write_properties(folder, common | _own(number, folder, self._ports[number]))
-        for formatted in _at_once([partial(self._format, folder, format) for folder in folders]):
-            formatted.result()
-        starting = _at_once([partial(self._started, n, folder) for n, folder in enumerate(folders)])
-        self.nodes = [node.result() for node in starting if node.exception() is None]
+        self._format(folders, format)
+        self.nodes = [self._launched(number, folder) for number, folder in enumerate(folders)]
         """Each listens on its plaintext port."""
-        if len(self.nodes) < nodes:
+        try:
+            for node in self.nodes:
+                node.wait()
+        except BaseException:  # Ctrl-C too: none may be left running
             self.kill()
-            [node.result() for node in starting]
+            raise
 
     @property
     def address(self) -> str:
@@ -110,8 +110,11 @@ class ApacheKafka:
             ReptideError: one of them ended, or did not answer in time; with the end of what it said.
 
         """
-        for started in _at_once([node.start for node in self.nodes if node.process.poll() is not None]):
-            started.result()
+        ended = [node for node in self.nodes if node.process.poll() is not None]
+        for node in ended:
+            node.launch()
+        for node in ended:
+            node.wait()
 
     def kill(self) -> None:
         """End all of them without a chance to save anything."""
@@ -124,21 +127,43 @@ class ApacheKafka:
     def __exit__(self, *_: object) -> None:
         self.kill()
 
-    def _format(self, folder: Path, options: Sequence[str]) -> None:
-        """Make the folder one of the cluster's, which a node demands before it starts."""
-        tool = ["kafka.tools.StorageTool", "format", "--cluster-id", CLUSTER, "--config", _properties(folder)]
-        command = [*self._java, f"-Djava.io.tmpdir={folder}", *tool, *options]
-        done = subprocess.run(command, capture_output=True, text=True)  # noqa: S603 - what `make .kafka` installed
-        if done.returncode:
-            raise ReptideError(
-                f"Apache Kafka's storage cannot be formatted: {(done.stdout + done.stderr)[-2000:]}"
+    def _format(self, folders: Sequence[Path], options: Sequence[str]) -> None:
+        """Make the folders the cluster's, which nodes demand before they start."""
+        tool = ["kafka.tools.StorageTool", "format", "--cluster-id", CLUSTER, *options, "--config"]
+        formatting = [
+            subprocess.Popen(  # noqa: S603 - what `make .kafka` installed
+                [*self._java, f"-Djava.io.tmpdir={folder}", *tool, _properties(folder)],
+                stdout=subprocess.PIPE, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL, text=True,
             )
+            for folder in folders
+        ]  # fmt: skip
+        for process in formatting:
+            said, _ = process.communicate()
+            if process.returncode:
+                raise ReptideError(f"Apache Kafka's storage cannot be formatted: {said[-2000:]}")
 
-    def _started(self, number: int, folder: Path) -> Server:
-        """One node that answers."""
+    def _launched(self, number: int, folder: Path) -> Server:
+        """One node, which answers when most of them run."""
         program, *options = self._java
         arguments = [*options, f"-Djava.io.tmpdir={folder}", "kafka.Kafka", _properties(folder)]
-        return Server(program, arguments, folder, self._ports[number]["PLAINTEXT"], VERSIONS, READY_S)
+        port = self._ports[number]["PLAINTEXT"]
+        return Server(program, arguments, folder, port, VERSIONS, READY_S, waits=False)
+
+
+def _version(jars: Path) -> str:
+    """Which Apache Kafka the jars are, where it can be started.
+
+    Raises:
+        ReptideError: they, or java, are missing.
+
+    """
+    found = [jar.stem.removeprefix("kafka_2.13-") for jar in jars.glob("kafka_2.13-*.jar")]
+    if not found or not shutil.which("java"):
+        missing = (
+            "java is missing: install 17 or newer" if found else f"{jars} holds no jars: run `make .kafka`"
+        )
+        raise ReptideError(f"Apache Kafka cannot be started: {missing}")
+    return found[0]
 
 
 def _common(names: Mapping[str, str], controllers: Sequence[int]) -> dict[str, str]:
@@ -181,9 +206,3 @@ def _write_properties(folder: Path, properties: Mapping[str, str]) -> None:
     """As Java reads them: a certificate's line ends are written out."""
     escaped = {name: value.replace("\\", "\\\\").replace("\n", "\\n") for name, value in properties.items()}
     Path(_properties(folder)).write_text("".join(f"{name}={value}\n" for name, value in escaped.items()))
-
-
-def _at_once(calls: Sequence[Callable[[], T]]) -> list[Future[T]]:
-    """What each call came to, when all have ended."""
-    with ThreadPoolExecutor(max(1, len(calls))) as pool:
-        return [pool.submit(call) for call in calls]

@@ -252,11 +252,14 @@ def demo_kafka(
     ),
     embedded: Annotated[Path, typer.Option(help="Folder that `reptide demo` wrote.")] = Path("demo"),
     rate: Annotated[float, typer.Option(min=0, help="Events a second; 0: as fast as it goes.")] = 3000.0,
+    jars: Annotated[
+        Path | None, typer.Option(help="Folder of Apache Kafka's jars; without, the broker is a small one.")
+    ] = None,
 ) -> None:
     """Stream the flights through Kafka and Redis, two workers and a trainer, and compare with `reptide demo`."""
     from streams.flights.demo_kafka import run_demo_kafka
 
-    run_demo_kafka(out, embedded, rate, console)
+    run_demo_kafka(out, embedded, rate, jars, console)
 
 
 if __name__ == "__main__":

@@ -41,11 +41,14 @@ class Server:
         port: int,
         probe: bytes,
         ready_s: float = READY_S,
+        waits: bool = True,
     ) -> None:
         self.port, self.address, self._ready_s = port, f"127.0.0.1:{port}", ready_s
         self._command, self._log, self._probe = [program, *arguments], directory / "output", probe
         directory.mkdir(parents=True, exist_ok=True)
-        self.start()
+        self.launch()
+        if waits:
+            self.wait()
 
     def start(self) -> None:
         """Start it, and wait until it answers.
@@ -54,6 +57,11 @@ class Server:
             ReptideError: it ended, or did not answer in time; with the end of what it said.
 
         """
+        self.launch()
+        self.wait()
+
+    def launch(self) -> None:
+        """Start it: one of several that answer only when all of them run."""
         deadline = time.monotonic() + self._ready_s
         # A child of one that was killed, as Redis' rewrite, holds the port until it has noticed.
         while not is_free(self.port) and time.monotonic() < deadline:
@@ -62,6 +70,15 @@ class Server:
             self.process = subprocess.Popen(  # noqa: S603 - a program that we installed
                 self._command, stdout=output, stderr=output, stdin=subprocess.DEVNULL
             )
+
+    def wait(self) -> None:
+        """Wait until it answers.
+
+        Raises:
+            ReptideError: it ended, or did not answer in time; with the end of what it said.
+
+        """
+        deadline = time.monotonic() + self._ready_s
         while not self.answers():
             if self.process.poll() is not None or time.monotonic() > deadline:
                 self.kill()

@@ -82,8 +82,13 @@ def apache_kafka(directory: Path, **settings: Any) -> ApacheKafka:
     return ApacheKafka(directory, jars(), **settings)
 
 
+def apache_is_asked_for() -> bool:
+    """Whether tests that start a broker themselves are to start Apache Kafka."""
+    return os.environ.get("REPTIDE_TEST_KAFKA") == "apache"
+
+
 def jars() -> Path:
-    """The folder of Apache Kafka's jars, which are downloaded where they are not there."""
+    """Apache Kafka's; the first time they are downloaded."""
     with (ROOT / ".kafka.lock").open("w") as lock:  # of several sessions that begin at once, one downloads
         fcntl.flock(lock, fcntl.LOCK_EX)
         subprocess.run(["make", "--silent", ".kafka"], cwd=ROOT, check=True)

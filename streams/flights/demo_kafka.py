@@ -29,6 +29,7 @@ from rich.progress import TextColumn
 from engine.report import ReportDict
 from engine.table import TaskTable
 from engine.types import SERVED, Kind, Outcome
+from streams.apache_kafka import ApacheKafka
 from streams.deployment import Deployment
 from streams.errors import InputError, ReptideError
 from streams.evaluation import evaluate, extra_of, read_extras, scores_of
@@ -42,7 +43,7 @@ from streams.logs.output import OutputFile
 from streams.progress import now_and_then, said_of, working
 from streams.roles.produce import produce
 from streams.run import Progress
-from streams.servers import redis_server, tansu
+from streams.servers import Server, redis_server, tansu
 from streams.settings import load_settings
 from streams.wiring import input_log
 
@@ -66,6 +67,9 @@ publish_every_s = 0.05
 REDIS = ("--appendonly", "yes", "--appendfsync", "always")
 """It writes through before it answers, so nothing has to wait for a durability lag."""
 
+TOGETHER = {"group.initial.rebalance.delay.ms": "3000"}
+"""Apache Kafka's default: workers that start together share the partitions from the beginning."""
+
 REPORTED = (*demo.REPORTED, "embedded")
 BOUND = 0.002
 """How far log loss and AUC may be from the embedded run's."""
@@ -77,15 +81,18 @@ AT_ONCE = 4096
 Show = Callable[[int, Progress], None]
 
 
-def run_demo_kafka(out: Path, embedded: Path, rate: float, console: Console) -> None:
-    """Stream the flights that `reptide demo` left in `embedded` through a deployment, and write `demo.json`."""
+def run_demo_kafka(out: Path, embedded: Path, rate: float, jars: Path | None, console: Console) -> None:
+    """Stream the flights that `reptide demo` left in `embedded` through a deployment, and write `demo.json`.
+
+    The broker is Apache Kafka where there are its `jars`, else Tansu.
+    """
     if not (embedded / demo.BASELINES).exists():
         raise InputError(f"{embedded / demo.BASELINES} is missing: run `reptide demo --out {embedded}` first")
     for folder in ("broker", "redis", "outputs"):
         shutil.rmtree(out / folder, ignore_errors=True)
     with (
         _ended_by_signals() as asked,
-        tansu(out / "broker") as broker,
+        _broker(out / "broker", jars, console) as broker,
         redis_server(out / "redis", *REDIS) as redis,
     ):
         config = _written(out, broker.address, redis.address)
@@ -106,6 +113,17 @@ def run_demo_kafka(out: Path, embedded: Path, rate: float, console: Console) -> 
     console.print(demo.comparison(evaluation, REPORTED), soft_wrap=False)
     console.print(_verdict(_gaps(evaluation), differing, len(rows)))
     console.print(f"figures: {out / 'demo.json'}")
+
+
+def _broker(directory: Path, jars: Path | None, console: Console) -> Server | ApacheKafka:
+    """Start a broker, and say which."""
+    if jars is None:
+        console.print("broker: Tansu, a small one that keeps all in memory; with --jars it is Apache Kafka")
+        return tansu(directory)
+    with working(console, "starting Apache Kafka"):
+        kafka = ApacheKafka(directory, jars, properties=TOGETHER)
+    console.print(f"broker: Apache Kafka {kafka.version}, one node in KRaft mode")
+    return kafka
 
 
 def _written(out: Path, broker: str, redis: str) -> Path:

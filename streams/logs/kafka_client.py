@@ -24,13 +24,25 @@ BOOTSTRAP_MS = 10_000
 ANSWER_MS = 5_000
 """How long one question to a broker may take."""
 
+RECONNECT_MS = 1_000
+"""How long after a broker came back it may go unnoticed, as with Java's clients; kafka-python's default is 30 s."""
+
 REFUSED = (
     errors.AuthorizationError, errors.SaslAuthenticationFailedError, errors.UnsupportedSaslMechanismError,
     errors.IllegalSaslStateError,
 )  # fmt: skip
 UNKNOWN_TOPIC = (errors.UnknownTopicOrPartitionError, errors.InvalidTopicError)
 TOO_LARGE = (errors.MessageSizeTooLargeError, errors.RecordListTooLargeError)
-AWAY = (errors.RetriableError, errors.BrokerNotAvailableError, OSError)
+AWAY = (
+    errors.RetriableError, errors.BrokerNotAvailableError, errors.UnknownBrokerIdError, errors.UnknownError,
+    errors.StaleBrokerEpochError, errors.StaleControllerEpochError, errors.NewLeaderElectedError, OSError,
+)  # fmt: skip
+"""A broker that is away, comes back, or has just handed its partitions or the group to another."""
+UNSEQUENCED = (
+    errors.OutOfOrderSequenceNumberError, errors.DuplicateSequenceNumberError, errors.UnknownProducerIdError,
+    errors.InvalidProducerIdMappingError, errors.InvalidProducerEpochError,
+)  # fmt: skip
+"""A broker that does not know what this producer sent before: another producer sends it again."""
 
 
 class _TokenProvider(AbstractTokenProvider):  # type: ignore[misc]
@@ -72,6 +84,7 @@ def common(connection: Connection) -> dict[str, Any]:
     return {
         "bootstrap_servers": connection.servers.split(","),
         "bootstrap_timeout_ms": BOOTSTRAP_MS,
+        "reconnect_backoff_max_ms": RECONNECT_MS,
         **security,
     }
 
@@ -155,7 +168,7 @@ def _translated(error: Exception, connection: Connection, subject: str) -> Repti
             f"{servers}: a message for {subject} is larger than its limit: raise max.message.bytes of the topic "
             "(`reptide topics check` compares it)"
         )
-    if isinstance(error, AWAY):
+    if isinstance(error, AWAY + UNSEQUENCED):
         return Unavailable(f"{servers} does not answer for {subject} ({name}){connection.doubt}")
     if isinstance(error, errors.KafkaError) and not isinstance(error, errors.KafkaConfigurationError):
         return InputError(f"{servers}: {subject}: {name}")

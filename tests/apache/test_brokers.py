@@ -1,15 +1,29 @@
-"""Three brokers that replicate: what was acknowledged outlives each of them."""
+"""Three brokers that replicate: what was acknowledged outlives each of them, and clients go on through their ends."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import resource
+import time
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 
+import orjson
 import pytest
 
 from streams.apache_kafka import ApacheKafka
+from streams.errors import Unavailable
+from streams.logs.envelope import Envelope
 from streams.logs.group import Connection
-from streams.logs.kafka_reader import KafkaTopicReader
-from tests.kafka_brokers import Broker, apache_kafka, append, topic_of
+from streams.logs.kafka import KafkaLog
+from streams.logs.kafka_client import made
+from streams.logs.kafka_outputs import KafkaOutputs, Sent
+from streams.logs.kafka_topics import Topics, create
+from streams.servers import Server
+from tests.kafka_brokers import NUMBERS, apache_kafka, group_of, producer_of
+
+PATIENCE_S = 120.0
+DELIVERY_S = 8.0
+"""Longer than a dead broker goes unnoticed, which is 6 s here."""
 
 
 @pytest.fixture(scope="module")
@@ -18,14 +32,140 @@ def three(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ApacheKafka]:
         yield kafka
 
 
-def test_what_was_acknowledged_is_read_while_any_one_of_the_brokers_is_dead(three: ApacheKafka):
-    broker = Broker(three.address, None)
-    topic = topic_of(broker, 1, replicas=3)
-    for number, node in enumerate(three.nodes):
-        node.kill()
-        append(broker, topic, [(b"key", b"%d" % number)])
-        node.start()
-    reader = KafkaTopicReader(Connection(three.address), topic)
-    messages, _ = reader.read({}, 10, 10.0)
-    reader.close()
-    assert [message.value for message in messages] == [b"0", b"1", b"2"]
+class Stream:
+    """A producer and the only member of a group, on a topic of two partitions that are on every broker."""
+
+    def __init__(self, address: str, library: str) -> None:
+        connection = Connection(address)
+        self.topic = f"brokers-{next(NUMBERS)}"
+        topics = Topics((self.topic,), (), f"{self.topic}-dead")
+        persistently(lambda: create(connection, topics, 2, 3, 60.0))
+        self.outputs = KafkaOutputs(lambda: producer_of(library)(connection, [self.topic], DELIVERY_S))
+        client = group_of(library)(connection, f"of {self.topic}", [self.topic], Envelope(), 6.0, 1.0)
+        self.log = KafkaLog(client, [self.topic])
+        self.sent, self.read = 0, dict[tuple[int, int], object]()
+
+    def goes_on(self) -> None:
+        """Ten more events are acknowledged and read, and what was read is committed."""
+        first, self.sent = self.sent, self.sent + 10
+        messages = [event(n) for n in range(first, self.sent)]
+        persistently(lambda: self.acknowledged(messages))
+        wanted = {f"e{n}" for n in range(self.sent)}
+        deadline = time.monotonic() + PATIENCE_S
+        while not wanted <= set(self.read.values()):
+            assert time.monotonic() < deadline, wanted - set(self.read.values())
+            persistently(self.poll)
+
+    def acknowledged(self, messages: list[Sent]) -> None:
+        self.outputs.send(self.topic, messages)
+        self.outputs.sync()
+
+    def poll(self) -> None:
+        for part in self.log.poll(50, 0.2):
+            for record in part.records:
+                place = record.partition, record.offset
+                assert self.read.setdefault(place, record.id) == record.id
+            self.log.commit(part.after())
+
+    def close(self) -> None:
+        self.log.close()
+        self.outputs.close()
+
+
+def event(number: int) -> Sent:
+    task = f"task{number % 7}"
+    said = {"task": task, "id": f"e{number}", "time": 100.0 + number, "features": {"a": 1.0}}
+    return Sent(task.encode(), orjson.dumps(said))
+
+
+def persistently(effect: Callable[[], object]) -> None:
+    """As a worker does: what is unavailable is tried again."""
+    deadline = time.monotonic() + PATIENCE_S
+    while True:
+        try:
+            effect()
+            return
+        except Unavailable:
+            assert time.monotonic() < deadline
+
+
+@pytest.fixture(params=["kafka-python", "confluent"])
+def stream(three: ApacheKafka, request: pytest.FixtureRequest) -> Iterator[Stream]:
+    stream = Stream(three.address, request.param)
+    stream.goes_on()
+    yield stream
+    stream.close()
+
+
+@contextmanager
+def killed(node: Server) -> Iterator[None]:
+    node.kill()
+    yield
+    node.start()
+
+
+@contextmanager
+def shut_down(node: Server) -> Iterator[None]:
+    node.terminate()
+    yield
+    node.start()
+
+
+def leader(kafka: ApacheKafka, topic: str) -> Server:
+    """That of the first partition."""
+    from kafka import KafkaAdminClient
+
+    admin = made(KafkaAdminClient, Connection(kafka.address))
+    [described] = admin.describe_topics([topic])
+    admin.close()
+    [first] = [p for p in described["partitions"] if p["partition_index"] == 0]
+    return kafka.nodes[first["leader_id"]]
+
+
+def controller(kafka: ApacheKafka) -> Server:
+    """The node that leads the quorum."""
+    from kafka import KafkaAdminClient
+
+    admin = made(KafkaAdminClient, Connection(kafka.address))
+    [topic] = admin.describe_metadata_quorum()["topics"]
+    admin.close()
+    return kafka.nodes[topic["partitions"][0]["leader_id"]]
+
+
+Fault = Callable[[Server], AbstractContextManager[None]]
+
+
+@pytest.mark.parametrize("fault", [killed, Server.stalled, shut_down])
+def test_clients_go_on_while_the_leader_is_away_and_when_it_is_back(
+    stream: Stream, three: ApacheKafka, fault: Fault
+):
+    with fault(leader(three, stream.topic)):
+        stream.goes_on()
+    stream.goes_on()
+
+
+def test_clients_go_on_while_the_controller_is_dead(stream: Stream, three: ApacheKafka):
+    with killed(controller(three)):
+        stream.goes_on()
+    stream.goes_on()
+
+
+def test_what_was_acknowledged_outlives_all_of_them(stream: Stream, three: ApacheKafka):
+    three.kill()
+    with pytest.raises(Unavailable):
+        stream.acknowledged([event(0)])
+    three.start()
+    stream.goes_on()
+
+
+def test_while_the_disks_are_full_nothing_is_acknowledged_and_with_room_all_goes_on(
+    stream: Stream, three: ApacheKafka
+):
+    for node in three.nodes:
+        resource.prlimit(node.process.pid, resource.RLIMIT_FSIZE, (1 << 20, resource.RLIM_INFINITY))
+    with pytest.raises(Unavailable):
+        while True:
+            stream.acknowledged([Sent(b"key", bytes(100_000))])
+    three.kill()
+    three.start()
+    stream.goes_on()

@@ -17,6 +17,7 @@ import polars as pl
 import pytest
 
 from streams.flights.table import write_flights
+from tests.kafka_brokers import apache_is_asked_for, jars
 
 DEADLINE_S = 60.0
 
@@ -75,13 +76,15 @@ def test_the_deployment_gives_the_table_of_the_embedded_run_and_rows_that_can_be
     embedded: Path, tmp_path: Path
 ) -> None:
     out = tmp_path / "out"
+    apache = ["--jars", jars()] if apache_is_asked_for() else []
     done = subprocess.run(
-        command("demo-kafka", "--embedded", embedded, "--out", out, "--rate", "2000"),
+        command("demo-kafka", "--embedded", embedded, "--out", out, "--rate", "2000", *apache),
         capture_output=True,
         text=True,
         check=False,
     )
     assert done.returncode == 0, done.stderr
+    assert f"broker: {'Apache Kafka' if apache else 'Tansu'}" in done.stderr
     assert "all 3 rows are the same, bit for bit" in done.stderr
     here = json.loads((out / "demo.json").read_text())
     there = json.loads((embedded / "demo.json").read_text())

@@ -19,6 +19,7 @@ from streams.logs.base import Polled
 from streams.set_aside import strangers
 from streams.settings import load_settings
 from streams.wire import Decoded, decode
+from tests.kafka_brokers import apache_is_asked_for, jars
 
 NOW_MS = 1_700_000_000_000
 
@@ -26,7 +27,8 @@ NOW_MS = 1_700_000_000_000
 @pytest.fixture(scope="module", params=["kafka-python", "confluent"])
 def survived(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Mapping[str, float]:
     """What happened, and everything that is not as it should be; with each client library."""
-    return survive(tmp_path_factory.mktemp("deployment"), QUICK, seed=0, client=request.param)
+    apache = apache_is_asked_for() and jars().is_dir()
+    return survive(tmp_path_factory.mktemp("deployment"), QUICK, seed=0, client=request.param, apache=apache)
 
 
 def test_every_fault_of_the_plan_happened_under_load(survived):
