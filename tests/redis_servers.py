@@ -17,7 +17,8 @@ from streams import servers
 
 DEADLINE_S = 20.0
 SLOTS = 16_384
-QUICK_GOSSIP = ("--cluster-node-timeout", "1000", "--cluster-require-full-coverage", "yes")
+QUICK_SYNC = ("--repl-diskless-sync-delay", "0")
+QUICK_GOSSIP = ("--cluster-node-timeout", "1000", "--cluster-require-full-coverage", "yes", *QUICK_SYNC)
 
 
 def poll(condition: Callable[[], Any], what: str) -> None:
@@ -66,7 +67,7 @@ class Watched:
 
     def __init__(self, directory: Path, *options: str, sentinel: Sequence[str] = ()) -> None:
         self.directory = directory
-        options = (*options, "--repl-diskless-sync-delay", "0")
+        options = (*options, *QUICK_SYNC)
         self.master = self._server("a", *options)
         self.replica = self._server("b", *options, "--replicaof", "127.0.0.1", str(self.master.port))
         poll(self.is_in_step, "the replica")
@@ -170,6 +171,32 @@ class Cluster:
         for node in self.nodes:
             poll(lambda: known in node.ask("CLUSTER", "NODES"), "the cluster to know the replica")  # noqa: B023
         return replica
+
+    def add_replicas(self, directory: Path) -> list[Server]:
+        """Give each node a replica, which takes its place a second after it falls silent."""
+        return [self.replica_of(n, directory / f"replica-{n}") for n in range(len(self.nodes))]
+
+    def wait_for_failover(self, n: int, replica: Server) -> None:
+        """Wait until a replica has taken the place of a node."""
+        poll(lambda: replica.ask("ROLE")[0] == b"master", "the replica to be promoted")
+        self.nodes[n] = replica
+        poll(lambda: all(map(self.whole, self.nodes)), "the cluster")
+
+    def restart_as_replica(self, server: Server) -> Server:
+        """Start a node that another has taken the place of, at another port, as that one's replica."""
+        server.kill()
+        again = self._node(server.directory)
+        poll(lambda: again.ask("ROLE")[0] == b"slave", "the node to see that it was deposed")
+        poll(lambda: again.ask("INFO", "replication")["master_link_status"] == "up", "the replica")
+        return again
+
+    def node_of(self, key: str) -> int:
+        """Which of the nodes holds a key."""
+        slot = self.nodes[0].ask("CLUSTER", "KEYSLOT", key)
+        for first, last, (_, port, *_), *_ in self.nodes[0].ask("CLUSTER", "SLOTS"):
+            if first <= slot <= last:
+                return [node.port for node in self.nodes].index(port)
+        raise LookupError(key)
 
     def promote(self, replica: Server, n: int) -> None:
         """Let a replica take the place of a node that is gone."""

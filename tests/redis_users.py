@@ -39,3 +39,5 @@ USERS = {
 }
 ON_CLUSTER = re.findall(r"^```acl-cluster\n(.*)\n```$", OPERATIONS, re.MULTILINE)[0].split()
 """What every one of them needs besides on Redis Cluster."""
+ON_REPLICAS = re.findall(r"^```acl-replicas\n(.*)\n```$", OPERATIONS, re.MULTILINE)[0].split()
+"""What each that writes needs besides where replicas are waited for."""

@@ -12,7 +12,7 @@ them. A run id tells, and in a cluster a primary that was none before. Either is
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from itertools import count
 from typing import Any
@@ -22,55 +22,23 @@ from redis.backoff import NoBackoff
 from redis.cluster import ClusterNode
 from redis.connection import ConnectionPool
 from redis.exceptions import (
-    AuthenticationError,
-    AuthenticationWrongNumberOfArgsError,
-    AuthorizationError,
-    ConnectionError,
-    MovedError,
     NoPermissionError,
+    ReadOnlyError,
     RedisClusterException,
     RedisError,
     ResponseError,
-    TimeoutError,
 )
 from redis.retry import Retry
 
-from streams.errors import Forgot, ReptideError, StoreError, Unavailable
+from streams.errors import ReptideError, StoreError, Unavailable
 from streams.stores.redis_access import Access, check_tls
 from streams.stores.redis_sentinels import Sentinels, Service
+from streams.stores.redis_words import AnotherPrimary, AnotherRun, SlotsMove, TooFewReplicas, Words, behind
 
 RETRIES = 1
 """A connection that the server closed while it was idle is noticed only when it is used."""
 SCANNED_AT_ONCE = 1000
 MARK, MARKED_S = "reptide:confirm:", 60
-LOGIN_REFUSED = (AuthenticationError, AuthenticationWrongNumberOfArgsError, AuthorizationError)
-DENIED_IN_SCRIPT = "user executing the script can't run"
-
-PASSING = {
-    "OutOfMemoryError|OOM command": "is full: it has reached `maxmemory`, which may be raised by "
-    "`CONFIG SET maxmemory`, and nothing that it refused was written",
-    "BusyLoadingError": "is still loading its data; wait until it has",
-    "ReadOnlyError|READONLY": "is a replica, which takes no writes; wait for the failover, or name the primary",
-    "MISCONF": "cannot save to its own disk and takes no writes; its log says why",
-    "NOREPLICAS": "has too few replicas and takes no writes; bring them back",
-    "ClusterDown|MasterDown|SlotNotCovered|cannot be connected": "misses a part of its cluster; "
-    "bring the missing nodes back",
-    "MovedError|AskError|TryAgain|ClusterError": "is moving slots between its nodes; wait until it has",
-    "BUSY": "is busy with a script; wait, or end it by `SCRIPT KILL`",
-}
-"""States that end without a change to the program, by what the client calls them or the server says."""
-
-
-class _AnotherRun(RedisError):
-    """Stays in this module. No ConnectionError, which the client would try again."""
-
-
-class _AnotherPrimary(RedisError):
-    """Stays in this module: names primaries that were none before."""
-
-
-class _TooFewReplicas(RedisError):
-    """Stays in this module: names how many there are."""
 
 
 class RedisServer:
@@ -99,6 +67,7 @@ class RedisServer:
         self.wait_replicas = wait_replicas
         self._client: Any = None
         self._runs: dict[str, str] = {}  # by node id (of a single server: address), of every server met
+        self._histories: frozenset[str] = frozenset()  # ids of what is replicated, as last seen
         self._restarted = False  # whether that is still to be said: the client swallows it in places
         self._primaries: frozenset[str] = frozenset()  # addresses, as last seen
         self._nodes: list[
@@ -124,7 +93,8 @@ class RedisServer:
                     "redis.url names a server, which redis.sentinels do as well; leave it out of the URL: "
                     "redis://USER:PASSWORD@/0"
                 )
-        self._access = Access(self.address, told.get("username") or "default", url.startswith("rediss"))
+        access = Access(self.address, told.get("username") or "default", url.startswith("rediss"))
+        self._words = Words(self.address, cluster, access)
 
     def ask(self, *commands: tuple[Any, ...]) -> list[Any]:
         """The replies to commands on one key each, in one round trip to every node concerned.
@@ -133,23 +103,24 @@ class RedisServer:
             Unavailable: not now; all of the commands may be asked again.
             StoreError: not at all.
         """
-        with self._in_words() as client, client.pipeline(transaction=False) as pipeline:
-            for command in commands:
-                pipeline.execute_command(*command, **self._route(client, command))
-            replies: list[Any] = pipeline.execute(raise_on_error=False)  # raised, it would quote a command
-            for command, reply in zip(commands, replies, strict=True):
-                if isinstance(reply, Exception):
-                    raise self._denied(reply, command) or reply
-            return replies
+        with self._in_words() as client:
+            return self._asked(client, commands, [self._route(client, command) for command in commands])
 
     def keys(self, pattern: str) -> Iterator[str]:
-        """The keys of all nodes that match, in no order."""
+        """The keys of all nodes that match, in no order.
+
+        Raises:
+            Unavailable: slots moved meanwhile, so that a key may have been passed over; ask again.
+        """
         with self._in_words() as client:
+            before = self._slots(client)
             seen: set[bytes] = set()  # a table that is resized meanwhile gives keys twice
             for key in client.scan_iter(match=pattern, count=SCANNED_AT_ONCE):
                 if key not in seen:
                     seen.add(key)
                     yield key.decode()
+            if self._slots(client) != before:
+                raise SlotsMove
 
     def each(self, *command: str) -> list[Any]:
         """The reply of every primary."""
@@ -165,10 +136,17 @@ class RedisServer:
                 return []
 
     def meet(self) -> None:
-        """Raise `Unavailable` unless every primary answers; `Forgot` where another has taken its place."""
+        """Raise `Unavailable` unless every primary answers and is one; `Forgot` where one has another history."""
         self._leave_a_deposed_master()
         with self._in_words() as client:
-            self._of_each(client, ("PING",))
+            try:
+                told = self._of_each(client, ("INFO", "replication"))
+            except NoPermissionError:
+                told = []
+                self._of_each(client, ("PING",))
+            if any(one["role"] != "master" for one in told):
+                raise ReadOnlyError("it was deposed")
+            self._see_whose_history(frozenset(one["master_replid"] for one in told))
 
     def confirm(self) -> None:
         """Return once `wait_replicas` replicas of every primary have all that it was told by now, whoever told it.
@@ -183,19 +161,33 @@ class RedisServer:
         within_ms = int(self.timeout_s * 1000 / 2)
         with self._in_words() as client:
             for one, mark in self._marked(client):
-                with one.pipeline(transaction=False) as pipeline:
-                    # Redis 7.2 waits for what this connection wrote, and so for all that others wrote before.
-                    pipeline.execute_command("SET", mark, 1, "EX", MARKED_S)
-                    pipeline.execute_command("WAIT", self.wait_replicas, within_ms)
-                    _, replicas = pipeline.execute()
+                # Redis 7.2 waits for what this connection wrote, and so for all that others wrote before.
+                wait = ("SET", mark, 1, "EX", MARKED_S), ("WAIT", self.wait_replicas, within_ms)
+                _, replicas = self._asked(one, wait)
                 if replicas < self.wait_replicas:
-                    raise _TooFewReplicas(replicas)
+                    raise TooFewReplicas(
+                        f"{replicas} of the {self.wait_replicas} replicas that redis.wait_replicas asks for, after "
+                        f"{self.timeout_s / 2:g} s"
+                    )
 
     def close(self) -> None:
         """Close the connections; asked again, it connects again."""
         if self._client is not None:
             self._client.close()
             self._client = None
+
+    def _asked(
+        self, client: Any, commands: Sequence[tuple[Any, ...]], routes: Sequence[dict[str, Any]] | None = None
+    ) -> list[Any]:
+        """The replies to commands in one round trip, each sent where its route says."""
+        with client.pipeline(transaction=False) as pipeline:
+            for command, route in zip(commands, routes or [{}] * len(commands), strict=True):
+                pipeline.execute_command(*command, **route)
+            replies: list[Any] = pipeline.execute(raise_on_error=False)  # raised, it would quote a command
+        for command, reply in zip(commands, replies, strict=True):
+            if isinstance(reply, Exception):
+                raise self._words.denied(reply, command) or reply
+        return replies
 
     def _leave_a_deposed_master(self) -> None:
         """Ask Sentinel who is the master: one that stood still and woke up takes it for itself, for some seconds."""
@@ -224,6 +216,20 @@ class RedisServer:
             return [client.execute_command(*command)]
         return [client.execute_command(*command, target_nodes=node) for node in client.get_primaries()]
 
+    def _slots(self, client: Any) -> list[list[str]]:
+        """Which slots each primary has.
+
+        Raises:
+            SlotsMove: some are on their way.
+
+        """
+        if not self.cluster:
+            return []
+        told = [_own_slots(nodes) for nodes in self._of_each(client, ("CLUSTER", "NODES"))]
+        if any(slot.startswith("[") for _, *slots in told for slot in slots):
+            raise SlotsMove
+        return sorted(told)
+
     def _route(self, client: Any, command: tuple[Any, ...]) -> dict[str, Any]:
         """The node of a command's key: left to itself, the client asks a server for the key of each EVAL."""
         if not self.cluster:
@@ -238,7 +244,7 @@ class RedisServer:
         except (RedisError, RedisClusterException) as error:
             if self.cluster or self._sentinels:
                 self.close()  # it would ask only the nodes met last, all of which may be elsewhere by now
-            raise self._sentence(_behind(error)) from error
+            raise self._said(behind(error)) from error
 
     def _opened(self) -> Any:
         if self._client is None:
@@ -278,7 +284,7 @@ class RedisServer:
         before, self._runs[node] = self._runs.get(node, run), run
         if run != before:
             self._restarted = True
-            raise _AnotherRun
+            raise AnotherRun
 
     def _name(self, connection: Any) -> str:
         """What a server is known by: the id of a node, which stays when it is restarted at another address."""
@@ -300,59 +306,27 @@ class RedisServer:
         self._primaries = frozenset(node.name for node in self._client.get_primaries())
         self._nodes = [(node.host, node.port) for node in self._client.get_nodes()]
         if self._restarted:
-            raise _AnotherRun
+            raise AnotherRun
         if before and (others := self._primaries - before):
-            raise _AnotherPrimary(", ".join(sorted(others)))
+            raise AnotherPrimary(", ".join(sorted(others)))
 
-    def _denied(self, error: BaseException, command: tuple[Any, ...] = ()) -> StoreError | None:
-        """Of a command that an ACL forbids; None where it was something else."""
-        if isinstance(error, NoPermissionError) or DENIED_IN_SCRIPT in str(error):
-            return StoreError(self._access.denied(str(error), command))
-        return None
+    def _see_whose_history(self, histories: frozenset[str]) -> None:
+        """Refuse a history that was none before: of a promoted server, even one that was the master before that."""
+        before, self._histories = self._histories, histories
+        if before and histories - before:
+            raise AnotherRun
 
-    def _sentence(self, error: BaseException) -> ReptideError:
-        if isinstance(error, _AnotherRun):
+    def _said(self, error: BaseException) -> ReptideError:
+        """What went wrong in words; of another history only once."""
+        if isinstance(error, AnotherRun | AnotherPrimary):
+            self._histories = frozenset()
+        if isinstance(error, AnotherRun):
             self._restarted, self._primaries = False, frozenset()
-            failed_over = "has another master, or its master " * bool(self._sentinels)
-            return Forgot(
-                f"Redis at {self.address} {failed_over}was restarted and may have forgotten its last seconds"
-            )
-        if isinstance(error, _AnotherPrimary):
-            return Forgot(
-                f"Redis Cluster of {self.address} has another primary, {error}, which may lack the last seconds"
-            )
-        if isinstance(error, _TooFewReplicas):
-            return Unavailable(
-                f"Redis at {self.address} has everything on {error} of the {self.wait_replicas} replicas that "
-                f"redis.wait_replicas asks for, after {self.timeout_s / 2:g} s; bring replicas back, or lower it: "
-                "nothing is committed before, and nothing is lost"
-            )
-        told = re.split(", with args", f"{type(error).__name__}: {error}")[0]  # what follows quotes a row
-        if denied := self._denied(error):
-            return denied
-        if isinstance(error, LOGIN_REFUSED):
-            return StoreError(self._access.login_refused)
-        if untrusted := self._access.untrusted(told):
-            return StoreError(untrusted)
-        if isinstance(error, MovedError) and not self.cluster:
-            return StoreError(f"Redis at {self.address} is a node of a cluster; set `cluster` to true")
-        if "Cluster mode is not enabled" in told:
-            return StoreError(f"Redis at {self.address} is no node of a cluster; set `cluster` to false")
-        for state, words in PASSING.items():
-            if re.search(state, told):
-                return Unavailable(f"Redis at {self.address} {words}")
-        if isinstance(error, ConnectionError | TimeoutError | OSError):
-            return Unavailable(
-                f"Redis at {self.address} does not answer ({error}); bring it back, nothing is lost"
-                f"{self._access.doubt(told)}"
-            )
-        return StoreError(
-            f"Redis at {self.address} refuses a command ({told:.200}); check its version and ACL"
-        )
+        return self._words.sentence(error)
 
 
-def _behind(error: BaseException) -> BaseException:
-    """What made the client of a cluster give up, which takes a node that forbids `CLUSTER SLOTS` for one without."""
-    cause = error.__cause__ if isinstance(error, RedisClusterException) else None
-    asked = cause and cause.__context__
-    return asked if isinstance(asked, NoPermissionError) else cause or error
+def _own_slots(nodes: bytes | str) -> list[str]:
+    """The id of the node that `CLUSTER NODES` was asked of, and its slots; one on its way in or out as [slot-...]."""
+    lines = (nodes if isinstance(nodes, str) else nodes.decode()).splitlines()
+    own = next(words for words in map(str.split, lines) if "myself" in words[2])
+    return [own[0], *own[8:]]

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from uuid import uuid4
 
 import pytest
+import redis
 
 from engine.fingerprints import theta_fingerprint
-from streams.errors import Unavailable
+from streams.errors import Forgot, StoreError, Unavailable
 from streams.logs.base import SourcePosition
 from streams.stores.redis import RedisStore
 from streams.stores.redis_meta import RedisMeta
@@ -18,8 +19,11 @@ from streams.stores.redis_sentinels import Service
 from streams.stores.redis_server import RedisServer
 from tests.faults.model import engine
 from tests.faults.redis_worker import BATCH, TRAIL, RedisWorker
-from tests.redis_servers import Watched
+from tests.redis_servers import QUICK_SYNC, Server, Watched, one_redis, own_redis, poll
+from tests.redis_users import ON_REPLICAS, USERS
 from tests.streams.test_checkpoints import checkpoint
+
+__all__ = ["one_redis", "own_redis"]  # fixtures
 
 NOWHERE = "127.0.0.1:1"
 
@@ -58,7 +62,7 @@ class TestSentinel:
         worker = RedisWorker(connected(watched), stream, {8: dies}).run()
         assert worker.log.rewinds == 1
         assert is_as_uninterrupted(worker)
-        assert any("has another master, or its master was restarted" in said for said in worker.said)
+        assert any("a replica took its place" in said for said in worker.said)
 
     @pytest.mark.parametrize("within_a_batch", [False, True])
     def test_a_master_that_was_deposed_while_it_stood_still_is_left_when_it_wakes(
@@ -80,6 +84,21 @@ class TestSentinel:
         worker.run()
         assert worker.log.rewinds == 1
         assert is_as_uninterrupted(worker)
+
+
+def test_a_master_that_was_a_replica_for_a_while_has_another_history(own_redis: Callable[..., Server]):
+    """There and back while a worker stood still: its address and its run are what they were."""
+    one, other = own_redis(*QUICK_SYNC), own_redis(*QUICK_SYNC)
+    server = RedisServer(one.url)
+    server.meet()
+    server.ask(("SET", "a", 1))
+    one.ask("REPLICAOF", "127.0.0.1", str(other.port))
+    poll(lambda: one.ask("INFO", "replication")["master_link_status"] == "up", "the replica")
+    one.ask("REPLICAOF", "NO", "ONE")
+    with pytest.raises(Forgot):
+        server.meet()
+    server.meet()
+    assert server.ask(("GET", "a")) == [None]
 
 
 class TestWaitReplicas:
@@ -109,8 +128,23 @@ class TestWaitReplicas:
         assert worker.log.rewinds == 1
         assert is_as_uninterrupted(worker)
         assert any("0 of the 1 replicas that redis.wait_replicas asks for" in said for said in worker.said)
-        failed = r'reptide_store_errors_total{operation="confirm"} [1-9]'
+        failed = r'reptide_store_errors_total{operation="(adopt|confirm)"} [1-9]'
         assert re.search(failed, worker.service.worker.telemetry.exposition().decode())
+
+    @pytest.mark.parametrize(
+        "missing, way", [("~reptide:confirm:*", "~reptide:confirm:*"), ("+wait", "+wait")]
+    )
+    def test_it_takes_what_the_page_says_a_user_needs(self, one_redis: Server, missing: str, way: str):
+        worker = USERS["reptide-worker"]
+        server = RedisServer(worker.url(one_redis.url), timeout_s=0.2, wait_replicas=1)
+        with redis.Redis(port=one_redis.port) as node:
+            worker.grant(node, "shop", [rule for rule in ON_REPLICAS if rule != missing])
+            with pytest.raises(StoreError, match=re.escape(f"`ACL SETUSER reptide-worker {way}`")):
+                server.confirm()
+            worker.grant(node, "shop", ON_REPLICAS)
+            with pytest.raises(Unavailable, match="0 of the 1 replicas"):
+                server.confirm()
+            node.execute_command("ACL", "DELUSER", worker.name)
 
     def test_nothing_is_counted_on_that_the_replica_lacks_whoever_wrote_it(
         self, watched: Watched, stream: str
