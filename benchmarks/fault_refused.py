@@ -38,7 +38,7 @@ def learned(**changed: Any) -> bytes:
 
 
 KINDS: dict[str, Refused] = {
-    "nothing": Refused(None, "malformed"),
+    "nothing": Refused(None, "null_value"),
     "empty": Refused(b"", "malformed"),
     "not JSON": Refused(b'{"task": "user 1", "id"', "malformed"),
     "not UTF-8": Refused(b'{"task": "user \xff\xfe"}', "malformed"),
@@ -125,7 +125,7 @@ def of_the_future(rng: np.random.Generator, number: int, tasks: Sequence[str]) -
 
 def null(rng: np.random.Generator, number: int, tasks: Sequence[str]) -> tuple[Sent, str]:
     """A task's key without a value, as a topic that is compacted would have it."""
-    return Sent(tasks[int(rng.integers(len(tasks)))].encode(), None, _numbered(number)), "malformed"
+    return Sent(tasks[int(rng.integers(len(tasks)))].encode(), None, _numbered(number)), "null_value"
 
 
 def _sound(rng: np.random.Generator, task: str, number: int, time: float) -> bytes:

@@ -152,6 +152,11 @@ class Deployment:
         """How messages of the input are taken apart."""
         return Envelope(len(self.kafka.inputs), self.kafka.dataschema, self.kafka.clock_skew_s)
 
+    @property
+    def forgets_for_s(self) -> float | None:
+        """How long a task stays forgotten that a message without a value forgets; None where none does."""
+        return self.redis.tombstone_s if self.kafka.tombstones == "forget" else None
+
     def log(self) -> KafkaLog:
         """Join the group."""
         return KafkaLog(
@@ -208,6 +213,7 @@ class Deployment:
             telemetry,
             say,
             keyed=self.kafka.keys == "task",
+            forgets_for_s=self.forgets_for_s,
         )
         health = Health(working.CONDITIONS, self.stuck_s)
         return WorkerService(

@@ -52,7 +52,7 @@ def forget_task(settings: Settings, task: str) -> str:
 
 def _row_forgotten(settings: Settings, task: str, for_s: float) -> bool:
     with opened(settings) as state:
-        return state.store.forget(task, for_s)
+        return task in state.store.forget({task}, for_s)
 
 
 def _erased(settings: Settings, task: str) -> int:

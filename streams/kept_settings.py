@@ -27,7 +27,7 @@ FREE = {
 
 OF_ROWS = (
     "inner", "memory", "policy", "drift", "hedge", "outer.every",
-    "kafka.keys", "kafka.dataschema", "kafka.clock_skew_s",
+    "kafka.keys", "kafka.dataschema", "kafka.clock_skew_s", "kafka.tombstones",
 )  # fmt: skip
 """What the rows of a deployment hang on and no fingerprint holds: how events are folded, and which of the log are.
 

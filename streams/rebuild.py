@@ -39,8 +39,8 @@ class OneTask(MemoryStore):
             self.adopt(at, version)
 
     def forgotten(self, tasks: Sequence[str]) -> set[str]:
-        """All other tasks."""
-        return set(tasks) - {self.task}
+        """All other tasks, and this one once the log has forgotten it."""
+        return set(tasks) - {self.task} | super().forgotten(tasks)
 
     def put_into(self, store: RecordStore) -> None:
         """Write the row to another store, whatever is stored there.

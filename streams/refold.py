@@ -153,6 +153,7 @@ def _folded(
         Schedule(deployment.settings.outer.every),
         claims=claims,
         keyed=deployment.kafka.keys == "task",
+        forgets_for_s=deployment.forgets_for_s,
     )
     events = 0
     try:

@@ -3,6 +3,8 @@
     wrong_partition   the event is not where the events of its task are
     damaged_row       the stored row of its task must not be used
 
+And messages without a value, which are none of theirs where they forget the task that their key names.
+
 Where an input has several partitions, an event is its task's own only if its key is the task's id: the key alone
 decides the partition, so whatever has another key, or none, lies where it lies by chance. That can be told of each
 event by itself, so the same events are refused live and in a rebuild, whichever of them comes first. Own events of
@@ -12,7 +14,7 @@ the partition of the first. Where keys are something else by design (`kafka.keys
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from typing import Any, NamedTuple
 
@@ -22,7 +24,8 @@ import orjson
 from engine.events import EventBatch
 from engine.table import TaskTable
 from engine.types import Bool, Int64
-from streams.wire import Decoded, Rejected
+from streams.logs.base import NULL_VALUE, Polled
+from streams.wire import NO_VALUE, Decoded, Rejected, readable_task
 
 WRONG_PARTITION, DAMAGED_ROW = "wrong_partition", "damaged_row"
 
@@ -33,11 +36,42 @@ FOREIGN_KEY = (
 )
 
 
+class Forgets(NamedTuple):
+    """A batch without the messages that have no value, and the tasks that those forget."""
+
+    kept: Decoded
+    tasks: set[str]
+
+
 class Parted(NamedTuple):
     """The events of a batch that may go on, and those that may not."""
 
     kept: Decoded
     aside: list[Rejected]
+
+
+def cut_at_forgetting(polled: Polled) -> Iterator[Polled]:
+    """The records of one partition, cut so that none comes after the forgetting of its own task."""
+    forgotten, start = set[str](), 0
+    for n, record in enumerate(polled.records):
+        null = record.fault == NULL_VALUE
+        if not null and not forgotten:
+            continue
+        task = readable_task(record)
+        if null and task is not None:
+            forgotten.add(task)
+        elif task in forgotten:
+            yield polled._replace(records=polled.records[start:n])
+            forgotten, start = set(), n
+    yield polled._replace(records=polled.records[start:])
+
+
+def to_forget(decoded: Decoded) -> Forgets:
+    """Part from a batch the messages without a value whose key names a task."""
+    named = {n: readable_task(r.record) for n, r in enumerate(decoded.rejected) if r.reason == NO_VALUE}
+    tasks = {n: task for n, task in named.items() if task is not None}
+    kept = [refused for n, refused in enumerate(decoded.rejected) if n not in tasks]
+    return Forgets(decoded._replace(rejected=kept), set(tasks.values()))
 
 
 def strangers(decoded: Decoded, partitions: int) -> Parted:

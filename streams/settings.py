@@ -228,6 +228,9 @@ class Kafka(Section):
     keys: Literal["task", "other"] = "task"
     """What the keys of events are: the task's id; or something else that keeps the events of a task together, as the
     user does whose tasks are many. The first event of a task then decides where the others belong."""
+    tombstones: Literal["dead-letter", "forget"] = "dead-letter"
+    """What a message without a value is: a dead letter, or the forgetting of the task that its key names, as by
+    `reptide forget`."""
     expired: Literal["fail", "skip"] = "fail"
     """What to do where the log no longer holds the next event: stop, or go on with the oldest it has."""
     clock_skew_s: float = Field(3600.0, ge=0)
@@ -238,6 +241,14 @@ class Kafka(Section):
     """How long outputs may wait for their acknowledgement, before their batch is folded and sent again."""
     security: dict[str, SecretStr] = Field(default_factory=dict)
     """TLS and SASL, such as sasl_plain_password: see `streams.logs.security`."""
+
+    @model_validator(mode="after")
+    def _a_key_names_whom_to_forget(self) -> Self:
+        if self.tombstones == "forget" and self.keys == "other":
+            raise ValueError(
+                'tombstones = "forget" needs keys = "task": other keys do not say whom to forget'
+            )
+        return self
 
     @field_validator("security", mode="before")
     @classmethod

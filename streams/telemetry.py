@@ -29,13 +29,13 @@ from streams.stores.base import Swap
 CONTENT_TYPE = CONTENT_TYPE_PLAIN_0_0_4
 """Of `Telemetry.exposition`."""
 
-Operation = Literal["load", "swap", "adopt", "forgotten", "partitions", "theta", "confirm", "ping"]
+Operation = Literal["load", "swap", "adopt", "forgotten", "forget", "partitions", "theta", "confirm", "ping"]
 """What a worker asks of the store."""
 
 OTHER = "other"
 REASONS = (
-    "malformed", "too_large", "missing_task", "bad_task", "missing_id", "bad_id", "bad_time", "bad_feature",
-    "unknown_class", "bad_label", "out_of_range", "wrong_partition", "damaged_row", OTHER,
+    "malformed", "null_value", "too_large", "missing_task", "bad_task", "missing_id", "bad_id", "bad_time",
+    "bad_feature", "unknown_class", "bad_label", "out_of_range", "wrong_partition", "damaged_row", OTHER,
 )  # fmt: skip
 """Why a record became a dead letter, as `streams.wire` says it."""
 
@@ -85,6 +85,8 @@ METRICS = (
            "Observations whose label did not come in time."),
     Metric("reptide_events_forgotten_total", "counter",
            "Events left out, since their task was to be forgotten."),
+    Metric("reptide_tasks_forgotten_total", "counter",
+           "Tasks forgotten, since a message without a value had their key."),
     Metric("reptide_events_skipped_total", "counter",
            "Events, for a trainer learned labels, that their topic no longer held when it was their turn."),
     Metric("reptide_dead_letters_total", "counter",
@@ -188,6 +190,11 @@ class Telemetry:
         """Count events that were left out, since their task was to be forgotten."""
         with self._lock:
             self._add("reptide_events_forgotten_total", events)
+
+    def forgot(self, tasks: int) -> None:
+        """Count tasks that a message without a value has forgotten."""
+        with self._lock:
+            self._add("reptide_tasks_forgotten_total", tasks)
 
     def skipped(self, events: int) -> None:
         """Set how many events the log no longer held, since the process started."""

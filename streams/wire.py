@@ -1,6 +1,7 @@
 """Records of a log to the engine's events. Bad input becomes a `Rejected` value, never an exception.
 
     malformed      the record could not be parsed
+    null_value     the message has no value, and `kafka.tombstones` does not have it forget the task of its key
     too_large      the record or one of its ids is longer than the limit
     missing_task   no task, or an empty one           bad_task   neither text nor an exact whole number
     missing_id     no event id, or an empty one       bad_id     neither text nor an exact whole number
@@ -31,7 +32,7 @@ from engine.events import EventBatch
 from engine.spec import Classification, Regression, TaskSpec
 from engine.types import Float64, Kind
 from streams.identity import EXACT, identity_of
-from streams.logs.base import Place, Polled, Record
+from streams.logs.base import NULL_VALUE, Place, Polled, Record
 from streams.moments import epoch_seconds, why_no_time
 from streams.numbers import REAL, number_of
 from streams.words import shown, utc
@@ -45,6 +46,10 @@ MAX_RECORD_BYTES = 1 << 20
 """A record longer than this is refused unread."""
 
 FIELDS = (dict, Mapping)
+
+NO_VALUE = "null_value"
+TO_FORGET = f'{NULL_VALUE}; kafka.tombstones = "forget" has it forget the task that its key names'
+NOT_TO_FORGET = f"{NULL_VALUE}, and its key names no task"
 
 NO_LABEL = 'the label is null; an observation leaves the member "label" out'
 
@@ -165,6 +170,8 @@ def event_hash(identity: bytes) -> int:
 def _check_parsed(record: Record) -> None:
     if record.raw is not None and len(record.raw) > MAX_RECORD_BYTES:
         raise _Refusal("too_large", f"longer than {MAX_RECORD_BYTES} bytes")
+    if record.fault == NULL_VALUE:
+        raise _Refusal(NO_VALUE, NOT_TO_FORGET if readable_task(record) is None else TO_FORGET)
     if record.fault is not None:
         raise _Refusal("malformed", record.fault)
     if record.kind == OBSERVATION and record.fields is None:

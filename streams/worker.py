@@ -6,6 +6,7 @@
     3. load the rows; fold the events that lie above each row's position
     4. produce the outcomes
     5. swap the changed rows, each on the revision read; where another worker came first, reload and refold
+       forget the tasks whose messages without a value come next, where that is set (`streams.set_aside`)
     6. have the store confirm what was written, by this worker or by one that died here; commit the position
 
 A crash before 5 repeats 4: outcomes come again, identical. A crash before 6 repeats all of it: every event is
@@ -31,7 +32,7 @@ from streams.errors import Unavailable
 from streams.logs.base import EventLog, Polled
 from streams.outputs import Outputs
 from streams.schedule import Schedule
-from streams.set_aside import Parted, only, strangers, strays, unreadable
+from streams.set_aside import Parted, cut_at_forgetting, only, strangers, strays, to_forget, unreadable
 from streams.stores.base import RecordStore, Swap
 from streams.telemetry import Telemetry
 from streams.theta import ThetaCache
@@ -89,6 +90,8 @@ class Worker:
     claims: bool = True
     """Whether rows keep the partition that they were folded from: not where tasks are followed to partitions that
     were added, and the next event of each decides."""
+    forgets_for_s: float | None = None
+    """How long a task is not taken up again that a message without a value forgets; None: those are dead letters."""
     told: set[str] = field(default_factory=set)
     """Tasks whose rows were said to be damaged."""
 
@@ -126,14 +129,17 @@ class Worker:
 
     def _cut(self, polled: Sequence[Polled]) -> Iterator[tuple[int, list[Polled]]]:
         """What was polled, cut where theta is adopted; what is folded under one version stays together."""
-        pieces = [
-            [(self._adopted(piece), piece) for piece in cut_at_cells(part, self.schedule)] for part in polled
-        ]
+        pieces = [[(self._adopted(piece), piece) for piece in self._pieces(part)] for part in polled]
         for side_by_side in zip_longest(*pieces):
             by_version: dict[int, list[Polled]] = {}
             for version, piece in filter(None, side_by_side):
                 by_version.setdefault(version, []).append(piece)
             yield from by_version.items()
+
+    def _pieces(self, part: Polled) -> Iterator[Polled]:
+        """One partition, cut where theta is adopted and where an event comes after the forgetting of its task."""
+        for piece in cut_at_cells(part, self.schedule):
+            yield from (piece,) if self.forgets_for_s is None else cut_at_forgetting(piece)
 
     def _adopted(self, piece: Polled) -> int:
         """The version of this cell: adopted where the cell begins, by whoever came first."""
@@ -150,7 +156,9 @@ class Worker:
         """
         with self.telemetry.store_seconds("theta"):
             meta = self.theta.get(version)
-        decoded = decode(polled, self.engine.spec)
+        decoded, forgets = decode(polled, self.engine.spec), set[str]()
+        if self.forgets_for_s is not None:
+            decoded, forgets = to_forget(decoded)
         part, aside = strangers(self._remembered(decoded), polled[0].partitions if self.keyed else 0)
         rejected, conflicts, step = [*self._not_forgotten(decoded.rejected), *aside], 0, None
         self.outputs.dead_letters.append(rejected)
@@ -163,6 +171,7 @@ class Worker:
             lost = self._swap(part.events, folded)
             step = step or self._counted(part, folded, meta)
             if not len(lost):
+                self._forget(forgets)
                 self.telemetry.rejected(one.reason for one in rejected)
                 return step._replace(rejected=len(rejected), conflicts=conflicts)
             conflicts += len(lost)
@@ -190,6 +199,13 @@ class Worker:
         kept = np.array([task not in forgotten for task in decoded.tasks])[decoded.events.row]
         self.telemetry.forgotten(int((~kept).sum()))
         return only(decoded, kept)
+
+    def _forget(self, tasks: set[str]) -> None:
+        """Forget tasks, as `reptide forget` does; all that came before is folded and produced."""
+        if tasks and self.forgets_for_s is not None:
+            with self.telemetry.store_seconds("forget"):
+                self.store.forget(tasks, self.forgets_for_s)
+            self.telemetry.forgot(len(tasks))
 
     def _loaded(self, part: Decoded) -> tuple[Decoded, TaskTable, list[Rejected]]:
         """The rows of a batch; what must not be folded into them is set aside."""

@@ -41,3 +41,5 @@ ON_CLUSTER = re.findall(r"^```acl-cluster\n(.*)\n```$", OPERATIONS, re.MULTILINE
 """What every one of them needs besides on Redis Cluster."""
 ON_REPLICAS = re.findall(r"^```acl-replicas\n(.*)\n```$", OPERATIONS, re.MULTILINE)[0].split()
 """What each that writes needs besides where replicas are waited for."""
+TO_FORGET = re.findall(r"forgets tasks .*? takes `([^`]*)`", OPERATIONS)[0].split()
+"""What a worker needs besides where messages without a value forget tasks."""

@@ -38,6 +38,10 @@ def told_incarnation(line: Mapping[str, Any]) -> int:
     return int(line.get("incarnation", "0"), 16)
 
 
+NULL_VALUE = "the message has no value"
+"""The fault of a message whose value is null: its raw bytes are empty, which an empty value's are too."""
+
+
 class Record(NamedTuple):
     """One event as it lies in the log: raw values, nothing checked yet."""
 

@@ -7,7 +7,8 @@
 
 The body is a JSON object. With a member "label", even null, it is a label and its "id" is that of its
 observation; without one it is an observation. With two input topics the topic decides, not the member. What
-else it holds is ignored; whether the values make sense is checked by `streams.wire`.
+else it holds is ignored; whether the values make sense is checked by `streams.wire`. A message without a body
+(a null value) is no event, but its key still names a task: `kafka.tombstones` decides what that comes to.
 
 CloudEvents 1.0.2, Kafka Protocol Binding, section 3.2.
 """
@@ -22,13 +23,10 @@ from typing import Any
 import orjson
 
 from engine.types import Kind
-from streams.logs.base import Record
+from streams.logs.base import NULL_VALUE, Record
 from streams.wire import MAX_RECORD_BYTES
 
 Headers = Sequence[tuple[str, bytes]]
-
-NULL_VALUE = "the message has no value (a tombstone); topics of events must not be compacted"
-"""The fault of a message whose value is null: its raw bytes are empty, which an empty value's are too."""
 
 FIRST_PRINTABLE = 32
 SHOWN_BYTES = 40
@@ -63,7 +61,8 @@ class Envelope:
             kind, task, identity, time, label, fields = self._opened(place[0], key, value, headers)
             fault = None
         except ValueError as error:
-            kind, task, identity, time, label, fields = Kind(place[0]), None, None, None, None, None
+            kind, identity, time, label, fields = Kind(place[0]), None, None, None, None
+            task = _task_to_forget(key) if value is None else None
             fault = str(error)
         # Positional and by the shortest way: with names, building the tuple costs as much as parsing it.
         return Record._make((
@@ -140,6 +139,14 @@ def _text(value: bytes, name: str, way_out: str = "") -> str:
         return value.decode()
     except UnicodeDecodeError:
         raise ValueError(f"{name} is not UTF-8{way_out}") from None
+
+
+def _task_to_forget(key: bytes | None) -> str | None:
+    """The task that the key of a message without a value names, if it names one."""
+    try:
+        return None if key is None else _task_of(key)
+    except ValueError:
+        return None
 
 
 def _task_of(key: bytes) -> str | None:

@@ -79,7 +79,7 @@ class KafkaReplay:
             if place is None:
                 break
             record = self._waiting[place][0]
-            if record.fault is None and homes.setdefault(str(record.task), place[1]) != place[1]:
+            if record.task is not None and homes.setdefault(str(record.task), place[1]) != place[1]:
                 break
             self._waiting[place].popleft()
             self.position[place] = record.offset + 1

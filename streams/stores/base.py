@@ -110,10 +110,10 @@ class RecordStore(Protocol):
         """Drop all rows; adoptions and tombstones stay."""
         ...
 
-    def forget(self, task: str, ttl_s: float) -> bool:
-        """Delete a task's row so that neither a batch in flight nor a replay brings it back.
+    def forget(self, tasks: Set[str], ttl_s: float) -> set[str]:
+        """Delete the rows of tasks so that neither a batch in flight nor a replay brings them back.
 
-        What stays for `ttl_s` is a tombstone, a keyed hash of the id. Returns whether there was a row.
+        What stays for `ttl_s` is a tombstone each, a keyed hash of the id. Returns those that had a row.
         """
         ...
 

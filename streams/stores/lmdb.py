@@ -130,16 +130,16 @@ class LmdbStore:
         with self._writing(None) as transaction:
             transaction.drop(self._rows, delete=False)
 
-    def forget(self, task: str, ttl_s: float) -> bool:
-        """Delete a task's row, keep a tombstone for `ttl_s`, and leave no file that holds the row or the id.
+    def forget(self, tasks: Set[str], ttl_s: float) -> set[str]:
+        """Delete the rows of tasks, keep a tombstone each for `ttl_s`, and leave no file that holds a row or an id.
 
         Raises:
             StoreError: another process has the store open; nothing was deleted.
         """
         with self._alone():
             with self._writing(self._rows) as transaction:
-                self._bury(transaction, task, ttl_s)
-                there = bool(transaction.delete(key_of(task).encode()))
+                self._bury(transaction, tasks, ttl_s)
+                there = {task for task in tasks if transaction.delete(key_of(task).encode())}
             self._rewrite()
         return there
 
@@ -205,16 +205,17 @@ class LmdbStore:
         ends = ((task, transaction.get(digest_of(secret, task), db=self._tombstones)) for task in tasks)
         return {task for task, end in ends if end is not None and _seconds(end) > now}
 
-    def _bury(self, transaction: Any, task: str, ttl_s: float) -> None:
-        """Write a tombstone, and remove those that have expired."""
+    def _bury(self, transaction: Any, tasks: Set[str], ttl_s: float) -> None:
+        """Write tombstones, and remove those that have expired."""
         now, table = self._clock(), self._tombstones
         ends = [(bytes(name), _seconds(end)) for name, end in transaction.cursor(db=table) if name != SECRET]
         for digest, end in ends:
             if end <= now:
                 transaction.delete(digest, db=table)
         transaction.put(SECRET, token_bytes(SECRET_BYTES), db=table, overwrite=False)
-        digest = digest_of(transaction.get(SECRET, db=table), task)
-        transaction.put(digest, struct.pack("<d", now + ttl_s), db=table)
+        for task in tasks:
+            digest = digest_of(transaction.get(SECRET, db=table), task)
+            transaction.put(digest, struct.pack("<d", now + ttl_s), db=table)
 
     @contextmanager
     def _alone(self) -> Iterator[None]:

@@ -102,12 +102,13 @@ class MemoryStore:
         """Drop all rows; adoptions and tombstones stay."""
         self.rows.clear()
 
-    def forget(self, task: str, ttl_s: float) -> bool:
-        """Delete a task's row and keep a tombstone for `ttl_s`."""
+    def forget(self, tasks: Set[str], ttl_s: float) -> set[str]:
+        """Delete the rows of tasks and keep a tombstone each for `ttl_s`."""
+        self.before("forget")
         now = self._clock()
         live = {digest: until for digest, until in self._forgotten_until.items() if until > now}
-        self._forgotten_until = live | {digest_of(self._secret, task): now + ttl_s}
-        return self.rows.pop(key_of(task), None) is not None
+        self._forgotten_until = live | {digest_of(self._secret, task): now + ttl_s for task in tasks}
+        return {task for task in tasks if self.rows.pop(key_of(task), None) is not None}
 
     def forgotten(self, tasks: Sequence[str]) -> set[str]:
         """Those of tasks that have a live tombstone."""

@@ -254,20 +254,21 @@ class RedisStore:
         for keys in self._pages(f"{self._rows}*"):
             self.server.ask(*(("UNLINK", key) for key in keys))
 
-    def forget(self, task: str, ttl_s: float) -> bool:
-        """Delete a task's rows, of every layout (all keys are looked through), and keep a tombstone for `ttl_s`.
+    def forget(self, tasks: Set[str], ttl_s: float) -> set[str]:
+        """Delete the rows of tasks, of every layout (all keys are looked through), and keep tombstones for `ttl_s`.
 
         Redis' own files lose the bytes when they are next rewritten: the append-only file is asked to be now,
         a snapshot is by the next `BGSAVE`.
         """
-        self._bury(task, ttl_s)
-        keys = {self._rows + key_of(task), *self.server.keys(f"{self._stream}:*:t:{key_of(task)}")}
-        sizes = self.server.ask(*(("STRLEN", key) for key in keys))
-        self.server.ask(*(("SET", key, FORGOTTEN, "EX", FORGOTTEN_S) for key in keys))
+        self._bury(tasks, ttl_s)
+        rows = {self._rows, *(f"{layout}:t:" for layout in self._adoptions.layouts(self._stream))}
+        keys = [(task, prefix + key_of(task)) for task in sorted(tasks) for prefix in sorted(rows)]
+        sizes = self.server.ask(*(("STRLEN", key) for _, key in keys))
+        self.server.ask(*(("SET", key, FORGOTTEN, "EX", FORGOTTEN_S) for _, key in keys))
         self.confirm()
         if any(told.get("aof_enabled") for told in self.server.each_if_allowed("INFO", "persistence")):
             self.server.each_if_allowed("BGREWRITEAOF")
-        return any(size >= HEAD_BYTES for size in sizes)
+        return {task for (task, _), size in zip(keys, sizes, strict=True) if size >= HEAD_BYTES}
 
     def forgotten(self, tasks: Sequence[str]) -> set[str]:
         """Those of tasks that have a live tombstone; one small read while no task is forgotten."""
@@ -291,11 +292,15 @@ class RedisStore:
         """Close the connections."""
         self.server.close()
 
-    def _bury(self, task: str, ttl_s: float) -> None:
-        """Write a tombstone, and remove those that have expired."""
+    def _bury(self, tasks: Set[str], ttl_s: float) -> None:
+        """Write tombstones, and remove those that have expired."""
         self.server.ask(("HSETNX", self._tombstones, SECRET, token_bytes(SECRET_BYTES)))
         known, now = self._read_tombstones(), self._clock()
-        digests = {digest_of(known.secret, task), digest_of_row(known.secret, key_of(task))}
+        digests = {
+            digest
+            for task in tasks
+            for digest in (digest_of(known.secret, task), digest_of_row(known.secret, key_of(task)))
+        }
         self.server.ask(
             *(("HDEL", self._tombstones, digest) for digest, end in known.until_s.items() if end <= now),
             *(("HSET", self._tombstones, digest, repr(now + ttl_s)) for digest in digests),

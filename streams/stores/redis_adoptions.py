@@ -82,6 +82,10 @@ class RedisAdoptions:
                 found.setdefault(key.rpartition(":a:")[0], {}).update(self._cells(key))
         return [*found.values()]
 
+    def layouts(self, stream: str) -> set[str]:
+        """The prefix of every row layout that something was adopted under."""
+        return {key.rpartition(":a:")[0] for key in self._server.keys(f"{stream}:*:a:*:*")}
+
     def _cells(self, key: str) -> dict[SourcePosition, int]:
         """The adoptions of one partition of an incarnation."""
         incarnation, partition = key.rsplit(":", 2)[1:]

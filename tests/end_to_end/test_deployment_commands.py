@@ -24,11 +24,14 @@ from streams.deployment import Deployment
 from streams.errors import InputError, SettingsError
 from streams.logs.kafka_reader import KafkaTopicReader
 from streams.logs.kafka_replay import GroupOffsets, KafkaReplay
+from streams.outputs import silent
+from streams.refold import refold
 from streams.roles import commands
 from streams.roles.trainer import TrainerService
 from streams.servers import Server, noida, redis_server
 from streams.settings import Settings, load_settings
 from streams.stores.base import key_of
+from streams.stores.memory import MemoryStore
 from tests.faults.shop import CONFIG, shop
 from tests.kafka_brokers import Broker, append
 
@@ -476,6 +479,34 @@ def test_a_forgotten_task_stays_forgotten_and_the_others_go_on(stream):
     del expected["user 1/{}"]
     assert stream.counts() == expected
     assert stream.lines("dead-letter") == []
+
+
+def test_a_message_without_a_value_forgets_its_task_where_it_lies_and_again_in_a_refold_and_a_rebuild(stream):
+    stream.config.write_text(
+        stream.config.read_text().replace("session_timeout_s", 'tombstones = "forget"\nsession_timeout_s')
+    )
+    stream.send(0)
+    append(
+        Broker(stream.deployment.connection.servers, None),
+        *stream.settings.kafka.inputs,
+        [(b"user 1/{}", None)],
+    )
+    stream.send(1)
+    assert b"reptide_tasks_forgotten_total 1.0" in fold(stream)
+    expected = stream.expected(0, 1)
+    del expected["user 1/{}"]
+    assert stream.counts() == expected
+    said = [line["id"] for line in stream.lines("predictions") if line["task"] == "user 1/{}"]
+    assert said == stream.table(0).filter(pl.col("user") == "user 1/{}")["n"].to_list()
+    assert stream.lines("dead-letter") == []
+    deployment, again = stream.deployment, MemoryStore()
+    for position, version in deployment.store.adoptions().items():
+        again.adopt(position, version)
+    refold(deployment, stream.offsets().read(), again, silent(deployment.spec), lambda _: None)
+    assert set(again.rows) == set(deployment.store.tasks()) == set(map(key_of, expected))
+    rows = stream.bits()
+    stream.command("rebuild")
+    assert stream.bits() == rows
 
 
 def test_topics_that_were_created_are_as_they_should_be(stream):

@@ -22,7 +22,7 @@ from streams.servers import Server, noida, redis_server
 from streams.snapshots import commands as snapshots
 from tests.end_to_end.test_deployment_commands import AtTheEnd, Published, Stream, stream
 from tests.redis_servers import Cluster, redis_cluster
-from tests.redis_users import ON_CLUSTER, USERS, User
+from tests.redis_users import ON_CLUSTER, TO_FORGET, USERS, User
 
 __all__ = ["redis_cluster", "stream"]  # fixtures
 
@@ -46,7 +46,7 @@ class Deployed:
     """A stream whose commands run in this process, each as a user of Redis."""
 
     def __init__(self, stream: Stream, url: str, ports: list[int], more: list[str]) -> None:
-        self.stream, self.url = stream, url
+        self.stream, self.url, self.more = stream, url, more
         self.nodes = [redis.Redis(port=port) for port in ports]
         for node in self.nodes:
             for user in USERS.values():
@@ -190,6 +190,19 @@ def test_the_trainer_sees_no_row_and_the_reader_changes_none(deployed: Deployed)
     assert str(refused.exception).startswith(
         f"Redis at {deployment.server.address} does not let user reptide-reader run HS"
     )
+
+
+def test_a_worker_that_forgets_tasks_needs_what_the_page_adds(deployed: Deployed):
+    stream, worker = deployed.stream, USERS["reptide-worker"]
+    for node in deployed.nodes:
+        worker.grant(node, stream.settings.stream, [*TO_FORGET, *deployed.more])
+    deployed.be(worker.url(deployed.url))
+    deployment = stream.deployment
+    asked = deployed.asked_for(
+        worker, lambda: [deployment.store.forget({TASK}, ttl_s) for ttl_s in (1e-9, 60)]
+    )
+    deployment.store.close()
+    assert {rule[1:] for rule in TO_FORGET} == asked - worker.commands() - {"cluster", "command"}
 
 
 def test_topics_messages_and_dead_letters_take_no_redis(stream: Stream):

@@ -25,12 +25,13 @@ from engine.outer.online import Online, Rates
 from engine.spec import Classification, InnerLoop, Memory, Policy, TaskSpec
 from engine.train import FitSettings
 from engine.types import Kind
-from streams.logs.base import ONLY, Offsets, Record, SourcePosition
+from streams.logs.base import NULL_VALUE, ONLY, Offsets, Record, SourcePosition
 from streams.logs.memory import INCARNATION, Crash, MemoryLog, MemoryOutput, no_crash
 from streams.outputs import TOPICS, DeadLetterLines, Outputs
 from streams.rounds import Rounds
 from streams.run import steps
 from streams.schedule import Schedule
+from streams.settings import FOR_EVER_S
 from streams.stores.memory import MemoryMeta, MemoryStore
 from streams.theta import ThetaCache
 from streams.trainer import Trainer
@@ -55,7 +56,9 @@ GRID = 8
 WINDOW = 6
 """Labels that are trained on again: fewer than there are."""
 
-EFFECTS = ("poll", "adopt", "load", "append", "sync", "swap", "commit", "read", "publish")
+EFFECTS = (
+    "poll", "adopt", "load", "append", "sync", "swap", "forget", "confirm", "commit", "read", "publish",
+)  # fmt: skip
 LONGEST_TURN = 150
 NOT_PROMISED = ["revision", "checksum"]
 """How often a row was written depends on the cuts and the races; what it holds does not."""
@@ -152,8 +155,9 @@ class World:
         dead_letters = DeadLetterLines(self.outputs["dead-letter"], log.origin)
         outputs = Outputs(self.outputs, dead_letters, SPEC, support_rate=0.7)
         worker = Worker(
-            engine(), log, self.store, ThetaCache(engine(), self.meta), outputs, batch, Schedule(GRID)
-        )
+            engine(), log, self.store, ThetaCache(engine(), self.meta), outputs, batch, Schedule(GRID),
+            forgets_for_s=FOR_EVER_S,
+        )  # fmt: skip
         trainer = Trainer(online(), self.meta, seed=1, batch=4, held_out=0.5, fewest_tasks=2, window=WINDOW)
         rounds = Rounds(trainer, self.outputs["episodes"], INCARNATION)
         return Embedded(engine(), log, self.store, worker, trainer, rounds, self.outputs)  # type: ignore[arg-type]
@@ -311,6 +315,11 @@ def observation(task: Any, id: Any, time: Any, a: Any = 0.5, b: Any = 1.0) -> Re
 
 def label(task: Any, id: Any, time: Any, value: Any, fields: dict[str, Any] | None = None) -> Record:
     return Record(0, Kind.LABEL, task, id, time, value, fields)
+
+
+def null_value(task: Any) -> Record:
+    """A message without a value, whose key names a task."""
+    return Record(0, Kind.OBSERVATION, task, None, None, raw=b"", fault=NULL_VALUE, key=str(task).encode())
 
 
 def stream(seed: int, length: int, tasks: int = 3, wait: int = 0) -> list[Record]:

@@ -99,7 +99,7 @@ def what_is_left(settings: Settings) -> Left:
 def left(program: Embedded) -> Left:
     table = program.store.load(program.engine.layout, users(program))
     names = [name for name in table.rows.dtype.names or () if name not in NOT_PROMISED]
-    versions = [program.trainer.store.load(v) for v in range(1, program.trainer.store.current() + 1)]
+    versions = [program.trainer.store.load(v) for v in sorted(program.trainer.store.sizes())]
     return Left(
         {user: {n: row[n].tobytes() for n in names} for user, row in zip(table.ids, table.rows, strict=True)},
         {topic: frozenset(program.outputs[topic].read(0, 10**6)[0]) for topic in TOPICS},
@@ -111,7 +111,8 @@ def left(program: Embedded) -> Left:
 def users(program: Embedded) -> list[str]:
     records = program.log
     records.seek(0)
-    return sorted({record.task for polled in records.poll(records.end()) for record in polled.records})
+    found = {record.task for polled in records.poll(records.end()) for record in polled.records}
+    return sorted(found - {None})
 
 
 def counts(settings: Settings) -> dict[str, tuple[int, int]]:

@@ -17,6 +17,7 @@ from tests.faults.model import (
     dying_before,
     effects_of,
     label,
+    null_value,
     observation,
     scheduled,
     stream,
@@ -38,6 +39,7 @@ events = st.one_of(
     st.builds(label, tasks, ids, passed, classes, fields),
     st.builds(observation, tasks, ids, st.just("soon")),
     st.builds(label, tasks, ids, passed, st.just("neither")),
+    st.builds(null_value, tasks),
 )
 
 
@@ -83,6 +85,7 @@ scenes = turns.map(lambda turn: [turn]) | stalls()
 schedules = st.lists(scenes, max_size=12).map(lambda scenes: [turn for scene in scenes for turn in scene])
 
 LONG = stream(5, 34)
+LONG.insert(20, null_value("task 1"))
 LONG_EFFECTS = effects_of(LONG, 6)
 
 

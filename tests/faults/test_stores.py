@@ -188,18 +188,24 @@ class TestEveryStore:
 
     def test_a_task_forgotten_has_no_row(self, store: RecordStore):
         store.swap(marked(store, HOSTILE, 1))
-        assert store.forget("a\nb", 60)
+        assert store.forget({"a\nb"}, 60) == {"a\nb"}
         assert store.load(LAYOUT, ["a\nb"]).rows["revision"].tolist() == [0]
         assert sorted(store.tasks()) == sorted(key_of(task) for task in HOSTILE if task != "a\nb")
 
     def test_forgetting_a_task_never_seen_says_so(self, store: RecordStore):
-        assert not store.forget("a", 60)
+        assert store.forget({"a"}, 60) == set()
         assert store.forgotten(["a"]) == {"a"}
+
+    def test_several_are_forgotten_at_once_and_those_that_had_a_row_are_told(self, store: RecordStore):
+        store.swap(marked(store, ["a", LONG, "b"], 1))
+        assert store.forget({"a", LONG, "~"}, 60) == {"a", LONG}
+        assert list(store.tasks()) == ["b"]
+        assert store.forgotten(["a", LONG, "~", "b"]) == {"a", LONG, "~"}
 
     def test_only_what_was_forgotten_is(self, store: RecordStore):
         assert store.forgotten(HOSTILE) == set()
         for task in ("a", LONG, "~"):
-            store.forget(task, 60)
+            store.forget({task}, 60)
         assert store.forgotten(HOSTILE) == {"a", LONG, "~"}
         assert store.forgotten([]) == set()
 
@@ -208,24 +214,24 @@ class TestEveryStore:
         for mark in range(writes):
             store.swap(marked(store, ["a"], mark))
         in_flight = marked(store, ["a", "b"], 10)
-        store.forget("a", 60)
+        store.forget({"a"}, 60)
         assert store.swap(in_flight) == [Swap.LOST, Swap.OK]
         assert marks(store, ["a", "b"]) == [0, 11]
         assert list(store.tasks()) == ["b"]
 
     def test_a_tombstone_lives_as_long_as_was_said(self, store: RecordStore, clock: Clock):
-        store.forget("a", 60)
+        store.forget({"a"}, 60)
         clock.now += 30
-        store.forget("b", 60)
+        store.forget({"b"}, 60)
         clock.now += 29.9
         assert store.forgotten(["a", "b", "c"]) == {"a", "b"}
         clock.now += 0.2
         assert store.forgotten(["a", "b", "c"]) == {"b"}
-        store.forget("c", 1)
+        store.forget({"c"}, 1)
         assert store.forgotten(["a", "b", "c"]) == {"b", "c"}
 
     def test_clearing_keeps_tombstones(self, store: RecordStore):
-        store.forget("a", 60)
+        store.forget({"a"}, 60)
         store.clear()
         assert store.forgotten(["a", "b"]) == {"a"}
 
@@ -300,14 +306,14 @@ class TestLmdbForgets:
 
     @pytest.mark.parametrize("nth", [0, 7, 150, 298, 299])
     def test_no_file_holds_the_row_or_the_id(self, filled: LmdbStore, tmp_path: Path, nth: int):
-        filled.forget(self.TASKS[nth], 60)
+        filled.forget({self.TASKS[nth]}, 60)
         assert self.traces(tmp_path, self.TASKS[nth]) == []
         assert filled.forgotten(self.TASKS) == {self.TASKS[nth]}
 
     def test_all_else_stays_and_the_store_goes_on(self, filled: LmdbStore, tmp_path: Path):
         before = filled.load(LAYOUT, self.TASKS[1:]).rows.tobytes()
-        filled.forget(self.TASKS[0], 60)
-        filled.forget(self.TASKS[0], 60)
+        filled.forget({self.TASKS[0]}, 60)
+        filled.forget({self.TASKS[0]}, 60)
         assert filled.load(LAYOUT, self.TASKS[1:]).rows.tobytes() == before
         assert filled.adoptions() == {at(64): 3}
         assert set(filled.swap(marked(filled, self.TASKS[1:], 9))) == {Swap.OK}
@@ -331,11 +337,11 @@ class TestLmdbForgets:
             patched.setattr(Path, effect, dying)
             patched.setattr(lmdb_store.shutil, "rmtree", lambda *_, **__: None)
             with pytest.raises(Crash):
-                filled.forget(self.TASKS[7], 60)
+                filled.forget({self.TASKS[7]}, 60)
         filled.close()
         again = LmdbStore(tmp_path, 0.1)
         assert len(list(again.tasks())) == 299
-        again.forget(self.TASKS[7], 60)
+        again.forget({self.TASKS[7]}, 60)
         assert self.traces(tmp_path, self.TASKS[7]) == []
         again.close()
 
@@ -348,11 +354,11 @@ class TestLmdbForgets:
             assert other.stdout
             other.stdout.readline()
             with pytest.raises(StoreError, match=r"another process has the store in .* open; stop it"):
-                filled.forget(self.TASKS[7], 60)
+                filled.forget({self.TASKS[7]}, 60)
             other.communicate(b"\n")
         assert marks(filled, [self.TASKS[7]]) == [9]
         assert filled.forgotten(self.TASKS) == set()
-        assert filled.forget(self.TASKS[7], 60)
+        assert filled.forget({self.TASKS[7]}, 60)
 
 
 class TestLmdbWithoutRoom:

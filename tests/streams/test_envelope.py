@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from engine.features import Features, Numeric
 from engine.spec import Classification, TaskSpec
 from engine.types import Kind
-from streams.logs.base import Polled, Record
-from streams.logs.envelope import NULL_VALUE, Envelope, value_of
+from streams.logs.base import NULL_VALUE, Polled, Record
+from streams.logs.envelope import Envelope, value_of
 from streams.wire import decode
 
 SPEC = TaskSpec(Features((Numeric("amount"),)), Classification((0, 1)))
@@ -176,6 +176,12 @@ class TestWhatCannotBeRead:
         null, empty = opened(None, value=None), opened(None, value=b"")
         assert null.fault == NULL_VALUE
         assert (value_of(null), value_of(empty)) == (None, b"")
+
+    @pytest.mark.parametrize(
+        ("key", "task"), [(b"ann", "ann"), (b'"ann"', "ann"), (b"\xff", None), (b"\0ann", None), (None, None)]
+    )
+    def test_of_no_value_the_key_says_which_task_it_is_about(self, key, task):
+        assert opened(None, value=None, key=key).task == task
 
     @pytest.mark.parametrize("header", ["ce_id", "ce_time", "ce_dataschema"])
     def test_a_header_that_is_not_text_is_named(self, header):

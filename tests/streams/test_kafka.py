@@ -19,8 +19,8 @@ import pytest
 from engine.features import Features, Numeric
 from engine.spec import Classification, TaskSpec
 from streams.errors import InputError, ReptideError, SettingsError, Unavailable
-from streams.logs.base import Record
-from streams.logs.envelope import NULL_VALUE, Envelope
+from streams.logs.base import NULL_VALUE, Record
+from streams.logs.envelope import Envelope
 from streams.logs.group import Connection
 from streams.logs.kafka import KafkaLog
 from streams.logs.kafka_outputs import KafkaOutputs

@@ -193,6 +193,11 @@ def test_a_wrong_value_is_told_what_is_taken(config, flag, said):
     assert "Input should" not in sentence
 
 
+def test_keys_that_name_no_task_cannot_say_whom_to_forget(config):
+    kafka = '[kafka]\nbootstrap = ["h:1"]\nkeys = "other"\ntombstones = "forget"'
+    assert 'kafka: tombstones = "forget" needs keys = "task"' in refusal(config, kafka)
+
+
 @pytest.mark.parametrize(
     ("name", "text", "form"),
     [
