@@ -15,7 +15,8 @@ from streams.health import Health
 
 T = TypeVar("T")
 
-RETRY_S = 0.25
+RETRY_S, LONGEST_RETRY_S = 0.25, 1.0
+"""Before the first new attempt, and at most before a later one: each wait is twice the one before."""
 STARTS_S = 5.0
 """How long a role that starts waits for its servers: as long as a restart takes, and not as a wrong address would."""
 
@@ -33,12 +34,13 @@ def patiently(
     wait: Callable[[float], object],
     told: Callable[[Unavailable], None],
 ) -> T:
-    """Do something until no server is away.
+    """Do something until no server is away, or full.
 
     Raises:
         Stopped: the process is to stop first.
 
     """
+    pause_s = RETRY_S
     while True:
         try:
             return action()
@@ -47,9 +49,10 @@ def patiently(
         if stopping.is_set():
             raise Stopped
         try:
-            wait(RETRY_S)
+            wait(pause_s)
         except Unavailable:
-            stopping.wait(RETRY_S)
+            stopping.wait(pause_s)
+        pause_s = min(2 * pause_s, LONGEST_RETRY_S)
 
 
 def pause(seconds: float, stopping: Event, health: Health) -> None:

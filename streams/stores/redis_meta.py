@@ -13,9 +13,10 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Mapping, Set
+from contextlib import suppress
 from itertools import islice
 
-from streams.errors import CheckpointError
+from streams.errors import CheckpointError, Unavailable
 from streams.stores.base import Checkpoint, key_of
 from streams.stores.redis_server import RedisServer
 from streams.stores.sealed import seal_in, sealed, unsealed
@@ -133,7 +134,8 @@ class RedisMeta:
         while page := list(islice(new, AT_ONCE)):
             lengths = self.server.ask(*(("STRLEN", self._version(version)) for version in page))
             found = {version: size for version, size in zip(page, lengths, strict=True) if size}
-            self.server.ask(*(("HSET", self._sizes, version, size) for version, size in found.items()))
+            with suppress(Unavailable):  # where Redis is full, which may be why they are asked for, as well
+                self.server.ask(*(("HSET", self._sizes, version, size) for version, size in found.items()))
             sizes |= found
         return sizes
 

@@ -151,6 +151,14 @@ def test_told_to_stop_it_finishes_its_batch_and_leaves_the_group():
     assert case.log.committed() == case.log.position() == 7
 
 
+def test_while_a_server_is_away_it_is_asked_less_and_less_often_up_to_once_a_second():
+    case = Case(away("swap", 6))
+    waited_s: list[float] = []
+    case.log.wait = waited_s.append  # type: ignore[method-assign]
+    case.run()
+    assert waited_s == [0.25, 0.5, 1.0, 1.0, 1.0, 1.0]
+
+
 def test_a_log_that_is_away_as_well_is_asked_again(calm):
     case = Case(away("swap", 3))
     log_away = away("wait", 2)
