@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from shutil import copyfileobj
 from tempfile import TemporaryFile
+from time import perf_counter
 from typing import IO, TYPE_CHECKING, Annotated, TypeVar
 
 import typer
@@ -101,8 +102,13 @@ def produce(
         progress_bar(console, f"to {' and '.join(names)}", log.end()) as show,
     ):
         outputs = [producer.topic(name) for name in names]
-        fields = deployment.spec.features.names
-        sent = produce_log(log, outputs, fields, rate, stopping, lambda n: show(n, Progress(events=n)))
+        fields, began = deployment.spec.features.names, perf_counter()
+
+        def tell(events: int) -> None:
+            """How many, and how fast."""
+            show(events, Progress(events=events, seconds=perf_counter() - began))
+
+        sent = produce_log(log, outputs, fields, rate, stopping, tell)
     producer.close()
     _say(f"{sent:,} events sent")
 

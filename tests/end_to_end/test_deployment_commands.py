@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import nullcontext
 from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
@@ -221,6 +222,18 @@ def test_rows_count_what_was_sent_and_every_label_has_its_score(stream):
     (letter,) = stream.lines("dead-letter")
     assert orjson.loads(letter["value"])["time"] == "soon"
     assert letter["reason"]
+
+
+def test_while_events_are_sent_their_speed_is_that_of_the_clock(stream, monkeypatch):
+    told = []
+    monkeypatch.setattr(
+        commands, "progress_bar", lambda *_: nullcontext(lambda n, totals: told.append((n, totals)))
+    )
+    stream.send(0)
+    assert told
+    for events, totals in told:
+        assert totals.events == events
+        assert 0 < totals.seconds < DEADLINE_S
 
 
 def test_a_dead_letter_repaired_and_sent_back_is_folded(stream):
