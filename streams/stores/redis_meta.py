@@ -123,6 +123,7 @@ class RedisMeta:
         stored = self._write(checkpoint.version, content)
         while (kept := self._written_before(checkpoint.version, content)) != stored:
             stored = kept
+        self.server.meet()  # a master that was deposed meanwhile would show it to who still believes in it
         self.server.confirm()
         return self._move(checkpoint.version) and stored == seal
 

@@ -69,21 +69,38 @@ class TestSentinel:
         self, watched: Watched, stream: str, within_a_batch: bool
     ):
         """It takes itself for the master, until Sentinel has told it otherwise some seconds later."""
-        deposed = watched.master
-
-        def stands_still() -> None:
-            assert watched.is_in_step()
-            deposed.stop()
-            watched.wait_for_failover()
-            deposed.go_on()
-            assert deposed.ask("ROLE")[0] == b"master"
-
-        worker = RedisWorker(connected(watched), stream, {} if within_a_batch else {8: stands_still})
+        worker = RedisWorker(connected(watched), stream, {})
         if within_a_batch:
-            worker.before_the_nth_swap(8, stands_still)
+            worker.before_the_nth_swap(8, lambda: stands_still(watched))
+        else:
+            worker.faults = {8: lambda: stands_still(watched)}
         worker.run()
         assert worker.log.rewinds == 1
         assert is_as_uninterrupted(worker)
+
+    def test_no_version_of_theta_is_shown_by_a_master_that_was_deposed_meanwhile(
+        self, watched: Watched, stream: str
+    ):
+        server, deposed = connected(watched), watched.master
+        struck = iter([lambda: stands_still(watched)])
+        versions = RedisMeta(
+            server, stream, theta_fingerprint(engine().learner), sleep=lambda _: next(struck, lambda: None)()
+        )
+        with pytest.raises(Forgot):
+            versions.publish(checkpoint())
+        assert deposed.ask("KEYS", "*:theta:current") == []
+        assert versions.publish(checkpoint())
+        assert watched.master.ask("KEYS", "*:theta:current")
+
+
+def stands_still(watched: Watched) -> None:
+    """The master stops, its replica is promoted, and it wakes and takes itself for the master."""
+    deposed = watched.master
+    assert watched.is_in_step()
+    deposed.stop()
+    watched.wait_for_failover()
+    deposed.go_on()
+    assert deposed.ask("ROLE")[0] == b"master"
 
 
 def test_a_master_that_was_a_replica_for_a_while_has_another_history(own_redis: Callable[..., Server]):

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import redis
 
 from streams.deployment import Deployment
 from streams.errors import ReptideError, SettingsError, StoreError, Unavailable
@@ -14,6 +16,7 @@ from streams.stores.redis_sentinels import Service
 from streams.stores.redis_server import RedisServer
 from tests.faults.shop import CONFIG
 from tests.redis_servers import Watched
+from tests.redis_users import OPERATIONS
 
 PASSWORD, SENTINEL_PASSWORD = "hunter2-sesame", "hunter3-sesame"
 NOWHERE = "127.0.0.1:1"
@@ -64,6 +67,14 @@ def test_a_sentinel_that_does_not_let_us_in_is_named_with_its_settings(
     said = refused(connected(watched.sentinel.address, password=password), StoreError)
     assert said.startswith(f"Sentinel at {watched.sentinel.address} does not let us in")
     assert "redis.sentinel_password" in said
+
+
+def test_a_user_of_the_sentinel_needs_what_the_page_says(watched: Watched):
+    (rules,) = re.findall(r"^```acl-sentinel\n(.*)\n```$", OPERATIONS, re.MULTILINE)
+    with redis.Redis(port=watched.sentinel.port, password=SENTINEL_PASSWORD) as sentinel:
+        sentinel.execute_command("ACL", "SETUSER", "ann", "on", f">{PASSWORD}", *rules.split())
+    service = Service(watched.NAME, (watched.sentinel.address,), "ann", PASSWORD)
+    assert RedisServer("redis:///0", service=service).ask(("GET", "nothing")) == [None]
 
 
 def test_a_service_that_no_sentinel_knows_is_named(watched: Watched):
