@@ -7,7 +7,7 @@ A message of librdkafka may quote a setting; ours hold the name of its code only
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -15,17 +15,22 @@ from confluent_kafka import KafkaError, KafkaException, TopicCollection
 from confluent_kafka.admin import AdminClient
 
 from streams.errors import InputError, ReptideError, SettingsError, Unavailable
+from streams.logs import refusals
 from streams.logs.group import Connection, incarnation
+from streams.logs.kafka_client import knock
 from streams.logs.security import named
 from streams.logs.tokens import Tokens
 
 ANSWER_S = 5.0
 """How long one question to a broker may take."""
+POLLED_S = 0.02
 
-REFUSED = {
-    KafkaError._AUTHENTICATION, KafkaError.SASL_AUTHENTICATION_FAILED, KafkaError.TOPIC_AUTHORIZATION_FAILED,
-    KafkaError.GROUP_AUTHORIZATION_FAILED, KafkaError.CLUSTER_AUTHORIZATION_FAILED,
+LOGIN = {KafkaError._AUTHENTICATION, KafkaError.SASL_AUTHENTICATION_FAILED}
+DENIED = {
+    KafkaError.TOPIC_AUTHORIZATION_FAILED, KafkaError.GROUP_AUTHORIZATION_FAILED,
+    KafkaError.CLUSTER_AUTHORIZATION_FAILED,
 }  # fmt: skip
+REFUSED = LOGIN | DENIED
 UNKNOWN_TOPIC = {KafkaError._UNKNOWN_TOPIC, KafkaError.UNKNOWN_TOPIC_OR_PART}
 TOO_LARGE = {KafkaError.MSG_SIZE_TOO_LARGE, KafkaError.RECORD_LIST_TOO_LARGE}
 
@@ -44,17 +49,34 @@ def common(connection: Connection) -> dict[str, Any]:
 
 def describe(connection: Connection, topics: tuple[str, ...]) -> Mapping[str, Any]:
     """Metadata of topics, all of which must exist."""
-    with in_our_words(connection, ", ".join(topics)):
+    subject = ", ".join(topics)
+    with in_our_words(connection, subject):
         told: list[KafkaError] = []
         admin = AdminClient({**common(connection), "error_cb": told.append})
+        asked = admin.describe_topics(TopicCollection(list(topics)), request_timeout=ANSWER_S)
+        while not told and not all(answer.done() for answer in asked.values()):
+            admin.poll(POLLED_S)
+        if told:
+            _knock(connection, subject, told)
+        described = {}
         try:
-            asked = admin.describe_topics(TopicCollection(list(topics)), request_timeout=ANSWER_S)
-            return {topic: answer.result() for topic, answer in asked.items()}
-        except KafkaException:
-            admin.poll(0)  # tells brokers that refuse a login from brokers that do not answer
-            for error in told:
-                if error.code() in REFUSED:
-                    raise KafkaException(error) from None
+            for subject, answer in asked.items():
+                described[subject] = answer.result()
+        except KafkaException as error:
+            if not told and error.args[0].code() not in REFUSED | UNKNOWN_TOPIC:
+                _knock(connection, subject, told)
+            raise translated(error.args[0], connection, subject) from None
+        return described
+
+
+def _knock(connection: Connection, subject: str, told: Sequence[KafkaError]) -> None:
+    """What keeps us out in a sentence: kafka-python says why, unless it lacks a setting that librdkafka has."""
+    try:
+        knock(connection, subject, ANSWER_S)
+    except (SettingsError, Unavailable) as error:
+        if any(one.code() in LOGIN for one in told):
+            raise refusals.of_login(connection) from None
+        if isinstance(error, Unavailable):
             raise
 
 
@@ -65,12 +87,14 @@ def topic_incarnations(connection: Connection, topics: tuple[str, ...]) -> tuple
 
 
 @contextmanager
-def in_our_words(connection: Connection, subject: str) -> Iterator[None]:
+def in_our_words(
+    connection: Connection, subject: str, operation: str = "Describe", topics: str = ""
+) -> Iterator[None]:
     """Raise what confluent-kafka raises as an error of ours; see `streams.logs.kafka_client`."""
     try:
         yield
     except KafkaException as error:
-        raise translated(error.args[0], connection, subject) from None
+        raise translated(error.args[0], connection, subject, operation, topics) from None
     except RuntimeError:
         raise Unavailable(f"{connection.servers}: the client for {subject} is closed") from None
     except (ValueError, TypeError) as error:
@@ -79,16 +103,21 @@ def in_our_words(connection: Connection, subject: str) -> Iterator[None]:
         ) from None
 
 
-def translated(error: KafkaError, connection: Connection, subject: str) -> ReptideError:
+def translated(
+    error: KafkaError, connection: Connection, subject: str, operation: str = "Describe", topics: str = ""
+) -> ReptideError:
     """An error of librdkafka's as one of ours."""
     servers, code, name = connection.servers, error.code(), error.name()
     if connection.tokens and connection.tokens.failure:
         return connection.tokens.failure
-    if code == KafkaError._AUTHENTICATION and connection.tokens:
-        # It may tell of a token that was to be had a while ago, or that has expired.
-        return Unavailable(f"{servers} does not take our token for {subject} ({name})")
-    if code in REFUSED:
-        return InputError(f"{servers} refuses {subject}: {name}. Check kafka.security and the access rules")
+    if code in LOGIN:
+        return refusals.of_login(connection)
+    if code == KafkaError.GROUP_AUTHORIZATION_FAILED:
+        return refusals.denied(connection, "Read", subject)
+    if code == KafkaError.CLUSTER_AUTHORIZATION_FAILED:
+        return refusals.denied(connection, refusals.ON_CLUSTER.get(operation, operation), "the cluster")
+    if code in DENIED:
+        return refusals.denied(connection, operation, f"topic {topics or subject}")
     if code in UNKNOWN_TOPIC:
         return InputError(f"{servers}: no topic {subject}; `reptide topics create` creates it")
     if code in TOO_LARGE:
@@ -98,7 +127,7 @@ def translated(error: KafkaError, connection: Connection, subject: str) -> Repti
         )
     if code == KafkaError._INVALID_ARG:
         return SettingsError(f"kafka: a setting for {servers} is not accepted ({name}): check kafka.security")
-    return Unavailable(f"{servers} does not answer for {subject} ({name}){connection.doubt}")
+    return refusals.away(connection, subject, name, closed=False)
 
 
 def _token_giver(tokens: Tokens) -> Any:

@@ -131,7 +131,9 @@ class ConfluentGroup:
             else:
                 self._positions[place] = message.offset()
         elif code in REFUSED | UNKNOWN_TOPIC:
-            self._failed[code] = translated(error, self._connection, f"group {self._group}")
+            self._failed[code] = translated(
+                error, self._connection, f"group {self._group}", "Read", ", ".join(self._topics)
+            )
 
     def _on_assign(self, _: Consumer, partitions: list[TopicPartition]) -> None:
         """Begin with what was given; where the broker is away, at the next fetch."""
@@ -244,7 +246,7 @@ class ConfluentGroup:
             self._consumer.close()
 
     def _our_words(self) -> AbstractContextManager[None]:
-        return in_our_words(self._connection, f"group {self._group}")
+        return in_our_words(self._connection, f"group {self._group}", "Read", ", ".join(self._topics))
 
     def _place(self, partition: TopicPartition) -> Place:
         return self._numbers[partition.topic], partition.partition

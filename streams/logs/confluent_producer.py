@@ -26,8 +26,8 @@ class ConfluentProducer:
     ) -> None:
         self._connection = connection
         self._timeout_s = delivery_timeout_s
-        self._failed: KafkaError | None = None
-        """The first of the deliveries that failed since they were last asked for."""
+        self._failed: tuple[KafkaError, str] | None = None
+        """The first of the deliveries that failed since they were last asked for, and its topic."""
         describe(connection, tuple(topics))
         with in_our_words(connection, "producing"):
             self._producer = Producer({
@@ -47,7 +47,7 @@ class ConfluentProducer:
     def send(self, topic: str, messages: Iterable[Sent]) -> None:
         """Hand messages over, to go out soon."""
         produce = self._producer.produce
-        with in_our_words(self._connection, topic):
+        with in_our_words(self._connection, topic, "Write"):
             for key, value, headers in messages:
                 while True:
                     try:
@@ -57,13 +57,13 @@ class ConfluentProducer:
                         break
                     except BufferError:
                         self._producer.poll(0.1)
-                        self._raise_failed(topic)
+                        self._raise_failed()
 
     def flush(self) -> None:
         """Wait until all that was sent is acknowledged."""
         with in_our_words(self._connection, "producing"):
             unsent = self._producer.flush(self._timeout_s + 1)
-        self._raise_failed("producing")
+        self._raise_failed()
         if unsent:
             servers = self._connection.servers
             raise Unavailable(f"{servers} does not answer for producing ({unsent} messages unsent)")
@@ -73,10 +73,12 @@ class ConfluentProducer:
         self._producer.purge()
         self._failed = None
 
-    def _on_delivery(self, error: KafkaError | None, _: Message) -> None:
-        self._failed = self._failed or error
+    def _on_delivery(self, error: KafkaError | None, message: Message) -> None:
+        if error is not None:
+            self._failed = self._failed or (error, message.topic() or "producing")
 
-    def _raise_failed(self, subject: str) -> None:
+    def _raise_failed(self) -> None:
         failed, self._failed = self._failed, None
         if failed is not None:
-            raise translated(failed, self._connection, subject)
+            error, topic = failed
+            raise translated(error, self._connection, topic, "Write")

@@ -26,12 +26,16 @@ class Connection:
         check(self.security)
 
     @property
-    def doubt(self) -> str:
-        """What else may be wrong where no broker answers; begins with a semicolon, or is empty."""
-        protocol = self.security.get("security_protocol", "")
-        tls = "; with TLS, see that ssl_cafile and the host name fit its certificate"
-        sasl = "; with SASL, see that it knows the mechanism, the user and the password"
-        return tls * protocol.endswith("SSL") + sasl * protocol.startswith("SASL")
+    def protocol(self) -> str:
+        """How the brokers are spoken to."""
+        return self.security.get("security_protocol", "PLAINTEXT")
+
+    @property
+    def principal(self) -> str:
+        """As whom the brokers know us, in words."""
+        if self.protocol.startswith("SASL"):
+            return f"user {self.security.get('sasl_plain_username') or 'of our token'}"
+        return "the name in our certificate" if "ssl_certfile" in self.security else "who is not logged in"
 
     @cached_property
     def tokens(self) -> Tokens | None:

@@ -5,17 +5,19 @@ A message of kafka-python may quote a whole request; ours name its class only, s
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 from uuid import UUID
 
 from kafka import KafkaAdminClient, errors
-from kafka.net.compat import KafkaNetClient
 from kafka.net.sasl.oauth import AbstractTokenProvider
 
-from streams.errors import InputError, ReptideError, SettingsError, Unavailable
+from streams.errors import InputError, ReptideError, SettingsError
+from streams.logs import refusals
 from streams.logs.group import Connection, incarnation
+from streams.logs.kafka_network import network
 from streams.logs.security import named
 from streams.logs.tokens import Tokens
 
@@ -27,10 +29,9 @@ ANSWER_MS = 5_000
 RECONNECT_MS = 1_000
 """How long after a broker came back it may go unnoticed, as with Java's clients; kafka-python's default is 30 s."""
 
-REFUSED = (
-    errors.AuthorizationError, errors.SaslAuthenticationFailedError, errors.UnsupportedSaslMechanismError,
-    errors.IllegalSaslStateError,
-)  # fmt: skip
+NO_LOGIN = (errors.UnsupportedSaslMechanismError, errors.IllegalSaslStateError)
+TLS_RECORD = re.compile(r"Invalid frame length: (35[12]\d{6})$")
+"""A broker's answer that begins as an alert of TLS does (15 03 hexadecimal), taken for a length."""
 UNKNOWN_TOPIC = (errors.UnknownTopicOrPartitionError, errors.InvalidTopicError)
 TOO_LARGE = (errors.MessageSizeTooLargeError, errors.RecordListTooLargeError)
 AWAY = (
@@ -91,24 +92,44 @@ def common(connection: Connection) -> dict[str, Any]:
 
 def made(kind: Callable[..., Any], connection: Connection, **settings: Any) -> Any:
     """Make a client. Where it reaches no broker, close what kafka-python 3.0 leaves open: a thread, sockets."""
-    opened: list[KafkaNetClient] = []
+    opened: list[Any] = []
 
-    def network(**configs: Any) -> KafkaNetClient:
-        """What kafka-python would open itself, and would not give out."""
-        opened.append(KafkaNetClient(**configs))
+    def opening(**configs: Any) -> Any:
+        """Keep it, to be closed."""
+        opened.append(network(lambda error: _refused(error, connection) is not None, **configs))
         return opened[-1]
 
     try:
-        return kind(kafka_client=network, **common(connection), **settings)
-    except (errors.KafkaError, OSError, ValueError, RuntimeError):
+        return kind(**{**common(connection), "kafka_client": opening, **settings})
+    except (errors.KafkaError, OSError, ValueError, RuntimeError) as error:
         for client in opened:
             client.close()
+        if isinstance(error, errors.KafkaTimeoutError) and opened and opened[0]._manager.ended_by_brokers:  # noqa: SLF001
+            raise _Ended(*error.args) from None
         raise
 
 
+class _Ended(errors.KafkaTimeoutError):  # type: ignore[misc]
+    """No broker answers, though one took a connection."""
+
+
+def knock(connection: Connection, subject: str, timeout_s: float) -> None:
+    """Raise what keeps us out, as far as brokers say: confluent-kafka says little but that its time is over."""
+    with in_our_words(connection, subject):
+        made(KafkaAdminClient, connection, bootstrap_timeout_ms=round(timeout_s * 1000)).close()
+
+
 @contextmanager
-def in_our_words(connection: Connection, subject: str) -> Iterator[None]:
-    """Raise what kafka-python raises as an error of ours; `subject` is a group or topic.
+def in_our_words(
+    connection: Connection, subject: str, operation: str = "Describe", topics: str = ""
+) -> Iterator[None]:
+    """Raise what kafka-python raises as an error of ours.
+
+    Args:
+        connection: whose brokers are asked.
+        subject: a topic, several, or a group.
+        operation: what an ACL may forbid.
+        topics: on which topics, where the subject is none.
 
     Raises:
         Unavailable: the brokers do not answer just now, or whoever gives tokens does not.
@@ -120,7 +141,7 @@ def in_our_words(connection: Connection, subject: str) -> Iterator[None]:
         yield
     except (errors.KafkaError, OSError, ValueError, RuntimeError) as error:
         raise (connection.tokens and connection.tokens.failure) or _translated(
-            error, connection, subject
+            error, connection, subject, operation, topics
         ) from None
 
 
@@ -144,7 +165,7 @@ def describe(connection: Connection, topics: tuple[str, ...]) -> Mapping[str, Ma
         if topic["error_code"] == 0:
             known[topic["name"]] = topic
         elif topic["error_code"] != errors.UnknownTopicOrPartitionError.errno:
-            raise _translated(errors.for_code(topic["error_code"])(), connection, subject)
+            raise _translated(errors.for_code(topic["error_code"])(), connection, topic["name"])
     return known
 
 
@@ -157,10 +178,36 @@ def require(connection: Connection, topics: tuple[str, ...]) -> None:
         )
 
 
-def _translated(error: Exception, connection: Connection, subject: str) -> ReptideError:
+def _refused(error: Exception, connection: Connection) -> ReptideError | None:
+    """What keeps us out of the brokers until something is changed; None where another attempt may succeed."""
+    if isinstance(error, errors.SaslAuthenticationFailedError):
+        return refusals.of_login(connection)
+    if isinstance(error, NO_LOGIN):
+        return refusals.of_mechanism(connection)
+    if isinstance(error, errors.InvalidReceiveError) and TLS_RECORD.search(str(error)):
+        return refusals.speaks_tls(connection)
+    return refusals.of_tls(connection, str(error))
+
+
+def _denied(
+    error: Exception, connection: Connection, subject: str, operation: str, topics: str
+) -> ReptideError:
+    """What an ACL forbids."""
+    if isinstance(error, errors.GroupAuthorizationFailedError):
+        return refusals.denied(connection, "Read", subject)
+    if isinstance(error, errors.ClusterAuthorizationFailedError):
+        return refusals.denied(connection, refusals.ON_CLUSTER.get(operation, operation), "the cluster")
+    return refusals.denied(connection, operation, f"topic {topics or subject}")
+
+
+def _translated(
+    error: Exception, connection: Connection, subject: str, operation: str = "Describe", topics: str = ""
+) -> ReptideError:
     servers, name = connection.servers, type(error).__name__
-    if isinstance(error, REFUSED):
-        return InputError(f"{servers} refuses {subject}: {name}. Check kafka.security and the access rules")
+    if refused := _refused(error, connection):
+        return refused
+    if isinstance(error, errors.AuthorizationError):
+        return _denied(error, connection, subject, operation, topics)
     if isinstance(error, UNKNOWN_TOPIC):
         return InputError(f"{servers}: no topic {subject}; `reptide topics create` creates it")
     if isinstance(error, TOO_LARGE):
@@ -169,7 +216,9 @@ def _translated(error: Exception, connection: Connection, subject: str) -> Repti
             "(`reptide topics check` compares it)"
         )
     if isinstance(error, AWAY + UNSEQUENCED):
-        return Unavailable(f"{servers} does not answer for {subject} ({name}){connection.doubt}")
+        closed = isinstance(error, _Ended)
+        name = "KafkaTimeoutError" if closed else name
+        return refusals.away(connection, subject, name, closed)
     if isinstance(error, errors.KafkaError) and not isinstance(error, errors.KafkaConfigurationError):
         return InputError(f"{servers}: {subject}: {name}")
     return SettingsError(f"kafka: a setting for {servers} is not accepted ({name}): check kafka.security")

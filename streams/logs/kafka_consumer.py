@@ -183,7 +183,7 @@ class KafkaGroup:
             self._consumer.close(autocommit=False, timeout_ms=ANSWER_MS)
 
     def _our_words(self) -> Any:
-        return in_our_words(self._connection, f"group {self._group}")
+        return in_our_words(self._connection, f"group {self._group}", "Read", ", ".join(self._topics))
 
     def _place(self, partition: TopicPartition) -> Place:
         return self._numbers[partition.topic], partition.partition

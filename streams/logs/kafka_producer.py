@@ -40,7 +40,7 @@ class KafkaPythonProducer:
         self._pending: list[Any] = []
         require(connection, tuple(topics))
         delivery_ms = round(delivery_timeout_s * 1000)
-        with in_our_words(connection, "producing"):
+        with in_our_words(connection, "producing", "Write"):
             self._producer = made(
                 KafkaProducer,
                 connection,
@@ -59,7 +59,7 @@ class KafkaPythonProducer:
     def send(self, topic: str, messages: Iterable[Sent]) -> None:
         """Hand messages over, to go out soon."""
         send, keep = self._producer.send, self._pending.append
-        with in_our_words(self._connection, topic):
+        with in_our_words(self._connection, topic, "Write"):
             partitions = len(self._producer.partitions_for(topic))
             for key, value, headers in messages:
                 partition = None if key is None else key_hash(key) % partitions

@@ -139,4 +139,4 @@ class KafkaTopicReader:
         self._at[partition.partition] = start
 
     def _our_words(self) -> Any:
-        return in_our_words(self._connection, self._topic)
+        return in_our_words(self._connection, self._topic, "Read")

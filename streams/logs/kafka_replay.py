@@ -169,7 +169,7 @@ class KafkaReplay:
             self._consumer.seek(partition, position)
 
     def _our_words(self) -> AbstractContextManager[None]:
-        return in_our_words(self._connection, ", ".join(self._topics))
+        return in_our_words(self._connection, ", ".join(self._topics), "Read")
 
 
 class GroupOffsets:
@@ -181,7 +181,7 @@ class GroupOffsets:
 
     def read(self) -> dict[Place, int]:
         """The next offset of each place; 0 where nothing was committed."""
-        with in_our_words(self._connection, f"group {self._group}"), self._consumer() as consumer:
+        with self._our_words(), self._consumer() as consumer:
             return {
                 (number, p): consumer.committed(TopicPartition(topic, p), timeout_ms=ANSWER_MS) or 0
                 for number, topic in enumerate(self._topics)
@@ -199,7 +199,7 @@ class GroupOffsets:
     def _asked(
         self, question: Callable[[KafkaConsumer, list[TopicPartition]], Mapping[TopicPartition, int]]
     ) -> dict[Place, int]:
-        with in_our_words(self._connection, f"group {self._group}"), self._consumer() as consumer:
+        with self._our_words(), self._consumer() as consumer:
             places = {
                 TopicPartition(topic, partition): (number, partition)
                 for number, topic in enumerate(self._topics)
@@ -214,7 +214,7 @@ class GroupOffsets:
             InputError: the group has members.
 
         """
-        with in_our_words(self._connection, f"group {self._group}"), self._consumer() as consumer:
+        with self._our_words(), self._consumer() as consumer:
             wanted = {
                 TopicPartition(self._topics[t], p): OffsetAndMetadata(at, "", -1)
                 for (t, p), at in offsets.items()
@@ -227,6 +227,9 @@ class GroupOffsets:
                     f"group {self._group} has members; stop all workers, and wait out the session timeout of "
                     "any that died"
                 ) from None
+
+    def _our_words(self) -> AbstractContextManager[None]:
+        return in_our_words(self._connection, f"group {self._group}", "Read", ", ".join(self._topics))
 
     def _consumer(self) -> KafkaConsumer:
         return made(

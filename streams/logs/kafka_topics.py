@@ -15,6 +15,7 @@ from kafka import KafkaAdminClient
 from kafka.admin import ConfigResource, ConfigResourceType
 
 from streams.errors import InputError
+from streams.logs import refusals
 from streams.logs.group import Connection
 from streams.logs.kafka_client import describe, in_our_words, made
 from streams.logs.kafka_producer import key_hash
@@ -33,7 +34,7 @@ SNAPSHOT_S, SPARE_S = 86_400.0, 7 * 86_400.0
 SAMPLED = 200
 """Recent messages looked at in each partition."""
 
-TOPIC_EXISTS = 36
+TOPIC_EXISTS, TOPIC_AUTHORIZATION_FAILED = 36, 29
 
 
 @dataclass(frozen=True)
@@ -83,12 +84,15 @@ def create(
     }
     if not wanted:
         return []
-    with in_our_words(connection, ", ".join(missing)):
+    with in_our_words(connection, ", ".join(missing), "Create"):
         admin = made(KafkaAdminClient, connection)
         try:
             answers = admin.create_topics(wanted, raise_errors=False)["topics"]
         finally:
             admin.close()
+    for topic in answers:
+        if topic["error_code"] == TOPIC_AUTHORIZATION_FAILED:
+            raise refusals.denied(connection, "Create", f"topic {topic['name']}")
     failed = [
         f"{topic['name']}: {topic['error_message']}"
         for topic in answers
@@ -211,7 +215,7 @@ def _settings(connection: Connection, names: Sequence[str]) -> dict[str, dict[st
     """Settings of topics, as far as the broker tells them."""
     if not names:
         return {}
-    with in_our_words(connection, "settings of topics"):
+    with in_our_words(connection, "settings of topics", "DescribeConfigs", ", ".join(names)):
         admin = made(KafkaAdminClient, connection)
         try:
             said = admin.describe_configs(

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from streams.errors import SettingsError
+from streams.tls import TlsFiles, mistakes
 
 PROTOCOLS = ("PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL")
 MECHANISMS = ("PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512", "OAUTHBEARER", "GSSAPI", "AWS_MSK_IAM")
@@ -52,7 +53,7 @@ OAUTH = frozenset({*ENDPOINT, "sasl_oauth_scope", "sasl_oauth_extensions", FUNCT
 """Settings of which tokens are made; see `streams.logs.tokens`."""
 
 KNOWN = OAUTH | PASSED.keys()
-FILES = ("ssl_cafile", "ssl_certfile", "ssl_keyfile", "ssl_crlfile")
+TLS_FILES = TlsFiles("ssl_cafile", "ssl_certfile", "ssl_keyfile", "ssl_password")
 
 
 def check(security: Mapping[str, str]) -> None:
@@ -103,9 +104,9 @@ def _wrong_values(security: Mapping[str, str]) -> Iterator[str]:
     for name, values in taken.items():
         if security.get(name, values[0]) not in values:
             yield f"{name}: must be one of {', '.join(values)}"
-    for name in FILES:
-        if name in security and not Path(security[name]).is_file():
-            yield f"{name}: there is no such file"
+    if "ssl_crlfile" in security and not Path(security["ssl_crlfile"]).is_file():
+        yield "ssl_crlfile: there is no such file"
+    yield from mistakes(TLS_FILES, TlsFiles(*(security.get(str(name)) for name in TLS_FILES)))
 
 
 def _wrong_login(security: Mapping[str, str]) -> Iterator[str]:

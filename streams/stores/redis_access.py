@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from streams.errors import SettingsError
-from streams.tls_files import TlsFiles, mistakes
+from streams.tls import TlsFiles, mistakes, untrusted
 
 TLS_OPTIONS = TlsFiles("ssl_ca_certs", "ssl_certfile", "ssl_keyfile", "ssl_password")
 TRUSTED_BY = {
@@ -20,7 +20,6 @@ TRUSTED_BY = {
     "": "name the authority that signed it in redis.url: rediss://...?ssl_ca_certs=FILE",
 }
 """What mends it, by a word of what is wrong."""
-UNTRUSTED = re.compile(r"certificate verify failed: (.*?)\.? \(_ssl")
 ENDED = re.compile(r"EOF occurred|[Rr]eset by peer|Broken pipe|closed by server|ALERT")
 OF_KEY = re.compile("access (one of the keys|a key)")
 NAMED = re.compile(r"run the '([\w|]+)'")
@@ -64,10 +63,8 @@ class Access(NamedTuple):
 
     def untrusted(self, said: str) -> str | None:
         """The server's certificate is not trusted; None where that is not what was said."""
-        if (why := UNTRUSTED.search(said)) is None:
-            return None
-        way = next(way for word, way in TRUSTED_BY.items() if word in why[1])
-        return f"the certificate of Redis at {self.address} is not trusted ({why[1]}); {way}"
+        why = untrusted(said, TRUSTED_BY)
+        return why and f"the certificate of Redis at {self.address} {why}"
 
     def doubt(self, said: str) -> str:
         """What else may be wrong where a server does not answer; begins with a semicolon, or is empty."""

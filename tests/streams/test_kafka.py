@@ -466,10 +466,11 @@ class TestSecrets:
         monkeypatch.setattr("streams.logs.kafka_client.BOOTSTRAP_MS", 200)
         monkeypatch.setattr("streams.logs.confluent_client.ANSWER_S", 0.2)
         caplog.set_level("DEBUG")
-        login = {"sasl_plain_username": "ann", "sasl_plain_password": SECRET, "ssl_password": SECRET}
+        login = {"sasl_plain_username": "ann", "sasl_plain_password": SECRET}
         security = {"security_protocol": "SASL_SSL", "sasl_mechanism": "SCRAM-SHA-512", **login}
         changes: list[dict[str, str]] = [
-            {}, {"security_protocol": "PLAINTEXT"}, {"sasl_mechanism": "PLAIN"}, {"security_protocol": SECRET},
+            {}, {"ssl_password": SECRET},
+            {"security_protocol": "PLAINTEXT"}, {"sasl_mechanism": "PLAIN"}, {"security_protocol": SECRET},
             {"sasl_mechanism": SECRET}, {"ssl_cafile": f"/{SECRET}"}, {"ssl_check_hostname": SECRET},
             {"sasl_mechanism": "OAUTHBEARER", "sasl_oauth_token_function": SECRET},
         ]  # fmt: skip

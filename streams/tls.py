@@ -1,15 +1,33 @@
-"""The files that TLS is set up with, read before a client library does, which names none and may ask a terminal."""
+"""TLS in words: a certificate that is not trusted, and files that cannot be used, whichever server they are for.
+
+Files are read before a client library reads them, which names none, and may ask a terminal for a password.
+"""
 
 from __future__ import annotations
 
+import re
 import ssl
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
 ENCRYPTED = b"ENCRYPTED"
 """In the first lines of a private key that has a password."""
+
+UNTRUSTED = re.compile(r"certificate verify failed: (.*?)\.? \(_ssl")
+
+
+def untrusted(said: str, ways: Mapping[str, str]) -> str | None:
+    """Why a server's certificate is not trusted, and what mends that; None where that is not what was said.
+
+    Args:
+        said: an error of Python's TLS.
+        ways: what mends it, by a word of the reason, the empty one last.
+    """
+    if (why := UNTRUSTED.search(said)) is None:
+        return None
+    return f"is not trusted ({why[1]}); {next(way for word, way in ways.items() if word in why[1])}"
 
 
 class TlsFiles(NamedTuple):
