@@ -7,7 +7,7 @@ much each task remembers, and when it adapts. Row layouts and fingerprints are d
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Literal
@@ -33,7 +33,7 @@ NORMS = (nn.LayerNorm, nn.GroupNorm, nn.BatchNorm1d, nn.BatchNorm2d)
 
 @dataclass(frozen=True)
 class Classification:
-    """Labels are one of `classes`; probabilities are served, log loss is counted in nats.
+    """Labels are one of `classes`, any sequence; probabilities are served, log loss is counted in nats.
 
     `floor` mixes that much of the uniform distribution into every probability before it is mixed,
     served or scored, so that no single label can cost more than -log(floor). Classes are `exchangeable` where a
@@ -44,12 +44,13 @@ class Classification:
     a prediction made before a class was named may be scored by a label of it.
     """
 
-    classes: tuple[str | int | float | bool, ...]
+    classes: Sequence[str | int | float | bool]
     floor: float = 1e-6
     exchangeable: bool = False
     reserve: int = 0
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "classes", tuple(self.classes))
         if len(self.classes) < 2 or len(set(self.classes)) != len(self.classes):
             raise EngineError(f"classes must be at least two different values, got {list(self.classes)}")
         if self.reserve and self.reserve < len(self.classes):

@@ -16,7 +16,7 @@ import orjson
 
 from engine.spec import Classification, Regression, TaskSpec
 from engine.types import PREDICTORS, Bool, Episode, Float32, Float64, Int64, is_index
-from streams.logs.base import SourcePosition, told_incarnation
+from streams.logs.base import SourcePosition, incarnation_text, told_incarnation
 
 NUMBERS: frozenset[type] = frozenset({int, float})
 OR_MISSING: frozenset[type] = NUMBERS | {type(None)}
@@ -178,6 +178,22 @@ def read_learned(line: bytes) -> LearnedLabel:
     if not task or not labels or not 0 <= source.incarnation < 2 * LONGEST:
         raise ValueError("a task is not empty, a label count not 0, an incarnation 64 bits")
     return LearnedLabel(task, source, labels, x, float(y), lost, _episode(said, labels, len(x)))
+
+
+def line_of(label: LearnedLabel) -> bytes:
+    """The line of the `episodes` output that `read_learned` reads."""
+    incarnation, partition, offset = label.source
+    said: dict[str, Any] = {
+        "task": label.task, "labels": label.labels, "incarnation": incarnation_text(incarnation),
+        "partition": partition, "offset": offset, "x": label.x, "y": label.y,
+        "losses": None if np.isnan(label.losses[0]) else label.losses.tolist(),
+    }  # fmt: skip
+    if (ended := label.episode) is not None:
+        support = ended.support_x, ended.support_y, ended.support_weight
+        said["support"] = dict(zip(("x", "y", "weight"), map(np.ascontiguousarray, support), strict=True))
+        query = ended.query_x, ended.query_y
+        said["query"] = dict(zip(("x", "y"), map(np.ascontiguousarray, query), strict=True))
+    return orjson.dumps(said, option=orjson.OPT_SERIALIZE_NUMPY)
 
 
 def _episode(said: Mapping[str, Any], labels: int, width: int) -> Episode | None:

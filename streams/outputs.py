@@ -18,7 +18,8 @@ from engine.events import EventBatch
 from engine.fold import Folded
 from engine.spec import Classification, TaskSpec
 from engine.types import PREDICTORS, SERVED, Float64, Kind, Outcome
-from streams.logs.base import Record, incarnation_text
+from streams.learned import UNSCORED, LearnedLabel, line_of
+from streams.logs.base import Record, SourcePosition, incarnation_text
 from streams.logs.output import OutputWriter, Silence
 from streams.wire import Rejected, readable_task
 
@@ -81,7 +82,9 @@ class Outputs:
     ) -> None:
         """Append the outcomes of one fold; `records` [N] and `tasks` [U] belong to its events and rows."""
         said = _outcome_lines(self.spec, events, records, tasks, folded)
-        said["episodes"] = list(_learned_lines(events, tasks, folded, self.support_rate))
+        said["episodes"] = [
+            (row, line_of(label)) for row, label in learned_labels(events, tasks, folded, self.support_rate)
+        ]
         keys = [task.encode() for task in tasks]
         for topic, lines in said.items():
             if lines:
@@ -182,33 +185,26 @@ def rounded(values: Float64) -> Float64:
     return near
 
 
-def _learned_lines(
+def learned_labels(
     events: EventBatch, tasks: Sequence[str], folded: Folded, rate: float
-) -> Iterator[tuple[int, bytes]]:
-    """One line for each label that was learned from, with the episode that it ended if that is kept; and its row."""
+) -> Iterator[tuple[int, LearnedLabel]]:
+    """Each label that was learned from, with the episode that it ended if that is kept; and its row."""
     out = folded.outcomes
     ended = {episode.event: episode for episode in folded.episodes if len(episode.support_y)}
     index = np.flatnonzero(out.learned)
     losses: Float64 = out.loss[index].copy()
     losses[:, SERVED] = out.shared_loss[index]  # the fifth that a lane mixes
+    scored = np.isfinite(losses.sum(axis=1))
+    losses = np.where(scored[:, None], rounded(losses), UNSCORED)
     columns = zip(
         index.tolist(), events.row[index].tolist(), events.incarnation[index].tolist(),
         events.partition[index].tolist(), events.offset[index].tolist(),
-        out.learned[index].tolist(), out.learned_x[index], events.y[index].tolist(),
-        rounded(losses).tolist(), np.isfinite(losses.sum(axis=1)).tolist(), strict=True,
+        out.learned[index].tolist(), out.learned_x[index], events.y[index].tolist(), losses, strict=True,
     )  # fmt: skip
-    for n, row, incarnation, partition, offset, labels, x, y, lost, scored in columns:
-        said: dict[str, Any] = {
-            "task": tasks[row], "labels": labels, "incarnation": incarnation_text(incarnation),
-            "partition": partition, "offset": offset, "x": x, "y": y, "losses": lost if scored else None,
-        }  # fmt: skip
-        episode = ended.get(n)
-        if episode is not None and kept(tasks[row], labels, rate):
-            support = episode.support_x, episode.support_y, episode.support_weight
-            said["support"] = dict(zip(("x", "y", "weight"), map(np.ascontiguousarray, support), strict=True))
-            query = episode.query_x, episode.query_y
-            said["query"] = dict(zip(("x", "y"), map(np.ascontiguousarray, query), strict=True))
-        yield row, orjson.dumps(said, option=orjson.OPT_SERIALIZE_NUMPY)
+    for n, row, incarnation, partition, offset, labels, x, y, lost in columns:
+        task, source, episode = tasks[row], SourcePosition(incarnation, partition, offset), ended.get(n)
+        kept_episode = episode if episode is not None and kept(task, labels, rate) else None
+        yield row, LearnedLabel(task, source, labels, x, y, lost, kept_episode)
 
 
 def _dead_letter(rejected: Rejected, origin: str) -> bytes:

@@ -117,6 +117,19 @@ class Embedded:
             self.held.let_go()
 
 
+def encoder_of(column: Column) -> str:
+    """The name of a column's encoder in the settings.
+
+    Raises:
+        SettingsError: it is none of ours.
+
+    """
+    for name, made in ENCODERS.items():
+        if type(column) is made:
+            return name
+    raise SettingsError(f"features: no encoder is a {type(column).__name__}; there are {', '.join(ENCODERS)}")
+
+
 def task_spec(settings: Settings) -> TaskSpec:
     """The task spec that the settings describe."""
     offline = settings.episodes is not None  # theta of examples, which have no past

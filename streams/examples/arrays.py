@@ -36,22 +36,32 @@ def read_arrays(path: Path, features: Features) -> Source:
         InputError: it cannot be read, an array is missing, or their shapes do not go together.
 
     """
-    arrays = _loaded(path)
-    x, column = _stored(path, arrays["x"])
+    return source_of(str(path), _loaded(path), features)
+
+
+def source_of(where: str, arrays: Mapping[str, Array], features: Features) -> Source:
+    """Arrays as examples; `where` is what messages call them.
+
+    Raises:
+        InputError: their shapes, or the features, do not go together.
+
+    """
+    _check_lengths(where, arrays)
+    x, column = stored(where, arrays["x"])
     if features.columns:
-        _check_columns(path, features, x, column)
+        _check_columns(where, features, x, column)
     else:
         features = Features((column,) if column else tuple(Numeric(f"x{i}") for i in range(x.shape[1])))
     labels, count = arrays["y"].tolist(), len(x)
     tasks = arrays["task"].tolist() if "task" in arrays else [ONE_TASK] * count
-    times = _seconds(path, arrays["time"]) if "time" in arrays else [0.0] * count
+    times = _seconds(where, arrays["time"]) if "time" in arrays else [0.0] * count
 
     def records() -> Iterator[Record]:
         """Every row, in order."""
         rows = zip(tasks, labels, times, strict=True)
         return (example(i, task, label, time, {}, i + 1) for i, (task, label, time) in enumerate(rows))
 
-    return Source(str(path), "row", records, features, "time" in arrays, x)
+    return Source(where, "row", records, features, "time" in arrays, x)
 
 
 def _loaded(path: Path) -> Mapping[str, Array]:
@@ -69,11 +79,10 @@ def _loaded(path: Path) -> Mapping[str, Array]:
             raise InputError(f"{path}: no array {name!r}; the arrays are {', '.join(there) or 'none'}")
     if arrays["y"].dtype.kind not in "buifU":
         raise InputError(f"{path}: y must hold numbers or text, it is {arrays['y'].dtype}")
-    _check_lengths(path, arrays)
     return arrays
 
 
-def _check_lengths(path: Path, arrays: Mapping[str, Array]) -> None:
+def _check_lengths(where: str, arrays: Mapping[str, Array]) -> None:
     count = len(arrays["y"]) if arrays["y"].ndim else 0
     shapes = {name: array.shape for name, array in arrays.items()}
     wrong = [
@@ -81,29 +90,29 @@ def _check_lengths(path: Path, arrays: Mapping[str, Array]) -> None:
     ]
     if wrong or not count:
         raise InputError(
-            f"{path}: expected x [n, ...], and y, task and time [n], with n at least 1; the shapes are {shapes}"
+            f"{where}: expected x [n, ...], and y, task and time [n], with n at least 1; the shapes are {shapes}"
         )
 
 
-def _stored(path: Path, x: Array) -> tuple[Float32, Pixels | None]:
+def stored(where: str, x: Array) -> tuple[Float32, Pixels | None]:
     """`x` as stored rows [n, W], and the column that it is where it holds images."""
     if x.dtype.kind not in "buif" or x.ndim < 2 or not x[0].size:
-        raise InputError(f"{path}: x must hold numbers [n, d] or images, it is {x.dtype} of shape {x.shape}")
+        raise InputError(f"{where}: x must hold numbers [n, d] or images, it is {x.dtype} of shape {x.shape}")
     column = None
     if x.ndim > 2:
-        x, column = _images(path, x)
+        x, column = _images(where, x)
     with np.errstate(over="ignore"):
         stored = x.reshape(len(x), -1).astype(np.float32)
     bad = np.flatnonzero(~np.isfinite(stored).all(1))
     if len(bad):
         raise InputError(
-            f"{path}: x has a number that is not finite in {len(bad):,} rows, the first is row {bad[0] + 1}, or "
+            f"{where}: x has a number that is not finite in {len(bad):,} rows, the first is row {bad[0] + 1}, or "
             "becomes so in 32 bits; fill these numbers in, or take the rows out"
         )
     return stored, column
 
 
-def _images(path: Path, x: Array) -> tuple[Array, Pixels]:
+def _images(where: str, x: Array) -> tuple[Array, Pixels]:
     shape = x.shape[1:]
     if len(shape) == 2:
         x = x[:, None]
@@ -111,30 +120,30 @@ def _images(path: Path, x: Array) -> tuple[Array, Pixels]:
         x = x.transpose(0, 3, 1, 2)
     if x.ndim != 4 or x.shape[1] not in CHANNELS or x.shape[2] != x.shape[3]:
         raise InputError(
-            f"{path}: images must be square, [n, side, side] or [n, channels, side, side] with 1 or 3 channels; x "
+            f"{where}: images must be square, [n, side, side] or [n, channels, side, side] with 1 or 3 channels; x "
             f"is of shape {(len(x), *shape)}"
         )
     if x.dtype == np.uint8:
         x = x / np.float32(255)
     elif not ((x >= 0) & (x <= 1)).all():
-        raise InputError(f"{path}: pixels must be uint8, or numbers from 0 to 1; scale them")
+        raise InputError(f"{where}: pixels must be uint8, or numbers from 0 to 1; scale them")
     return x, Pixels("x", x.shape[2], x.shape[1])
 
 
-def _check_columns(path: Path, features: Features, x: Float32, image: Pixels | None) -> None:
+def _check_columns(where: str, features: Features, x: Float32, image: Pixels | None) -> None:
     """Arrays hold what is stored; only of plain numbers is that what a user would write."""
     plain: list[Column] = [column for column in features.columns if isinstance(column, Numeric)]
     if image is not None or len(plain) < len(features.columns) or len(plain) != x.shape[1]:
         raise InputError(
-            f"{path}: [[features]] must name the {x.shape[1]} columns of x in order, each with encoder = "
+            f"{where}: [[features]] must name the {x.shape[1]} columns of x in order, each with encoder = "
             '"numeric"; or leave [[features]] out'
         )
 
 
-def _seconds(path: Path, time: Array) -> list[float]:
+def _seconds(where: str, time: Array) -> list[float]:
     if time.dtype.kind == "M":
         time = time.astype("datetime64[us]").astype(np.int64) / 1e6
     if time.dtype.kind not in "uif":
-        raise InputError(f"{path}: time must be seconds since the epoch or datetime64, it is {time.dtype}")
+        raise InputError(f"{where}: time must be seconds since the epoch or datetime64, it is {time.dtype}")
     seconds: list[float] = time.astype(np.float64).tolist()
     return seconds

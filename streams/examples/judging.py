@@ -19,7 +19,6 @@ from streams.examples.training import SavedTraining, is_finished
 from streams.files import write_whole
 from streams.host import described_machine
 from streams.summary import versions
-from streams.wiring import learner
 
 REFERENCE = "fine-tuning"
 
@@ -37,6 +36,13 @@ def judge(laboratory: Laboratory, episodes: int, show: Progress) -> EpisodicDict
         raise ReptideError(
             f"nothing is trained in {saved.directory} yet; run `reptide meta-train` with this file"
         )
+    return judge_theta(laboratory, found.stretch, found.processes, episodes, show)
+
+
+def judge_theta(
+    laboratory: Laboratory, stretch: Stretch, processes: int, episodes: int, show: Progress
+) -> EpisodicDict:
+    """Judge the best theta of a training of so many processes, and every baseline, on held-out episodes."""
     section, seed, device = laboratory.section, laboratory.settings.run.seed, laboratory.settings.run.device
     settings = [
         Setting(shots, laboratory.held_out(shots), laboratory.plain(shots))
@@ -46,16 +52,16 @@ def judge(laboratory: Laboratory, episodes: int, show: Progress) -> EpisodicDict
     source = laboratory.plain(section.shots)
     drawn = laboratory.taught().draw(section.tasks, seed=seed, step=0)
     examples = sum(int((side.weight > 0).sum()) for side in drawn)
-    outer = FitSettings(accumulate=section.accumulate * found.processes)
+    outer = FitSettings(accumulate=section.accumulate * processes)
     beside = baselines(
         laboratory.spec,
         laboratory.parts.training,
         source,
-        PooledTraining(found.stretch.state.step, section.tasks, examples, outer, seed, device),
+        PooledTraining(stretch.state.step, section.tasks, examples, outer, seed, device),
         Tuning(laboratory.judges() or source, section.steps[-1], seed=seed, device=device),
         show,
     )
-    contenders = [_trained(laboratory, found.stretch), *beside]
+    contenders = [_trained(laboratory, stretch), *beside]
     return evaluate(contenders, settings, judging, lambda done, of: show("judging", done, of)).as_dict()
 
 
@@ -65,9 +71,7 @@ def _trained(laboratory: Laboratory, stretch: Stretch) -> Contender:
         rounds += f" of {laboratory.training.rounds:,}, unfinished"
     rule = f" by {settings.outer.rule}" if isinstance(laboratory.learner, GradientLearner) else ""
     note = f"meta-trained{rule}, {rounds}"
-    return Contender(
-        settings.learner, lambda spec: learner(settings, spec), laboratory.spec, stretch.best, note
-    )
+    return Contender(settings.learner, laboratory.builds, laboratory.spec, stretch.best, note)
 
 
 def written(laboratory: Laboratory, evaluation: EpisodicDict, folder: Path) -> list[Path]:

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, partial
 from hashlib import blake2b
 from pathlib import Path
+
+from torch import nn
 
 from engine.baselines import class_of
 from engine.checks.models import MODEL_CHECKS, OFFLINE_CHECKS
@@ -46,6 +49,8 @@ class Laboratory:
     settings: Settings
     section: Episodes
     spec: TaskSpec
+    builds: Callable[[TaskSpec], Learner]
+    """Makes the learner of a spec, such as one of other inner steps."""
     learner: Learner
     labelled: Labelled
     parts: Parts
@@ -161,15 +166,35 @@ def laboratory(settings: Settings) -> Laboratory:
         InputError: the examples cannot be read.
 
     """
+    return laboratory_of(settings, lambda features: _source(settings, features))
+
+
+def laboratory_of(
+    settings: Settings,
+    opened: Callable[[Features], Source],
+    network: Callable[[int, int], nn.Module] | None = None,
+    builds: Callable[[TaskSpec], Learner] | None = None,
+) -> Laboratory:
+    """Split the examples of a source, which is opened with the features that the settings name.
+
+    `network` and `builds` take the places of the network and the learner that the settings name.
+
+    Raises:
+        SettingsError: settings do not go together, or with the examples.
+        InputError: the examples cannot be read.
+
+    """
     section = required(settings.episodes, "episodes")
     wiring.usable(settings.run.device)
     _check(settings, section)
     spec = _spec(settings, section)
-    found = _read(settings, section, spec)
+    spec = spec if network is None else replace(spec, network=network)
+    builds = builds or partial(wiring.learner, settings)
+    found = _read(settings, section, opened(spec.features), spec)
     spec = replace(spec, features=found.features)
     run(MODEL_CHECKS if _streamed(settings, section) else OFFLINE_CHECKS, spec)
     parts = split(found.examples, section, settings.run.seed)
-    made = Laboratory(settings, section, spec, wiring.learner(settings, spec), found, parts)
+    made = Laboratory(settings, section, spec, builds, builds(spec), found, parts)
     made.check()
     return made
 
@@ -209,16 +234,15 @@ def _spec(settings: Settings, section: Episodes) -> TaskSpec:
     )
 
 
-def _read(settings: Settings, section: Episodes, spec: TaskSpec) -> Labelled:
+def _read(settings: Settings, section: Episodes, found: Source, spec: TaskSpec) -> Labelled:
     """All labelled examples; of an event log, without the events that a stream would refuse."""
-    found = _source(settings, spec.features)
     if section.temporal and not found.timed:
         raise SettingsError(
             f"episodes.temporal: the examples in {found.path} have no times; name their column in examples.time, or "
             "add an array `time`"
         )
     read = labelled(found, spec.target if section.ways is None else None)
-    return read if settings.examples is None else sound(found, read)
+    return sound(found, read) if settings.input is None or settings.examples is not None else read
 
 
 def _source(settings: Settings, features: Features) -> Source:

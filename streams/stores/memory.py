@@ -128,39 +128,49 @@ class MemoryMeta:
 
     def __init__(self, before: Callable[[str], None] = _nothing) -> None:
         self.before = before
-        self.versions: list[Checkpoint] = []
-        self._dropped: set[int] = set()
+        self._kept: dict[int, Checkpoint] = {}
+        self._newest = 0
+
+    @property
+    def versions(self) -> list[Checkpoint]:
+        """All that are kept, in order."""
+        return list(self._kept.values())
 
     def current(self) -> int:
         """The newest version; 0 while there is none."""
-        return len(self.versions)
+        return self._newest
 
     def load(self, version: int) -> Checkpoint:
         """One version."""
-        if not 1 <= version <= len(self.versions) or version in self._dropped:
+        if version not in self._kept:
             raise CheckpointError(f"there is no version {version} of theta")
-        return self.versions[version - 1]
+        return self._kept[version]
+
+    def keep(self, checkpoint: Checkpoint) -> None:
+        """Take in the newest version of a store of before."""
+        self._kept[checkpoint.version] = checkpoint
+        self._newest = checkpoint.version
 
     def missing(self, versions: Iterable[int]) -> set[int]:
         """Those of versions that are not kept."""
-        return set(versions) - {0, *self.sizes()}
+        return set(versions) - {0, *self._kept}
 
     def sizes(self) -> Mapping[int, int]:
         """Bytes of the tensors of each version that is kept."""
         return {
-            one.version: sum(tensor.nbytes for tensor in (*one.params.values(), *one.trainer.values()))
-            for one in self.versions
-            if one.version not in self._dropped
+            version: sum(tensor.nbytes for tensor in (*one.params.values(), *one.trainer.values()))
+            for version, one in self._kept.items()
         }
 
     def drop(self, versions: Set[int]) -> None:
         """Delete versions."""
-        self._dropped |= versions
+        for version in versions & self._kept.keys():
+            del self._kept[version]
 
     def publish(self, checkpoint: Checkpoint) -> bool:
         """Write a version if its predecessor is the newest."""
         self.before("publish")
-        if checkpoint.version != len(self.versions) + 1:
+        if checkpoint.version != self._newest + 1:
             return False
-        self.versions.append(checkpoint)
+        self.keep(checkpoint)
         return True

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import random
 import re
+import runpy
 import subprocess
 import sys
 from pathlib import Path
@@ -78,6 +79,23 @@ def test_every_file_that_the_documents_link_to_exists() -> None:
         for target in re.findall(r"\]\(([^)#]+)[^)]*\)", document.read_text(encoding="utf-8")):
             if "://" not in target:
                 assert (document.parent / target).exists(), f"{document.name} links to {target}"
+
+
+def python_of(document: str) -> list[str]:
+    return re.findall(r"```python\n(.*?)```", (ROOT / document).read_text(encoding="utf-8"), re.DOTALL)
+
+
+@pytest.mark.parametrize("document", ["README.md", "docs/in-python.md"])
+def test_python_in_a_document_runs_as_it_stands(document, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    visit = {"user": "ann", "amount": 3.5, "country": "NL", "bought": "yes"}
+    names: dict[str, object] = {
+        "visits": [{**visit, "id": n, "time": 60.0 * n, "known": 60.0 * n + 30} for n in range(70)]
+    }
+    for number, block in enumerate(python_of(document)):
+        (tmp_path / f"{number}.py").write_text(block, encoding="utf-8")
+        names |= runpy.run_path(str(tmp_path / f"{number}.py"), names)
+    assert "as served" in capsys.readouterr().out
 
 
 def test_the_example_of_images_trains_as_it_stands_but_for_its_length(tmp_path: Path) -> None:

@@ -1,0 +1,66 @@
+"""Reptide: a model of its own for every task, learned as labels come.
+
+    from reptide import Category, Classification, Numeric, Online
+
+Each name is loaded when it is first asked for, so importing the package costs next to nothing.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from engine.features import Category, Cyclic, Numeric, Text
+    from engine.spec import Classification, Regression
+    from engine.types import EngineError
+    from reptide.few_shot import Adapted, FewShot
+    from reptide.online import Online
+    from reptide.predictions import Probabilities, Value
+    from reptide.record import Learned, Report
+    from reptide.river import OnlineClassifier, OnlineRegressor
+    from streams.errors import ReptideError
+
+HOMES = {
+    "engine.features": ("Category", "Cyclic", "Numeric", "Text"),
+    "engine.spec": ("Classification", "Regression"),
+    "engine.types": ("EngineError",),
+    "reptide.few_shot": ("Adapted", "FewShot"),
+    "reptide.online": ("Online",),
+    "reptide.predictions": ("Probabilities", "Value"),
+    "reptide.record": ("Learned", "Report"),
+    "reptide.river": ("OnlineClassifier", "OnlineRegressor"),
+    "streams.errors": ("ReptideError",),
+}
+"""Where each name is defined."""
+
+__all__ = [
+    "Adapted",
+    "Category",
+    "Classification",
+    "Cyclic",
+    "EngineError",
+    "FewShot",
+    "Learned",
+    "Numeric",
+    "Online",
+    "OnlineClassifier",
+    "OnlineRegressor",
+    "Probabilities",
+    "Regression",
+    "Report",
+    "ReptideError",
+    "Text",
+    "Value",
+]
+
+
+def __getattr__(name: str) -> Any:
+    for home, names in HOMES.items():
+        if name in names:
+            return getattr(import_module(home), name)
+    raise AttributeError(f"module 'reptide' has no attribute {name!r}; it has {', '.join(__all__)}")
+
+
+def __dir__() -> list[str]:
+    return __all__
