@@ -80,11 +80,11 @@ def apache_is_there() -> bool:
 
 
 @contextmanager
-def brokers(directory: Path, apache: bool) -> Iterator[Brokers]:
-    """Start the nodes, and end them with the block."""
+def brokers(directory: Path, apache: bool, nodes: int = NODES) -> Iterator[Brokers]:
+    """Start so many nodes of Apache Kafka, or a small broker, and end them with the block."""
     if not apache:
         with tansu(directory) as broker:
             yield Brokers([broker], broker.address)
         return
-    with ApacheKafka(directory, JARS, NODES) as kafka:
+    with ApacheKafka(directory, JARS, nodes) as kafka:
         yield Brokers(kafka.nodes, kafka.address)

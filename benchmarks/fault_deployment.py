@@ -88,20 +88,19 @@ KEPT = ("--appendonly", "yes", "--auto-aof-rewrite-percentage", "0")
 PATIENT_S = 120.0
 
 
-class Running(NamedTuple):
-    """A deployment, and what it consists of."""
+class Served(NamedTuple):
+    """A deployment without processes: its servers, its topics, its settings file."""
 
     deployment: Deployment
-    crew: Crew
+    config: Path
     brokers: Brokers
     redis: Server
+    redis_files: Path
 
 
 @contextmanager
-def running(
-    directory: Path, client: str, apache: bool, workers: int, partitions: int = PARTITIONS
-) -> Iterator[Running]:
-    """Start servers, workers and a trainer, that end with the block whatever happens.
+def served(directory: Path, client: str, apache: bool, partitions: int = PARTITIONS) -> Iterator[Served]:
+    """Start servers that end with the block, and create the topics.
 
     `client` is the Kafka library of workers and trainer; without `apache` the broker is a small one.
     """
@@ -115,14 +114,21 @@ def running(
         deployment = Deployment(load_settings(config, {}))
         ttl_s = deployment.settings.memory.ttl_s
         create(deployment.connection, deployment.topics, partitions, len(nodes.nodes), ttl_s)
-        crew = Crew(config, directory)
         try:
-            for _ in range(workers):
-                crew.start()
-            yield Running(deployment, crew, nodes, redis)
+            yield Served(deployment, config, nodes, redis, directory / "redis")
         finally:
-            crew.kill()
             deployment.store.close()
+
+
+@contextmanager
+def staffed(crew: Crew, workers: int) -> Iterator[Crew]:
+    """A crew with so many workers, all of whose processes end with the block whatever happens."""
+    try:
+        for _ in range(workers):
+            crew.start()
+        yield crew
+    finally:
+        crew.kill()
 
 
 def load_of(deployment: Deployment, seed: int, rate: float) -> Load:

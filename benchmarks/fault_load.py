@@ -145,9 +145,13 @@ class Load:
         self._thread.start()
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def stop(self) -> None:
+        """Send nothing more; the ledger is complete then."""
         self._stopping.set()
         self._thread.join()
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
         self._producer.close()
         for failure in self._failure:
             raise failure

@@ -14,7 +14,8 @@ import numpy as np
 import orjson
 
 from benchmarks.fault_audit import audit, messages_of
-from benchmarks.fault_deployment import end, load_of, running
+from benchmarks.fault_deployment import end, load_of, served, staffed
+from benchmarks.fault_processes import Crew
 from benchmarks.fault_scene import Scene
 from streams.deployment import Deployment
 from streams.logs.kafka_reader import KafkaTopicReader
@@ -29,9 +30,12 @@ Event = tuple[int, int]
 
 def scale(directory: Path, hold_s: float, seed: int, client: str, apache: bool) -> dict[str, float]:
     """Let workers join and leave, each number of them for a while; how long partitions stood still, and the audit."""
-    with running(directory, client, apache, WORKERS[0], PARTITIONS) as now:
-        load, rng = load_of(now.deployment, seed, RATE), np.random.default_rng(seed)
-        scene = Scene(now.deployment, now.crew, now.brokers, now.redis, directory / "redis", load, rng)
+    with (
+        served(directory, client, apache, PARTITIONS) as servers,
+        staffed(Crew(servers.config, directory), WORKERS[0]) as crew,
+    ):
+        load, rng = load_of(servers.deployment, seed, RATE), np.random.default_rng(seed)
+        scene = Scene(servers, crew, load, rng)
         with load:
             sleep(hold_s)
             scene.wait_until_folded()
@@ -42,8 +46,8 @@ def scale(directory: Path, hold_s: float, seed: int, client: str, apache: bool) 
             until_s = time()
         scene.wait_until_folded()
         scene.wait_until_learned()
-        end(now.crew)
-        return {**_paused(now.deployment, since_s, until_s), **audit(now.deployment, load.ledger)}
+        end(crew)
+        return {**_paused(servers.deployment, since_s, until_s), **audit(servers.deployment, load.ledger)}
 
 
 def _paused(deployment: Deployment, since_s: float, until_s: float) -> dict[str, float]:

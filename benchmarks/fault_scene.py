@@ -10,21 +10,21 @@ from contextlib import ExitStack, suppress
 from copy import copy
 from dataclasses import dataclass, field
 from math import inf
-from pathlib import Path
 from time import monotonic, sleep
 
 import numpy as np
 
 from benchmarks.fault_audit import behind, unlearned
-from benchmarks.fault_brokers import Brokers
+from benchmarks.fault_deployment import Served
 from benchmarks.fault_load import Count, Load
 from benchmarks.fault_processes import OF_TRAINERS, OF_WORKERS, Crew, Process
-from streams.deployment import Deployment
 from streams.errors import Unavailable
 from streams.servers import Server
 
 STUCK_S = 40.0
 """A group that folded nothing for so long will not: it takes less to notice a death and give its partitions away."""
+SLOW_S = 180.0
+"""A trainer that published nothing for so long will not: it may make a version of thousands of labels."""
 PAUSE_S = 0.2
 DOWN_S = 8.0
 """A node that is down for so long is missed by the others: its session has expired."""
@@ -40,11 +40,8 @@ of what it had adopted, and what it said may come again otherwise: not promised,
 class Scene:
     """The deployment under load, and the faults that befall it."""
 
-    deployment: Deployment
+    servers: Served
     crew: Crew
-    brokers: Brokers
-    redis: Server
-    redis_files: Path
     load: Load
     rng: np.random.Generator
     happened: Counter[str] = field(default_factory=Counter)
@@ -73,18 +70,18 @@ class Scene:
 
     def restart_redis(self) -> None:
         """Kill Redis and start it on its files."""
-        self.redis.kill()
-        self.redis.start()
+        self.servers.redis.kill()
+        self.servers.redis.start()
         self.happened["redis_restarts"] += 1
 
     def cut_power_of_redis(self) -> None:
         """The same, but the files lack what came in the last second."""
-        file = max(self.redis_files.rglob("*.aof"), key=lambda path: path.stat().st_mtime)
+        file = max(self.servers.redis_files.rglob("*.aof"), key=lambda path: path.stat().st_mtime)
         kept = file.stat().st_size
         sleep(FORGOTTEN_S)
-        self.redis.kill()
+        self.servers.redis.kill()
         os.truncate(file, kept)
-        self.redis.start()
+        self.servers.redis.start()
         sleep(FORGOTTEN_S)
         self.happened["redis_power_cuts"] += 1
 
@@ -122,18 +119,18 @@ class Scene:
     def stall_brokers(self, seconds: float) -> None:
         """Stop all nodes for a while."""
         with ExitStack() as stack:
-            for node in self.brokers.nodes:
+            for node in self.servers.brokers.nodes:
                 stack.enter_context(node.stalled())
             sleep(seconds)
         self.happened["cluster_stalls"] += 1
 
     def _node(self, controller: bool = False) -> Server:
         """One that the others can do without."""
-        self.brokers.wait_until_in_sync(self.deployment.topics.all())
+        self.servers.brokers.wait_until_in_sync(self.servers.deployment.topics.all())
         if controller:
             self.happened["controller_kills"] += 1
-            return self.brokers.controller()
-        return self.brokers.nodes[int(self.rng.integers(len(self.brokers.nodes)))]
+            return self.servers.brokers.controller()
+        return self.servers.brokers.nodes[int(self.rng.integers(len(self.servers.brokers.nodes)))]
 
     def join(self) -> None:
         """Let one more worker join."""
@@ -141,11 +138,12 @@ class Scene:
         self.happened["joins"] += 1
 
     def leave(self) -> None:
-        """Let a worker leave, once the group has settled."""
+        """Let a worker leave, once the group has settled, and another join in its place."""
         sleep(SETTLED_S)
         worker = self._victim()
         worker.signal(signal.SIGTERM)
         self.crew.leave(worker, 0)
+        self.crew.start()
         self.happened["leaves"] += 1
 
     def become(self, workers: int) -> None:
@@ -166,27 +164,27 @@ class Scene:
 
         """
         sent: Count = copy(self.load.ledger.events)
-        return self._wait(lambda: behind(self.deployment, sent))
+        return self._wait(lambda: behind(self.servers.deployment, sent))
 
     def wait_for_a_version(self) -> None:
         """Wait until a version of theta is published, unless none is for long."""
         seen: set[int] = set()
 
         def none_yet() -> int:
-            seen.add(self.deployment.versions.current())
+            seen.add(self.servers.deployment.versions.current())
             return int(len(seen) == 1)
 
-        self._wait(none_yet)
+        self._wait(none_yet, SLOW_S)
 
     def wait_until_learned(self) -> float:
         """Wait until the trainer has learned from every label there is, or learns no more; returns how long."""
-        return self._wait(lambda: unlearned(self.deployment))
+        return self._wait(lambda: unlearned(self.servers.deployment), SLOW_S)
 
-    def _wait(self, count: Callable[[], int]) -> float:
-        """Wait until what is left is nothing, or has not become less for long."""
+    def _wait(self, count: Callable[[], int], stuck_s: float = STUCK_S) -> float:
+        """Wait until what is left is nothing, or has not become less for so long."""
         began = advanced = monotonic()
         left = inf
-        while left and monotonic() - advanced < STUCK_S:
+        while left and monotonic() - advanced < stuck_s:
             sleep(PAUSE_S)
             if dead := self.crew.dead():
                 raise RuntimeError(f"a process ended by itself: {dead[0].output.read_text()}")

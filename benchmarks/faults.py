@@ -24,7 +24,8 @@ import torch
 
 from benchmarks.fault_audit import audit
 from benchmarks.fault_brokers import apache_is_there
-from benchmarks.fault_deployment import CLIENTS, end, load_of, running
+from benchmarks.fault_deployment import CLIENTS, end, load_of, served, staffed
+from benchmarks.fault_processes import Crew
 from benchmarks.fault_scaling import scale
 from benchmarks.fault_scene import Scene
 from benchmarks.reporting import arguments, show, write
@@ -50,7 +51,7 @@ class Plan:
     """Of all nodes at once."""
     joins: int = 1
     leaves: int = 1
-    rate: float = 300.0
+    rate: float = 200.0
     gap_s: float = 4.0
     """Mean time from one fault to the next."""
 
@@ -80,11 +81,14 @@ def survive(
     `client` is the Kafka library of workers and trainer; who sends and who audits use kafka-python. Without
     `apache` the broker is a small one.
     """
-    with running(directory, client, apache, WORKERS) as now:
-        load, rng = load_of(now.deployment, seed, plan.rate), np.random.default_rng(seed)
-        scene = Scene(now.deployment, now.crew, now.brokers, now.redis, directory / "redis", load, rng)
-        seconds = {**_play(scene, plan), "exit_s": end(now.crew)}
-        return {**scene.happened, **audit(now.deployment, load.ledger), **seconds}
+    with (
+        served(directory, client, apache) as servers,
+        staffed(Crew(servers.config, directory), WORKERS) as crew,
+    ):
+        load, rng = load_of(servers.deployment, seed, plan.rate), np.random.default_rng(seed)
+        scene = Scene(servers, crew, load, rng)
+        seconds = {**_play(scene, plan), "exit_s": end(crew)}
+        return {**scene.happened, **audit(servers.deployment, load.ledger), **seconds}
 
 
 def _play(scene: Scene, plan: Plan) -> dict[str, float]:
@@ -114,7 +118,7 @@ def schedule(plan: Plan, scene: Scene) -> list[Callable[[], None]]:
         *[scene.join] * plan.joins,
         *[scene.leave] * plan.leaves,
     ]
-    if scene.brokers.may_be_killed:
+    if scene.servers.brokers.may_be_killed:
         faults += [scene.kill_broker] * plan.broker_kills
         faults += [scene.restart_broker] * plan.broker_restarts
         faults += [partial(scene.stall_brokers, seconds) for seconds in plan.cluster_stalls_s]

@@ -1,6 +1,7 @@
 """Measure one worker between Kafka and Redis: throughput, age of events, CPU of each stage, memory, and two workers.
 
-A broker (Tansu), Redis with an append-only file and one worker share the machine; the model, the tasks and the
+One node of Apache Kafka (a small broker where java or `.kafka` is missing), Redis with an append-only file and one
+worker share the machine; the model, the tasks and the
 traffic are those of `benchmarks.stream`, as JSON of some 480 bytes an event, and a new theta is published every
 20 batches. Throughput is that of a log that lies there already, from the poll to the commit, predictions and
 scores acknowledged; ages are from the moment the broker took an event to the end of its batch, while another
@@ -24,6 +25,7 @@ import numpy as np
 import orjson
 import torch
 
+from benchmarks.fault_brokers import apache_is_there, brokers
 from benchmarks.reporting import Figure, arguments, show, write
 from benchmarks.stream import FEATURES, TASKS, TRAFFIC, settings_of, traffic_of, when_known
 from engine.train import start
@@ -34,7 +36,7 @@ from streams.logs.kafka_topics import create
 from streams.outputs import TOPICS
 from streams.roles.worker import WorkerService
 from streams.run import Progress
-from streams.servers import Server, redis_server, tansu
+from streams.servers import Server, redis_server
 from streams.settings import validated
 from streams.wiring import trainer
 
@@ -87,8 +89,9 @@ def cluster() -> Iterator[Cluster]:
     """Start both, and stop them."""
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
-        broker = stack.enter_context(tansu(folder / "broker"))
-        yield Cluster(broker, stack.enter_context(redis_server(folder / "redis", "--appendonly", "yes")))
+        nodes = stack.enter_context(brokers(folder / "broker", apache_is_there(), 1)).nodes
+        redis = stack.enter_context(redis_server(folder / "redis", "--appendonly", "yes"))
+        yield Cluster(nodes[0], redis)
 
 
 def messages(traffic: str, events: int) -> Iterator[Sent]:
@@ -248,10 +251,10 @@ def _send_at_rate(settings: str, traffic: str, events: int) -> None:
     send(deployment, traffic, events, RATE)
 
 
-def live(traffic: str, events: int) -> dict[str, float]:
+def live(client: str, traffic: str, events: int) -> dict[str, float]:
     """Events that another process produces meanwhile; it takes longer to begin than the worker to join."""
     with cluster() as servers:
-        deployment = servers.deployment("live")
+        deployment = servers.deployment("live", client)
         total = sum(1 for _ in messages(traffic, events))
         settings = deployment.settings.model_dump_json()
         beside = multiprocessing.get_context("spawn").Process(
@@ -363,8 +366,8 @@ def main() -> None:
     for client in CLIENTS:
         for traffic in TRAFFIC:
             found[f"{client}.{traffic}"] = backlog(client, traffic, 400_000 // divisor)
-    for traffic in TRAFFIC:
-        found[f"live.{traffic}"] = live(traffic, 400_000 // divisor)
+        for traffic in TRAFFIC:
+            found[f"{client}.live.{traffic}"] = live(client, traffic, 400_000 // divisor)
     memory, scaled = flat(1_000_000 // divisor), two_workers(200_000 // divisor)
     columns = ["events_per_s", "age_p50_s", "age_p99_s", "worker_us", "log_us", "store_us", "engine_us",
                "outputs_us", "broker_us", "redis_us", "lift"]  # fmt: skip
@@ -377,7 +380,7 @@ def main() -> None:
     figures |= {f"flat.{key}": value for key, value in memory.items()}
     figures |= {f"two_workers.{key}": value for key, value in scaled.items()}
     figures["events_per_s"] = min(found[f"kafka-python.{traffic}"]["events_per_s"] for traffic in TRAFFIC)
-    figures["age_p99_s"] = max(found[f"live.{traffic}"]["age_p99_s"] for traffic in TRAFFIC)
+    figures["age_p99_s"] = max(found[f"kafka-python.live.{traffic}"]["age_p99_s"] for traffic in TRAFFIC)
     write(options.json, figures)
 
 

@@ -29,12 +29,16 @@ class Arguments:
 
 
 def arguments(question: str, **choices: Sequence[str]) -> Arguments:
-    """Parse `[--json F] [--quick]`, and options that are one of some words, the first of them by default."""
+    """Parse `[--json F] [--quick]`, and options that are one of some words, the first of them by default.
+
+    An option without such words is any text, and must be there.
+    """
     parser = argparse.ArgumentParser(description=question)
     parser.add_argument("--json", type=Path, help="write the figures to this file")
     parser.add_argument("--quick", action="store_true", help="a small version that shows only that it runs")
     for name, words in choices.items():
-        parser.add_argument(f"--{name}", choices=words, default=words[0])
+        given = {"choices": words, "default": words[0]} if words else {"required": True}
+        parser.add_argument(f"--{name}", **given)
     parsed = parser.parse_args()
     return Arguments(parsed.json, parsed.quick, {name: getattr(parsed, name) for name in choices})
 

@@ -66,6 +66,7 @@ def test_every_message_to_be_refused_is_a_dead_letter_exactly_as_it_was_sent_and
     assert survived["refused"] > 100
     assert survived["refused.wrong_partition"] > 5
     assert survived["dead_letters_missing"] == 0
+    assert survived["dead_letters_for_another_reason"] == 0
     assert survived["dead_letters_unexpected"] == 0
 
 
