@@ -37,6 +37,8 @@ def test_every_fault_of_the_plan_happened_under_load(survived):
     assert survived["zombies"] == QUICK.zombies
     assert survived["redis_restarts"] == QUICK.redis_restarts
     assert survived["broker_stalls"] == len(QUICK.stalls_s)
+    if apache_is_asked_for():
+        assert survived["broker_kills"] == QUICK.broker_kills
     assert survived["versions_adopted"] > 1
 
 
