@@ -39,6 +39,7 @@ class ConfluentProducer:
                 "message.max.bytes": MAX_MESSAGE_BYTES,
                 "message.timeout.ms": round(delivery_timeout_s * 1000),
                 "partitioner": "murmur2_random",
+                "allow.auto.create.topics": False,
                 "delivery.report.only.error": True,
                 "on_delivery": self._on_delivery,
                 **common(connection),

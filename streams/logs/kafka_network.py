@@ -31,6 +31,8 @@ class Watched(KafkaConnectionManager):  # type: ignore[misc]
         self.failures: dict[str, Exception] = {}
         self._refused = False
         super().__init__(net, **configs)
+        # Who asks for a topic that was deleted is not to make it again. The clients' own setting is never looked at.
+        self.cluster.config["allow_auto_create_topics"] = False
 
     def get_connection(self, node_id: Any, *arguments: Any, **options: Any) -> KafkaConnection:
         """A connection; of a broker that we begin with, it is seen what becomes of it."""
