@@ -49,7 +49,7 @@ def worker(config: Config, flag: Flags = None) -> None:
     deployment = _deployment(settings_from(config, flag))
     made(lambda: _check_room(deployment))
     with stopping_on_signals() as stopping:
-        producer = deployment.producer(*map(deployment.topic, TOPICS))
+        producer = made(lambda: deployment.producer(*map(deployment.topic, TOPICS)))
         log = made(deployment.log)
         service = made(lambda: deployment.worker(log, producer, _now_and_then(said_of), _say))
         try:
@@ -96,7 +96,7 @@ def produce(
     deployment = _deployment(settings)
     log = input_log(settings, deployment.spec, None)
     names = deployment.kafka.inputs
-    producer = deployment.producer(*names)
+    producer = made(lambda: deployment.producer(*names))
     with (
         stopping_on_signals() as stopping,
         progress_bar(console, f"to {' and '.join(names)}", log.end()) as show,

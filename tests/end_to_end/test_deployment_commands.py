@@ -22,13 +22,16 @@ from typer.testing import CliRunner, Result
 from engine.types import EngineError, Kind, Outcome
 from streams import cli
 from streams.deployment import Deployment
-from streams.errors import InputError, SettingsError
+from streams.errors import InputError, SettingsError, Unavailable
+from streams.logs.kafka_outputs import KafkaOutputs
 from streams.logs.kafka_reader import KafkaTopicReader
 from streams.logs.kafka_replay import GroupOffsets, KafkaReplay
 from streams.outputs import silent
 from streams.refold import refold
 from streams.roles import commands
 from streams.roles.trainer import TrainerService
+from streams.roles.worker import WorkerService
+from streams.run import Progress
 from streams.servers import Server, noida, redis_server
 from streams.settings import Settings, load_settings
 from streams.stores.base import key_of
@@ -234,6 +237,25 @@ def test_while_events_are_sent_their_speed_is_that_of_the_clock(stream, monkeypa
     for events, totals in told:
         assert totals.events == events
         assert 0 < totals.seconds < DEADLINE_S
+
+
+def test_a_broker_that_does_not_answer_at_first_ends_neither_produce_nor_a_worker(stream, monkeypatch):
+    made, answers = Deployment.producer, iter([False, True, False, True])
+
+    def producer(deployment: Deployment, *topics: str) -> KafkaOutputs:
+        if not next(answers):
+            raise Unavailable("no broker answers")
+        return made(deployment, *topics)
+
+    def run(service: WorkerService, _: Event) -> Progress:
+        service.log.close()
+        return service.progress
+
+    monkeypatch.setattr(Deployment, "producer", producer)
+    monkeypatch.setattr(WorkerService, "run", run)
+    stream.send(0)
+    stream.command("worker")
+    assert list(answers) == []
 
 
 def test_a_dead_letter_repaired_and_sent_back_is_folded(stream):
