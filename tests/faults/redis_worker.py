@@ -31,7 +31,7 @@ BATCH = 10
 TRAIL = 2
 """Commits trail by so many batches, as they do by a durability lag."""
 WAIT_S = 0.05
-DEADLINE_S = 30.0
+DEADLINE_S = 90.0
 
 Fault = Callable[[], object]
 

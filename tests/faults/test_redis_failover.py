@@ -133,13 +133,17 @@ class TestWaitReplicas:
     def test_with_it_nothing_is_committed_before_the_replica_has_it_and_nothing_is_lost(
         self, watched: Watched, stream: str
     ):
-        worker = RedisWorker(connected(watched, 1), stream, {self.CUT_AFTER: watched.cut})
+        worker = RedisWorker(connected(watched, 1), stream, {})
         committed: list[int] = []
 
         def note() -> None:
             committed.append(worker.log.committed())
 
-        worker.log.while_waiting = iter([note, note, note, watched.fail_over, note, watched.bring_back])
+        def cut() -> None:
+            watched.cut()
+            worker.log.while_waiting = iter([note, note, note, watched.fail_over, note, watched.bring_back])
+
+        worker.faults = {self.CUT_AFTER: cut}
         worker.run()
         assert set(committed) == {(self.CUT_AFTER - TRAIL) * BATCH}
         assert worker.log.rewinds == 1
@@ -164,14 +168,17 @@ class TestWaitReplicas:
             node.execute_command("ACL", "DELUSER", worker.name)
 
     def test_nothing_is_counted_on_that_the_replica_lacks_whoever_wrote_it(
-        self, watched: Watched, stream: str
+        self, own_redis: Callable[..., Server], stream: str
     ):
-        writer, successor = connected(watched), connected(watched, 1)
-        store = RedisStore(successor, stream, engine().layout)
-        versions = RedisMeta(successor, stream, theta_fingerprint(engine().learner), 0.0)
-        store.confirm()
-        watched.cut()
-        writer.ask(("SET", stream, 1))
+        master = own_redis(*QUICK_SYNC)
+        replica = own_redis(*QUICK_SYNC, "--replicaof", "127.0.0.1", str(master.port))
+        server = RedisServer(master.url, timeout_s=1.0, wait_replicas=1)
+        store = RedisStore(server, stream, engine().layout)
+        versions = RedisMeta(server, stream, theta_fingerprint(engine().learner), 0.0)
+        poll(lambda: is_confirmed(store), "the replica")
+        replica.stop()
+        master.ask("CLIENT", "KILL", "TYPE", "replica")
+        master.ask("SET", stream, "by another")
         adopted = SourcePosition(1, 0, 64)
         for _ in range(2):
             with pytest.raises(
@@ -183,8 +190,15 @@ class TestWaitReplicas:
             with pytest.raises(Unavailable, match="of the 1 replicas"):
                 versions.publish(checkpoint())
         assert versions.current() == 0
-        watched.replica.go_on()
-        assert watched.is_in_step()
-        store.confirm()
+        replica.go_on()
+        poll(lambda: is_confirmed(store), "the replica")
         assert store.adopt(adopted, 4) == 3
         assert versions.publish(checkpoint())
+
+
+def is_confirmed(store: RedisStore) -> bool:
+    try:
+        store.confirm()
+    except Unavailable:
+        return False
+    return True
