@@ -20,7 +20,7 @@ from tests.deploy.composed import SERVICES, binds, ports, stores, variables
 from tests.kafka_brokers import JARS, ROOT
 
 DEADLINE_S = 90.0
-LOOK_S = 0.2
+LOOK_S = 0.5
 CONTROLLER = ("kafka", "9093")
 JAVA = ("java", "-XX:TieredStopAtLevel=1", "-cp", f"{JARS}/*")
 PROGRAMS: dict[str, Sequence[str]] = {
@@ -53,8 +53,10 @@ class Composed:
         """Start a service when what it depends on is as it asks for; do nothing where it was started before."""
         if name in self.running:
             return
-        for other, waits in SERVICES[name].get("depends_on", {}).items():
+        needed = SERVICES[name].get("depends_on", {})
+        for other in needed:
             self.up(other)
+        for other, waits in needed.items():
             if waits["condition"] == "service_completed_successfully":
                 self.completed(other)
             else:

@@ -41,12 +41,16 @@ def test_the_images_are_of_the_versions_that_the_rest_names():
     assert SERVICES["kafka"]["image"] == f"apache/kafka:{version}"
 
 
-@every_one_of_ours
-def test_ours_are_built_from_the_dockerfile(name):
-    build = SERVICES[name]["build"]
-    assert (FOLDER / build["context"]).resolve() == ROOT
-    assert (ROOT / build["dockerfile"]).is_file()
-    assert build.get("target", "") in STAGES
+def test_each_image_of_ours_is_built_by_one_service_and_asked_of_no_registry():
+    builds = [
+        (SERVICES[name]["image"], SERVICES[name]["build"]) for name in OURS if "build" in SERVICES[name]
+    ]
+    assert sorted(image for image, _ in builds) == sorted({SERVICES[name]["image"] for name in OURS})
+    for _, build in builds:
+        assert (FOLDER / build["context"]).resolve() == ROOT
+        assert (ROOT / build["dockerfile"]).is_file()
+        assert build.get("target", "") in STAGES
+    assert {SERVICES[name]["pull_policy"] for name in OURS} == {"never"}
 
 
 @every_service
