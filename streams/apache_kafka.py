@@ -50,10 +50,14 @@ QUICK = {
     "offsets.topic.num.partitions": "4",
     "transaction.state.log.num.partitions": "4",
     "log.cleaner.dedupe.buffer.size": "4000000",
+    "log.cleaner.backoff.ms": "500",
+    "log.retention.check.interval.ms": "500",
+    "log.initial.task.delay.ms": "500",
     "num.network.threads": "2",
     "num.io.threads": "4",
 }
-"""A group that begins at once, a dead node that is noticed soon, and less memory than half a heap for compaction."""
+"""A group that begins at once, a dead node that is noticed soon, retention and compaction that do not wait for
+minutes, and less memory than half a heap for them."""
 
 
 class ApacheKafka:

@@ -61,6 +61,7 @@ class ConfluentGroup:
         self._unbegun: set[Place] = set()  # given to this member while the broker did not say where to begin
         self._revoked: set[Place] = set()
         self._arrived: dict[Place, list[Record]] = {}  # and not handed out yet
+        self._refused: dict[Place, int] = {}
         self._failed: dict[Hashable, Exception] = {}
         self._cooperative = len(topics) == 1
         describe(connection, self._topics)
@@ -77,6 +78,7 @@ class ConfluentGroup:
                 "fetch.queue.backoff.ms": 10,  # the default of a second stalls whoever reads fast
                 "fetch.wait.max.ms": 100,  # a partition that is resumed waits for the fetch under way
                 "error_cb": self._notice,
+                "on_commit": self._on_commit,
                 **common(connection),
             })  # fmt: skip
             self._consumer.subscribe(
@@ -95,7 +97,8 @@ class ConfluentGroup:
                 self._take(max_records - 1, 0)
         records, self._arrived = self._arrived, {}
         revoked, self._revoked = self._revoked, set()
-        return Fetched(revoked, records)
+        refused, self._refused = self._refused, {}
+        return Fetched(revoked, records, refused)
 
     def _take(self, max_records: int, timeout_s: float) -> bool:
         """Take what comes; false where nothing did. What is revoked meanwhile is dropped, even if it came before."""
@@ -155,6 +158,11 @@ class ConfluentGroup:
             partition.offset = partition.offset if known else OFFSET_BEGINNING
         self._assign(begun)
         self._unbegun.clear()
+
+    def _on_commit(self, error: KafkaError | None, partitions: list[TopicPartition]) -> None:
+        """Note what the group did not take."""
+        failed = [partition for partition in partitions if error is not None or partition.error is not None]
+        self._refused.update({self._place(partition): partition.offset for partition in failed})
 
     def _assign(self, partitions: list[TopicPartition]) -> None:
         (self._consumer.incremental_assign if self._cooperative else self._consumer.assign)(partitions)

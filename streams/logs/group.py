@@ -6,6 +6,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from hashlib import blake2b
+from types import MappingProxyType
 from typing import NamedTuple, Protocol
 
 from streams.logs.base import Offsets, Place, Record, incarnation_text
@@ -57,6 +58,8 @@ class Fetched(NamedTuple):
     revoked: Collection[Place]
     """Taken away since the last call, also where they were given back at once."""
     records: Mapping[Place, Sequence[Record]]
+    refused: Offsets = MappingProxyType({})
+    """What was to be committed before and the group did not take, as in the middle of a rebalance."""
 
 
 class GroupClient(Protocol):
@@ -110,7 +113,7 @@ class GroupClient(Protocol):
         ...
 
     def commit(self, offsets: Offsets) -> None:
-        """Keep the offsets with the group; nothing where the group has moved on without this member."""
+        """Keep the offsets with the group; where it has moved on without this member, a fetch tells of it."""
         ...
 
     def close(self) -> None:

@@ -175,6 +175,10 @@ class KafkaLog:
             self._skip(error.place, error.offset)
             return
         self._follow(fetched.revoked)
+        again = {
+            p: at for p, at in fetched.refused.items() if p in self._assigned and self._safe.get(p) == at
+        }
+        self._due = {**again, **self._due}
         for (topic, partition), records in fetched.records.items():
             self._shelves.setdefault(partition, _Shelf()).add(topic, records)
 

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from typing import Any
 from uuid import UUID
 
-from kafka import KafkaAdminClient, errors
+from kafka import KafkaAdminClient, KafkaConsumer, errors
 from kafka.net.sasl.oauth import AbstractTokenProvider
 
 from streams.errors import InputError, ReptideError, SettingsError
@@ -117,6 +117,22 @@ def knock(connection: Connection, subject: str, timeout_s: float) -> None:
     """Raise what keeps us out, as far as brokers say: confluent-kafka says little but that its time is over."""
     with in_our_words(connection, subject):
         made(KafkaAdminClient, connection, bootstrap_timeout_ms=round(timeout_s * 1000)).close()
+
+
+def consumer_of(connection: Connection, **settings: Any) -> KafkaConsumer:
+    """Make a consumer that begins where it is told to, and reads no transaction that was aborted or is under way.
+
+    Nor does it, as it would by kafka-python's defaults, bring a topic back that is deleted while it reads.
+    """
+    return made(
+        KafkaConsumer,
+        connection,
+        auto_offset_reset="none",
+        allow_auto_create_topics=False,
+        isolation_level="read_committed",
+        metrics_enabled=False,
+        **settings,
+    )
 
 
 @contextmanager

@@ -15,7 +15,14 @@ from streams.errors import InputError
 from streams.logs.base import Offsets, Place, Record
 from streams.logs.envelope import Envelope
 from streams.logs.group import Connection, Fetched, OffsetOutOfRange
-from streams.logs.kafka_client import ANSWER_MS, describe, in_our_words, made, require, topic_incarnations
+from streams.logs.kafka_client import (
+    ANSWER_MS,
+    consumer_of,
+    describe,
+    in_our_words,
+    require,
+    topic_incarnations,
+)
 
 UNREADABLE = (
     "kafka-python cannot read the message: its frame, or a header's name, is no UTF-8; its bytes are lost"
@@ -52,19 +59,17 @@ class KafkaGroup:
         self._envelope = envelope
         self._numbers = {topic: number for number, topic in enumerate(topics)}
         self._changes = _Changes()
+        self._refused: dict[Place, int] = {}
         self._unread: tuple[TopicPartition, int] | None = None
         require(connection, self._topics)
         with self._our_words():
-            self._consumer = made(
-                KafkaConsumer,
+            self._consumer = consumer_of(
                 connection,
                 group_id=group,
                 enable_auto_commit=False,
-                auto_offset_reset="none",
                 partition_assignment_strategy=[_assignor(len(topics))],
                 session_timeout_ms=round(session_timeout_s * 1000),
                 heartbeat_interval_ms=round(heartbeat_s * 1000),
-                metrics_enabled=False,
             )
             self._consumer.subscribe(topics=list(topics), listener=self._changes)
 
@@ -80,6 +85,9 @@ class KafkaGroup:
             except errors.OffsetOutOfRangeError as error:
                 [(partition, offset)] = error.args[0].items()
                 raise OffsetOutOfRange(self._place(partition), offset) from None
+            except errors.LogTruncationError as error:
+                place = self._place(next(iter(error.divergent_offsets)))
+                raise OffsetOutOfRange(place, self.position(place) or 0) from None
             except errors.CorruptRecordError as error:
                 return self._unreadable(error)
         take_apart = self._envelope.open
@@ -89,7 +97,8 @@ class KafkaGroup:
             records[place] = [
                 take_apart(place, m.offset, m.key, m.value, m.headers, m.timestamp) for m in messages
             ]
-        return Fetched(set(map(self._place, self._changes.revoked())), records)
+        refused, self._refused = self._refused, {}
+        return Fetched(set(map(self._place, self._changes.revoked())), records, refused)
 
     def _unreadable(self, error: errors.CorruptRecordError) -> Fetched:
         """Fetch once more what kafka-python cannot read; the second time, go on behind it.
@@ -174,8 +183,11 @@ class KafkaGroup:
         told = {
             self._partition(place): OffsetAndMetadata(offset, "", -1) for place, offset in offsets.items()
         }
-        with self._our_words(), suppress(*MOVED_ON):
-            self._consumer.commit(told, timeout_ms=ANSWER_MS)
+        with self._our_words():
+            try:
+                self._consumer.commit(told, timeout_ms=ANSWER_MS)
+            except MOVED_ON:
+                self._refused.update(offsets)
 
     def close(self) -> None:
         """Leave the group."""

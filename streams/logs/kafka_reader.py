@@ -7,13 +7,13 @@ from collections.abc import Mapping
 from math import nan
 from typing import Any, NamedTuple
 
-from kafka import KafkaConsumer, TopicPartition, errors
+from kafka import TopicPartition, errors
 
 from streams.errors import InputError
 from streams.logs.envelope import Headers
 from streams.logs.group import Connection
 from streams.logs.kafka import LEAST_WAIT_S
-from streams.logs.kafka_client import ANSWER_MS, in_our_words, made, require, topic_incarnations
+from streams.logs.kafka_client import ANSWER_MS, consumer_of, in_our_words, require, topic_incarnations
 
 
 class Message(NamedTuple):
@@ -102,12 +102,7 @@ class KafkaTopicReader:
         require(self._connection, (self._topic,))
         (self._incarnation,) = topic_incarnations(self._connection, (self._topic,))
         with self._our_words():
-            self._consumer = made(
-                KafkaConsumer,
-                self._connection,
-                auto_offset_reset="none",
-                metrics_enabled=False,
-            )
+            self._consumer = consumer_of(self._connection)
             self._partitions = [
                 TopicPartition(self._topic, number)
                 for number in sorted(self._consumer.partitions_for_topic(self._topic) or ())

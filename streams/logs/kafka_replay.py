@@ -20,7 +20,7 @@ from streams.logs.base import Offsets, Place, Polled, Record
 from streams.logs.envelope import Envelope
 from streams.logs.group import Connection, origin
 from streams.logs.kafka import LEAST_WAIT_S
-from streams.logs.kafka_client import ANSWER_MS, in_our_words, made, require, topic_incarnations
+from streams.logs.kafka_client import ANSWER_MS, consumer_of, in_our_words, require, topic_incarnations
 from streams.logs.kafka_consumer import let_resumed_go_on
 
 SKEW_S = 5.0
@@ -63,7 +63,7 @@ class KafkaReplay:
         self._incarnations = topic_incarnations(connection, self._topics)
         self._partitions = 1 + max((partition for _, partition in through), default=0)
         with self._our_words():
-            self._consumer = made(KafkaConsumer, connection, auto_offset_reset="none", metrics_enabled=False)
+            self._consumer = consumer_of(connection)
             self._places = {TopicPartition(topics[place[0]], place[1]): place for place in self.through}
             self._consumer.assign(list(self._places))
             self._rewind()
@@ -232,10 +232,4 @@ class GroupOffsets:
         return in_our_words(self._connection, f"group {self._group}", "Read", ", ".join(self._topics))
 
     def _consumer(self) -> KafkaConsumer:
-        return made(
-            KafkaConsumer,
-            self._connection,
-            group_id=self._group,
-            enable_auto_commit=False,
-            metrics_enabled=False,
-        )
+        return consumer_of(self._connection, group_id=self._group, enable_auto_commit=False)

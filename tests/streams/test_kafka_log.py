@@ -23,6 +23,7 @@ class ScriptedGroup:
         self.log: dict[Place, list[int]] = {place: [] for place in self.places}
         self.at: dict[Place, int] = dict.fromkeys(self.places, 0)
         self.revoked: set[Place] = set()
+        self.refused: dict[Place, int] = {}
         self.paused: set[Place] = set()
         self.committed: list[dict[Place, int]] = []
         self.first: dict[Place, int] = {}
@@ -46,7 +47,8 @@ class ScriptedGroup:
                 fetched[place] = [record(place, offset) for offset in offsets]
                 self.at[place] += len(offsets)
         revoked, self.revoked = self.revoked, set()
-        return Fetched(revoked, fetched)
+        refused, self.refused = self.refused, {}
+        return Fetched(revoked, fetched, refused)
 
     def assigned(self) -> frozenset[Place]:
         return self.places
@@ -193,6 +195,29 @@ class TestCommits:
         clock.now += 2.0
         log.poll(1)
         assert group.committed[1:] == [{(0, 0): 5}]
+
+    def test_one_that_the_group_did_not_take_is_tried_again_where_the_partition_is_still_ours(self):
+        clock = Clock()
+        group, log = self.folded(clock, durability_lag_s=0.0)
+        clock.now += 2.0
+        log.commit({(0, 0): 1})
+        group.refused = {(0, 0): 1, (0, 1): 7}
+        log.poll(1)
+        clock.now += 2.0
+        log.poll(1)
+        assert group.committed == [{(0, 0): 1}, {(0, 0): 1}]
+
+    def test_one_that_was_not_taken_never_undoes_a_later_one(self):
+        clock = Clock()
+        group, log = self.folded(clock, durability_lag_s=0.0)
+        for offset in (1, 5):
+            clock.now += 2.0
+            log.commit({(0, 0): offset})
+        group.refused = {(0, 0): 1}
+        log.poll(1)
+        clock.now += 2.0
+        log.poll(1)
+        assert group.committed == [{(0, 0): 1}, {(0, 0): 5}]
 
     def test_while_the_store_is_away_nothing_is_committed(self):
         clock = Clock()

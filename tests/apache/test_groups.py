@@ -1,0 +1,104 @@
+"""Groups on Apache Kafka: members of both clients side by side, members that leave, stand still and wake up."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from streams.logs.base import Record
+from streams.logs.envelope import Envelope
+from streams.logs.group import Connection
+from streams.logs.kafka import KafkaLog
+from streams.logs.kafka_replay import GroupOffsets
+from tests.kafka_brokers import Broker, apache, append, group_of, topic_of
+from tests.streams.test_kafka import SESSION, joined, library, many, poll_until
+
+__all__ = ["apache", "joined", "library"]  # fixtures
+
+
+def member(broker: Broker, client: str, topics: list[str]) -> KafkaLog:
+    """A member on a client of its own, of the group that all members of these topics are in."""
+    connection, envelope = Connection(broker.servers), Envelope(len(topics))
+    return KafkaLog(group_of(client)(connection, f"of {topics[0]}", topics, envelope, *SESSION), topics, 0.0)
+
+
+@pytest.mark.parametrize("topics", [1, 2])
+def test_members_on_both_clients_share_a_group_so_that_one_can_take_the_others_place(
+    apache: Broker, topics: int
+):
+    names = [topic_of(apache, 4) for _ in range(topics)]
+    append(apache, names[0], many(40))
+    logs = [member(apache, client, names) for client in ("kafka-python", "confluent")]
+    records: list[Record] = []
+    poll_until(logs, lambda: [len(log.assigned()) for log in logs] == [2, 2], records)
+    append(apache, names[0], many(40, first=40))
+    poll_until(logs, lambda: {record.id for record in records} == {f"e{n}" for n in range(80)}, records)
+    logs[0].close()
+    poll_until(logs[1:], lambda: len(logs[1].assigned()) == 4, records)
+    append(apache, names[0], many(20, first=80))
+    poll_until(logs[1:], lambda: {record.id for record in records} == {f"e{n}" for n in range(100)}, records)
+    logs[1].close()
+
+
+def test_one_that_leaves_in_the_middle_of_a_rebalance_holds_up_nobody(apache: Broker, joined):
+    topic = topic_of(apache, 3, many(10))
+    stays, records = joined(apache, [topic], durability_lag_s=0.0), list[Record]()
+    poll_until([stays], lambda: len(records) == 10, records)
+    for n in range(3):
+        leaves = joined(apache, [topic])
+        deadline = time.monotonic() + 0.1 * n
+        while time.monotonic() < deadline:
+            leaves.poll(10, 0.01)
+        leaves.close()
+        append(apache, topic, many(10, first=10 * n + 10))
+        wanted = {f"e{i}" for i in range(10 * n + 20)}
+        poll_until([stays], lambda: {r.id for r in records} == wanted, records)  # noqa: B023
+    poll_until([stays], lambda: stays.assigned() == {0, 1, 2}, records)
+
+
+@contextmanager
+def process(broker: Broker, client: str, topic: str) -> Iterator[subprocess.Popen[str]]:
+    """A member in a process of its own, which prints the partition and offset of each record and commits it."""
+    command = [sys.executable, "-m", "tests.streams.kafka_member", broker.servers, client, topic]
+    reads = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=Path(__file__).parents[2])
+    try:
+        yield reads
+    finally:
+        reads.kill()
+        reads.wait()
+        if reads.stdout:
+            reads.stdout.close()
+
+
+def test_one_that_stands_still_beyond_its_session_loses_its_partitions_and_does_no_harm_when_it_wakes(
+    apache: Broker, joined, library: str
+):
+    topic = topic_of(apache, 2, many(50))
+    offsets = GroupOffsets(Connection(apache.servers), f"of {topic}", [topic])
+    with process(apache, library, topic) as stands:
+        assert stands.stdout is not None
+        seen = {tuple(map(int, stands.stdout.readline().split())) for _ in range(50)}
+        os.kill(stands.pid, signal.SIGSTOP)
+        append(apache, topic, many(50, first=50))
+        survivor, records = joined(apache, [topic], durability_lag_s=0.0), list[Record]()
+        poll_until(
+            [survivor], lambda: len({r.id for r in records} | {f"e{n}" for n in range(50)}) == 100, records
+        )
+        poll_until([survivor], lambda: sum(offsets.read().values()) == 100, records)
+        before = offsets.read()
+        os.kill(stands.pid, signal.SIGCONT)
+        poll_until([survivor], lambda: len(survivor.assigned()) == 1, records)
+        append(apache, topic, many(20, first=100))
+        poll_until([survivor], lambda: sum(offsets.read().values()) == 120, records)
+        assert all(at >= before[place] for place, at in offsets.read().items())
+    read = [(record.partition, record.offset) for record in records]
+    assert len(read) == len(set(read))
+    assert len(seen | set(read)) >= 100
