@@ -38,11 +38,11 @@ BEGIN_S = 1.0
 class Plan:
     """How much of each fault, and how long brokers stall."""
 
-    kills: int = 42
-    trainer_kills: int = 6
-    broker_kills: int = 6
-    broker_restarts: int = 2
-    zombies: int = 3
+    kills: int = 40
+    trainer_kills: int = 5
+    broker_kills: int = 5
+    broker_restarts: int = 1
+    zombies: int = 2
     redis_restarts: int = 2
     redis_power_cuts: int = 2
     stalls_s: tuple[float, ...] = (5.0, 20.0)
@@ -51,8 +51,8 @@ class Plan:
     """Of all nodes at once."""
     joins: int = 1
     leaves: int = 1
-    rate: float = 200.0
-    gap_s: float = 4.0
+    rate: float = 150.0
+    gap_s: float = 2.0
     """Mean time from one fault to the next."""
 
 
