@@ -95,6 +95,10 @@ def in_our_words(
         yield
     except KafkaException as error:
         raise translated(error.args[0], connection, subject, operation, topics) from None
+    except SystemError as error:  # an error that ends a client, raised while it calls us back
+        if not isinstance(error.__cause__, KafkaException):
+            raise
+        raise translated(error.__cause__.args[0], connection, subject, operation, topics) from None
     except RuntimeError:
         raise Unavailable(f"{connection.servers}: the client for {subject} is closed") from None
     except (ValueError, TypeError) as error:
@@ -115,7 +119,7 @@ def translated(
     if code == KafkaError.GROUP_AUTHORIZATION_FAILED:
         return refusals.denied(connection, "Read", subject)
     if code == KafkaError.CLUSTER_AUTHORIZATION_FAILED:
-        return refusals.denied(connection, refusals.ON_CLUSTER.get(operation, operation), "the cluster")
+        return refusals.denied_on_cluster(connection, operation)
     if code in DENIED:
         return refusals.denied(connection, operation, f"topic {topics or subject}")
     if code in UNKNOWN_TOPIC:

@@ -62,7 +62,7 @@ class ConfluentProducer:
 
     def flush(self) -> None:
         """Wait until all that was sent is acknowledged."""
-        with in_our_words(self._connection, "producing"):
+        with in_our_words(self._connection, "producing", "Write"):
             unsent = self._producer.flush(self._timeout_s + 1)
         self._raise_failed()
         if unsent:

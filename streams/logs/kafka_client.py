@@ -29,6 +29,8 @@ ANSWER_MS = 5_000
 RECONNECT_MS = 1_000
 """How long after a broker came back it may go unnoticed, as with Java's clients; kafka-python's default is 30 s."""
 
+NO_PRODUCER_ID = "[Error 31] ClusterAuthorizationFailedError"
+"""What a producer says that was given no id, in an error of no kind."""
 NO_LOGIN = (errors.UnsupportedSaslMechanismError, errors.IllegalSaslStateError)
 TLS_RECORD = re.compile(r"Invalid frame length: (35[12]\d{6})$")
 """A broker's answer that begins as an alert of TLS does (15 03 hexadecimal), taken for a length."""
@@ -211,9 +213,11 @@ def _denied(
     """What an ACL forbids."""
     if isinstance(error, errors.GroupAuthorizationFailedError):
         return refusals.denied(connection, "Read", subject)
-    if isinstance(error, errors.ClusterAuthorizationFailedError):
-        return refusals.denied(connection, refusals.ON_CLUSTER.get(operation, operation), "the cluster")
-    return refusals.denied(connection, operation, f"topic {topics or subject}")
+    if not isinstance(error, errors.TopicAuthorizationFailedError):
+        return refusals.denied_on_cluster(connection, operation)
+    told = error.args[0] if error.args else topics or subject
+    names = told if isinstance(told, str) else ", ".join(sorted(told))
+    return refusals.denied(connection, operation, f"topic {names}")
 
 
 def _translated(
@@ -222,7 +226,7 @@ def _translated(
     servers, name = connection.servers, type(error).__name__
     if refused := _refused(error, connection):
         return refused
-    if isinstance(error, errors.AuthorizationError):
+    if isinstance(error, errors.AuthorizationError) or NO_PRODUCER_ID in str(error):
         return _denied(error, connection, subject, operation, topics)
     if isinstance(error, UNKNOWN_TOPIC):
         return InputError(f"{servers}: no topic {subject}; `reptide topics create` creates it")

@@ -71,6 +71,8 @@ class KafkaGroup:
                 session_timeout_ms=round(session_timeout_s * 1000),
                 heartbeat_interval_ms=round(heartbeat_s * 1000),
             )
+            for topic in topics:  # a leader that does not know it yet assigns nothing, and all join again
+                self._consumer.partitions_for_topic(topic)
             self._consumer.subscribe(topics=list(topics), listener=self._changes)
 
     def fetch(self, max_records: int, timeout_s: float) -> Fetched:

@@ -72,7 +72,7 @@ class KafkaPythonProducer:
 
     def flush(self) -> None:
         """Wait until all that was sent is acknowledged."""
-        with in_our_words(self._connection, "producing"):
+        with in_our_words(self._connection, "producing", "Write"):
             self._settle()
 
     def _settle(self) -> None:

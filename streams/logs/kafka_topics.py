@@ -88,6 +88,7 @@ def create(
         admin = made(KafkaAdminClient, connection)
         try:
             answers = admin.create_topics(wanted, raise_errors=False)["topics"]
+            admin.wait_for_topics([topic["name"] for topic in answers if topic["error_code"] == 0])
         finally:
             admin.close()
     for topic in answers:
@@ -180,7 +181,8 @@ def _retention(
     for name in topics.inputs:
         policy, kept_ms = settings[name].get("cleanup.policy"), settings[name].get("retention.ms")
         if policy is None or kept_ms is None:
-            yield Finding("unknown", f"{name}: the broker does not tell its retention and cleanup policy")
+            yield Finding("unknown", f"{name}: the broker does not tell its retention and cleanup policy; where "
+                          "it has ACLs, allow DescribeConfigs on this topic")  # fmt: skip
             continue
         if "compact" in policy:
             yield Finding("error", f"{name} is compacted, which removes events: set cleanup.policy=delete")

@@ -23,8 +23,6 @@ OF_OURS = (
     "ALERT_CERTIFICATE_REQUIRED",
 )
 """What a broker says of our certificate, or of there being none."""
-ON_CLUSTER = {"Write": "IdempotentWrite"}
-"""What an operation on a topic needs of the cluster: a producer that may write to no topic is refused its id."""
 SEE = "docs/operations.md has what each role needs"
 
 
@@ -85,3 +83,8 @@ def denied(connection: Connection, operation: str, resource: str) -> InputError:
         f"{connection.servers} does not let {connection.principal} {operation} {resource}; allow it by an ACL "
         f"(`kafka-acls --add --operation {operation}`; {SEE})"
     )
+
+
+def denied_on_cluster(connection: Connection, operation: str) -> InputError:
+    """Refused by the cluster itself: a producer that may write to no topic gets no id."""
+    return denied(connection, operation, "any topic" if operation == "Write" else "the cluster")
