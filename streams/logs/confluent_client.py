@@ -17,7 +17,6 @@ from confluent_kafka.admin import AdminClient
 from streams.errors import InputError, ReptideError, SettingsError, Unavailable
 from streams.logs import refusals
 from streams.logs.group import Connection, incarnation
-from streams.logs.kafka_client import knock
 from streams.logs.security import named
 from streams.logs.tokens import Tokens
 
@@ -71,6 +70,8 @@ def describe(connection: Connection, topics: tuple[str, ...]) -> Mapping[str, An
 
 def _knock(connection: Connection, subject: str, told: Sequence[KafkaError]) -> None:
     """What keeps us out in a sentence: kafka-python says why, unless it lacks a setting that librdkafka has."""
+    from streams.logs.kafka_client import knock  # a worker that is let in needs no kafka-python
+
     try:
         knock(connection, subject, ANSWER_S)
     except (SettingsError, Unavailable) as error:
