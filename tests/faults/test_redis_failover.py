@@ -157,7 +157,7 @@ class TestWaitReplicas:
     )
     def test_it_takes_what_the_page_says_a_user_needs(self, one_redis: Server, missing: str, way: str):
         worker = USERS["reptide-worker"]
-        server = RedisServer(worker.url(one_redis.url), timeout_s=0.2, wait_replicas=1)
+        server = RedisServer(worker.url(one_redis.url), timeout_s=2.0, wait_replicas=1)
         with redis.Redis(port=one_redis.port) as node:
             worker.grant(node, "shop", [rule for rule in ON_REPLICAS if rule != missing])
             with pytest.raises(StoreError, match=re.escape(f"`ACL SETUSER reptide-worker {way}`")):
