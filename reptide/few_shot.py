@@ -6,7 +6,7 @@ scikit-learn names them.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Self
 
@@ -18,11 +18,10 @@ from torch import nn
 from engine.episodes import even
 from engine.episodic_report import EpisodicDict
 from engine.learners.base import Learner
-from engine.meta_train import Stretch, begun, meta_train
+from engine.meta_train import Place
 from engine.queries import normalises_by_batch, predicted
 from engine.recorded import unrecorded
 from engine.spec import Classification, Regression, TaskSpec
-from engine.train import start, with_statistics
 from engine.types import Batch, EngineError, Episodes, Float64, Params
 from reptide.given import settings_of
 from streams.examples.arrays import source_of, stored
@@ -96,8 +95,9 @@ class FewShot:
             None if isinstance(self.learner, str) else self.learner,
         )
         self.n_features_in_ = self.laboratory_.spec.features.width
-        self.history_, rounds = [_begun(self.laboratory_)], self.laboratory_.section.rounds
-        for stretch in _trained(self.laboratory_, self.history_[0]):
+        self.history_, rounds = [self.laboratory_.begun()], self.laboratory_.section.rounds
+        stretches = self.laboratory_.stretches(self.history_[0], self.laboratory_.taught(), Place())
+        for stretch in stretches:
             self.history_.append(stretch)
             say(
                 f"round {stretch.state.step:,} of {rounds:,}: loss {stretch.trained_loss:.4f} on training episodes, "
@@ -217,23 +217,6 @@ class Adapted:
         outputs = predicted(unrecorded(self.learner), self.theta, episode, by_batch=by_batch)["inductive"][0]
         said: Float64 = target.predict(outputs.double()).numpy()
         return said
-
-
-def _begun(laboratory: Laboratory) -> Stretch:
-    first = start(laboratory.learner, laboratory.settings.run.seed)
-    return begun(with_statistics(laboratory.learner, first, torch.from_numpy(laboratory.parts.training.x)))
-
-
-def _trained(laboratory: Laboratory, begin: Stretch) -> Iterator[Stretch]:
-    return meta_train(
-        laboratory.learner,
-        laboratory.rule,
-        laboratory.taught(),
-        laboratory.judges(),
-        laboratory.training,
-        laboratory.fit,
-        begin,
-    )
 
 
 def _array(values: Any) -> Array:

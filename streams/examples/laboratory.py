@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from hashlib import blake2b
 from pathlib import Path
 
+import torch
 from torch import nn
 
 from engine.baselines import class_of
@@ -18,12 +19,12 @@ from engine.episodic import BLOCK, tasks_of
 from engine.features import Features
 from engine.learners.base import Learner
 from engine.learners.gradient import GradientLearner
-from engine.meta_train import MetaTraining
+from engine.meta_train import MetaTraining, Place, Stretch, begun, meta_train
 from engine.outer.base import OuterRule, leaves
 from engine.spec import Classification, TaskSpec
 from engine.task_source import Examples as TaskExamples
 from engine.task_source import TaskSource
-from engine.train import FitSettings
+from engine.train import FitSettings, start, with_statistics
 from engine.types import Batch, EngineError, Params
 from streams import wiring
 from streams.errors import InputError, SettingsError
@@ -109,6 +110,17 @@ class Laboratory:
     def judged_shots(self) -> tuple[int, ...]:
         """Support examples that an evaluation judges with."""
         return self.section.judged_shots or (self.section.shots,)
+
+    def begun(self) -> Stretch:
+        """Nothing trained yet, but the statistics of what is trained on."""
+        first = start(self.learner, self.settings.run.seed)
+        return begun(with_statistics(self.learner, first, torch.from_numpy(self.parts.training.x)))
+
+    def stretches(self, now: Stretch, source: TaskSource, place: Place) -> Iterator[Stretch]:
+        """Go on training from a stretch, on episodes of a source."""
+        return meta_train(
+            self.learner, self.rule, source, self.judges(), self.training, self.fit, now, place
+        )  # fmt: skip
 
     def check(self) -> None:
         """Refuse now what the first episode, or the evaluation after the last, would refuse."""

@@ -16,10 +16,9 @@ import torch
 
 from engine.fingerprints import theta_fingerprint
 from engine.learners.base import below
-from engine.meta_train import Place, Stretch, begun, meta_train, moved
+from engine.meta_train import Place, Stretch, moved
 from engine.outer.online import Online, Rates
 from engine.task_source import TaskSource, tasks_drawn
-from engine.train import start, with_statistics
 from engine.types import Episodes, Int64
 from streams.errors import CheckpointError, ReptideError, SettingsError, StoreError
 from streams.examples.laboratory import Laboratory
@@ -140,16 +139,7 @@ def train(laboratory: Laboratory, place: Place, show: Show) -> Stretch:
     show(now.state.step, now)
     drawn = count(now.state.step * laboratory.fit.accumulate + 1)
     source = Watched(laboratory.taught(), lambda: show(next(drawn) // laboratory.fit.accumulate, None))
-    stretches = meta_train(
-        laboratory.learner,
-        laboratory.rule,
-        source,
-        laboratory.judges(),
-        laboratory.training,
-        laboratory.fit,
-        _on(now, place.device),
-        place,
-    )
+    stretches = laboratory.stretches(_on(now, place.device), source, place)
     for now in stretches:
         if place.rank == 0:
             saved.save(now, place.processes)
@@ -172,9 +162,7 @@ def is_finished(laboratory: Laboratory, stretch: Stretch) -> bool:
 
 def _begin(laboratory: Laboratory, saved: Saved | None, place: Place) -> Stretch:
     if saved is None:
-        begin = start(laboratory.learner, laboratory.settings.run.seed)
-        x = torch.from_numpy(laboratory.parts.training.x)
-        return begun(with_statistics(laboratory.learner, begin, x))
+        return laboratory.begun()
     if saved.processes != place.processes and not is_finished(laboratory, saved.stretch):
         raise SettingsError(
             f"this training was begun by {saved.processes} processes and not by {place.processes}, which would draw "

@@ -38,8 +38,6 @@ app.add_typer(topics, name="topics")
 
 TOLD_EVERY_S = 10.0
 
-_say = console.print
-
 S = TypeVar("S")
 
 
@@ -51,15 +49,15 @@ def worker(config: Config, flag: Flags = None) -> None:
     with stopping_on_signals() as stopping:
         producer = made(lambda: deployment.producer(*map(deployment.topic, TOPICS)))
         log = made(deployment.log)
-        service = made(lambda: deployment.worker(log, producer, _now_and_then(said_of), _say))
+        service = made(lambda: deployment.worker(log, producer, _now_and_then(said_of), console.print))
         try:
             with _served(deployment, service.health, service.worker.telemetry):
-                _say(f"worker of group {deployment.group}")
+                console.print(f"worker of group {deployment.group}")
                 totals = service.run(stopping)
         finally:
             producer.close()
             deployment.store.close()
-    _say(f"stopped after {totals.events:,} events")
+    console.print(f"stopped after {totals.events:,} events")
 
 
 @app.command()
@@ -67,7 +65,7 @@ def trainer(config: Config, flag: Flags = None) -> None:
     """Train theta on the episodes of all workers and publish its versions, until told to stop (SIGTERM)."""
     deployment = _deployment(settings_from(config, flag))
     with stopping_on_signals() as stopping:
-        service = made(lambda: deployment.trainer(_now_and_then(_advanced), _say))
+        service = made(lambda: deployment.trainer(_now_and_then(_advanced), console.print))
         with _served(deployment, service.health, service.telemetry):
             service.run(stopping)
     deployment.store.close()
@@ -81,7 +79,7 @@ def rollback(
 ) -> None:
     """Publish an earlier version of theta as the newest: the way back from one that harms."""
     deployment = _deployment(settings_from(config, flag))
-    _say(f"theta {version} is now version {roll_back(deployment.versions, version)}")
+    console.print(f"theta {version} is now version {roll_back(deployment.versions, version)}")
     deployment.store.close()
 
 
@@ -110,7 +108,7 @@ def produce(
 
         sent = produce_log(log, outputs, fields, rate, stopping, tell)
     producer.close()
-    _say(f"{sent:,} events sent")
+    console.print(f"{sent:,} events sent")
 
 
 @app.command()
@@ -148,7 +146,7 @@ def redrive(
             sent = redrive_letters(file, names, producer, deployment.kafka.keys == "task")
         finally:
             producer.close()
-    _say(f"{sent:,} events sent")
+    console.print(f"{sent:,} events sent")
 
 
 @topics.command("create")
@@ -215,7 +213,7 @@ def _check_room(deployment: Deployment) -> None:
     beside = most_bytes(deployment.settings.outer.keep_gib, max(1, deployment.store.partitions()))
     room = capacity(deployment.server, row_bytes, ttl_s, beside)
     for warning in warnings(room, deployment.redis.tasks):
-        _say(f"warning: {warning}")
+        console.print(f"warning: {warning}")
 
 
 @contextmanager
@@ -226,13 +224,13 @@ def _served(deployment: Deployment, health: Health, telemetry: Telemetry) -> Ite
         yield
         return
     with HealthServer(health, telemetry.exposition, service.port, service.host) as server:
-        _say(f"metrics on http://{service.host}:{server.port}/metrics")
+        console.print(f"metrics on http://{service.host}:{server.port}/metrics")
         yield
 
 
 def _now_and_then(words: Callable[[S], str]) -> Callable[[S], None]:
     """Say how it goes, at most every few seconds."""
-    tell = now_and_then(_say, TOLD_EVERY_S)
+    tell = now_and_then(console.print, TOLD_EVERY_S)
     return lambda state: tell(lambda: words(state))
 
 
