@@ -14,8 +14,8 @@ from typing import Any
 from confluent_kafka import KafkaError, KafkaException, TopicCollection
 from confluent_kafka.admin import AdminClient
 
-from streams.errors import InputError, ReptideError, SettingsError, Unavailable
-from streams.logs import refusals
+from streams.errors import ReptideError, SettingsError, Unavailable
+from streams.logs import broker_errors, refusals
 from streams.logs.group import Connection, incarnation
 from streams.logs.security import named
 from streams.logs.tokens import Tokens
@@ -25,13 +25,14 @@ ANSWER_S = 5.0
 POLLED_S = 0.02
 
 LOGIN = {KafkaError._AUTHENTICATION, KafkaError.SASL_AUTHENTICATION_FAILED}
-DENIED = {
-    KafkaError.TOPIC_AUTHORIZATION_FAILED, KafkaError.GROUP_AUTHORIZATION_FAILED,
-    KafkaError.CLUSTER_AUTHORIZATION_FAILED,
-}  # fmt: skip
-REFUSED = LOGIN | DENIED
-UNKNOWN_TOPIC = {KafkaError._UNKNOWN_TOPIC, KafkaError.UNKNOWN_TOPIC_OR_PART}
-TOO_LARGE = {KafkaError.MSG_SIZE_TOO_LARGE, KafkaError.RECORD_LIST_TOO_LARGE}
+LASTING = {
+    KafkaError._UNSUPPORTED_FEATURE: "the brokers, or this build of librdkafka, lack what is asked of them",
+    KafkaError._NOT_IMPLEMENTED: "this build of librdkafka lacks it",
+    KafkaError._FENCED: "another client has taken its place",
+    KafkaError._BAD_MSG: "a message is damaged: see the disk of the partition's leader",
+    KafkaError._BAD_COMPRESSION: "a message is damaged: see the disk of the partition's leader",
+}
+"""What mends an error of librdkafka's own that lasts; all others pass."""
 
 
 def common(connection: Connection) -> dict[str, Any]:
@@ -62,9 +63,10 @@ def describe(connection: Connection, topics: tuple[str, ...]) -> Mapping[str, An
             for subject, answer in asked.items():
                 described[subject] = answer.result()
         except KafkaException as error:
-            if not told and error.args[0].code() not in REFUSED | UNKNOWN_TOPIC:
+            failure = translated(error.args[0], connection, subject)
+            if not told and isinstance(failure, Unavailable):
                 _knock(connection, subject, told)
-            raise translated(error.args[0], connection, subject) from None
+            raise failure from None
         return described
 
 
@@ -112,26 +114,23 @@ def translated(
     error: KafkaError, connection: Connection, subject: str, operation: str = "Describe", topics: str = ""
 ) -> ReptideError:
     """An error of librdkafka's as one of ours."""
-    servers, code, name = connection.servers, error.code(), error.name()
+    code, name = error.code(), error.name()
     if connection.tokens and connection.tokens.failure:
         return connection.tokens.failure
     if code in LOGIN:
         return refusals.of_login(connection)
-    if code == KafkaError.GROUP_AUTHORIZATION_FAILED:
-        return refusals.denied(connection, "Read", subject)
-    if code == KafkaError.CLUSTER_AUTHORIZATION_FAILED:
-        return refusals.denied_on_cluster(connection, operation)
-    if code in DENIED:
-        return refusals.denied(connection, operation, f"topic {topics or subject}")
-    if code in UNKNOWN_TOPIC:
-        return InputError(f"{servers}: no topic {subject}; `reptide topics create` creates it")
-    if code in TOO_LARGE:
-        return InputError(
-            f"{servers}: a message for {subject} is larger than its limit: raise max.message.bytes of the topic "
-            "(`reptide topics check` compares it)"
-        )
+    if code == KafkaError._UNKNOWN_TOPIC:
+        code = KafkaError.UNKNOWN_TOPIC_OR_PART
+    if code >= KafkaError.UNKNOWN:
+        return broker_errors.of_code(code, name, connection, subject, operation, topics)
     if code == KafkaError._INVALID_ARG:
-        return SettingsError(f"kafka: a setting for {servers} is not accepted ({name}): check kafka.security")
+        return SettingsError(
+            f"kafka: a setting for {connection.servers} is not accepted ({name}): check kafka.security"
+        )
+    if code == KafkaError._LOG_TRUNCATION:
+        return broker_errors.cut(connection, subject)
+    if code in LASTING:
+        return broker_errors.refused(connection, subject, name, LASTING[code])
     return refusals.away(connection, subject, name, closed=False)
 
 

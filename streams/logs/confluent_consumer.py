@@ -18,11 +18,12 @@ from confluent_kafka import (
 )
 from confluent_kafka.admin import AdminClient, OffsetSpec
 
+from streams.errors import Unavailable
 from streams.logs.base import Offsets, Place, Record
+from streams.logs.broker_errors import refused
 from streams.logs.confluent_client import (
     ANSWER_S,
-    REFUSED,
-    UNKNOWN_TOPIC,
+    LOGIN,
     common,
     describe,
     in_our_words,
@@ -33,6 +34,7 @@ from streams.logs.envelope import Envelope
 from streams.logs.group import Connection, Fetched, OffsetOutOfRange
 
 OUT_OF_RANGE = {KafkaError._AUTO_OFFSET_RESET, KafkaError.OFFSET_OUT_OF_RANGE}
+CUT = {KafkaError._LOG_TRUNCATION}
 
 
 class ConfluentGroup:
@@ -125,18 +127,21 @@ class ConfluentGroup:
     def _notice(self, error: KafkaError, message: Message | None = None) -> None:
         """Keep what must be raised at the next fetch: records that came with it are handed out first."""
         code = error.code()
-        if message is not None and code in {*OUT_OF_RANGE, KafkaError._PARTITION_EOF}:
+        if message is not None and code in OUT_OF_RANGE | CUT | {KafkaError._PARTITION_EOF}:
             place = (self._numbers[message.topic()], message.partition())
             if place not in self._positions:
                 return
-            if code in OUT_OF_RANGE:
-                self._failed[place] = OffsetOutOfRange(place, self._positions[place] or 0)
+            if code in OUT_OF_RANGE | CUT:
+                self._failed[place] = OffsetOutOfRange(place, self._positions[place] or 0, cut=code in CUT)
             else:
                 self._positions[place] = message.offset()
-        elif code in REFUSED | UNKNOWN_TOPIC:
-            self._failed[code] = translated(
-                error, self._connection, f"group {self._group}", "Read", ", ".join(self._topics)
-            )
+            return
+        subject = f"group {self._group}"
+        failure = translated(error, self._connection, subject, "Read", ", ".join(self._topics))
+        if error.fatal() and isinstance(failure, Unavailable):
+            failure = refused(self._connection, subject, error.name(), "start this worker again")
+        if not isinstance(failure, Unavailable) or code in LOGIN:
+            self._failed[code] = failure
 
     def _on_assign(self, _: Consumer, partitions: list[TopicPartition]) -> None:
         """Begin with what was given; where the broker is away, at the next fetch."""

@@ -45,11 +45,15 @@ class Connection:
 
 
 class OffsetOutOfRange(Exception):
-    """Stays between a `GroupClient` and `KafkaLog`: the log does not hold the offset to read next."""
+    """Stays between a `GroupClient` and `KafkaLog`: the log does not hold the offset to read next.
 
-    def __init__(self, place: Place, offset: int) -> None:
+    `cut`: what it held below that offset is gone too, or is something else.
+    """
+
+    def __init__(self, place: Place, offset: int, cut: bool = False) -> None:
         self.place = place
         self.offset = offset
+        self.cut = cut
 
 
 class Fetched(NamedTuple):

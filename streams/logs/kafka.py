@@ -172,7 +172,7 @@ class KafkaLog:
         try:
             fetched = self._client.fetch(max_records, max(timeout_s, LEAST_WAIT_S))
         except OffsetOutOfRange as error:
-            self._skip(error.place, error.offset)
+            self._skip(error.place, error.offset, error.cut)
             return
         self._follow(fetched.revoked)
         again = {
@@ -282,14 +282,14 @@ class KafkaLog:
             self._safe.update(self._due)
             self._due.clear()
 
-    def _skip(self, place: Place, offset: int) -> None:
+    def _skip(self, place: Place, offset: int, cut: bool) -> None:
         """Go to the first record there is, or say why not."""
         start, name = self._client.start(place), f"topic {self._topics[place[0]]} partition {place[1]}"
-        if offset > start:
+        if cut or offset > start:
             raise InputError(
-                f"{name}: offset {offset} is to be read next and lies beyond the end of the log, which starts at "
-                f"{start}. The topic was created anew or cut: `reptide rebuild --inexact` begins again with what "
-                "it holds"
+                f"{name}: offset {offset} is to be read next, and the log, which starts at {start}, no longer holds "
+                "what was before it. The topic was created anew or cut: `reptide rebuild --inexact` begins again "
+                "with what it holds"
             )
         lost = f"{name}: offset {offset} is to be read next, the log now starts at {start}: {start - offset} are lost"
         if self._expired == "fail":

@@ -15,7 +15,7 @@ from kafka import KafkaAdminClient, KafkaConsumer, errors
 from kafka.net.sasl.oauth import AbstractTokenProvider
 
 from streams.errors import InputError, ReptideError, SettingsError
-from streams.logs import refusals
+from streams.logs import broker_errors, refusals
 from streams.logs.group import Connection, incarnation
 from streams.logs.kafka_network import network
 from streams.logs.security import named
@@ -31,21 +31,10 @@ RECONNECT_MS = 1_000
 
 NO_PRODUCER_ID = "[Error 31] ClusterAuthorizationFailedError"
 """What a producer says that was given no id, in an error of no kind."""
-NO_LOGIN = (errors.UnsupportedSaslMechanismError, errors.IllegalSaslStateError)
 TLS_RECORD = re.compile(r"Invalid frame length: (35[12]\d{6})$")
 """A broker's answer that begins as an alert of TLS does (15 03 hexadecimal), taken for a length."""
-UNKNOWN_TOPIC = (errors.UnknownTopicOrPartitionError, errors.InvalidTopicError)
-TOO_LARGE = (errors.MessageSizeTooLargeError, errors.RecordListTooLargeError)
-AWAY = (
-    errors.RetriableError, errors.BrokerNotAvailableError, errors.UnknownBrokerIdError, errors.UnknownError,
-    errors.StaleBrokerEpochError, errors.StaleControllerEpochError, errors.NewLeaderElectedError, OSError,
-)  # fmt: skip
-"""A broker that is away, comes back, or has just handed its partitions or the group to another."""
-UNSEQUENCED = (
-    errors.OutOfOrderSequenceNumberError, errors.DuplicateSequenceNumberError, errors.UnknownProducerIdError,
-    errors.InvalidProducerIdMappingError, errors.InvalidProducerEpochError,
-)  # fmt: skip
-"""A broker that does not know what this producer sent before: another producer sends it again."""
+AWAY = (errors.RetriableError, errors.UnknownBrokerIdError, OSError)
+"""No answer of a broker's, and none that lasts."""
 
 
 class _TokenProvider(AbstractTokenProvider):  # type: ignore[misc]
@@ -200,48 +189,45 @@ def _refused(error: Exception, connection: Connection) -> ReptideError | None:
     """What keeps us out of the brokers until something is changed; None where another attempt may succeed."""
     if isinstance(error, errors.SaslAuthenticationFailedError):
         return refusals.of_login(connection)
-    if isinstance(error, NO_LOGIN):
+    if isinstance(error, (errors.UnsupportedSaslMechanismError, errors.IllegalSaslStateError)):
         return refusals.of_mechanism(connection)
     if isinstance(error, errors.InvalidReceiveError) and TLS_RECORD.search(str(error)):
         return refusals.speaks_tls(connection)
     return refusals.of_tls(connection, str(error))
 
 
-def _denied(
-    error: Exception, connection: Connection, subject: str, operation: str, topics: str
-) -> ReptideError:
-    """What an ACL forbids."""
-    if isinstance(error, errors.GroupAuthorizationFailedError):
-        return refusals.denied(connection, "Read", subject)
-    if not isinstance(error, errors.TopicAuthorizationFailedError):
-        return refusals.denied_on_cluster(connection, operation)
-    told = error.args[0] if error.args else topics or subject
-    names = told if isinstance(told, str) else ", ".join(sorted(told))
-    return refusals.denied(connection, operation, f"topic {names}")
-
-
 def _translated(
     error: Exception, connection: Connection, subject: str, operation: str = "Describe", topics: str = ""
 ) -> ReptideError:
-    servers, name = connection.servers, type(error).__name__
+    name = type(error).__name__
     if refused := _refused(error, connection):
         return refused
-    if isinstance(error, errors.AuthorizationError) or NO_PRODUCER_ID in str(error):
-        return _denied(error, connection, subject, operation, topics)
-    if isinstance(error, UNKNOWN_TOPIC):
-        return InputError(f"{servers}: no topic {subject}; `reptide topics create` creates it")
-    if isinstance(error, TOO_LARGE):
-        return InputError(
-            f"{servers}: a message for {subject} is larger than its limit: raise max.message.bytes of the topic "
-            "(`reptide topics check` compares it)"
-        )
-    if isinstance(error, AWAY + UNSEQUENCED):
+    if NO_PRODUCER_ID in str(error):
+        return refusals.denied_on_cluster(connection, operation)
+    if isinstance(error, errors.BrokerResponseError) and error.errno is not None:
+        named = _named(error) or topics
+        return broker_errors.of_code(error.errno, name, connection, subject, operation, named)
+    if isinstance(error, AWAY):
         closed = isinstance(error, _Ended)
-        name = "KafkaTimeoutError" if closed else name
-        return refusals.away(connection, subject, name, closed)
+        return refusals.away(connection, subject, "KafkaTimeoutError" if closed else name, closed)
+    if isinstance(error, errors.LogTruncationError):
+        return broker_errors.cut(connection, subject)
     if isinstance(error, errors.KafkaError) and not isinstance(error, errors.KafkaConfigurationError):
-        return InputError(f"{servers}: {subject}: {name}")
-    return SettingsError(f"kafka: a setting for {servers} is not accepted ({name}): check kafka.security")
+        return InputError(
+            f"{connection.servers}: kafka-python gives {subject} up ({name}): start this again; where that does not "
+            'help, kafka.client = "confluent" is another client'
+        )
+    return SettingsError(
+        f"kafka: a setting for {connection.servers} is not accepted ({name}): check kafka.security"
+    )
+
+
+def _named(error: Exception) -> str:
+    """The topics that an error of authorization names."""
+    if not isinstance(error, errors.TopicAuthorizationFailedError) or not error.args:
+        return ""
+    told = error.args[0]
+    return told if isinstance(told, str) else ", ".join(sorted(told))
 
 
 def _bytes_of(topic_id: str | UUID | None) -> bytes | None:

@@ -89,7 +89,7 @@ class KafkaGroup:
                 raise OffsetOutOfRange(self._place(partition), offset) from None
             except errors.LogTruncationError as error:
                 place = self._place(next(iter(error.divergent_offsets)))
-                raise OffsetOutOfRange(place, self.position(place) or 0) from None
+                raise OffsetOutOfRange(place, self.position(place) or 0, cut=True) from None
             except errors.CorruptRecordError as error:
                 return self._unreadable(error)
         take_apart = self._envelope.open

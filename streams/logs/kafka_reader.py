@@ -125,7 +125,7 @@ class KafkaTopicReader:
         start = self._consumer.beginning_offsets([partition], timeout_ms=ANSWER_MS)[partition]
         where = f"topic {self._topic} partition {partition.partition}: offset {offset} is to be read next"
         if offset > start:
-            raise InputError(f"{where} and lies beyond the end of the log: the topic was created anew or cut")
+            raise InputError(f"{where}, which the log does not reach: the topic was created anew or cut")
         warnings.warn(
             f"{where}, the log now starts at {start}: {start - offset} are lost", RuntimeWarning, stacklevel=3
         )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from shutil import copyfileobj
 from tempfile import TemporaryFile
@@ -96,6 +96,7 @@ def produce(
     names = deployment.kafka.inputs
     producer = made(lambda: deployment.producer(*names))
     with (
+        closing(producer),
         stopping_on_signals() as stopping,
         progress_bar(console, f"to {' and '.join(names)}", log.end()) as show,
     ):
@@ -107,7 +108,6 @@ def produce(
             show(events, Progress(events=events, seconds=perf_counter() - began))
 
         sent = produce_log(log, outputs, fields, rate, stopping, tell)
-    producer.close()
     console.print(f"{sent:,} events sent")
 
 
@@ -124,8 +124,9 @@ def tail(
     if output not in TOPICS:
         raise ReptideError(f"there is no output {output!r}; there are {', '.join(TOPICS)}")
     deployment = _deployment(settings_from(config, flag))
+    reader = made(lambda: deployment.reader(output))
     with stopping_on_signals() as stopping:
-        for line in tail_topic(deployment.reader(output), output == DEAD_LETTER, whole, stopping):
+        for line in tail_topic(reader, output == DEAD_LETTER, whole, stopping):
             typer.echo(line)
 
 
@@ -140,12 +141,8 @@ def redrive(
     """Send dead letters, repaired, back to the topics that they came from."""
     deployment = _deployment(settings_from(config, flag))
     names = deployment.kafka.inputs
-    with _opened(letters) as file:
-        producer = deployment.producer(*names)
-        try:
-            sent = redrive_letters(file, names, producer, deployment.kafka.keys == "task")
-        finally:
-            producer.close()
+    with _opened(letters) as file, closing(made(lambda: deployment.producer(*names))) as producer:
+        sent = redrive_letters(file, names, producer, deployment.kafka.keys == "task")
     console.print(f"{sent:,} events sent")
 
 
@@ -163,8 +160,9 @@ def create(
 
     settings = settings_from(config, flag)
     deployment = _deployment(settings)
-    for name in create_topics(
-        deployment.connection, deployment.topics, partitions, replication, settings.memory.ttl_s
+    ttl_s = settings.memory.ttl_s
+    for name in made(
+        lambda: create_topics(deployment.connection, deployment.topics, partitions, replication, ttl_s)
     ):
         console.print(f"created {name}")
 
@@ -177,7 +175,7 @@ def check(config: Config, flag: Flags = None) -> None:
     settings = settings_from(config, flag)
     deployment = _deployment(settings)
     lives = settings.memory.ttl_s, deployment.redis.tombstone_s
-    findings = check_topics(deployment.connection, deployment.topics, *lives)
+    findings = made(lambda: check_topics(deployment.connection, deployment.topics, *lives))
     for finding in findings:
         console.print(f"{finding.severity}: {finding.sentence}")
     if any(finding.severity == "error" for finding in findings):

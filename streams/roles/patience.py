@@ -66,7 +66,7 @@ def pause(seconds: float, stopping: Event, health: Health) -> None:
 def made(
     make: Callable[[], T], clock: Callable[[], float] = monotonic, wait: Callable[[float], object] = sleep
 ) -> T:
-    """Make a role; that a server is restarted meanwhile makes no difference, and one that stays away ends it.
+    """Do what a role begins with; a server that is restarted meanwhile makes no difference, one that stays away does.
 
     Raises:
         Unavailable: a server was away for longer than `STARTS_S`.

@@ -23,6 +23,7 @@ from engine.types import EngineError, Kind, Outcome
 from streams import cli
 from streams.deployment import Deployment
 from streams.errors import InputError, SettingsError, Unavailable
+from streams.logs import kafka_topics
 from streams.logs.kafka_outputs import KafkaOutputs
 from streams.logs.kafka_reader import KafkaTopicReader
 from streams.logs.kafka_replay import GroupOffsets, KafkaReplay
@@ -255,6 +256,30 @@ def test_a_broker_that_does_not_answer_at_first_ends_neither_produce_nor_a_worke
     monkeypatch.setattr(WorkerService, "run", run)
     stream.send(0)
     stream.command("worker")
+    assert list(answers) == []
+
+
+@pytest.mark.parametrize(
+    ("command", "owner", "asked"),
+    [
+        ("redrive {letters}", Deployment, "producer"),
+        ("tail scores --whole", Deployment, "reader"),
+        ("topics create", kafka_topics, "create"),
+        ("topics check", kafka_topics, "check"),
+    ],
+)
+def test_a_broker_that_does_not_answer_at_first_ends_no_command(stream, monkeypatch, command, owner, asked):
+    answered, answers = getattr(owner, asked), iter([False, True])
+
+    def ask(*arguments: Any) -> Any:
+        if not next(answers):
+            raise Unavailable("no broker answers")
+        return answered(*arguments)
+
+    monkeypatch.setattr(owner, asked, ask)
+    letters = stream.directory / "letters.jsonl"
+    letters.touch()
+    stream.command(*command.format(letters=letters).split())
     assert list(answers) == []
 
 

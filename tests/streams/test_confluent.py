@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from confluent_kafka import OFFSET_BEGINNING, OFFSET_INVALID, KafkaError, KafkaException, TopicPartition
 
-from streams.errors import ReptideError, Unavailable
+from streams.errors import InputError, ReptideError, Unavailable
 from streams.logs import confluent_consumer
 from streams.logs.confluent_consumer import ConfluentGroup
 from streams.logs.envelope import Envelope
@@ -225,3 +225,35 @@ def test_an_error_that_is_told_again_and_again_is_kept_once(group: ConfluentGrou
     with pytest.raises(ReptideError, match="does not take"):
         group.fetch(10, 0.0)
     assert offsets(group) == {}
+
+
+@pytest.mark.parametrize(
+    "code", [KafkaError.INVALID_SESSION_TIMEOUT, KafkaError.UNSUPPORTED_VERSION, KafkaError._BAD_MSG]
+)
+def test_what_a_broker_refuses_for_good_is_raised_by_the_next_fetch(group: ConfluentGroup, code: int):
+    group._notice(KafkaError(code))
+    with pytest.raises(InputError, match="group g"):
+        group.fetch(10, 0.0)
+
+
+@pytest.mark.parametrize(
+    "code", [KafkaError._ALL_BROKERS_DOWN, KafkaError._TRANSPORT, KafkaError.NOT_COORDINATOR]
+)
+def test_what_passes_is_waited_out_by_the_library(group: ConfluentGroup, code: int):
+    group._notice(KafkaError(code))
+    assert offsets(group) == {}
+
+
+def test_an_error_that_ends_the_client_ends_the_process(group: ConfluentGroup):
+    group._notice(KafkaError(KafkaError.UNKNOWN_MEMBER_ID, fatal=True))
+    with pytest.raises(InputError, match="start this worker again"):
+        group.fetch(10, 0.0)
+
+
+def test_a_log_that_was_cut_is_told_apart_from_one_that_expired(group: ConfluentGroup):
+    given(group, 0)
+    script(group, brings(), brings(Message(0, 0, KafkaError._LOG_TRUNCATION)))
+    group.fetch(10, 0.0)
+    with pytest.raises(OffsetOutOfRange) as caught:
+        group.fetch(10, 0.0)
+    assert caught.value.cut

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 from confluent_kafka import KafkaError, KafkaException
 from kafka import errors
 
 from streams.errors import InputError, ReptideError, Unavailable
-from streams.logs import confluent_client, kafka_client
+from streams.logs import broker_errors, confluent_client, kafka_client
 from streams.logs.group import Connection
 
 AT = Connection("127.0.0.1:9092")
@@ -33,10 +35,18 @@ PASSING = {
     "_unknown_broker": errors.UnknownBrokerIdError,
 }
 LASTING = {
-    "topic_authorization_failed": errors.TopicAuthorizationFailedError,
-    "group_authorization_failed": errors.GroupAuthorizationFailedError,
-    "msg_size_too_large": errors.MessageSizeTooLargeError,
+    "_unsupported_feature": "librdkafka",
+    "_fenced": "has taken its place",
+    "_bad_msg": "damaged",
+    "_log_truncation": "created anew, or cut",
 }
+"""Of librdkafka's own, and what is said of them."""
+COMMON = [
+    code
+    for code in range(1, broker_errors.NEWEST + 1)
+    if code not in broker_errors.PASSING and KafkaError(code).name() != f"ERR_{code}?"
+]
+"""All that the protocol has and that last."""
 
 
 def of_kafka_python(error: type[Exception]) -> ReptideError:
@@ -45,19 +55,44 @@ def of_kafka_python(error: type[Exception]) -> ReptideError:
     return caught.value
 
 
-def of_confluent(code: str) -> ReptideError:
+def of_confluent(code: int) -> ReptideError:
     with pytest.raises(ReptideError) as caught, confluent_client.in_our_words(AT, "group g"):
-        raise KafkaException(KafkaError(getattr(KafkaError, code.upper())))
+        raise KafkaException(KafkaError(code))
     return caught.value
 
 
 @pytest.mark.parametrize("code", PASSING)
 def test_what_passes_when_brokers_come_and_go_is_tried_again(code: str):
     assert isinstance(of_kafka_python(PASSING[code]), Unavailable)
+    assert isinstance(of_confluent(getattr(KafkaError, code.upper())), Unavailable)
+
+
+@pytest.mark.parametrize("code", COMMON)
+def test_what_a_broker_refuses_for_good_is_not_and_both_clients_say_the_same(code: int):
+    said = of_kafka_python(errors.for_code(code)), of_confluent(code)
+    assert not any(isinstance(error, Unavailable) for error in said)
+    without_name = {re.sub(r" \(\w+\):", ":", str(error)) for error in said}
+    assert len(without_name) == 1, said
+    assert ":" in str(said[0]) or ";" in str(said[0]), "no way out"
+
+
+@pytest.mark.parametrize("code", sorted(broker_errors.PASSING))
+def test_what_passes_passes_with_both(code: int):
+    assert isinstance(of_kafka_python(errors.for_code(code)), Unavailable)
     assert isinstance(of_confluent(code), Unavailable)
 
 
 @pytest.mark.parametrize("code", LASTING)
-def test_what_a_broker_refuses_for_good_is_not(code: str):
-    assert isinstance(of_kafka_python(LASTING[code]), InputError)
-    assert isinstance(of_confluent(code), InputError)
+def test_what_lasts_of_the_librarys_own_is_one_sentence_with_the_way_out(code: str):
+    said = of_confluent(getattr(KafkaError, code.upper()))
+    assert isinstance(said, InputError)
+    assert LASTING[code] in str(said)
+
+
+def test_a_clock_that_brokers_do_not_take_is_named():
+    assert "the clock of this machine" in str(of_confluent(KafkaError.INVALID_TIMESTAMP))
+
+
+def test_a_log_that_was_cut_is_said_to_be_by_both():
+    by_kafka_python = kafka_client._translated(errors.LogTruncationError({}), AT, "group g")
+    assert str(by_kafka_python) == str(of_confluent(KafkaError._LOG_TRUNCATION))

@@ -448,8 +448,15 @@ class TestExpiredOffsets:
         group = self.expired()
         log = kafka_log(group, expired=expired)
         group.fetch = raising(OffsetOutOfRange((0, 0), 99))
-        with pytest.raises(InputError, match=r"offset 99 .* beyond the end .*rebuild"):
+        with pytest.raises(InputError, match=r"offset 99 .* no longer holds .*rebuild"):
             log.poll(10)
+
+    @pytest.mark.parametrize("expired", ["fail", "skip"])
+    def test_of_a_log_that_was_cut_nothing_is_skipped_wherever_it_ends_now(self, expired):
+        group = self.expired()
+        group.fetch = raising(OffsetOutOfRange((0, 0), 2, cut=True))
+        with pytest.raises(InputError, match=r"offset 2 .* created anew or cut: .*rebuild"):
+            kafka_log(group, expired=expired).poll(10)
 
 
 def raising(error: Exception):
