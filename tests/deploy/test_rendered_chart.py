@@ -114,6 +114,31 @@ def test_each_pod_reads_settings_that_are_accepted(values, tmp_path, monkeypatch
         monkeypatch.undo()
 
 
+def test_a_role_has_its_own_secrets_and_none_of_the_others():
+    password, files = "REPTIDE_KAFKA__SECURITY__SASL_PLAIN_PASSWORD", {"secretFiles": "shop-tls"}
+    own = {
+        role: {"secretEnv": {password: {"name": f"kafka-of-{role}", "key": "password"}}}
+        for role in ("worker", "trainer", "topics")
+    }
+    own["trainer"]["secretEnv"] |= {"REPTIDE_REDIS__URL": {"name": "redis-of-trainer", "key": "url"}}
+    own["worker"] |= {"secretFiles": "tls-of-worker"}
+    given = pods({**PLAIN, **files, **own})
+    seen = {
+        role: {
+            one["valueFrom"]["secretKeyRef"]["name"]
+            for one in pod["containers"][0]["env"]
+            if "valueFrom" in one
+        }
+        | {one["secret"]["secretName"] for one in pod["volumes"] if "secret" in one}
+        for role, pod in given.items()
+    }
+    assert seen == {
+        "worker": {"shop-redis", "kafka-of-worker", "tls-of-worker"},
+        "trainer": {"redis-of-trainer", "kafka-of-trainer", "shop-tls"},
+        "topics": {"shop-redis", "kafka-of-topics", "shop-tls"},
+    }
+
+
 @both
 def test_every_probe_asks_for_a_page_that_is_served_on_the_port_that_is_set(values):
     with HealthServer(Health((), 60.0), lambda: b"", 0) as server:

@@ -22,9 +22,11 @@ reptide.toml: {{ required "settings: the settings file is required" .Values.sett
 {{- end }}
 {{- end }}
 
-{{/* A pod that runs the command with the arguments given; `served` where it answers probes. */}}
+{{/* A pod that runs the command with the arguments given; `served` where it answers probes, `role` its own values. */}}
 {{- define "reptide.pod" -}}
 {{- $values := .root.Values -}}
+{{- $secretEnv := mergeOverwrite (deepCopy $values.secretEnv) .role.secretEnv -}}
+{{- $secretFiles := .role.secretFiles | default $values.secretFiles -}}
 enableServiceLinks: false
 automountServiceAccountToken: false
 {{- with $values.image.pullSecrets }}
@@ -58,7 +60,7 @@ containers:
       {{- range $name, $text := $values.env }}
       - {name: {{ $name }}, value: {{ $text | quote }}}
       {{- end }}
-      {{- range $name, $key := $values.secretEnv }}
+      {{- range $name, $key := $secretEnv }}
       - name: {{ $name }}
         valueFrom:
           secretKeyRef: {name: {{ $key.name }}, key: {{ $key.key }}}
@@ -90,15 +92,15 @@ containers:
     {{- end }}
     volumeMounts:
       - {name: settings, mountPath: /etc/reptide, readOnly: true}
-      {{- if $values.secretFiles }}
+      {{- if $secretFiles }}
       - {name: secrets, mountPath: /etc/reptide-secrets, readOnly: true}
       {{- end }}
 volumes:
   - name: settings
     configMap: {name: {{ include "reptide.name" (dict "root" .root "component" "settings") }}}
-  {{- if $values.secretFiles }}
+  {{- if $secretFiles }}
   - name: secrets
-    secret: {secretName: {{ $values.secretFiles }}, defaultMode: 0440}
+    secret: {secretName: {{ $secretFiles }}, defaultMode: 0440}
   {{- end }}
 {{- with .nodeSelector }}
 nodeSelector:
