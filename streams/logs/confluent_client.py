@@ -7,16 +7,17 @@ A message of librdkafka may quote a setting; ours hold the name of its code only
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-from confluent_kafka import KafkaError, KafkaException, TopicCollection
+from confluent_kafka import KafkaError, KafkaException, ThrottleEvent, TopicCollection
 from confluent_kafka.admin import AdminClient
 
 from streams.errors import ReptideError, SettingsError, Unavailable
 from streams.logs import broker_errors, refusals
-from streams.logs.group import Connection, incarnation
+from streams.logs.group import CLIENT_ID, Connection, incarnation
 from streams.logs.security import named
 from streams.logs.tokens import Tokens
 
@@ -44,7 +45,14 @@ def common(connection: Connection) -> dict[str, Any]:
     if connection.tokens:
         connection.tokens.current()  # where there is none, a client would wait 10 s and not say why
         security["oauth_cb"] = _token_giver(connection.tokens)
-    return {"bootstrap.servers": connection.servers, "log_level": 0, **security}
+    return {"bootstrap.servers": connection.servers, "client.id": CLIENT_ID, "log_level": 0, **security}
+
+
+def tell_throttled(event: ThrottleEvent) -> None:
+    """Log that a quota holds us up, as kafka-python does."""
+    logging.getLogger(__name__).warning(
+        "%s: throttled by broker (%d ms)", event.broker_name, round(1000 * event.throttle_time)
+    )
 
 
 def describe(connection: Connection, topics: tuple[str, ...]) -> Mapping[str, Any]:

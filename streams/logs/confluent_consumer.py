@@ -27,6 +27,7 @@ from streams.logs.confluent_client import (
     common,
     describe,
     in_our_words,
+    tell_throttled,
     topic_incarnations,
     translated,
 )
@@ -80,6 +81,7 @@ class ConfluentGroup:
                 "fetch.queue.backoff.ms": 10,  # the default of a second stalls whoever reads fast
                 "fetch.wait.max.ms": 100,  # a partition that is resumed waits for the fetch under way
                 "error_cb": self._notice,
+                "throttle_cb": tell_throttled,
                 "on_commit": self._on_commit,
                 **common(connection),
             })  # fmt: skip

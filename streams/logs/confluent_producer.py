@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from confluent_kafka import KafkaError, Message, Producer
 
 from streams.errors import Unavailable
-from streams.logs.confluent_client import common, describe, in_our_words, translated
+from streams.logs.confluent_client import common, describe, in_our_words, tell_throttled, translated
 from streams.logs.group import Connection
 from streams.logs.kafka_outputs import MAX_MESSAGE_BYTES, Sent
 
@@ -42,6 +42,7 @@ class ConfluentProducer:
                 "allow.auto.create.topics": False,
                 "delivery.report.only.error": True,
                 "on_delivery": self._on_delivery,
+                "throttle_cb": tell_throttled,
                 **common(connection),
             })  # fmt: skip
 

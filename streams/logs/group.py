@@ -13,6 +13,9 @@ from streams.logs.base import Offsets, Place, Record, incarnation_text
 from streams.logs.security import check
 from streams.logs.tokens import Tokens, tokens_of
 
+CLIENT_ID = "reptide"
+"""What all of our clients call themselves: brokers may set quotas by it, and log it."""
+
 
 @dataclass(frozen=True)
 class Connection:

@@ -16,7 +16,7 @@ from kafka.net.sasl.oauth import AbstractTokenProvider
 
 from streams.errors import InputError, ReptideError, SettingsError
 from streams.logs import broker_errors, refusals
-from streams.logs.group import Connection, incarnation
+from streams.logs.group import CLIENT_ID, Connection, incarnation
 from streams.logs.kafka_network import network
 from streams.logs.security import named
 from streams.logs.tokens import Tokens
@@ -75,6 +75,7 @@ def common(connection: Connection) -> dict[str, Any]:
         security["sasl_oauth_token_provider"] = _TokenProvider(connection.tokens)
     return {
         "bootstrap_servers": connection.servers.split(","),
+        "client_id": CLIENT_ID,
         "bootstrap_timeout_ms": BOOTSTRAP_MS,
         "reconnect_backoff_max_ms": RECONNECT_MS,
         **security,
