@@ -174,11 +174,14 @@ class Telemetry:
                 self._observe("reptide_prediction_loss", loss, name)
 
     def batch(self, seconds: float, events: int, ages_s: Float64) -> None:
-        """Count one batch and how long it took; `ages_s` of those events whose log says when it took them."""
+        """Count one batch and how long it took; `ages_s` of those events whose log says when it took them.
+
+        No age is below 0, as it would be where this machine's clock is behind the log's: a sum must not go back.
+        """
         with self._lock:
             self._observe("reptide_batch_seconds", seconds)
             self._observe("reptide_batch_events", events)
-            self._observe("reptide_event_age_seconds", ages_s)
+            self._observe("reptide_event_age_seconds", np.maximum(ages_s, 0.0))
 
     def rejected(self, reasons: Iterable[str]) -> None:
         """Count dead letters; a reason that the table does not know counts as `other`."""

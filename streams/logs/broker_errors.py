@@ -15,7 +15,7 @@ LOGIN = {58}
 NO_LOGIN = {33, 34}
 TOPIC_DENIED, GROUP_DENIED = {29}, {30}
 CLUSTER_DENIED = {31, 53, 65}
-UNKNOWN_TOPIC = {3, 17}
+UNKNOWN_TOPIC = {3}
 TOO_LARGE = {10, 18}
 AWAY = {
     -1, 5, 6, 7, 8, 9, 11, 13, 14, 15, 16, 19, 20, 41, 51, 56, 70, 71, 72, 74, 75, 77, 78, 80, 83, 84, 88, 89,
@@ -33,6 +33,7 @@ NEWEST = 127
 
 WAY_OUT = {
     2: "what it holds is damaged: see the disk of the partition's leader",
+    17: "a topic's name is of at most 249 letters, digits, dots, hyphens and underscores",
     23: "its members are assigned partitions in another way: give all workers the same kafka.inputs, or ours another "
     "kafka.group",
     26: "set kafka.session_timeout_s to what group.min.session.timeout.ms and group.max.session.timeout.ms allow",

@@ -26,7 +26,8 @@ DEAD_LETTER_BYTES = 2 << 20
 """`max.message.bytes` of the dead-letter topic: its messages are longer than those of the input by three headers."""
 
 TIMESTAMPS, BY_BROKER = "message.timestamp.type", "LogAppendTime"
-"""Event times are bounded by the timestamps of messages, which the clock of a producer should not decide."""
+"""Event times are bounded by the timestamps of messages, which the clock of a producer should not decide; nor should
+that of a worker decide how long its outputs are kept, or whether they are taken at all."""
 
 SNAPSHOT_S, SPARE_S = 86_400.0, 7 * 86_400.0
 """A snapshot is taken once a day; a restore, or workers that were all away, may take a week."""
@@ -105,9 +106,10 @@ def create(
 
 
 def _made_with(name: str, topics: Topics, pending_ttl_s: float) -> dict[str, str]:
+    stamped = {TIMESTAMPS: BY_BROKER}
     if name in topics.inputs:
-        return {TIMESTAMPS: BY_BROKER, "retention.ms": str(round((pending_ttl_s + SPARE_S) * 1000))}
-    return {"max.message.bytes": str(DEAD_LETTER_BYTES)} if name == topics.dead_letter else {}
+        return {**stamped, "retention.ms": str(round((pending_ttl_s + SPARE_S) * 1000))}
+    return {**stamped, "max.message.bytes": str(DEAD_LETTER_BYTES)} if name == topics.dead_letter else stamped
 
 
 def check(
@@ -207,10 +209,16 @@ def _sizes(topics: Topics, settings: Mapping[str, Mapping[str, str]]) -> Iterato
 
 
 def _timestamps(topics: Topics, settings: Mapping[str, Mapping[str, str]]) -> Iterator[Finding]:
-    for name in topics.inputs:
-        if settings[name].get(TIMESTAMPS, BY_BROKER) != BY_BROKER:
-            yield Finding("warning", f"{name} takes the timestamps of producers, and a clock that runs ahead moves "
-                          f"its tasks' time for good: set {TIMESTAMPS}={BY_BROKER}")  # fmt: skip
+    for name, known in settings.items():
+        if known.get(TIMESTAMPS, BY_BROKER) == BY_BROKER:
+            continue
+        harm = (
+            "takes the timestamps of producers, and a clock that runs ahead moves its tasks' time for good"
+            if name in topics.inputs
+            else "takes the timestamps of workers: of one whose clock runs ahead it takes nothing, and what one "
+            "writes whose clock is behind expires before its time"
+        )
+        yield Finding("warning", f"{name} {harm}: set {TIMESTAMPS}={BY_BROKER}")
 
 
 def _settings(connection: Connection, names: Sequence[str]) -> dict[str, dict[str, str]]:

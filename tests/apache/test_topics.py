@@ -11,16 +11,14 @@ from confluent_kafka import Producer
 from kafka import KafkaAdminClient, KafkaConsumer, TopicPartition
 from kafka.errors import TopicAlreadyExistsError
 
-from engine.features import Features, Numeric
-from engine.spec import Classification, TaskSpec
 from streams.errors import InputError
 from streams.logs.base import Polled, Record
 from streams.logs.envelope import Envelope
 from streams.logs.group import Connection
 from streams.logs.kafka import KafkaLog
 from streams.logs.kafka_replay import GroupOffsets, KafkaReplay
-from streams.wire import Rejected, decode
-from tests.kafka_brokers import NUMBERS, Broker, apache, append, group_of, topic_of
+from streams.wire import Rejected
+from tests.kafka_brokers import NUMBERS, Broker, apache, append, topic_of
 from tests.streams.test_kafka import (
     PATIENCE_S,
     Clock,
@@ -38,8 +36,6 @@ from tests.streams.test_kafka import (
 )
 
 __all__ = ["apache", "joined", "library", "produced"]  # fixtures
-
-SPEC = TaskSpec(Features((Numeric("a"),)), Classification((0, 1)))
 
 
 def topic_with(broker: Broker, partitions: int = 1, **configs: str) -> str:
@@ -278,21 +274,3 @@ class TestHeaders:
         null = b"" if library == "kafka-python" else None  # which sends none that is null
         sent = [(name, null if value is None else value) for name, value in self.HEADERS]
         assert [header for header in letter.headers if not header[0].startswith("reptide_")] == sent
-
-
-class TestClocks:
-    @pytest.mark.parametrize(("stamped", "refused"), [("CreateTime", 1), ("LogAppendTime", 0)])
-    def test_of_a_machine_that_is_behind_only_its_own_stamps_have_its_events_refused(
-        self, apache: Broker, stamped: str, refused: int, library: str
-    ):
-        topic, now = topic_with(apache, message_timestamp_type=stamped), time.time()
-        event = b'{"task": "ann", "id": "e1", "time": %f, "features": {"a": 1}}' % now
-        produce(apache, topic, [(b"ann", event)], timestamp=round(1000 * (now - 7200)))
-        envelope = Envelope(clock_skew_s=3600.0)
-        log = KafkaLog(
-            group_of(library)(Connection(apache.servers), f"of {topic}", [topic], envelope, 6.0, 1.0), [topic]
-        )
-        decoded = decode(parts(log, 1), SPEC)
-        log.close()
-        assert [one.reason for one in decoded.rejected] == ["bad_time"] * refused
-        assert len(decoded.events) == 1 - refused

@@ -55,6 +55,13 @@ class TestCheck:
         assert "stamped-in0 takes the timestamps of producers" in found.sentence
         assert "message.timestamp.type=LogAppendTime" in found.sentence
 
+    def test_timestamps_of_workers_are_found(self, noida: Broker):
+        ours = topics("stamps")
+        topic_of(noida, 3, name=ours.dead_letter)
+        create(Connection(noida.servers), ours, 3, 1, DAY_S)
+        found = check(Connection(noida.servers), ours, DAY_S, 30 * DAY_S)
+        assert "stamps-dead takes the timestamps of workers" in found[-1].sentence
+
     @pytest.mark.parametrize(
         ("kept_s", "pending_s", "tombstone_s", "expected"),
         [

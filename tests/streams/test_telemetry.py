@@ -141,6 +141,12 @@ class TestCounting:
         assert seen(telemetry)["reptide_adapted_weight_ratio_count"] == 1
         assert seen(telemetry)["reptide_adapted_weight_ratio_sum"] == 0.25
 
+    def test_no_event_is_younger_than_0_where_the_clock_of_this_machine_is_behind(self):
+        telemetry = Telemetry()
+        telemetry.batch(0.1, 3, np.array([-3600.0, 2.0, math.nan]))
+        assert seen(telemetry)["reptide_event_age_seconds_count"] == 2
+        assert seen(telemetry)["reptide_event_age_seconds_sum"] == 2.0
+
     def test_a_reason_that_is_not_in_the_table_counts_as_other(self):
         telemetry = Telemetry()
         telemetry.rejected(["bad_time", "task 17 is odd", "bad_time", "task 18 is odd"])
