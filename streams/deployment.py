@@ -51,6 +51,8 @@ if TYPE_CHECKING:
 
 STUCK_S = 60.0
 """A loop that made no progress for so long, on top of what a server may keep it waiting, is not healthy."""
+HEARTBEAT_S = 0.5
+"""A heartbeat's answer is how a member hears of a rebalance, for which all the others wait."""
 
 
 @dataclass(frozen=True)
@@ -261,7 +263,7 @@ class Deployment:
 
     def _member(self) -> GroupClient:
         timeout_s = self.kafka.session_timeout_s
-        arguments = (self.connection, self.group, self.kafka.inputs, self.envelope, timeout_s, timeout_s / 15)
+        arguments = (self.connection, self.group, self.kafka.inputs, self.envelope, timeout_s, HEARTBEAT_S)
         if self.kafka.client == "confluent":
             from streams.logs.confluent_consumer import ConfluentGroup
 

@@ -23,6 +23,7 @@ from streams.logs.kafka_client import (
     require,
     topic_incarnations,
 )
+from streams.logs.kafka_rebalances import read_on_in_rebalances, take_joins_that_are_done
 
 UNREADABLE = (
     "kafka-python cannot read the message: its frame, or a header's name, is no UTF-8; its bytes are lost"
@@ -74,6 +75,9 @@ class KafkaGroup:
             for topic in topics:  # a leader that does not know it yet assigns nothing, and all join again
                 self._consumer.partitions_for_topic(topic)
             self._consumer.subscribe(topics=list(topics), listener=self._changes)
+            take_joins_that_are_done(self._consumer)
+            if len(topics) == 1:
+                read_on_in_rebalances(self._consumer)
 
     def fetch(self, max_records: int, timeout_s: float) -> Fetched:
         """At most that many next records."""

@@ -13,6 +13,7 @@ from typing import IO, TYPE_CHECKING, Annotated, TypeVar
 
 import typer
 
+from engine.warm import warm_up
 from streams.errors import InputError, ReptideError
 from streams.health import Health, HealthServer
 from streams.options import Config, Flags, console, settings_from
@@ -48,6 +49,7 @@ def worker(config: Config, flag: Flags = None) -> None:
     made(lambda: _check_room(deployment))
     with stopping_on_signals() as stopping:
         producer = made(lambda: deployment.producer(*map(deployment.topic, TOPICS)))
+        warm_up(deployment.engine)  # for seconds, in which partitions that it was given would stand still
         log = made(deployment.log)
         service = made(lambda: deployment.worker(log, producer, _now_and_then(said_of), console.print))
         try:

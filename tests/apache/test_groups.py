@@ -64,6 +64,25 @@ def test_one_that_leaves_in_the_middle_of_a_rebalance_holds_up_nobody(apache: Br
     poll_until([stays], lambda: stays.assigned() == {0, 1, 2}, records)
 
 
+def test_what_a_member_keeps_is_read_on_while_a_rebalance_waits_for_another(apache: Broker, joined):
+    topic, records = topic_of(apache, 2), list[Record]()
+    reads, busy = (joined(apache, [topic], durability_lag_s=0.0) for _ in range(2))
+    poll_until([reads, busy], lambda: all(len(log.assigned()) == 1 for log in (reads, busy)), records)
+    comes, (kept,) = joined(apache, [topic]), reads.assigned()
+    told = time.monotonic() + 3 * SESSION[1]  # heartbeats tell of the rebalance, which waits for the busy one
+    while time.monotonic() < told:
+        reads.poll(50, 0.05)
+        comes.poll(50, 0.05)
+    append(apache, topic, many(20), partition=kept)
+    poll_until([reads, comes], lambda: len(records) == 20, records)
+    poll_until([reads, comes, busy], lambda: sum(offsets_of(apache, topic)) == 20, records)
+
+
+def offsets_of(broker: Broker, topic: str) -> list[int]:
+    """What the group of a topic has committed."""
+    return list(GroupOffsets(Connection(broker.servers), f"of {topic}", [topic]).read().values())
+
+
 @contextmanager
 def process(broker: Broker, client: str, topic: str) -> Iterator[subprocess.Popen[str]]:
     """A member in a process of its own, which prints the partition and offset of each record and commits it."""

@@ -598,3 +598,21 @@ def test_without_its_section_a_command_names_it(tmp_path, section, command):
     refused = CliRunner().invoke(REPTIDE, [*command.split(), str(config)])
     assert isinstance(refused.exception, SettingsError), refused.exception
     assert section in str(refused.exception)
+
+
+def test_a_worker_is_warm_before_it_joins_its_group(tmp_path, monkeypatch):
+    shop(tmp_path)
+    config = tmp_path / "shop.toml"
+    config.write_text(CONFIG + SECTIONS.format(name="shop", broker="127.0.0.1:1", redis="127.0.0.1:1"))
+    done: list[str] = []
+
+    def join(_: Deployment) -> None:
+        done.append("joined")
+        raise InputError("enough")
+
+    monkeypatch.setattr(commands, "_check_room", lambda _: None)
+    monkeypatch.setattr(commands, "warm_up", lambda _: done.append("warm"))
+    monkeypatch.setattr(Deployment, "producer", lambda *_: None)
+    monkeypatch.setattr(Deployment, "log", join)
+    CliRunner().invoke(REPTIDE, ["worker", str(config)])
+    assert done == ["warm", "joined"]

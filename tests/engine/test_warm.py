@@ -1,0 +1,26 @@
+"""An engine that was warmed up has recorded what a stream will ask of it."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from engine.fold import Engine
+from engine.recorded import Recorded
+from engine.warm import warm_up
+from tests.engine.driving import SPECS, drive, long_stream, theta
+
+
+@pytest.mark.parametrize("name", ["unbalanced", "regression with history"])
+def test_nothing_is_recorded_in_the_midst_of_a_stream(name, monkeypatch):
+    engine = Engine(replace(SPECS[name], memory=replace(SPECS[name].memory, support=20)))
+    warm_up(engine)
+
+    def record(*_):
+        raise AssertionError("a call is recorded in the midst of a stream")
+
+    monkeypatch.setattr(Recorded, "_record", record)
+    driven = drive(engine, tasks=2)
+    driven.fold(long_stream(0, 400, 2, name), theta(name, 1))
+    assert driven.adaptations
