@@ -63,6 +63,7 @@ class ConfluentGroup:
         self._positions: dict[Place, int | None] = {}  # of what is assigned; None: at its beginning
         self._unbegun: set[Place] = set()  # given to this member while the broker did not say where to begin
         self._revoked: set[Place] = set()
+        self._shared = False
         self._arrived: dict[Place, list[Record]] = {}  # and not handed out yet
         self._refused: dict[Place, int] = {}
         self._failed: dict[Hashable, Exception] = {}
@@ -101,8 +102,8 @@ class ConfluentGroup:
                 self._take(max_records - 1, 0)
         records, self._arrived = self._arrived, {}
         revoked, self._revoked = self._revoked, set()
-        refused, self._refused = self._refused, {}
-        return Fetched(revoked, records, refused)
+        (refused, self._refused), (shared, self._shared) = (self._refused, {}), (self._shared, False)
+        return Fetched(revoked, records, refused, shared)
 
     def _take(self, max_records: int, timeout_s: float) -> bool:
         """Take what comes; false where nothing did. What is revoked meanwhile is dropped, even if it came before."""
@@ -147,6 +148,7 @@ class ConfluentGroup:
 
     def _on_assign(self, _: Consumer, partitions: list[TopicPartition]) -> None:
         """Begin with what was given; where the broker is away, at the next fetch."""
+        self._shared = True
         self._unbegun.update(map(self._place, partitions))
         try:
             self._begin()

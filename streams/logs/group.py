@@ -67,6 +67,8 @@ class Fetched(NamedTuple):
     records: Mapping[Place, Sequence[Record]]
     refused: Offsets = MappingProxyType({})
     """What was to be committed before and the group did not take, as in the middle of a rebalance."""
+    shared: bool = False
+    """Whether the group has shared its partitions anew since the last call, even where that changed nothing here."""
 
 
 class GroupClient(Protocol):

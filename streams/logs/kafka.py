@@ -175,6 +175,7 @@ class KafkaLog:
             self._skip(error.place, error.offset, error.cut)
             return
         self._follow(fetched.revoked)
+        self._known = self._known and not fetched.shared
         again = {
             p: at for p, at in fetched.refused.items() if p in self._assigned and self._safe.get(p) == at
         }

@@ -75,7 +75,7 @@ class KafkaGroup:
             for topic in topics:  # a leader that does not know it yet assigns nothing, and all join again
                 self._consumer.partitions_for_topic(topic)
             self._consumer.subscribe(topics=list(topics), listener=self._changes)
-            take_joins_that_are_done(self._consumer)
+            take_joins_that_are_done(self._consumer, self._changes.note_shared)
             if len(topics) == 1:
                 read_on_in_rebalances(self._consumer)
 
@@ -104,7 +104,8 @@ class KafkaGroup:
                 take_apart(place, m.offset, m.key, m.value, m.headers, m.timestamp) for m in messages
             ]
         refused, self._refused = self._refused, {}
-        return Fetched(set(map(self._place, self._changes.revoked())), records, refused)
+        revoked, shared = self._changes.since()
+        return Fetched(set(map(self._place, revoked)), records, refused, shared)
 
     def _unreadable(self, error: errors.CorruptRecordError) -> Fetched:
         """Fetch once more what kafka-python cannot read; the second time, go on behind it.
@@ -215,6 +216,7 @@ class _Changes(ConsumerRebalanceListener):  # type: ignore[misc]
 
     def __init__(self) -> None:
         self._revoked: set[TopicPartition] = set()
+        self._shared = False
 
     def on_partitions_revoked(self, revoked: Iterable[TopicPartition]) -> None:
         """Called while a rebalance is under way; lost partitions come here too."""
@@ -223,10 +225,14 @@ class _Changes(ConsumerRebalanceListener):  # type: ignore[misc]
     def on_partitions_assigned(self, assigned: Iterable[TopicPartition]) -> None:
         """Nothing to do: the consumer knows."""
 
-    def revoked(self) -> set[TopicPartition]:
-        """Those taken away since the last call."""
-        revoked, self._revoked = self._revoked, set()
-        return revoked
+    def note_shared(self) -> None:
+        """Called where the group has shared its partitions anew."""
+        self._shared = True
+
+    def since(self) -> tuple[set[TopicPartition], bool]:
+        """Those taken away since the last call, and whether the group has shared its partitions anew."""
+        (revoked, self._revoked), (shared, self._shared) = (self._revoked, set()), (self._shared, False)
+        return revoked, shared
 
 
 def let_resumed_go_on(consumer: KafkaConsumer) -> None:

@@ -8,6 +8,7 @@ time, and folds a batch in between, met two faults.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from kafka import KafkaConsumer
@@ -16,17 +17,19 @@ JOIN_MS = 10
 """Enough to send what is due; what has not come by then is waited for by the next poll."""
 
 
-def take_joins_that_are_done(consumer: KafkaConsumer) -> None:
-    """Have an assignment that came between two polls taken by the second.
+def take_joins_that_are_done(consumer: KafkaConsumer, shared: Callable[[], None]) -> None:
+    """Have an assignment that came between two polls taken by the second; `shared` is told of each.
 
     Left alone, it is thrown away and the group joined once more; where the leader does so, all others have to join
-    again as well, without end where each of them is late once in a while.
+    again as well, without end where each of them is late once in a while. And a leader that joined since partitions
+    were added forgets, once it has shared them out, that it waits for its own, and is never heard of again.
     """
     coordinator, come = consumer._coordinator, list[bytes]()
     join, complete = coordinator._do_join_and_sync_async, coordinator._on_join_complete_async
 
     async def join_once() -> bytes:
-        """Ask for an assignment, unless one has come."""
+        """Ask for an assignment, unless one has come; what has begun is to be ended."""
+        coordinator.request_rejoin()
         if not come:
             come.append(await join())
         return come[0]
@@ -34,6 +37,7 @@ def take_joins_that_are_done(consumer: KafkaConsumer) -> None:
     async def complete_once(*arguments: Any) -> None:
         """Take it."""
         come.clear()
+        shared()
         await complete(*arguments)
 
     coordinator._do_join_and_sync_async, coordinator._on_join_complete_async = join_once, complete_once

@@ -1,4 +1,7 @@
-"""Groups on Apache Kafka: members of both clients side by side, members that leave, stand still and wake up."""
+"""Groups on Apache Kafka: members of both clients side by side, members that leave, stand still and wake up.
+
+And partitions that are added under them.
+"""
 
 from __future__ import annotations
 
@@ -7,19 +10,20 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from kafka import KafkaAdminClient
 
-from streams.logs.base import Record
+from streams.logs.base import Polled, Record
 from streams.logs.envelope import Envelope
 from streams.logs.group import Connection
 from streams.logs.kafka import KafkaLog
 from streams.logs.kafka_replay import GroupOffsets
 from tests.kafka_brokers import Broker, apache, append, group_of, topic_of
-from tests.streams.test_kafka import SESSION, joined, library, many, poll_until
+from tests.streams.test_kafka import PATIENCE_S, SESSION, joined, library, many, poll_until
 
 __all__ = ["apache", "joined", "library"]  # fixtures
 
@@ -76,6 +80,36 @@ def test_what_a_member_keeps_is_read_on_while_a_rebalance_waits_for_another(apac
     append(apache, topic, many(20), partition=kept)
     poll_until([reads, comes], lambda: len(records) == 20, records)
     poll_until([reads, comes, busy], lambda: sum(offsets_of(apache, topic)) == 20, records)
+
+
+def test_partitions_that_were_added_are_told_to_members_once_the_group_shares_them(apache: Broker, joined):
+    topic = topic_of(apache, 1, many(5))
+    first, polled = joined(apache, [topic]), list[Polled]()
+    poll_into(polled, [first], lambda: bool(polled))
+    assert polled[0].partitions == 1
+    admin = KafkaAdminClient(bootstrap_servers=apache.servers)
+    admin.create_partitions({topic: 3})
+    admin.close()
+    second = joined(apache, [topic])  # whoever leads the group then looks at the topic; else in five minutes
+    poll_into(
+        polled,
+        [first, second],
+        lambda: bool(second.assigned()) and first.assigned() | second.assigned() == {0, 1, 2},
+    )
+    for partition in range(3):
+        append(apache, topic, many(1, first=10 + partition), partition=partition)
+    polled.clear()
+    poll_into(polled, [first, second], lambda: {part.partition for part in polled} == {0, 1, 2})
+    assert {part.partitions for part in polled} == {3}
+
+
+def poll_into(polled: list[Polled], logs: list[KafkaLog], done: Callable[[], bool]) -> None:
+    """Poll members in turn until something is so."""
+    deadline = time.monotonic() + PATIENCE_S
+    while not done():
+        assert time.monotonic() < deadline
+        for log in logs:
+            polled += log.poll(50, 0.05)
 
 
 def offsets_of(broker: Broker, topic: str) -> list[int]:
