@@ -106,7 +106,7 @@ class GroupClient(Protocol):
         ...
 
     def end(self, places: Collection[Place]) -> Mapping[Place, int]:
-        """The end of the log now, or of the records before its last batch; asks the broker."""
+        """The end of the log now; asks the broker."""
         ...
 
     def seek(self, place: Place, offset: int) -> None:

@@ -38,8 +38,6 @@ class _Held:
     labels: deque[Record]
     end: int | None = None
     """Observations below this were in the log when the labels were read; None until the broker was asked."""
-    exact: bool = False
-    """Whether that end counts the whole of the last batch, of which some brokers count the first record only."""
 
 
 @dataclass
@@ -245,12 +243,7 @@ class KafkaLog:
     def _passed(self, partition: int, held: _Held) -> bool:
         """Whether all observations before the labels were handed out."""
         reached = self._reached((0, partition))
-        if reached is None or held.end is None or reached < held.end:
-            return False
-        if not held.exact:
-            # A fetch brings whole batches: the one that reached the last batch told where that ends.
-            held.end, held.exact = max(held.end, self._client.highwater((0, partition)) or 0), True
-        return reached >= held.end
+        return reached is not None and held.end is not None and reached >= held.end
 
     def _reached(self, place: Place) -> int | None:
         """The next offset to hand out."""
