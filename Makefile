@@ -6,7 +6,7 @@ BIN := .venv/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 export OMP_NUM_THREADS := 1
 
-.PHONY: demo demo-kafka up down test test-kafka fuzz check check-deploy format bench clean
+.PHONY: demo demo-kafka up down test test-long test-kafka fuzz check check-deploy format bench clean
 
 demo: .venv
 	$(BIN)/reptide demo --out demo
@@ -33,8 +33,13 @@ down:
 	@$(DEPLOYMENT) ps >/dev/null 2>&1 || { echo $(NO_ENGINE) >&2; exit 1; }
 	$(DEPLOYMENT) down
 
+TEST := $(BIN)/python -m pytest --numprocesses 2 --dist loadfile
 test: .venv
-	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile
+	$(TEST) -m "not long"
+
+# What takes minutes by its nature: deployments that are killed under load, searches of settings.
+test-long: .venv
+	$(TEST) -m long
 
 # All that touches Kafka, on Apache Kafka 4: the contract of logs, members and outputs, the deployment under faults that is
 # `benchmarks.faults --quick`, the demonstration over a few days, each with both client libraries, and what only Apache Kafka shows.
@@ -42,7 +47,7 @@ test: .venv
 ON_KAFKA := tests/streams/test_logs.py tests/streams/test_kafka.py tests/streams/test_kafka_topics.py
 ON_APACHE := tests/faults/test_deployment.py tests/end_to_end/test_demo_kafka.py::test_the_deployment_gives_the_table_of_the_embedded_run_and_rows_that_can_be_folded_again tests/apache
 test-kafka: .venv
-	REPTIDE_TEST_KAFKA=$(or $(REPTIDE_TEST_KAFKA),apache) $(BIN)/python -m pytest --numprocesses 2 --dist loadfile \
+	REPTIDE_TEST_KAFKA=$(or $(REPTIDE_TEST_KAFKA),apache) $(TEST) \
 		$(ON_KAFKA) $(if $(filter-out apache,$(REPTIDE_TEST_KAFKA)),,$(ON_APACHE))
 
 fuzz: .venv

@@ -274,7 +274,7 @@ class TaskSpec:
     def model(self, seed: int = 0) -> nn.Sequential:
         """Front end and network, freshly initialised from the seed."""
         with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
+            torch.default_generator.manual_seed(seed)  # of this processor alone, and in a tenth of the time
             if not self.wide:
                 return nn.Sequential(*self.modules(self.target.outputs))
             front = self._front_end(self.target.outputs)

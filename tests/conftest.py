@@ -2,9 +2,14 @@
 
 import streams  # noqa: F401, I001 - first: sets what equal bits need of the environment
 import signal
+from collections.abc import Iterator
 
+import pytest
 import torch
 from hypothesis import HealthCheck, settings
+
+from engine.recorded import Recorded
+from tests.recordings import shared_among
 
 torch.set_num_threads(1)
 # Started by `&`, tests ignore Ctrl-C, and so would the processes that they interrupt.
@@ -17,3 +22,10 @@ settings.register_profile(
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
 )
 settings.load_profile("reptide")
+
+
+@pytest.fixture(autouse=True, scope="module")
+def recordings_are_shared() -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(Recorded, "__init__", shared_among({}))
+        yield

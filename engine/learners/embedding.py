@@ -117,5 +117,5 @@ class EmbeddingLearner(ABC):
 
     def _built(self, seed: int) -> nn.Sequential:
         with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
+            torch.default_generator.manual_seed(seed)
             return nn.Sequential(*self.spec.modules(self.width), self._own())

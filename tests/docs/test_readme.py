@@ -6,13 +6,13 @@ import csv
 import random
 import re
 import runpy
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
+
+from tests.command import reptide
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -36,16 +36,6 @@ def write_visits(path: Path) -> None:
             writer.writerow([user, 60.0 * visit, round(amount, 2), rng.choice(["NL", "TR"]), bought, known])
 
 
-def reptide(arguments: list[str], folder: Path) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "streams.cli", *arguments],
-        cwd=folder,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-
-
 @pytest.fixture(scope="module")
 def shop(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("shop")
@@ -60,13 +50,13 @@ def test_the_example_runs_as_it_stands(shop: Path) -> None:
     ]
     assert [command[1] for command in commands] == ["check", "run", "inspect"]
     for _, *arguments in commands:
-        done = reptide(arguments, shop)
+        done = reptide(shop, *arguments)
         assert done.returncode == 0, done.stderr
     assert '"task": "ann"' in done.stdout
 
 
 def test_the_example_leaves_the_report_and_the_outputs_that_the_readme_names(shop: Path) -> None:
-    assert reptide(["run", "shop.toml"], shop).returncode == 0
+    assert reptide(shop, "run", "shop.toml").returncode == 0
     assert "Which visit ends in a purchase?" in (shop / "reptide-state/report.html").read_text(
         encoding="utf-8"
     )
@@ -111,6 +101,6 @@ def test_the_example_of_images_trains_as_it_stands_but_for_its_length(tmp_path: 
         next(line for line in blocks("sh")[2].splitlines() if "meta-train" in line).split("#")[0].split()
     )
     shorter = ["--set", "episodes.rounds=1", "--set", "episodes.judged=1", "--set", "episodes.tasks=1"]
-    done = reptide([*command[1:], *shorter], tmp_path)
+    done = reptide(tmp_path, *command[1:], *shorter)
     assert done.returncode == 0, done.stderr
     assert "reptide evaluate" in done.stderr + done.stdout

@@ -14,6 +14,7 @@ import polars as pl
 import pytest
 
 from streams.stores.checkpoints import DirectoryMeta
+from tests.command import reptide
 
 SETTINGS = """
 title = "End to end"
@@ -47,16 +48,6 @@ name = "a"
 encoder = "numeric"
 name = "b"
 """
-
-
-def reptide(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "streams.cli", *arguments],
-        cwd=folder,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
 
 
 @pytest.fixture()

@@ -17,6 +17,7 @@ import polars as pl
 import pytest
 
 from streams.flights.table import write_flights
+from tests.command import reptide
 from tests.kafka_brokers import apache_is_asked_for, jars
 
 DEADLINE_S = 60.0
@@ -65,6 +66,7 @@ def processes_of(out: Path) -> dict[int, str]:
     }
 
 
+@pytest.mark.long
 def test_the_embedded_run_ends_with_one_sentence_that_says_what_to_do_next(embedded: Path) -> None:
     last = text_of(embedded / "demo.log").splitlines()[-1]
     assert last.startswith("A model of its own for every airport")
@@ -72,6 +74,7 @@ def test_the_embedded_run_ends_with_one_sentence_that_says_what_to_do_next(embed
     assert "`reptide run`" in last
 
 
+@pytest.mark.long
 def test_the_deployment_gives_the_table_of_the_embedded_run_and_rows_that_can_be_folded_again(
     embedded: Path, tmp_path: Path
 ) -> None:
@@ -101,6 +104,7 @@ def test_the_deployment_gives_the_table_of_the_embedded_run_and_rows_that_can_be
     assert processes_of(out) == {}
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("victim", "number", "status", "said"),
     [
@@ -128,8 +132,7 @@ def test_however_it_ends_no_process_is_left(
 
 
 def test_without_the_embedded_run_it_says_what_to_do(tmp_path: Path) -> None:
-    arguments = command("demo-kafka", "--embedded", tmp_path, "--out", tmp_path / "out")
-    done = subprocess.run(arguments, capture_output=True, text=True, check=False)
+    done = reptide(tmp_path, "demo-kafka", "--embedded", tmp_path, "--out", tmp_path / "out")
     assert done.returncode == 1
     assert f"reptide demo --out {tmp_path}" in "".join(done.stderr.splitlines())
 

@@ -22,7 +22,7 @@ from typer.testing import CliRunner, Result
 from engine.types import EngineError, Kind, Outcome
 from streams import cli
 from streams.deployment import Deployment
-from streams.errors import InputError, SettingsError, Unavailable
+from streams.errors import InputError, ReptideError, SettingsError, Unavailable
 from streams.logs import kafka_topics
 from streams.logs.kafka_outputs import KafkaOutputs
 from streams.logs.kafka_reader import KafkaTopicReader
@@ -169,9 +169,13 @@ def fold(stream: Stream) -> bytes:
     """Run a worker until it has folded everything; returns its metrics."""
     deployment = stream.deployment
     places = len(stream.offsets().read())
-    producer = deployment.producer(*map(deployment.topic, commands.TOPICS))
-    service = deployment.worker(deployment.log(), producer, lambda _: None, lambda _: None)
+    producer, log = deployment.producer(*map(deployment.topic, commands.TOPICS)), deployment.log()
     try:
+        try:
+            service = deployment.worker(log, producer, lambda _: None, lambda _: None)
+        except ReptideError:
+            log.close()
+            raise
         service.run(AtTheEnd(service, places))
     finally:
         producer.close()

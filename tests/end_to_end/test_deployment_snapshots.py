@@ -349,7 +349,9 @@ def test_one_that_was_refused_keeps_no_settings(trained, own_redis):
 
 def test_settings_may_be_changed_until_a_row_was_written(stream):
     set_to(stream, "steps = 1", "steps = 2")
-    stream.deployment.trainer(quietly, quietly).turn()
+    trainer = stream.deployment.trainer(quietly, quietly)
+    trainer.turn()
+    trainer.episodes.close()
     stream.deployment.store.begin("restore")
     with pytest.raises(StoreError, match="is making the rows"):
         fold(stream)

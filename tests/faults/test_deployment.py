@@ -24,7 +24,10 @@ from tests.kafka_brokers import apache_is_asked_for, jars
 NOW_MS = 1_700_000_000_000
 
 
-@pytest.fixture(scope="module", params=["kafka-python", "confluent"])
+@pytest.fixture(
+    scope="module",
+    params=[pytest.param(client, marks=pytest.mark.long) for client in ("kafka-python", "confluent")],
+)
 def survived(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Mapping[str, float]:
     """What happened, and everything that is not as it should be; with each client library."""
     apache = apache_is_asked_for() and jars().is_dir()

@@ -82,7 +82,7 @@ def size(file: Path) -> int:
     return file.stat().st_size if file.exists() else 0
 
 
-@pytest.fixture(params=["died_of_everything", "killed_from_outside"])
+@pytest.fixture(params=["died_of_everything", pytest.param("killed_from_outside", marks=pytest.mark.long)])
 def survived(request: pytest.FixtureRequest) -> Settings:
     settings: Settings = request.getfixturevalue(request.param)
     return settings
@@ -125,6 +125,7 @@ def contents(directory: Path, *patterns: str) -> dict[Path, bytes]:
     return {path: path.read_bytes() for pattern in patterns for path in directory.glob(pattern)}
 
 
+@pytest.mark.long
 def test_the_command_may_be_killed_as_well(tmp_path, whole):
     settings = shop(tmp_path)
     command = [sys.executable, "-W", "ignore", "-m", "streams.cli", "run", str(tmp_path / "shop.toml")]

@@ -211,6 +211,7 @@ def test_of_two_that_train_in_one_folder_one_is_refused(blobs):
 # Several processes
 
 
+@pytest.mark.long
 def test_two_processes_train_the_theta_of_one_that_draws_the_episodes_of_both(blobs):
     # Not Adam, which makes full steps of the rounding in a gradient of zero.
     text = BLOBS.replace("lr = 0.01", 'lr = 0.1\noptimizer = "SGD"')

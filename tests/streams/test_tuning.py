@@ -115,6 +115,7 @@ def losses(said: str) -> list[tuple[str, str]]:
     return re.findall(r"trial \d+: (.*) \(\d+ s\)(.*)", said)
 
 
+@pytest.mark.long
 def test_a_better_rate_is_found_and_what_it_bought_is_said_with_its_interval(found):
     config, said = found
     written = config.with_name("shop.tuned.toml")
@@ -131,11 +132,13 @@ def test_a_better_rate_is_found_and_what_it_bought_is_said_with_its_interval(fou
     assert "expect somewhat less" in said
 
 
+@pytest.mark.long
 def test_the_first_trial_is_the_settings_as_they_stand(found):
     _, said = found
     assert f"inner.lr={TOO_SMALL}" in losses(said)[0][1]
 
 
+@pytest.mark.long
 def test_what_is_written_keeps_the_comments_and_runs(found):
     config, _ = found
     written = config.with_name("shop.tuned.toml")
@@ -148,6 +151,7 @@ def test_what_is_written_keeps_the_comments_and_runs(found):
     assert totals.scored == ROWS
 
 
+@pytest.mark.long
 def test_it_says_how_far_it_looked(found):
     config, said = found
     end = f"the first {ROWS:,} of {2 * ROWS:,} events, to {config.with_name('events.parquet')}, row "
@@ -155,6 +159,7 @@ def test_it_says_how_far_it_looked(found):
     assert "nothing after it was looked at" in said
 
 
+@pytest.mark.long
 def test_nothing_beyond_its_part_changes_anything(tmp_path, found):
     config, said = found
     cut = int(2 * ROWS * SHARE)
@@ -179,6 +184,7 @@ def test_nothing_beyond_its_part_changes_anything(tmp_path, found):
     assert losses(tuned(other, 2)) != losses(said)[:2]
 
 
+@pytest.mark.long
 def test_a_second_start_tries_only_what_is_left(found):
     config, said = found
     again = tuned(config, 5)
@@ -188,8 +194,8 @@ def test_a_second_start_tries_only_what_is_left(found):
     assert losses(tuned(config, 5)) == []
 
 
-def test_other_settings_are_another_search(found):
-    config, _ = found
+def test_other_settings_are_another_search(tmp_path):
+    config = shop(tmp_path)
     settings = load_settings(config, {})
     part = first_part(settings, SHARE)
     names = {
@@ -200,6 +206,7 @@ def test_other_settings_are_another_search(found):
     assert Search(settings, first_part(settings, 0.6), config.parent).name not in names
 
 
+@pytest.mark.long
 def test_ctrl_c_leaves_what_was_found_to_be_used_and_gone_on_from(tmp_path):
     config = shop(tmp_path)
     settings = load_settings(config, {})
@@ -232,7 +239,7 @@ def test_time_that_is_up_ends_the_search(tmp_path):
 
 def test_where_nothing_is_better_nothing_is_written(tmp_path, monkeypatch):
     monkeypatch.setattr(space, "SPACE", {"inner.lr": Choice((TOO_SMALL,))})
-    config = shop(tmp_path)
+    config = shop(tmp_path, events()[:300])
     assert "nothing is written" in tuned(config, 2)
     assert not config.with_name("shop.tuned.toml").exists()
 

@@ -1,0 +1,52 @@
+"""Recordings that engines and learners of one spec share within a test file.
+
+Recording a tensor function costs more than all else that a stream of a few hundred events does, and a test file
+streams under the same few specs again and again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable
+from dataclasses import replace
+from functools import partial
+from typing import Any
+
+from engine.models.mlp import mlp
+from engine.recorded import Recorded
+from engine.spec import TaskSpec
+
+Begin = Callable[[Recorded, Callable[..., Any]], None]
+
+
+def shared_among(recordings: dict[Hashable, dict[Any, Any]]) -> Begin:
+    """How a `Recorded` begins that goes on with what another of the same method and spec has recorded."""
+
+    def begin(recorded: Recorded, function: Callable[..., Any]) -> None:
+        owner = definition(getattr(function, "__self__", None))
+        recorded.function = function
+        recorded._recordings = (
+            {} if owner is None else recordings.setdefault((function.__func__, owner), {})  # type: ignore[attr-defined]
+        )
+
+    return begin
+
+
+def definition(owner: Any) -> Hashable | None:
+    """What a learner, or what trains one, was made of; None where that cannot be told."""
+    if hasattr(owner, "learner"):
+        learner = definition(owner.learner)
+        return learner and (type(owner), learner)
+    own = getattr(owner, "__dict__", {})
+    spec, changed = own.get("spec"), any(callable(own[name]) for name in own if not name.startswith("_"))
+    if not isinstance(spec, TaskSpec) or changed:
+        return None
+    network, options = spec.network, ""
+    if isinstance(network, partial):  # of which no two are equal
+        network, options = network.func, repr((network.args, network.keywords))
+    numbers = ((name, own[name]) for name in own if isinstance(own[name], int | float))
+    made_of = (type(owner), replace(spec, network=mlp), network, options, *numbers)
+    try:
+        hash(made_of)
+    except TypeError:  # as with a detector of a user's own
+        return None
+    return made_of
