@@ -24,7 +24,7 @@ settings.register_profile(
 settings.load_profile("reptide")
 
 
-@pytest.fixture(autouse=True, scope="module")
+@pytest.fixture(autouse=True, scope="session")
 def recordings_are_shared() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(Recorded, "__init__", shared_among({}))

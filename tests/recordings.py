@@ -1,7 +1,7 @@
-"""Recordings that engines and learners of one spec share within a test file.
+"""Recordings that engines and learners of one spec share within a process of tests.
 
-Recording a tensor function costs more than all else that a stream of a few hundred events does, and a test file
-streams under the same few specs again and again.
+Recording a tensor function costs more than all else that a stream of a few hundred events does, and tests
+stream under the same few specs again and again. A test of what is recorded when has `not_shared` begin a `Recorded`.
 """
 
 from __future__ import annotations
@@ -16,6 +16,8 @@ from engine.recorded import Recorded
 from engine.spec import TaskSpec
 
 Begin = Callable[[Recorded, Callable[..., Any]], None]
+
+not_shared: Begin = Recorded.__init__
 
 
 def shared_among(recordings: dict[Hashable, dict[Any, Any]]) -> Begin:

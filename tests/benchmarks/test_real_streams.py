@@ -130,6 +130,7 @@ def test_rows_are_prepared_in_the_order_in_which_the_program_sees_them(tmp_path:
         assert seen == len(earlier)
 
 
+@pytest.mark.long
 def test_a_stream_is_measured_beside_every_baseline_and_the_figures_are_kept(tmp_path: Path):
     lines: list[str] = []
     found = measured(SOURCE, tmp_path / "scratch", Choices(quick=True), lines.append)
@@ -150,6 +151,7 @@ def test_a_stream_is_measured_beside_every_baseline_and_the_figures_are_kept(tmp
     assert "| **served** |" in markdown({"made_up": found})
 
 
+@pytest.mark.long
 def test_outer_rules_are_compared(tmp_path: Path):
     found = rules_compared(SOURCE, tmp_path / "scratch", Choices(rows=200), lambda _: None)
     assert list(found) == ["reptile", "fomaml", "maml", "pooled"]

@@ -10,10 +10,12 @@ from engine.fold import Engine
 from engine.recorded import Recorded
 from engine.warm import warm_up
 from tests.engine.driving import SPECS, drive, long_stream, theta
+from tests.recordings import not_shared
 
 
 @pytest.mark.parametrize("name", ["unbalanced", "regression with history"])
 def test_nothing_is_recorded_in_the_midst_of_a_stream(name, monkeypatch):
+    monkeypatch.setattr(Recorded, "__init__", not_shared)
     engine = Engine(replace(SPECS[name], memory=replace(SPECS[name].memory, support=20)))
     warm_up(engine)
 
