@@ -236,7 +236,7 @@ class _Changes(ConsumerRebalanceListener):  # type: ignore[misc]
 
 
 def let_resumed_go_on(consumer: KafkaConsumer) -> None:
-    """Work around a fault of kafka-python 3.0.12, whatever the broker: a partition paused half read may stand still for ever.
+    """Work around a fault of kafka-python 3.0.12, on any broker: a partition paused half read may stand still.
 
     Its records are taken up again only while this is None, and an exhausted one is left in its place.
     """
