@@ -263,7 +263,15 @@ class Deployment:
 
     def _member(self) -> GroupClient:
         timeout_s = self.kafka.session_timeout_s
-        arguments = (self.connection, self.group, self.kafka.inputs, self.envelope, timeout_s, HEARTBEAT_S)
+        arguments = (
+            self.connection,
+            self.group,
+            self.kafka.inputs,
+            self.envelope,
+            timeout_s,
+            HEARTBEAT_S,
+            self.kafka.group_instance_id,
+        )
         if self.kafka.client == "confluent":
             from streams.logs.confluent_consumer import ConfluentGroup
 

@@ -237,6 +237,9 @@ class Kafka(Section):
     """An event that takes place longer than this after the timestamp of its message is refused (bad_time), so that
     one clock that runs ahead moves no task's time."""
     session_timeout_s: float = Field(45.0, ge=6)
+    group_instance_id: str | None = Field(None, pattern=r"^[A-Za-z0-9_-][A-Za-z0-9._-]{0,248}$")
+    """Makes a worker a static member of the group (KIP-345), under a name that no other worker has: one that is
+    started again within the session timeout takes its partitions back, and nobody has them meanwhile."""
     delivery_timeout_s: float = Field(120.0, gt=0)
     """How long outputs may wait for their acknowledgement, before their batch is folded and sent again."""
     security: dict[str, SecretStr] = Field(default_factory=dict)

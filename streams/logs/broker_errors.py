@@ -43,7 +43,8 @@ WAY_OUT = {
     35: "the brokers are older than what this client asks of them: Apache Kafka 2.8 or newer is needed",
     76: "allow lz4 by compression.type of the topic",
     81: "there are as many members as group.max.size allows",
-    82: "another member has taken our group.instance.id",
+    82: "another worker has joined under our kafka.group_instance_id: give each worker one of its own, or leave it "
+    "out",
     87: "outputs must be in topics that are not compacted: set cleanup.policy=delete",
     90: "another producer has taken our transactional.id",
 }

@@ -32,7 +32,7 @@ from streams.logs.confluent_client import (
     translated,
 )
 from streams.logs.envelope import Envelope
-from streams.logs.group import Connection, Fetched, OffsetOutOfRange
+from streams.logs.group import POLL_INTERVAL_S, Connection, Fetched, OffsetOutOfRange
 
 OUT_OF_RANGE = {KafkaError._AUTO_OFFSET_RESET, KafkaError.OFFSET_OUT_OF_RANGE}
 CUT = {KafkaError._LOG_TRUNCATION}
@@ -55,6 +55,8 @@ class ConfluentGroup:
         envelope: Envelope,
         session_timeout_s: float = 45.0,
         heartbeat_s: float = 3.0,
+        instance: str | None = None,
+        poll_interval_s: float = POLL_INTERVAL_S,
     ) -> None:
         self._connection, self._group = connection, group
         self._topics = tuple(topics)
@@ -73,11 +75,13 @@ class ConfluentGroup:
             self._admin = AdminClient(common(connection))
             self._consumer = Consumer({
                 "group.id": group,
+                **({"group.instance.id": instance} if instance else {}),
                 "enable.auto.commit": False,
                 "auto.offset.reset": "error",
                 "partition.assignment.strategy": "cooperative-sticky" if self._cooperative else "range",
                 "session.timeout.ms": round(session_timeout_s * 1000),
                 "heartbeat.interval.ms": round(heartbeat_s * 1000),
+                "max.poll.interval.ms": round(1000 * max(poll_interval_s, session_timeout_s)),
                 "enable.partition.eof": True,  # tells the end of a log that ends in no record
                 "fetch.queue.backoff.ms": 10,  # the default of a second stalls whoever reads fast
                 "fetch.wait.max.ms": 100,  # a partition that is resumed waits for the fetch under way
@@ -141,6 +145,9 @@ class ConfluentGroup:
             return
         subject = f"group {self._group}"
         failure = translated(error, self._connection, subject, "Read", ", ".join(self._topics))
+        if code == KafkaError._FATAL:  # a heartbeat told of it: of a member, it is nothing else
+            fenced = KafkaError(KafkaError.FENCED_INSTANCE_ID)
+            failure = translated(fenced, self._connection, subject)
         if error.fatal() and isinstance(failure, Unavailable):
             failure = refused(self._connection, subject, error.name(), "start this worker again")
         if not isinstance(failure, Unavailable) or code in LOGIN:
@@ -169,7 +176,9 @@ class ConfluentGroup:
         self._unbegun.clear()
 
     def _on_commit(self, error: KafkaError | None, partitions: list[TopicPartition]) -> None:
-        """Note what the group did not take."""
+        """Note what the group did not take, and what it never will."""
+        if error is not None:
+            self._notice(error)
         failed = [partition for partition in partitions if error is not None or partition.error is not None]
         self._refused.update({self._place(partition): partition.offset for partition in failed})
 

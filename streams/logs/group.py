@@ -15,6 +15,8 @@ from streams.logs.tokens import Tokens, tokens_of
 
 CLIENT_ID = "reptide"
 """What all of our clients call themselves: brokers may set quotas by it, and log it."""
+POLL_INTERVAL_S = 300.0
+"""A member that fetches nothing for so long leaves the group, though its heart beats."""
 
 
 @dataclass(frozen=True)

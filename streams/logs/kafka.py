@@ -273,6 +273,9 @@ class KafkaLog:
                 self._client.commit(self._due)
             except Unavailable:
                 return
+            except InputError:
+                self._due.clear()  # for good: it is not asked again by whoever leaves
+                raise
             self._safe.update(self._due)
             self._due.clear()
 

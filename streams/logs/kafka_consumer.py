@@ -14,7 +14,7 @@ from engine.types import Kind
 from streams.errors import InputError
 from streams.logs.base import Offsets, Place, Record
 from streams.logs.envelope import Envelope
-from streams.logs.group import Connection, Fetched, OffsetOutOfRange
+from streams.logs.group import POLL_INTERVAL_S, Connection, Fetched, OffsetOutOfRange
 from streams.logs.kafka_client import (
     ANSWER_MS,
     consumer_of,
@@ -31,7 +31,7 @@ UNREADABLE = (
 
 MOVED_ON = (
     errors.CommitFailedError, errors.UnknownMemberIdError, errors.IllegalGenerationError,
-    errors.RebalanceInProgressError, errors.FencedInstanceIdError,
+    errors.RebalanceInProgressError,
 )  # fmt: skip
 """The group went on without this member; the next poll joins it again."""
 
@@ -53,6 +53,8 @@ class KafkaGroup:
         envelope: Envelope,
         session_timeout_s: float = 45.0,
         heartbeat_s: float = 3.0,
+        instance: str | None = None,
+        poll_interval_s: float = POLL_INTERVAL_S,
     ) -> None:
         self._connection = connection
         self._group = group
@@ -67,10 +69,12 @@ class KafkaGroup:
             self._consumer = consumer_of(
                 connection,
                 group_id=group,
+                group_instance_id=instance,
                 enable_auto_commit=False,
                 partition_assignment_strategy=[_assignor(len(topics))],
                 session_timeout_ms=round(session_timeout_s * 1000),
                 heartbeat_interval_ms=round(heartbeat_s * 1000),
+                max_poll_interval_ms=round(1000 * max(poll_interval_s, session_timeout_s)),
             )
             for topic in topics:  # a leader that does not know it yet assigns nothing, and all join again
                 self._consumer.partitions_for_topic(topic)

@@ -17,6 +17,7 @@ from pathlib import Path
 import pytest
 from kafka import KafkaAdminClient
 
+from streams.errors import InputError
 from streams.logs.base import Polled, Record
 from streams.logs.envelope import Envelope
 from streams.logs.group import Connection
@@ -52,17 +53,19 @@ def test_members_on_both_clients_share_a_group_so_that_one_can_take_the_others_p
     logs[1].close()
 
 
-def test_one_that_leaves_in_the_middle_of_a_rebalance_holds_up_nobody(apache: Broker, joined):
-    topic = topic_of(apache, 3, many(10))
-    stays, records = joined(apache, [topic], durability_lag_s=0.0), list[Record]()
+@pytest.mark.parametrize("topics", [1, 2])
+def test_one_that_leaves_in_the_middle_of_a_rebalance_holds_up_nobody(apache: Broker, joined, topics: int):
+    names = [topic_of(apache, 3) for _ in range(topics)]
+    append(apache, names[0], many(10))
+    stays, records = joined(apache, names, durability_lag_s=0.0), list[Record]()
     poll_until([stays], lambda: len(records) == 10, records)
     for n in range(3):
-        leaves = joined(apache, [topic])
+        leaves = joined(apache, names)
         deadline = time.monotonic() + 0.1 * n
         while time.monotonic() < deadline:
             leaves.poll(10, 0.01)
         leaves.close()
-        append(apache, topic, many(10, first=10 * n + 10))
+        append(apache, names[0], many(10, first=10 * n + 10))
         wanted = {f"e{i}" for i in range(10 * n + 20)}
         poll_until([stays], lambda: {r.id for r in records} == wanted, records)  # noqa: B023
     poll_until([stays], lambda: stays.assigned() == {0, 1, 2}, records)
@@ -110,6 +113,58 @@ def poll_into(polled: list[Polled], logs: list[KafkaLog], done: Callable[[], boo
         assert time.monotonic() < deadline
         for log in logs:
             polled += log.poll(50, 0.05)
+
+
+LONG = (30.0, 1.0)
+"""A session that lasts longer than it takes to start a member again."""
+
+
+def test_a_static_member_that_is_started_again_takes_its_partitions_back_and_nobody_had_them(
+    apache: Broker, joined
+):
+    topic, records = topic_of(apache, 4), list[Record]()
+    stays, ends = (
+        joined(apache, [topic], instance=name, session=LONG, durability_lag_s=0.0) for name in ("a", "b")
+    )
+    poll_until([stays, ends], lambda: [len(log.assigned()) for log in (stays, ends)] == [2, 2], records)
+    held = stays.assigned(), ends.assigned()
+    ends.close()
+    append(apache, topic, many(10), partition=min(held[0]))
+    append(apache, topic, many(10, first=10), partition=min(held[1]))
+    poll_until([stays], lambda: len(records) >= 10, records)
+    assert stays.assigned() == held[0]
+    again = joined(apache, [topic], instance="b", session=LONG, durability_lag_s=0.0)
+    poll_until([again], lambda: len(records) >= 20, records)  # the other one is not even asked
+    assert again.assigned() == held[1]
+    poll_until([stays, again], lambda: sum(offsets_of(apache, topic)) == 20, records)
+    assert (stays.assigned(), again.assigned(), len(records)) == (*held, 20)
+
+
+def test_of_two_static_members_of_one_name_the_first_ends_in_a_sentence(apache: Broker, joined):
+    topic, records = topic_of(apache, 1, many(1)), list[Record]()
+    first = joined(apache, [topic], instance="a", durability_lag_s=0.0)
+    poll_until([first], lambda: sum(offsets_of(apache, topic)) == 1, records)
+    second = joined(apache, [topic], instance="a", durability_lag_s=0.0)
+    append(apache, topic, many(1, first=1))
+    with pytest.raises(InputError, match="another worker has joined under our kafka"):
+        poll_until([second, first], lambda: False, records)
+
+
+def test_one_that_fetches_nothing_for_too_long_loses_its_partitions_though_its_heart_beats_and_does_no_harm(
+    apache: Broker, joined
+):
+    topic, records, in_hand = topic_of(apache, 2, many(50)), list[Record](), list[Polled]()
+    busy = joined(apache, [topic], poll_s=SESSION[0], durability_lag_s=0.0)
+    poll_into(in_hand, [busy], lambda: sum(len(part.records) for part in in_hand) == 50)
+    other = joined(apache, [topic], durability_lag_s=0.0)
+    poll_until([other], lambda: sum(offsets_of(apache, topic)) == 50, records)
+    for part in in_hand:  # cut short, as by one that has come half way
+        busy.commit({(0, part.partition): part.records[0].offset + 1})
+    poll_until([busy, other], lambda: len(busy.assigned()) == len(other.assigned()) == 1, records)
+    assert sum(offsets_of(apache, topic)) == 50
+    append(apache, topic, many(20, first=50))
+    poll_until([busy, other], lambda: sum(offsets_of(apache, topic)) == 70, records)
+    assert sorted(record.id for record in records) == sorted(f"e{n}" for n in range(70))
 
 
 def offsets_of(broker: Broker, topic: str) -> list[int]:

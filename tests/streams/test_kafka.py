@@ -46,9 +46,12 @@ def joined(library: str) -> Iterator[Callable[..., KafkaLog]]:
     """Joins groups, and leaves them at the end."""
     logs: list[KafkaLog] = []
 
-    def join(broker: Broker, topics: Sequence[str], **settings) -> KafkaLog:
-        envelope = Envelope(topics=len(topics))
-        client = group_of(library)(Connection(broker.servers), f"of {topics[0]}", topics, envelope, *SESSION)
+    def join(
+        broker: Broker, topics: Sequence[str], instance=None, session=SESSION, poll_s=300.0, **settings
+    ) -> KafkaLog:
+        connection, envelope = Connection(broker.servers), Envelope(topics=len(topics))
+        group, more = f"of {topics[0]}", (*session, instance, poll_s)
+        client = group_of(library)(connection, group, topics, envelope, *more)
         logs.append(KafkaLog(client, topics, **settings))
         return logs[-1]
 
