@@ -93,7 +93,7 @@ bench: .venv
 	$(PYTHON) -m venv .venv
 	$(PIP) $(if $(TORCH_INDEX),--no-deps --index-url $(TORCH_INDEX),) torch
 	$(PIP) --editable '.[demo,test]'
-	$(BIN)/python -c "print('compiling the engine, once (half a minute)'); import engine.scan"
+	$(BIN)/python -c "print('compiling the engine, once (half a minute)'); import engine.stream.scan"
 	touch .venv
 
 clean:

@@ -20,7 +20,10 @@ from torch import nn
 import streams  # noqa: F401 - sets how MKL rounds, before it is loaded
 from benchmarks.reporting import Figure, arguments, show, write
 from engine.checks import CheckFailed, check_learner
-from engine.features import Features, Numeric
+from engine.episodes.task_source import Examples, TaskEpisodes
+from engine.features.columns import Numeric
+from engine.features.encoder import Features
+from engine.features.pixels import Pixels
 from engine.learners.base import Learner
 from engine.learners.gradient import GradientLearner
 from engine.learners.matching import MatchingLearner
@@ -28,20 +31,20 @@ from engine.learners.memory import MemoryLearner
 from engine.learners.prototype import PrototypeLearner
 from engine.learners.snail import SnailLearner
 from engine.learners.transformer import TransformerLearner
-from engine.models.conv4 import conv4
-from engine.models.mlp import mlp
-from engine.models.resnet12 import resnet12
-from engine.models.tabular import tabular
-from engine.models.transformer import transformer
+from engine.networks.conv4 import conv4
+from engine.networks.mlp import mlp
+from engine.networks.resnet12 import resnet12
+from engine.networks.tabular import tabular
+from engine.networks.transformer import transformer
 from engine.outer.backprop import Backprop
 from engine.outer.base import OuterRule
+from engine.outer.descent import FitSettings
+from engine.outer.fit import fit, start
 from engine.outer.implicit import Implicit
 from engine.outer.pooled import Pooled
 from engine.outer.reptile import Reptile
-from engine.pixels import Pixels
-from engine.spec import Classification, InnerLoop, Memory, TaskSpec
-from engine.task_source import Examples, TaskEpisodes
-from engine.train import FitSettings, fit, start
+from engine.targets import Classification
+from engine.task_spec import InnerLoop, Memory, TaskSpec
 from engine.types import EngineError
 
 SIDE, CLASSES = 16, 3

@@ -34,8 +34,9 @@ from benchmarks.family_learn2learn import (
     looped_prototypes,
 )
 from benchmarks.reporting import Figure, arguments, show, write
-from engine.features import Features, Numeric
-from engine.fold import BLOCK, PREDICTED
+from engine.features.columns import Numeric
+from engine.features.encoder import Features
+from engine.features.pixels import Pixels
 from engine.learners.base import Learner, fast_size
 from engine.learners.gradient import GradientLearner
 from engine.learners.matching import MatchingLearner
@@ -43,17 +44,18 @@ from engine.learners.memory import MemoryLearner
 from engine.learners.prototype import PrototypeLearner
 from engine.learners.snail import SnailLearner
 from engine.learners.transformer import TransformerLearner
-from engine.models.conv4 import conv4
-from engine.models.mlp import mlp
+from engine.networks.conv4 import conv4
+from engine.networks.mlp import mlp
 from engine.outer.backprop import Backprop
 from engine.outer.base import OuterRule
 from engine.outer.implicit import Implicit
 from engine.outer.pooled import Pooled
 from engine.outer.reptile import Reptile
-from engine.pixels import Pixels
-from engine.recorded import Recorded
-from engine.spec import Classification, InnerLoop, Memory, TaskSpec
-from engine.table import layout_of
+from engine.stream.in_progress import BLOCK, PREDICTED
+from engine.stream.layout import layout_of
+from engine.targets import Classification
+from engine.task_spec import InnerLoop, Memory, TaskSpec
+from engine.traced import Recorded
 from engine.types import Batch, Episodes, Params
 
 FEATURES, SIDE, WAYS, STEPS = 32, 28, 5, 5

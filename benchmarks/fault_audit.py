@@ -9,13 +9,13 @@ from typing import Any
 
 from benchmarks.fault_load import TASKS, Count, Ledger
 from engine.types import Outcome
-from streams.deployment import Deployment
-from streams.logs.base import Place
-from streams.logs.envelope import Headers
-from streams.logs.kafka_outputs import Sent
-from streams.logs.kafka_reader import KafkaTopicReader, Message
-from streams.outputs import DEAD_LETTER, TOPICS, Outputs
-from streams.refold import refold
+from streams.assembly.deployed import Deployment
+from streams.events.envelope import Headers
+from streams.events.record import Place
+from streams.logs.kafka.outputs import Sent
+from streams.logs.kafka.reader import KafkaTopicReader, Message
+from streams.program.outputs import DEAD_LETTER, TOPICS, Outputs
+from streams.replay.deployed import refold
 from streams.stores.base import RecordStore
 from streams.stores.memory import MemoryStore
 

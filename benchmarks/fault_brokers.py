@@ -11,11 +11,11 @@ from time import monotonic, sleep
 
 from kafka import KafkaAdminClient
 
-from streams.apache_kafka import ApacheKafka
 from streams.errors import Unavailable
-from streams.logs.group import Connection
-from streams.logs.kafka_client import describe, in_our_words, made
-from streams.servers import Server, tansu
+from streams.logs.kafka.group import Connection
+from streams.logs.kafka.kafka_python.client import describe, in_our_words, made
+from streams.testing.apache_kafka import ApacheKafka
+from streams.testing.servers import Server, tansu
 
 JARS = Path(__file__).parents[1] / ".kafka"
 NODES = 3

@@ -13,12 +13,12 @@ from typing import NamedTuple
 from benchmarks.fault_brokers import Brokers, brokers
 from benchmarks.fault_load import Load
 from benchmarks.fault_processes import Crew
-from streams.deployment import Deployment
-from streams.logs.kafka_outputs import KafkaOutputs
-from streams.logs.kafka_producer import KafkaPythonProducer
-from streams.logs.kafka_topics import create
-from streams.servers import Server, redis_server
-from streams.settings import load_settings
+from streams.assembly.deployed import Deployment
+from streams.logs.kafka.kafka_python.producer import KafkaPythonProducer
+from streams.logs.kafka.outputs import KafkaOutputs
+from streams.logs.kafka.topics import create
+from streams.settings.tree import load_settings
+from streams.testing.servers import Server, redis_server
 
 SMALL_TASKS = """
 [[features]]

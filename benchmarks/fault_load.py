@@ -18,7 +18,7 @@ from time import monotonic
 import numpy as np
 
 from benchmarks import fault_refused
-from streams.logs.kafka_outputs import KafkaOutputs, Sent
+from streams.logs.kafka.outputs import KafkaOutputs, Sent
 
 TASKS = (
     *(f"user {n}" for n in range(37) if n != 33),

@@ -16,12 +16,12 @@ from pathlib import Path
 from time import monotonic, sleep
 from typing import Any
 
-from streams import cli
-from streams.logs.kafka import KafkaLog
-from streams.logs.kafka_outputs import KafkaOutputs
-from streams.logs.kafka_reader import KafkaTopicReader
-from streams.stores.redis import RedisStore
-from streams.stores.redis_meta import RedisMeta
+from streams.cli import app
+from streams.logs.kafka.log import KafkaLog
+from streams.logs.kafka.outputs import KafkaOutputs
+from streams.logs.kafka.reader import KafkaTopicReader
+from streams.stores.redis.rows import RedisStore
+from streams.stores.redis.versions import RedisMeta
 
 OF_WORKERS: dict[str, tuple[Any, str]] = {
     "adopt": (RedisStore, "adopt"),
@@ -41,7 +41,7 @@ EFFECTS = OF_WORKERS | OF_TRAINERS
 NAMES = tuple(EFFECTS)
 
 FORKED = multiprocessing.get_context("forkserver")
-FORKED.set_forkserver_preload(["benchmarks.fault_processes", "streams.roles.commands", "engine.scan"])
+FORKED.set_forkserver_preload(["benchmarks.fault_processes", "streams.cli.deployment", "engine.stream.scan"])
 
 PATIENCE_S = 6.0
 """A process without partitions comes to no effect: it gets the signal from outside after so long."""
@@ -58,7 +58,7 @@ def live(arguments: Sequence[str], output: Path, wish: Any) -> None:
     for number, (owner, name) in enumerate(EFFECTS.values()):
         setattr(owner, name, _heeding(getattr(owner, name), number, wish))
     sys.argv = ["reptide", *arguments]
-    cli.main()
+    app.main()
 
 
 def _heeding(effect: Callable[..., Any], number: int, wish: Any) -> Callable[..., Any]:

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from streams.logs.kafka_outputs import Sent
+from streams.logs.kafka.outputs import Sent
 
 YEAR_2096_S = 3.98e9
 

@@ -17,8 +17,8 @@ from benchmarks.fault_audit import audit, messages_of
 from benchmarks.fault_deployment import end, load_of, served, staffed
 from benchmarks.fault_processes import Crew
 from benchmarks.fault_scene import Scene
-from streams.deployment import Deployment
-from streams.logs.kafka_reader import KafkaTopicReader
+from streams.assembly.deployed import Deployment
+from streams.logs.kafka.reader import KafkaTopicReader
 
 PARTITIONS = 12
 WORKERS = (1, 4, 2, 4)

@@ -19,7 +19,7 @@ from benchmarks.fault_deployment import Served
 from benchmarks.fault_load import Count, Load
 from benchmarks.fault_processes import OF_TRAINERS, OF_WORKERS, Crew, Process
 from streams.errors import Unavailable
-from streams.servers import Server
+from streams.testing.servers import Server
 
 STUCK_S = 40.0
 """A group that folded nothing for so long will not: it takes less to notice a death and give its partitions away."""

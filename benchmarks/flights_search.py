@@ -24,13 +24,14 @@ import torch
 
 from benchmarks.reporting import arguments, show, write
 from engine.types import PREDICTORS, Float64
-from streams.evaluation import scores_of
-from streams.flights.baselines import river_logistic
-from streams.flights.demo import REPORTED_FROM_S, flight_settings
-from streams.flights.table import write_flights
-from streams.run import run
-from streams.settings import Settings
-from streams.wiring import embedded, input_log, task_spec
+from streams.assembly.embedded import embedded, input_log
+from streams.assembly.parts import task_spec
+from streams.demo.baselines import river_logistic
+from streams.demo.embedded import REPORTED_FROM_S, flight_settings
+from streams.demo.table import write_flights
+from streams.pages.run.evaluation import scores_of
+from streams.program.embedded import run
+from streams.settings.tree import Settings
 
 JUDGED_FROM_S = datetime(2013, 3, 1, 5, tzinfo=UTC).timestamp()
 PROCESSES = 2

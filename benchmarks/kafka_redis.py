@@ -28,17 +28,17 @@ import torch
 from benchmarks.fault_brokers import apache_is_there, brokers
 from benchmarks.reporting import Figure, arguments, show, write
 from benchmarks.stream import FEATURES, TASKS, TRAFFIC, settings_of, traffic_of, when_known
-from engine.train import start
+from engine.outer.fit import start
 from engine.types import Outcome
-from streams.deployment import Deployment
-from streams.logs.kafka_outputs import Sent
-from streams.logs.kafka_topics import create
-from streams.outputs import TOPICS
-from streams.roles.worker import WorkerService
-from streams.run import Progress
-from streams.servers import Server, redis_server
-from streams.settings import validated
-from streams.wiring import trainer
+from streams.assembly.deployed import Deployment
+from streams.assembly.parts import trainer
+from streams.logs.kafka.outputs import Sent
+from streams.logs.kafka.topics import create
+from streams.program.embedded import Progress
+from streams.program.outputs import TOPICS
+from streams.program.worker_service import WorkerService
+from streams.settings.tree import validated
+from streams.testing.servers import Server, redis_server
 
 CLIENTS = ("kafka-python", "confluent")
 PARTITIONS = 4

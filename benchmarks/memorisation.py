@@ -17,12 +17,15 @@ from torch import Tensor
 
 from benchmarks.reporting import Figure, arguments, show, write
 from benchmarks.sinusoid import ONE_STEP, SECOND_ORDER, network
-from engine.augment import Augmentation, Augmented, FeatureNoise
-from engine.features import Features, Numeric
+from engine.episodes.augment import Augmentation, Augmented, FeatureNoise
+from engine.features.columns import Numeric
+from engine.features.encoder import Features
 from engine.learners.gradient import GradientLearner
 from engine.outer.base import query_loss
-from engine.spec import InnerLoop, Regression, TaskSpec
-from engine.train import FitSettings, fit, start
+from engine.outer.descent import FitSettings
+from engine.outer.fit import fit, start
+from engine.targets import Regression
+from engine.task_spec import InnerLoop, TaskSpec
 from engine.types import Batch, Episodes, Params
 
 AMPLITUDES = torch.linspace(0.1, 4, 20)

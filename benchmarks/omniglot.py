@@ -26,8 +26,11 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from benchmarks.reporting import Figure, show, write
-from engine.augment import Augmented, RotatedClasses
-from engine.features import Features
+from engine.episodes.augment import Augmented, RotatedClasses
+from engine.episodes.meta_train import MetaTraining, Stretch, begun, meta_train
+from engine.episodes.task_source import ClassEpisodes, Examples
+from engine.features.encoder import Features
+from engine.features.pixels import Pixels
 from engine.learners.base import Learner
 from engine.learners.embedding import EmbeddingLearner
 from engine.learners.gradient import GradientLearner
@@ -36,18 +39,17 @@ from engine.learners.memory import MemoryLearner
 from engine.learners.prototype import PrototypeLearner
 from engine.learners.snail import SnailLearner
 from engine.learners.transformer import TransformerLearner
-from engine.meta_train import MetaTraining, Stretch, begun, meta_train
-from engine.models.conv4 import conv4, strided_conv4
-from engine.models.mlp import mlp
+from engine.networks.conv4 import conv4, strided_conv4
+from engine.networks.mlp import mlp
 from engine.outer.backprop import Backprop
 from engine.outer.base import OuterRule
+from engine.outer.descent import FitSettings
+from engine.outer.fit import start
 from engine.outer.reptile import Reptile
-from engine.pixels import Pixels
-from engine.spec import Classification, InnerLoop, Memory, TaskSpec
-from engine.task_source import ClassEpisodes, Examples
-from engine.train import FitSettings, start
+from engine.targets import Classification
+from engine.task_spec import InnerLoop, Memory, TaskSpec
 from engine.types import Params
-from streams.host import keep_freed_memory
+from streams.system.machine import keep_freed_memory
 
 SIDE, DRAWINGS = 28, 20
 FOLLOWED_ALPHABETS = (3, 7, 11, 14, 21, 26)

@@ -23,9 +23,10 @@ from benchmarks.real_sets import (
     read,
     spec_of,
 )
-from engine.features import Features, Numeric
-from engine.spec import Classification
-from engine.task_source import Examples, batch_of
+from engine.episodes.task_source import Examples, batch_of
+from engine.features.columns import Numeric
+from engine.features.encoder import Features
+from engine.targets import Classification
 from engine.types import Episodes, Float64, Int64
 
 DAY_S = 86_400

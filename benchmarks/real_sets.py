@@ -17,9 +17,11 @@ import numpy as np
 import polars as pl
 from torch import nn
 
-from engine.features import Features, Numeric, Text
-from engine.spec import Classification, Memory, TaskSpec
-from engine.task_source import ClassEpisodes, Examples, TaskEpisodes, TaskSource
+from engine.episodes.task_source import ClassEpisodes, Examples, TaskEpisodes, TaskSource
+from engine.features.columns import Numeric, Text
+from engine.features.encoder import Features
+from engine.targets import Classification
+from engine.task_spec import Memory, TaskSpec
 from engine.types import Episodes, Float32, Int64
 
 SEED = 0

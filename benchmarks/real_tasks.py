@@ -25,8 +25,10 @@ import torch
 from benchmarks.real_fraud import fraud
 from benchmarks.real_sets import SEED, Drawn, Fold, RealSet, clinc150, hwu64, wisdm
 from benchmarks.reporting import Figure, show, write
-from engine.baselines import PooledTraining, Tuning, baselines
-from engine.episodic import Contender, entered
+from engine.evaluation.episodic.baselines import PooledTraining, Tuning, baselines
+from engine.evaluation.episodic.evaluate import Contender, entered
+from engine.evaluation.episodic.scoring import Adapts, scored
+from engine.intervals import estimate
 from engine.learners.base import Learner
 from engine.learners.gradient import GradientLearner
 from engine.learners.matching import MatchingLearner
@@ -36,12 +38,11 @@ from engine.learners.snail import SnailLearner
 from engine.learners.transformer import TransformerLearner
 from engine.outer.backprop import Backprop
 from engine.outer.base import OuterRule
+from engine.outer.descent import FitSettings
+from engine.outer.fit import fit, start, with_statistics
 from engine.outer.implicit import Implicit
 from engine.outer.reptile import Reptile
-from engine.queries import Adapts, scored
-from engine.spec import InnerLoop, TaskSpec
-from engine.spread import estimate
-from engine.train import FitSettings, fit, start, with_statistics
+from engine.task_spec import InnerLoop, TaskSpec
 from engine.types import Batch, Fast, Float64, Int64, Params
 
 SETS = {"wisdm": wisdm, "hwu64": hwu64, "clinc150": clinc150, "fraud": fraud}

@@ -11,7 +11,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from streams.host import described_machine, machine
+from streams.system.machine import described_machine, machine
 
 Figure = float | int | str
 

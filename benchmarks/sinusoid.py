@@ -21,15 +21,18 @@ import torch
 from torch import Tensor, nn
 
 from benchmarks.reporting import Figure, arguments, show, write
-from engine.features import Features, Numeric
+from engine.features.columns import Numeric
+from engine.features.encoder import Features
 from engine.learners.gradient import GradientLearner
 from engine.outer.backprop import Backprop
 from engine.outer.base import OuterRule, query_loss
+from engine.outer.descent import FitSettings
+from engine.outer.fit import fit, start
 from engine.outer.implicit import Implicit
 from engine.outer.pooled import Pooled
 from engine.outer.reptile import Reptile
-from engine.spec import InnerLoop, Regression, TaskSpec
-from engine.train import FitSettings, fit, start
+from engine.targets import Regression
+from engine.task_spec import InnerLoop, TaskSpec
 from engine.types import Batch, Episodes, Params
 
 SUPPORT = 10

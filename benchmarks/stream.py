@@ -24,13 +24,13 @@ import torch
 from torch import Tensor, nn
 
 from benchmarks.reporting import arguments, show, write
-from engine.fold import Engine
 from engine.learners.gradient import LR, GradientLearner
-from engine.train import start
+from engine.outer.fit import start
+from engine.stream.fold import Engine
 from engine.types import SERVED, THETA, Batch, Fast, Params
-from streams.run import steps
-from streams.settings import Settings, validated
-from streams.wiring import Embedded, embedded
+from streams.assembly.embedded import embedded
+from streams.program.embedded import Embedded, steps
+from streams.settings.tree import Settings, validated
 
 TASKS, FEATURES, BATCH = 1_000, 32, 8_192
 EVENTS = 400_000

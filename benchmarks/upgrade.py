@@ -73,7 +73,7 @@ def _extract(revision: str, tree: Path) -> None:
     packed = subprocess.run(command, cwd=SOURCES, check=True, capture_output=True)
     with tarfile.open(fileobj=BytesIO(packed.stdout)) as archive:
         archive.extractall(tree, filter="data")
-    compiled = [sys.executable, "-c", "import engine.scan"]
+    compiled = [sys.executable, "-c", "import engine.stream.scan"]
     subprocess.run(compiled, cwd=tree, check=True)
 
 

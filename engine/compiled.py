@@ -40,7 +40,7 @@ def machine() -> str:
 
 def name_of(sources: Path, machine: str) -> str:
     """What the folder for a machine's code of the modules in a folder is called."""
-    content = b"".join([machine.encode(), *(path.read_bytes() for path in sorted(sources.glob("*.py")))])
+    content = b"".join([machine.encode(), *(path.read_bytes() for path in sorted(sources.rglob("*.py")))])
     return f"compiled-{blake2b(content, digest_size=8).hexdigest()}"
 
 

@@ -1,4 +1,4 @@
-"""The values that cross the engine's border: outcomes, and tensors in between; events are in `engine.events`.
+"""The values that cross the engine's border: outcomes, and tensors in between; events are in `engine.stream.events`.
 
 Letters used in shapes everywhere: N events, U tasks, S support examples, Q query examples, W stored
 feature width, C model outputs (classes, or 1 for a regression), T input topics.
@@ -103,7 +103,7 @@ class Meta:
     prior: tuple[float, ...] = (0.2,) * 5
     """Of a lane of the hedge over base, recent, theta, adapted and their shared mixture; it sums to 1."""
     calibration: tuple[float, ...] = ()
-    """Scale and biases of what the model puts out, unadapted and adapted (engine/calibration.py); none of them."""
+    """Scale and biases of what the model puts out, unadapted and adapted (`engine.outer.calibration`); or none."""
 
     def __post_init__(self) -> None:
         if self.version < 0:

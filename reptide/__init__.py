@@ -11,8 +11,8 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from engine.features import Category, Cyclic, Numeric, Text
-    from engine.spec import Classification, Regression
+    from engine.features.columns import Category, Cyclic, Numeric, Text
+    from engine.targets import Classification, Regression
     from engine.types import EngineError
     from reptide.few_shot import Adapted, FewShot
     from reptide.online import Online
@@ -22,8 +22,8 @@ if TYPE_CHECKING:
     from streams.errors import ReptideError
 
 HOMES = {
-    "engine.features": ("Category", "Cyclic", "Numeric", "Text"),
-    "engine.spec": ("Classification", "Regression"),
+    "engine.features.columns": ("Category", "Cyclic", "Numeric", "Text"),
+    "engine.targets": ("Classification", "Regression"),
     "engine.types": ("EngineError",),
     "reptide.few_shot": ("Adapted", "FewShot"),
     "reptide.online": ("Online",),

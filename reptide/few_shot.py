@@ -15,19 +15,20 @@ import numpy.typing as npt
 import torch
 from torch import nn
 
-from engine.episodes import even
-from engine.episodic_report import EpisodicDict
+from engine.batches import even
+from engine.episodes.meta_train import Place
+from engine.evaluation.episodic.report import EpisodicDict
+from engine.evaluation.episodic.scoring import predicted
 from engine.learners.base import Learner
-from engine.meta_train import Place
-from engine.queries import normalises_by_batch, predicted
-from engine.recorded import unrecorded
-from engine.spec import Classification, Regression, TaskSpec
+from engine.targets import Classification, Regression
+from engine.task_spec import TaskSpec, normalises_by_batch
+from engine.traced import unrecorded
 from engine.types import Batch, EngineError, Episodes, Float64, Params
 from reptide.given import settings_of
-from streams.examples.arrays import source_of, stored
-from streams.examples.judging import judge_theta
-from streams.examples.laboratory import EPISODES, Laboratory, laboratory_of
-from streams.words import unheard
+from streams.events.wording import unheard
+from streams.laboratory.arrays import source_of, stored
+from streams.laboratory.assembled import EPISODES, Laboratory, laboratory_of
+from streams.laboratory.judging import judge_theta
 
 Array = npt.NDArray[Any]
 """Also a tensor of torch, or what numpy makes an array of."""

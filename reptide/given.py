@@ -6,10 +6,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
-from engine.features import Column
-from engine.spec import Classification, Regression
-from streams.settings import Settings, validated
-from streams.wiring import encoder_of
+from engine.features.columns import Column
+from engine.targets import Classification, Regression
+from streams.assembly.parts import encoder_of
+from streams.settings.tree import Settings, validated
 
 
 def settings_of(

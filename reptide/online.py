@@ -15,24 +15,25 @@ from typing import Any
 import numpy as np
 from torch import nn
 
-from engine.features import Column, Features
-from engine.fold import Folded
-from engine.spec import Classification, Regression
-from engine.table import TaskTable
+from engine.features.columns import Column
+from engine.features.encoder import Features
+from engine.stream.in_progress import Folded
+from engine.stream.table import TaskTable
+from engine.targets import Classification, Regression
 from engine.types import PREDICTORS, SERVED, EngineError, Kind, Outcome
 from reptide.frames import Names, field, rows_of
 from reptide.given import settings_of
 from reptide.predictions import Label, Prediction, prediction
 from reptide.record import Learned, Report
 from reptide.saved import load, save
-from streams import wiring
-from streams.learned import LearnedLabel
-from streams.logs.base import Polled, Record
-from streams.outputs import learned_labels
-from streams.schedule import Schedule
+from streams.assembly import parts
+from streams.events.decoding import Decoded, decode
+from streams.events.learned_labels import LearnedLabel
+from streams.events.record import Polled, Record
+from streams.program.outputs import learned_labels
+from streams.program.schedule import Schedule
+from streams.program.theta import ThetaCache
 from streams.stores.memory import MemoryMeta
-from streams.theta import ThetaCache
-from streams.wire import Decoded, decode
 
 FIRST_TASKS = 64
 """Rows that are made at first; their room doubles as tasks come."""
@@ -69,11 +70,11 @@ class Online:
         """
         self.given, self.network = settings or {}, network
         self.settings = settings_of(features, target, self.given)
-        spec = replace(wiring.task_spec(self.settings), target=target)
+        spec = replace(parts.task_spec(self.settings), target=target)
         spec = replace(spec, features=Features(tuple(features)))
-        self.engine = wiring.stream_engine(self.settings, replace(spec, network=network) if network else spec)
+        self.engine = parts.stream_engine(self.settings, replace(spec, network=network) if network else spec)
         self.versions = MemoryMeta()
-        self.trainer = wiring.trainer(self.settings, self.engine.learner, self.versions)
+        self.trainer = parts.trainer(self.settings, self.engine.learner, self.versions)
         self.schedule = Schedule(self.settings.outer.every)
         self.position, self.trained_through = 0, 0
         self.window: deque[LearnedLabel] = deque(maxlen=self.trainer.window)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from engine.spec import Classification, Regression
+from engine.targets import Classification, Regression
 from engine.types import PREDICTORS, SERVED, Float32
 
 Label = str | int | float | bool

@@ -11,8 +11,8 @@ from typing import Any
 
 from river import base
 
-from engine.features import Column
-from engine.spec import Classification, Regression
+from engine.features.columns import Column
+from engine.targets import Classification, Regression
 from reptide.online import Online
 from reptide.predictions import Label, Prediction, Probabilities, Value
 

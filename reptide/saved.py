@@ -7,14 +7,14 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from engine.spec import Classification, Regression
-from engine.table import TaskTable
-from streams import wiring
+from engine.stream.table import TaskTable
+from engine.targets import Classification, Regression
+from streams.assembly import parts
 from streams.errors import InputError
-from streams.learned import line_of, read_learned
-from streams.named_function import NotAFunction, named_function
-from streams.snapshots.folder import Draft, Folder, drafted, opened
+from streams.events.learned_labels import line_of, read_learned
+from streams.operate.snapshots.folder import Draft, Folder, drafted, opened
 from streams.stores.sealed import sealed, unsealed
+from streams.system.named_function import NotAFunction, named_function
 
 if TYPE_CHECKING:
     from reptide.online import Online
@@ -88,7 +88,7 @@ def _made_of(model: Online) -> dict[str, Any]:
     spec = model.engine.spec
     kinds = {made: name for name, made in TARGETS.items()}
     return {
-        "features": [{"encoder": wiring.encoder_of(c), **asdict(c)} for c in spec.features.columns],  # type: ignore[call-overload]
+        "features": [{"encoder": parts.encoder_of(c), **asdict(c)} for c in spec.features.columns],  # type: ignore[call-overload]
         "target": {"kind": kinds[type(spec.target)], **asdict(spec.target)},
         "settings": dict(model.given),
         "network": None if model.network is None else _name_of(model.network),
@@ -98,7 +98,7 @@ def _made_of(model: Online) -> dict[str, Any]:
 def _made_anew(kind: type[Online], folder: Folder) -> Online:
     made_of = folder.described
     features = [dict(column) for column in made_of["features"]]
-    columns = [wiring.ENCODERS[column.pop("encoder")](**column) for column in features]
+    columns = [parts.ENCODERS[column.pop("encoder")](**column) for column in features]
     target = dict(made_of["target"])
     made = TARGETS[target.pop("kind")]
     if "classes" in target:

@@ -8,7 +8,7 @@
     │   └── Forgot         a store that was restarted, and may have forgotten what it was told lately
     └── CheckpointError    a version of theta that is damaged, cut short, or of another task spec
 
-`engine.types.EngineError` (and `engine.table.RowError` under it) is the engine's own; the command line
+`engine.types.EngineError` (and `engine.stream.table.RowError` under it) is the engine's own; the command line
 prints both families as one sentence. Anything else that surfaces is a defect.
 """
 

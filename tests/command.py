@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import pytest
 
-from streams.cli import main
+from streams.cli.app import main
 
 
 class Ended(NamedTuple):

@@ -8,7 +8,7 @@ import pytest
 import torch
 from hypothesis import HealthCheck, settings
 
-from engine.recorded import Recorded
+from engine.traced import Recorded
 from tests.recordings import shared_among
 
 torch.set_num_threads(1)

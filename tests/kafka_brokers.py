@@ -4,7 +4,8 @@
     tansu    membership: a member that is killed or stalled loses its partitions; some offsets are wrong
     apache   Apache Kafka itself, one node: for tests in `tests/apache/` only, which `make test` leaves out
 
-A test there that needs another cluster starts it; see `streams.apache_kafka` for what can be set, killed and stopped:
+A test there that needs another cluster starts it; see `streams.testing.apache_kafka` for what can be set, killed
+and stopped:
 
     with apache_kafka(tmp_path, nodes=3, properties=AUTHORIZER, listeners={"SECURE": "SASL_SSL"}) as kafka:
         kafka.nodes[0].kill()
@@ -32,10 +33,10 @@ from typing import Any
 
 import pytest
 
-from streams import servers
-from streams.apache_kafka import ApacheKafka
-from streams.logs.group import GroupClient
-from streams.logs.kafka_outputs import Producer
+from streams.logs.kafka.group import GroupClient
+from streams.logs.kafka.outputs import Producer
+from streams.testing import servers
+from streams.testing.apache_kafka import ApacheKafka
 
 ROOT = Path(__file__).parents[1]
 JARS = ROOT / ".kafka"
@@ -123,10 +124,10 @@ def _broker(
 def group_of(library: str) -> Callable[..., GroupClient]:
     """The `GroupClient` of a client library."""
     if library == "confluent":
-        from streams.logs.confluent_consumer import ConfluentGroup
+        from streams.logs.kafka.confluent.consumer import ConfluentGroup
 
         return ConfluentGroup
-    from streams.logs.kafka_consumer import KafkaGroup
+    from streams.logs.kafka.kafka_python.consumer import KafkaGroup
 
     return KafkaGroup
 
@@ -134,10 +135,10 @@ def group_of(library: str) -> Callable[..., GroupClient]:
 def producer_of(library: str) -> Callable[..., Producer]:
     """The `Producer` of a client library."""
     if library == "confluent":
-        from streams.logs.confluent_producer import ConfluentProducer
+        from streams.logs.kafka.confluent.producer import ConfluentProducer
 
         return ConfluentProducer
-    from streams.logs.kafka_producer import KafkaPythonProducer
+    from streams.logs.kafka.kafka_python.producer import KafkaPythonProducer
 
     return KafkaPythonProducer
 

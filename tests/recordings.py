@@ -11,9 +11,9 @@ from dataclasses import replace
 from functools import partial
 from typing import Any
 
-from engine.models.mlp import mlp
-from engine.recorded import Recorded
-from engine.spec import TaskSpec
+from engine.networks.mlp import mlp
+from engine.task_spec import TaskSpec
+from engine.traced import Recorded
 
 Begin = Callable[[Recorded, Callable[..., Any]], None]
 

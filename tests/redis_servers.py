@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 import redis
 
-from streams import servers
+from streams.testing import servers
 
 DEADLINE_S = 20.0
 FAILOVER_S = 60.0

@@ -13,7 +13,7 @@ from rich.console import Console
 from benchmarks.real_streams.measured import BASELINES, Choices, measured, rules_compared
 from benchmarks.real_streams.shown import kept, markdown, rules_markdown
 from benchmarks.real_streams.sources import Source, sources
-from streams.host import described_machine
+from streams.system.machine import described_machine
 
 QUICK_ROWS = 2_000
 RULED = ("statics", "flights", "fraud_terminal")

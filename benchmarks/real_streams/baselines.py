@@ -13,8 +13,9 @@ import numpy as np
 
 from benchmarks.real_streams.judge import Predicted, scored
 from benchmarks.real_streams.prepared import Prepared
-from engine.linear_model import LinearModel, Steps
-from engine.task_rates import STRENGTHS, WEIGHTS, TaskRates
+from engine.evaluation.prequential.linear_model import LinearModel
+from engine.evaluation.prequential.linear_steps import Steps
+from engine.evaluation.prequential.task_rates import STRENGTHS, WEIGHTS, TaskRates
 from engine.types import Float32, Int64
 
 GRID = tuple(Steps(rate, keep) for keep in (1.0, 0.99) for rate in (0.05, 0.1, 0.25, 0.6, 1.5))

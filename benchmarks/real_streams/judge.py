@@ -1,7 +1,7 @@
 """What a stream's predictors are judged by: labels from a tenth of the stream on, as predicted before they came.
 
 Every predictor is judged on the same labels. Differences are in pairs, with the 95% interval of a mean over clusters
-(engine/spread.py): the tasks, or, where there are fewer than `FEWEST_TASKS`, blocks of consecutive labels.
+(engine/intervals.py): the tasks, or, where there are fewer than `FEWEST_TASKS`, blocks of consecutive labels.
 """
 
 from __future__ import annotations
@@ -11,8 +11,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from engine.spec import Classification, Regression
-from engine.spread import estimate
+from engine.intervals import estimate
+from engine.targets import Classification, Regression
 from engine.types import Bool, Float32, Float64, Int64
 
 WARM_UP = 0.1

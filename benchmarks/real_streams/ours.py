@@ -13,10 +13,10 @@ import numpy as np
 from benchmarks.real_streams.judge import Predicted
 from benchmarks.real_streams.prepared import Prepared
 from engine.types import PREDICTORS, Bool
-from streams.evaluation import scores_of
-from streams.run import run
-from streams.settings import load_settings
-from streams.wiring import embedded
+from streams.assembly.embedded import embedded
+from streams.pages.run.evaluation import scores_of
+from streams.program.embedded import run
+from streams.settings.tree import load_settings
 
 
 @dataclass(frozen=True)

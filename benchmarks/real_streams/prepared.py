@@ -14,12 +14,14 @@ import numpy as np
 import polars as pl
 
 from benchmarks.real_streams.sources import Source
-from engine.features import Category, Column, Cyclic, Features, Numeric
-from engine.linear_model import Stream
-from engine.spec import Classification, Regression
+from engine.evaluation.prequential.linear_model import Stream
+from engine.features.columns import Category, Column, Cyclic, Numeric
+from engine.features.encoder import Features
+from engine.targets import Classification, Regression
 from engine.types import Float64, Int64
-from streams.settings import load_settings
-from streams.wiring import input_log, task_spec
+from streams.assembly.embedded import input_log
+from streams.assembly.parts import task_spec
+from streams.settings.tree import load_settings
 
 BUCKETS = 2**16
 ROWS_AT_ONCE = 100_000

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from streams.host import machine
+from streams.system.machine import machine
 
 METRICS = ("log_loss", "auc", "average_precision", "accuracy", "rmse", "mae")
 NAMES = {"log_loss": "log loss", "auc": "AUC", "average_precision": "AP", "rmse": "RMSE", "mae": "MAE"}

@@ -16,8 +16,8 @@ from typing import Any
 
 import polars as pl
 
-from streams.flights.demo import SETTINGS as FLIGHTS
-from streams.flights.table import write_flights
+from streams.demo.embedded import SETTINGS as FLIGHTS
+from streams.demo.table import write_flights
 
 DAY_S = 86_400
 APRIL_2018_S = 1_522_540_800

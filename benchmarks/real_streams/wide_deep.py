@@ -15,8 +15,8 @@ from torch.nn import functional as F
 
 from benchmarks.real_streams.baselines import Variants
 from benchmarks.real_streams.prepared import Prepared
-from engine.features import STANDARDISED_LIMIT, Category, Numeric
-from engine.spec import Regression
+from engine.features.columns import STANDARDISED_LIMIT, Category, Numeric
+from engine.targets import Regression
 from engine.types import Float32, Float64, Int64
 
 EMBEDDING, HIDDEN = 8, 64

@@ -15,8 +15,8 @@ from river import compose, forest, linear_model, optim, preprocessing, tree
 
 from benchmarks.real_streams.baselines import Variants
 from benchmarks.real_streams.prepared import Prepared
-from engine.features import Category, Cyclic
-from engine.spec import Classification
+from engine.features.columns import Category, Cyclic
+from engine.targets import Classification
 from engine.types import Float32
 
 RATES = (0.003, 0.03)

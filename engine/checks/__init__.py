@@ -18,15 +18,15 @@ from typing import Any
 
 from engine.checks.detectors import DETECTOR_CHECKS
 from engine.checks.encoders import ENCODER_CHECKS
-from engine.checks.folds import FOLD_CHECKS
 from engine.checks.learners import LEARNER_CHECKS
 from engine.checks.models import MODEL_CHECKS
-from engine.checks.running import CheckFailed, run
-from engine.drift import Detector
-from engine.features import Features
+from engine.checks.promises import CheckFailed, run
+from engine.checks.stream import FOLD_CHECKS
+from engine.detectors.detectors import Detector
+from engine.features.encoder import Features
 from engine.learners.base import Learner
 from engine.learners.gradient import GradientLearner
-from engine.spec import TaskSpec
+from engine.task_spec import TaskSpec
 
 __all__ = ["CheckFailed", "check_detector", "check_encoder", "check_learner", "check_spec", "promises_kept"]
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from engine.checks.running import require
-from engine.drift import Detector
+from engine.checks.promises import require
+from engine.detectors.detectors import Detector
 from engine.types import Float64
 
 LOSSES = 200

@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 import torch
 
-from engine.checks.running import CheckFailed, require
-from engine.checks.samples import stored_rows
-from engine.features import Features
+from engine.checks.made_up import stored_rows
+from engine.checks.promises import CheckFailed, require
+from engine.features.encoder import Features
 
 ROWS = 32
 """Stored rows that the front end is tried on."""

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import torch
 
-from engine.checks.running import require
-from engine.checks.samples import labels_of, no_examples, rows_of, support_sets, theta_of
-from engine.fold import BLOCK
+from engine.batches import SMALLEST_BUCKET
+from engine.checks.made_up import labels_of, no_examples, rows_of, support_sets, theta_of
+from engine.checks.promises import require
 from engine.learners.base import Learner, flatten
-from engine.recorded import Recorded
-from engine.spec import TaskSpec
-from engine.support import SMALLEST_BUCKET
+from engine.stream.in_progress import BLOCK
+from engine.task_spec import TaskSpec
+from engine.traced import Recorded
 from engine.types import Batch, Fast, Params
 
 
@@ -135,7 +135,7 @@ def padding_with_weight_zero_changes_nothing(learner: Learner, spec: TaskSpec) -
 
 
 def recording_changes_no_bit(learner: Learner, spec: TaskSpec) -> None:
-    """A call recorded and replayed on other values does what a call would do (`engine.recorded`)."""
+    """A call recorded and replayed on other values does what a call would do (`engine.traced`)."""
     meta, recorded = theta_of(learner), Recorded(learner.adapt)
     recorded(learner.init(1), support_sets(spec, seed=1))
     support = support_sets(spec, seed=0)

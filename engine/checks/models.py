@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import torch
 
-from engine.checks.running import require
-from engine.checks.samples import model_of, rows_of
-from engine.fold import BLOCK
-from engine.spec import TaskSpec
+from engine.checks.made_up import model_of, rows_of
+from engine.checks.promises import require
+from engine.stream.in_progress import BLOCK
+from engine.task_spec import TaskSpec
 
 
 def no_running_statistics_adapt(spec: TaskSpec) -> None:

@@ -11,7 +11,8 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from engine.spec import Classification, TaskSpec
+from engine.targets import Classification
+from engine.task_spec import TaskSpec
 from engine.types import Batch, Fast, Params
 
 LABEL_MEAN, LABEL_STD = "0.label_mean", "0.label_std"

@@ -21,8 +21,9 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from engine.learners.base import LABEL_MEAN, LABEL_STD, below
-from engine.recorded import Recorded
-from engine.spec import Classification, Regression, TaskSpec
+from engine.targets import Classification, Regression
+from engine.task_spec import TaskSpec
+from engine.traced import Recorded
 from engine.types import Batch, EngineError, Fast, Params
 
 STANDARD = Regression(-1.0, 1.0)

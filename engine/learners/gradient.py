@@ -25,8 +25,9 @@ from torch.func import functional_call, vmap
 from torch.nn import functional as F
 
 from engine.learners.base import LABEL_MEAN, LABEL_STD, below, example_losses, flatten, losses, unflatten
-from engine.recorded import Recorded
-from engine.spec import Classification, TaskSpec
+from engine.targets import Classification
+from engine.task_spec import TaskSpec
+from engine.traced import Recorded
 from engine.types import Batch, Fast, Params
 
 LR = "lr"

@@ -7,7 +7,8 @@ from math import sqrt
 import torch
 from torch import Tensor, nn
 
-from engine.spec import Classification, Regression, TaskSpec
+from engine.targets import Classification, Regression
+from engine.task_spec import TaskSpec
 from engine.types import Batch
 
 

@@ -27,11 +27,12 @@ from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn import functional as F
 
+from engine.batches import bucket_of
 from engine.learners.base import below
 from engine.learners.embedding import EmbeddingLearner
 from engine.learners.labels import mass_of, one_hot
-from engine.spec import Classification, Regression, TaskSpec
-from engine.support import bucket_of
+from engine.targets import Classification, Regression
+from engine.task_spec import TaskSpec
 from engine.types import Batch, EngineError, Fast, Params
 
 SHARPEST = 32.0

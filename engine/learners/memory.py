@@ -33,7 +33,7 @@ from torch.nn import functional as F
 
 from engine.learners.embedding import EmbeddingLearner
 from engine.learners.labels import answered, code_width, coded, log_floor, one_hot, scaled, unit
-from engine.spec import TaskSpec
+from engine.task_spec import TaskSpec
 from engine.types import Batch, EngineError, Fast, Params
 
 DECAY = 0.99

@@ -18,7 +18,8 @@ from torch import Tensor, nn
 
 from engine.learners.embedding import EmbeddingLearner
 from engine.learners.labels import one_hot
-from engine.spec import Classification, TaskSpec
+from engine.targets import Classification
+from engine.task_spec import TaskSpec
 from engine.types import Batch, EngineError, Fast, Params
 
 ABSENT = 1e4

@@ -31,10 +31,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from engine.batches import bucket_of
 from engine.learners.embedding import EmbeddingLearner
 from engine.learners.labels import answered, code_width, coded, log_floor, scaled
-from engine.spec import TaskSpec
-from engine.support import bucket_of
+from engine.task_spec import TaskSpec
 from engine.types import Batch, EngineError, Fast, Params
 
 ATTENTIONS = 3

@@ -24,16 +24,9 @@ from torch.func import functional_call
 from engine.learners.base import below
 from engine.learners.embedding import EmbeddingLearner
 from engine.learners.labels import mass_of
-from engine.learners.matching import (
-    Match,
-    Recalled,
-    attention,
-    examples_within,
-    kept,
-    layout,
-    recall,
-)
-from engine.spec import Classification, Regression, TaskSpec
+from engine.learners.matching import Match, Recalled, attention, examples_within, kept, layout, recall
+from engine.targets import Classification, Regression
+from engine.task_spec import TaskSpec
 from engine.types import Batch, EngineError, Fast, Params
 
 

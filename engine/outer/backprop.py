@@ -17,11 +17,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from engine.episodes import resplit
+from engine.batches import resplit
 from engine.learners.base import Learner
 from engine.learners.embedding import EmbeddingLearner
 from engine.outer.base import Report, gradient_of, leaves, query_loss, report
-from engine.spec import Regression
+from engine.targets import Regression
 from engine.types import EngineError, Episodes, Params
 
 

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from engine.learners.base import Learner, example_losses, losses
 from engine.learners.gradient import GradientLearner
-from engine.spec import Classification
+from engine.targets import Classification
 from engine.types import Batch, EngineError, Episodes, Fast, Params
 
 

@@ -21,12 +21,13 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from engine.features import Category, Text
+from engine.features.columns import Category, Text
 from engine.learners.base import Learner, example_losses
 from engine.outer.base import OuterRule, Report, gradient_of, leaves
-from engine.recorded import Recorded
-from engine.spec import TaskSpec
-from engine.train import FitSettings, Round, TrainState, descend, global_norm, resumed, state_of
+from engine.outer.descent import FitSettings, descend, global_norm, resumed, state_of
+from engine.outer.fit import Round, TrainState
+from engine.task_spec import TaskSpec
+from engine.traced import Recorded
 from engine.types import Batch, Episodes, Params
 
 FIRST_SUM = 0.1

@@ -17,7 +17,7 @@ import torch
 from engine.learners.base import Learner, example_losses
 from engine.learners.embedding import EmbeddingLearner
 from engine.outer.base import Report, gradient_of, labelled, leaves, reported
-from engine.spec import Classification
+from engine.targets import Classification
 from engine.types import EngineError, Episodes, Params
 
 

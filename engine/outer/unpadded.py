@@ -1,7 +1,7 @@
 """Outer rules for networks that normalise by batch, in whose statistics a padded example would count as any other.
 
-What evaluation does task by task (`engine.queries`) is here done by size: tasks of as many support and query
-examples are one call, so episodes that are all as large are trained on as they always were.
+What evaluation does task by task (`engine.evaluation.episodic.scoring`) is here done by size: tasks of as many
+support and query examples are one call, so episodes that are all as large are trained on as they always were.
 """
 
 from __future__ import annotations
@@ -9,10 +9,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from engine.episodes import by_size
+from engine.batches import by_size
 from engine.learners.base import Learner
 from engine.outer.base import OuterRule, Report, judged
-from engine.recorded import unrecorded
+from engine.traced import unrecorded
 from engine.types import Episodes, Params
 
 

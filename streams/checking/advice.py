@@ -7,38 +7,28 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from engine.features import MAX_BUCKETS
-from engine.spec import Classification, Regression, TaskSpec
+from engine.features.columns import MAX_BUCKETS
+from engine.targets import Classification, Regression
+from engine.task_spec import TaskSpec
 from engine.types import Float64
 from streams.checking.columns import FEWEST, FeatureFacts, facts_of
 from streams.checking.labels import FEW, Labels, Lost, labels_of, lost, patient, roomy
 from streams.checking.sample import MOST_ROWS, OUT_OF_RANGE, Sample, read_sample
+from streams.events.reasons import WAYS_OUT
 from streams.logs.base import ReplayLog
-from streams.report.phrases import percent, plural
-from streams.schedule import Schedule
+from streams.pages.kit.phrases import percent, plural
+from streams.program.schedule import Schedule
 
 CROWDED = 0.2
 """Share of a category's values that share a bucket, from which on more buckets are advised."""
 
+
 ROOM = 10
 """Buckets a value, of which one value in ten shares its own."""
 
+
 SELDOM = 0.2
 """Share of observations that a task of its own can help, below which coarser tasks are advised."""
-
-WAYS_OUT = {
-    "malformed": "mend or remove such lines",
-    "too_large": "remove such events",
-    "missing_task": "fill the columns of input.task, or name others",
-    "bad_task": "name columns of text or whole numbers in input.task",
-    "missing_id": "fill the column input.id, or leave input.id out",
-    "bad_id": "name a column of text or whole numbers in input.id",
-    "bad_time": "write times in seconds since the epoch, or as 2024-01-31T12:00:00",
-    "bad_feature": "mend the column, set optional = true for a number that may be missing, or choose another encoder",
-    "unknown_class": "name every class in target.classes, spelled as in the table",
-    "bad_label": "leave a label empty where there is none, and name numbers only in target.low and high",
-}
-"""What to do about events that are refused, by reason."""
 
 
 @dataclass(frozen=True)

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from engine.features import Category
-from engine.spec import Classification, Regression
+from engine.features.columns import Category
+from engine.targets import Classification, Regression
 from engine.types import Float64
 from streams.checking.leaks import Alone, alone
 from streams.checking.sample import FeatureValues

@@ -7,41 +7,23 @@ errors of always guessing the commonest class that it avoids; for a number the v
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
 import polars as pl
 
-from engine.spec import Classification, Regression
+from engine.targets import Classification, Regression
 from engine.types import Float64, Int64
-from streams.settings import Input
 
 FEWEST = 40
 """Labels; from fewer, nothing is said."""
 
+
 BINS = 64
+
 
 ALMOST_PERFECT = 0.99
 """A figure from here on is called a leak."""
-
-
-def known_too_late(features: Sequence[str], source: Input) -> Iterator[str]:
-    """Warnings of columns that no observation can know, yet are read of it: the label, and when it becomes known."""
-    for setting, column in (("input.label", source.label), ("input.label_time", source.label_time)):
-        itself = f"is {setting} itself, which no observation knows when it is served"
-        if column in features:
-            yield f"field {column!r} {itself}: every figure is too good; leave it out of [[features]]"
-        if column in source.task:
-            yield (
-                f"field {column!r} of input.task {itself}: each task holds one label's events alone, so every figure "
-                "is too good; leave it out of input.task"
-            )
-        if column is not None and column == source.id:
-            yield (
-                f"field {column!r} of input.id {itself}: observations with the same label are taken for one; let "
-                "input.id name a column that differs in every row, or leave it out"
-            )
 
 
 class Alone(NamedTuple):

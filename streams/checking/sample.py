@@ -9,12 +9,13 @@ from typing import Any
 
 import numpy as np
 
-from engine.categories import category_text
-from engine.features import Category, Column, Cyclic, Numeric
-from engine.spec import TaskSpec
+from engine.features.categories import category_text
+from engine.features.columns import Category, Column, Cyclic, Numeric
+from engine.task_spec import TaskSpec
 from engine.types import Float32, Float64, Int64, Kind
-from streams.logs.base import Record, ReplayLog
-from streams.wire import Decoded, Rejected, Tally, decode, readable_identity, tally
+from streams.events.decoding import Decoded, Rejected, Tally, decode, readable_identity, tally
+from streams.events.record import Record
+from streams.logs.base import ReplayLog
 
 MOST_ROWS = 1_000_000
 """At most this many observations are looked at, the first in event time."""

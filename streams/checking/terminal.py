@@ -9,11 +9,11 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from engine.spec import Classification
+from engine.targets import Classification
 from streams.checking.advice import Findings
 from streams.checking.columns import FeatureFacts
-from streams.report.phrases import EN_DASH, count, duration, percent, plural
-from streams.words import utc
+from streams.events.wording import utc
+from streams.pages.kit.phrases import EN_DASH, count, duration, percent, plural
 
 MOST_CLASSES = 10
 """So many classes are shown, the most frequent first."""

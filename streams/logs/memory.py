@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 
-from streams.logs.base import ONLY, Offsets, Polled, Record
+from streams.events.record import ONLY, Offsets, Polled, Record
 
 Before = Callable[[str], None]
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from streams.files import writing
+from streams.system.files import writing
 
 BLOCK_BYTES = 65_536
 

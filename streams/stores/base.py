@@ -15,8 +15,9 @@ from urllib.parse import quote, unquote
 
 from torch import Tensor
 
-from engine.table import Buffer, Layout, TaskTable
-from streams.logs.base import SourcePosition
+from engine.stream.layout import Layout
+from engine.stream.table import Buffer, TaskTable
+from streams.events.record import SourcePosition
 
 LONGEST_KEY = 256
 HEAD_BYTES = 24

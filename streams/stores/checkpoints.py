@@ -12,9 +12,9 @@ from collections.abc import Iterable, Iterator, Mapping, Set
 from pathlib import Path
 
 from streams.errors import CheckpointError
-from streams.files import drafted, write_whole
 from streams.stores.base import Checkpoint
 from streams.stores.sealed import seal_in, sealed, unsealed
+from streams.system.files import drafted, write_whole
 
 DIGITS = 8
 """Of a version, in the name of a file."""

@@ -11,9 +11,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Protocol
 
-from engine.spec import Classification, Regression
+from engine.targets import Classification, Regression
 from streams.errors import SettingsError, StoreError
-from streams.files import write_whole
+from streams.system.files import write_whole
 
 
 class ClassNames(Protocol):

@@ -21,11 +21,12 @@ from typing import Any
 
 import lmdb
 
-from engine.table import Buffer, Layout, TaskTable, check_layouts
+from engine.stream.layout import Layout
+from engine.stream.table import Buffer, TaskTable, check_layouts
 from streams.errors import StoreError
-from streams.files import keep_names, refusal_of_a_library
-from streams.logs.base import SourcePosition
+from streams.events.record import SourcePosition
 from streams.stores.base import SECRET_BYTES, Swap, digest_of, key_of, swapped
+from streams.system.files import keep_names, refusal_of_a_library
 
 GIB = 2**30
 TABLES = (b"rows", b"adopted", b"tombstones")

@@ -9,9 +9,10 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
 from secrets import token_bytes
 
-from engine.table import Layout, TaskTable, check_layouts
+from engine.stream.layout import Layout
+from engine.stream.table import TaskTable, check_layouts
 from streams.errors import CheckpointError
-from streams.logs.base import SourcePosition
+from streams.events.record import SourcePosition
 from streams.stores.base import SECRET_BYTES, Checkpoint, Swap, digest_of, key_of, swapped
 
 

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import numpy as np
 
-from engine.spread import Estimate, estimate
+from engine.intervals import Estimate, estimate
 from engine.types import SERVED, Float64, Int64
-from streams.evaluation import Scores
-from streams.files import writing
+from streams.pages.run.evaluation import Scores
+from streams.system.files import writing
 
 FEWEST_TASKS = 10
 """With fewer tasks, the interval is over blocks of time."""

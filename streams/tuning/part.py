@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from streams import wiring
+from streams.assembly import embedded, parts
 from streams.errors import SettingsError
-from streams.moments import epoch_seconds
-from streams.schedule import Schedule
-from streams.settings import Settings, required
-from streams.words import utc
+from streams.events.times import epoch_seconds
+from streams.events.wording import utc
+from streams.program.schedule import Schedule
+from streams.settings.tree import Settings, required
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,7 @@ def first_part(settings: Settings, share: float) -> Part:
 
     """
     table = required(settings.input, "input")
-    log = wiring.input_log(settings, wiring.task_spec(settings), None)
+    log = embedded.input_log(settings, parts.task_spec(settings), None)
     events, first = int(log.end() * share), Schedule(settings.outer.every).next(0)
     if not 0 < share <= 1 or events // 2 <= first:
         raise SettingsError(

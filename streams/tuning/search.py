@@ -19,7 +19,7 @@ from optuna.distributions import BaseDistribution
 from optuna.trial import TrialState
 
 from streams.errors import ReptideError
-from streams.settings import Settings
+from streams.settings.tree import Settings
 from streams.tuning.comparison import Gain, Judged, gain
 from streams.tuning.journal import Journal, begun
 from streams.tuning.part import Part

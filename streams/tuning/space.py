@@ -17,7 +17,7 @@ from optuna.distributions import (
     IntDistribution,
 )
 
-from streams.settings import Settings, validated
+from streams.settings.tree import Settings, validated
 
 DIGITS = 3
 """Significant digits of a rate that is tried: what is written down is what was tried."""

@@ -19,11 +19,11 @@ import optuna
 import torch
 
 from engine.types import EngineError
-from streams import wiring
+from streams.assembly import embedded
 from streams.errors import ReptideError
-from streams.evaluation import scores_of
-from streams.run import steps
-from streams.settings import Settings
+from streams.pages.run.evaluation import scores_of
+from streams.program.embedded import steps
+from streams.settings.tree import Settings
 from streams.tuning.comparison import Judged
 from streams.tuning.journal import opened
 from streams.tuning.space import Values, changed
@@ -106,7 +106,7 @@ def _streamed(trial: Trial, state: Path) -> tuple[End, Judged | None]:
         1, min(settings.run.batch, trial.events // (2 * TENTHS))
     )  # how a log is cut into batches changes no bit
     scratch = settings.run.model_copy(update={"directory": state, "durable": False, "batch": batch})
-    program = wiring.embedded(settings.model_copy(update={"run": scratch}))
+    program = embedded.embedded(settings.model_copy(update={"run": scratch}))
     program.log.stop_at(trial.events)
     unpromising = (lambda *_: False) if trial.is_first else _Unpromising(trial)
     try:

@@ -9,7 +9,7 @@ from typing import Any
 
 import tomlkit
 
-from streams.files import write_whole
+from streams.system.files import write_whole
 
 PATHS = ("input.path", "examples.path", "run.directory")
 """Settings that are relative to the file they stand in."""

@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Self
 
-from streams.servers import free_port
+from streams.testing.servers import free_port
 from tests.deploy.composed import SERVICES, binds, ports, stores, variables
 from tests.kafka_brokers import JARS, ROOT
 

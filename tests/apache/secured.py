@@ -20,7 +20,7 @@ from confluent_kafka.admin import (
     ResourceType,
 )
 
-from streams.apache_kafka import AUTHORIZER, ApacheKafka
+from streams.testing.apache_kafka import AUTHORIZER, ApacheKafka
 from tests.kafka_brokers import apache_kafka
 from tests.redis_servers import poll
 from tests.tls import Authority, Certificate

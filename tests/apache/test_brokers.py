@@ -10,15 +10,15 @@ from contextlib import AbstractContextManager, contextmanager
 import orjson
 import pytest
 
-from streams.apache_kafka import ApacheKafka
 from streams.errors import Unavailable
-from streams.logs.envelope import Envelope
-from streams.logs.group import Connection
-from streams.logs.kafka import KafkaLog
-from streams.logs.kafka_client import made
-from streams.logs.kafka_outputs import KafkaOutputs, Sent
-from streams.logs.kafka_topics import Topics, create
-from streams.servers import Server
+from streams.events.envelope import Envelope
+from streams.logs.kafka.group import Connection
+from streams.logs.kafka.kafka_python.client import made
+from streams.logs.kafka.log import KafkaLog
+from streams.logs.kafka.outputs import KafkaOutputs, Sent
+from streams.logs.kafka.topics import Topics, create
+from streams.testing.apache_kafka import ApacheKafka
+from streams.testing.servers import Server
 from tests.kafka_brokers import NUMBERS, apache_kafka, group_of, producer_of
 
 PATIENCE_S = 120.0

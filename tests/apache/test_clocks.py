@@ -10,15 +10,18 @@ import pytest
 from confluent_kafka import Producer
 from kafka import KafkaProducer
 
-from engine.features import Features, Numeric
-from engine.spec import Classification, TaskSpec
+from engine.features.columns import Numeric
+from engine.features.encoder import Features
+from engine.targets import Classification
+from engine.task_spec import TaskSpec
 from streams.errors import InputError
-from streams.logs import confluent_producer, kafka_producer
-from streams.logs.envelope import Envelope
-from streams.logs.group import Connection
-from streams.logs.kafka import KafkaLog
-from streams.logs.kafka_topics import Topics, create
-from streams.wire import Decoded, decode
+from streams.events.decoding import Decoded, decode
+from streams.events.envelope import Envelope
+from streams.logs.kafka.confluent import producer as confluent_producer
+from streams.logs.kafka.group import Connection
+from streams.logs.kafka.kafka_python import producer as kafka_producer
+from streams.logs.kafka.log import KafkaLog
+from streams.logs.kafka.topics import Topics, create
 from tests.apache.test_topics import parts, produce, topic_with
 from tests.kafka_brokers import Broker, apache, group_of, topic_of
 from tests.streams.test_kafka import SESSION, library, messages, produced

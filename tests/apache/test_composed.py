@@ -15,7 +15,7 @@ from urllib.request import urlopen
 import polars as pl
 import pytest
 
-from streams.flights.table import write_flights
+from streams.demo.table import write_flights
 from tests.apache.composed_processes import DEADLINE_S, LOOK_S, Composed
 from tests.deploy.composed import SERVED
 from tests.docs.test_alerts import ALERTS, PANELS, SAMPLES

@@ -7,11 +7,11 @@ from contextlib import suppress
 import pytest
 
 from streams.errors import ReptideError
-from streams.logs.envelope import Envelope
-from streams.logs.group import Connection
-from streams.logs.kafka_client import describe
-from streams.logs.kafka_outputs import KafkaOutputs, Sent
-from streams.logs.kafka_reader import KafkaTopicReader
+from streams.events.envelope import Envelope
+from streams.logs.kafka.group import Connection
+from streams.logs.kafka.kafka_python.client import describe
+from streams.logs.kafka.outputs import KafkaOutputs, Sent
+from streams.logs.kafka.reader import KafkaTopicReader
 from tests.kafka_brokers import Broker, apache, group_of, producer_of, topic_of
 
 __all__ = ["apache"]

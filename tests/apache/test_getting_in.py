@@ -11,9 +11,9 @@ from functools import partial
 import pytest
 
 from streams.errors import InputError, ReptideError, Unavailable
-from streams.logs.envelope import Envelope
-from streams.logs.group import Connection
-from streams.logs.kafka_outputs import Sent
+from streams.events.envelope import Envelope
+from streams.logs.kafka.group import Connection
+from streams.logs.kafka.outputs import Sent
 from tests.apache.secured import SECRET, Secured, token_of
 from tests.kafka_brokers import NUMBERS, Broker, group_of, producer_of, topic_of
 
@@ -159,8 +159,8 @@ def test_each_mistake_is_one_sentence_without_a_secret(
     caplog.set_level(logging.DEBUG)
     (listener, security), kind, sentence = REFUSED[mistake]
     if "ends our connections" in sentence:  # all others are told at once
-        monkeypatch.setattr("streams.logs.kafka_client.BOOTSTRAP_MS", 1500)
-        monkeypatch.setattr("streams.logs.confluent_client.ANSWER_S", 1.5)
+        monkeypatch.setattr("streams.logs.kafka.kafka_python.client.BOOTSTRAP_MS", 1500)
+        monkeypatch.setattr("streams.logs.kafka.confluent.client.ANSWER_S", 1.5)
     connection = Connection(broker.kafka.address_of(listener), security(broker))
     for connect in (
         partial(producer_of(library), connection, [NOWHERE]),

@@ -18,11 +18,11 @@ import pytest
 from kafka import KafkaAdminClient
 
 from streams.errors import InputError
-from streams.logs.base import Polled, Record
-from streams.logs.envelope import Envelope
-from streams.logs.group import Connection
-from streams.logs.kafka import KafkaLog
-from streams.logs.kafka_replay import GroupOffsets
+from streams.events.envelope import Envelope
+from streams.events.record import Polled, Record
+from streams.logs.kafka.group import Connection
+from streams.logs.kafka.log import KafkaLog
+from streams.logs.kafka.replay import GroupOffsets
 from tests.kafka_brokers import Broker, apache, append, group_of, topic_of
 from tests.streams.test_kafka import PATIENCE_S, SESSION, joined, library, many, poll_until
 

@@ -13,9 +13,9 @@ import pytest
 from typer.testing import CliRunner
 
 from streams.errors import InputError
-from streams.roles.trainer import TrainerService
-from streams.roles.worker import WorkerService
-from streams.servers import Server, redis_server
+from streams.program.trainer_service import TrainerService
+from streams.program.worker_service import WorkerService
+from streams.testing.servers import Server, redis_server
 from tests.apache.secured import ROLES, SECRET, Rule, Secured
 from tests.end_to_end.test_deployment_commands import SECTIONS, AtTheEnd, Published, Stream
 from tests.end_to_end.test_redis_acl import REPTIDE

@@ -10,10 +10,10 @@ import pytest
 from kafka import KafkaAdminClient
 from kafka.protocol.admin import AlterClientQuotasRequest as Alter
 
-from streams.logs.base import Record
-from streams.logs.group import CLIENT_ID
-from streams.logs.kafka import KafkaLog
-from streams.logs.kafka_outputs import KafkaOutput
+from streams.events.record import Record
+from streams.logs.kafka.group import CLIENT_ID
+from streams.logs.kafka.log import KafkaLog
+from streams.logs.kafka.outputs import KafkaOutput
 from tests.kafka_brokers import Broker, apache, append, topic_of
 from tests.streams.test_kafka import joined, library, messages, poll_until, produced
 

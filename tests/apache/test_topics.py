@@ -12,12 +12,12 @@ from kafka import KafkaAdminClient, KafkaConsumer, TopicPartition
 from kafka.errors import TopicAlreadyExistsError
 
 from streams.errors import InputError
-from streams.logs.base import Polled, Record
-from streams.logs.envelope import Envelope
-from streams.logs.group import Connection
-from streams.logs.kafka import KafkaLog
-from streams.logs.kafka_replay import GroupOffsets, KafkaReplay
-from streams.wire import Rejected
+from streams.events.decoding import Rejected
+from streams.events.envelope import Envelope
+from streams.events.record import Polled, Record
+from streams.logs.kafka.group import Connection
+from streams.logs.kafka.log import KafkaLog
+from streams.logs.kafka.replay import GroupOffsets, KafkaReplay
 from tests.kafka_brokers import NUMBERS, Broker, apache, append, topic_of
 from tests.streams.test_kafka import (
     PATIENCE_S,

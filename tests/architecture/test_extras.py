@@ -28,7 +28,7 @@ import sys
 for name in sys.argv[1].split(","):
     sys.modules[name] = None  # an import of it fails as if it were not installed
 sys.argv[1:2] = []
-from streams.cli import main
+from streams.cli.app import main
 main()
 """
 
@@ -53,9 +53,8 @@ def test_a_command_names_the_library_that_it_lacks_and_its_extra(tmp_path):
 
 
 def test_a_worker_on_confluent_kafka_imports_no_kafka_python():
-    clients = "streams.logs.confluent_consumer, streams.logs.confluent_producer"
-    program = (
-        f"import sys; sys.modules['kafka'] = None\nimport streams.deployment, streams.roles.tail, {clients}"
-    )
+    clients = "streams.logs.kafka.confluent.consumer, streams.logs.kafka.confluent.producer"
+    modules = f"streams.assembly.deployed, streams.operate.tail, {clients}"
+    program = f"import sys; sys.modules['kafka'] = None\nimport {modules}"
     ended = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
     assert (ended.returncode, ended.stderr) == (0, "")

@@ -24,7 +24,7 @@ from benchmarks.real_streams.measured import BASELINES, Choices, measured, rules
 from benchmarks.real_streams.prepared import prepared
 from benchmarks.real_streams.shown import kept, markdown, rules_markdown
 from benchmarks.real_streams.sources import Source
-from engine.spec import Classification, Regression
+from engine.targets import Classification, Regression
 
 BINARY = Classification((0, 1))
 

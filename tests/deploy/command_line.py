@@ -9,12 +9,12 @@ from pathlib import Path
 import pytest
 import typer
 
-from streams import cli
-from streams.options import settings_from
-from streams.roles import commands
-from streams.setting_sources import from_environment
-from streams.setting_values import setting_at
-from streams.settings import Settings
+from streams.cli import app as cli
+from streams.cli import deployment
+from streams.cli.arguments import settings_from
+from streams.settings.sources import from_environment
+from streams.settings.tree import Settings
+from streams.settings.values import setting_at
 
 ROOT = Path(__file__).parents[2]
 
@@ -28,7 +28,7 @@ def command_of(arguments: Sequence[str]) -> tuple[str, ...]:
     """
     app, ran = typer.Typer(), []
     app.add_typer(cli.app)
-    app.add_typer(commands.app)
+    app.add_typer(deployment.app)
 
     def record(command, path: tuple[str, ...]) -> None:
         for name, inner in getattr(command, "commands", {}).items():

@@ -8,7 +8,7 @@ import re
 import pytest
 import yaml
 
-from streams.settings import Kafka, Run, Service
+from streams.settings.places import Kafka, Run, Service
 from tests.deploy.command_line import ROOT, command_of, example, not_settings, settings_of
 
 CHART = ROOT / "deploy/helm/reptide"

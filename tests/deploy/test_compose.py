@@ -13,14 +13,14 @@ from pathlib import Path
 import pytest
 import yaml
 
-from streams.health import Health, HealthServer
+from streams.watch.health import Health, HealthServer
 from tests.deploy.command_line import ROOT, command_of, not_settings, settings_of
 from tests.deploy.composed import FILE, FOLDER, OURS, SERVED, SERVICES, binds, ports, stores, variables
 from tests.deploy.dockerfile import STAGES, instructions
 
 SETTINGS = FOLDER / "reptide.toml"
 CHART = ROOT / "deploy/helm/reptide"
-DEMO = ROOT / "streams/flights/flights.toml"
+DEMO = ROOT / "streams/demo/flights.toml"
 PROMETHEUS = yaml.safe_load((FOLDER / "prometheus.yml").read_text(encoding="utf-8"))
 ONE_SHOT = {"topics", "flights"}
 

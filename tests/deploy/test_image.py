@@ -13,7 +13,7 @@ import pytest
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
-from streams.health import Health, HealthServer
+from streams.watch.health import Health, HealthServer
 from tests.deploy.command_line import ROOT, not_settings
 from tests.deploy.dockerfile import DOCKERFILE, STAGES, environment, instructions
 

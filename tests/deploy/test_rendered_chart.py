@@ -12,7 +12,7 @@ from urllib.request import urlopen
 import pytest
 import yaml
 
-from streams.health import Health, HealthServer
+from streams.watch.health import Health, HealthServer
 from tests.deploy.command_line import ROOT, command_of, example, not_settings, settings_of
 
 helm = pytest.importorskip("helm_python.chart", reason="`make check-deploy` installs helm-python-sdk")

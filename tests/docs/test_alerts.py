@@ -10,7 +10,7 @@ from typing import NamedTuple
 import pytest
 import yaml
 
-from streams.telemetry import METRICS, Metric
+from streams.watch.metrics import METRICS, Metric
 
 ROOT = Path(__file__).parents[2]
 PROMETHEUS = ROOT / "deploy" / "prometheus"

@@ -8,7 +8,7 @@ import subprocess
 
 import yaml
 
-from streams.settings import load_settings
+from streams.settings.tree import load_settings
 from tests.deploy.command_line import ROOT, command_of
 
 PAGE = (ROOT / "docs/operations.md").read_text(encoding="utf-8")

@@ -16,7 +16,7 @@ from pathlib import Path
 import polars as pl
 import pytest
 
-from streams.flights.table import write_flights
+from streams.demo.table import write_flights
 from tests.command import reptide
 from tests.kafka_brokers import apache_is_asked_for, jars
 

@@ -20,23 +20,23 @@ from kafka import KafkaAdminClient
 from typer.testing import CliRunner, Result
 
 from engine.types import EngineError, Kind, Outcome
-from streams import cli
-from streams.deployment import Deployment
+from streams.assembly.deployed import Deployment
+from streams.cli import app
+from streams.cli import deployment as commands
 from streams.errors import InputError, ReptideError, SettingsError, Unavailable
-from streams.logs import kafka_topics
-from streams.logs.kafka_outputs import KafkaOutputs
-from streams.logs.kafka_reader import KafkaTopicReader
-from streams.logs.kafka_replay import GroupOffsets, KafkaReplay
-from streams.outputs import silent
-from streams.refold import refold
-from streams.roles import commands
-from streams.roles.trainer import TrainerService
-from streams.roles.worker import WorkerService
-from streams.run import Progress
-from streams.servers import Server, noida, redis_server
-from streams.settings import Settings, load_settings
+from streams.logs.kafka import topics as kafka_topics
+from streams.logs.kafka.outputs import KafkaOutputs
+from streams.logs.kafka.reader import KafkaTopicReader
+from streams.logs.kafka.replay import GroupOffsets, KafkaReplay
+from streams.program.embedded import Progress
+from streams.program.outputs import silent
+from streams.program.trainer_service import TrainerService
+from streams.program.worker_service import WorkerService
+from streams.replay.deployed import refold
+from streams.settings.tree import Settings, load_settings
 from streams.stores.base import key_of
 from streams.stores.memory import MemoryStore
+from streams.testing.servers import Server, noida, redis_server
 from tests.faults.shop import CONFIG, shop
 from tests.kafka_brokers import Broker, append
 
@@ -57,7 +57,7 @@ publish_every_s = 0.01
 """
 
 REPTIDE = typer.Typer()
-REPTIDE.add_typer(cli.app)
+REPTIDE.add_typer(app.app)
 REPTIDE.add_typer(commands.app)
 
 

@@ -10,19 +10,19 @@ from typing import Any
 import pytest
 from kafka import KafkaAdminClient, TopicPartition
 
-from streams.deployment import Deployment
+from streams.assembly.deployed import Deployment
+from streams.cli import deployment as commands
 from streams.errors import InputError, SettingsError, StoreError
-from streams.logs.base import SourcePosition
-from streams.logs.kafka import KafkaLog
-from streams.logs.kafka_replay import GroupOffsets
+from streams.events.record import SourcePosition
+from streams.logs.kafka.log import KafkaLog
+from streams.logs.kafka.replay import GroupOffsets
 from streams.logs.memory import Crash
-from streams.rebuild import OneTask
-from streams.roles import commands
-from streams.roles.worker import WorkerService
-from streams.snapshots import deployment as snapshots
-from streams.snapshots import state_directory
-from streams.snapshots.rows import packed, pages
-from streams.stores import redis as redis_rows
+from streams.operate.snapshots import deployment as snapshots
+from streams.operate.snapshots import state_directory
+from streams.operate.snapshots.rows import packed, pages
+from streams.program.worker_service import WorkerService
+from streams.replay.embedded import OneTask
+from streams.stores.redis import rows as redis_rows
 from tests.end_to_end.test_deployment_commands import (
     AtTheEnd,
     Stream,

@@ -11,15 +11,16 @@ import redis
 import typer
 from typer.testing import CliRunner
 
-from streams import cli, pruning
+from streams.cli import app as cli
+from streams.cli import deployment as commands
+from streams.cli import snapshots
 from streams.errors import StoreError
-from streams.logs.base import SourcePosition
-from streams.pruning import prune
-from streams.roles import commands
-from streams.roles.trainer import TrainerService
-from streams.roles.worker import WorkerService
-from streams.servers import Server, noida, redis_server
-from streams.snapshots import commands as snapshots
+from streams.events.record import SourcePosition
+from streams.program import pruning
+from streams.program.pruning import prune
+from streams.program.trainer_service import TrainerService
+from streams.program.worker_service import WorkerService
+from streams.testing.servers import Server, noida, redis_server
 from tests.end_to_end.test_deployment_commands import AtTheEnd, Published, Stream, stream
 from tests.redis_servers import Cluster, redis_cluster
 from tests.redis_users import ON_CLUSTER, TO_FORGET, USERS, User

@@ -14,15 +14,18 @@ import numpy as np
 import torch
 from hypothesis import strategies as st
 
-from engine.drift import Never, PageHinkley, Periodic
-from engine.drift_river import River
-from engine.events import EventBatch
-from engine.features import Category, Features, Numeric
-from engine.fold import Engine, Folded
-from engine.history import History
-from engine.models.mlp import mlp
-from engine.spec import Classification, InnerLoop, Memory, Policy, Regression, TaskSpec
-from engine.table import TaskTable
+from engine.detectors.detectors import Never, PageHinkley, Periodic
+from engine.detectors.river import River
+from engine.features.columns import Category, Numeric
+from engine.features.encoder import Features
+from engine.features.history import History
+from engine.networks.mlp import mlp
+from engine.stream.events import EventBatch
+from engine.stream.fold import Engine
+from engine.stream.in_progress import Folded
+from engine.stream.table import TaskTable
+from engine.targets import Classification, Regression
+from engine.task_spec import InnerLoop, Memory, Policy, TaskSpec
 from engine.types import Kind, Meta, Outcome, Outcomes
 
 

@@ -10,14 +10,17 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from engine.features import Features, Numeric
+from engine.features.columns import Numeric
+from engine.features.encoder import Features
 from engine.learners.base import LABEL_MEAN, LABEL_STD, losses
 from engine.learners.embedding import EmbeddingLearner
 from engine.learners.matching import SHARPEST
-from engine.models.mlp import mlp
+from engine.networks.mlp import mlp
 from engine.outer.backprop import Backprop
-from engine.spec import Classification, Memory, Regression, TaskSpec
-from engine.train import FitSettings, fit, start
+from engine.outer.descent import FitSettings
+from engine.outer.fit import fit, start
+from engine.targets import Classification, Regression
+from engine.task_spec import Memory, TaskSpec
 from engine.types import Batch, Episodes, Fast, Params
 
 NAMED = TaskSpec(

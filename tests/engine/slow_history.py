@@ -1,7 +1,7 @@
 """A task's own past, number by number, from lists of all that has happened: the slow reference of the scan.
 
-Written from the documentation of `engine.history`. Nothing decays here step by step: every number is a sum over
-everything there was, as if it were asked for the first time.
+Written from the documentation of `engine.features.history`. Nothing decays here step by step: every number is a
+sum over everything there was, as if it were asked for the first time.
 """
 
 from __future__ import annotations
@@ -9,7 +9,8 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, field
 
-from engine.spec import Regression, TaskSpec
+from engine.targets import Regression
+from engine.task_spec import TaskSpec
 
 LABEL_HALF_LIVES = (math.inf, 16.0, 4.0)
 EVENT_HALF_LIVES_S = (3_600.0, 86_400.0, 604_800.0)

@@ -11,7 +11,8 @@ from collections import Counter
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from engine.spec import Regression, TaskSpec
+from engine.targets import Regression
+from engine.task_spec import TaskSpec
 from engine.types import Kind, Outcome
 from tests.engine.driving import Event
 from tests.engine.slow_history import SlowHistory

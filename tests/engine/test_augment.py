@@ -6,9 +6,17 @@ import numpy as np
 import pytest
 import torch
 
-from engine.augment import Augmented, FeatureNoise, Mixup, PermutedLabels, RotatedClasses, Shifted, as_images
-from engine.episodic import tasks_of
-from engine.task_source import ClassEpisodes, Examples, TaskEpisodes
+from engine.episodes.augment import (
+    Augmented,
+    FeatureNoise,
+    Mixup,
+    PermutedLabels,
+    RotatedClasses,
+    Shifted,
+    as_images,
+)
+from engine.episodes.task_source import ClassEpisodes, Examples, TaskEpisodes
+from engine.evaluation.episodic.evaluate import tasks_of
 from engine.types import Batch, EngineError, Episodes
 
 

@@ -12,8 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from engine.calibration import MOST_BIASES, SMALLEST, Calibration, calibrated, refined, uncalibrated
-from engine.spec import Classification, Regression
+from engine.outer.calibration import MOST_BIASES, SMALLEST, Calibration, calibrated, refined, uncalibrated
+from engine.targets import Classification, Regression
 from tests.engine.driving import SPECS, drive, label, observation, theta
 
 TWO, VALUE = Classification((0, 1)), Regression(0.0, 10.0)

@@ -19,16 +19,18 @@ from engine.checks import (
     check_spec,
     detectors,
     encoders,
-    folds,
     learners,
     models,
     promises_kept,
+    stream,
 )
-from engine.drift import EXTERNAL, Never, PageHinkley, Periodic
-from engine.drift_river import River
-from engine.features import Category, Cyclic, Encoded, Features, Numeric, Text
+from engine.detectors.detectors import EXTERNAL, Never, PageHinkley, Periodic
+from engine.detectors.river import River
+from engine.features.columns import Category, Cyclic, Encoded, Numeric, Text
+from engine.features.encoder import Features
 from engine.learners.gradient import GradientLearner
-from engine.spec import Classification, TaskSpec
+from engine.targets import Classification
+from engine.task_spec import TaskSpec
 from tests.engine.driving import SMALL, SPECS
 
 
@@ -81,7 +83,7 @@ def test_every_check_says_what_it_promises():
         *detectors.DETECTOR_CHECKS,
         *models.MODEL_CHECKS,
         *learners.LEARNER_CHECKS,
-        *folds.FOLD_CHECKS,
+        *stream.FOLD_CHECKS,
     ]
     assert all(check.__doc__ for check in every)
     assert len({check.__name__ for check in every}) == len(every)
@@ -274,7 +276,7 @@ def test_a_learner_that_reads_values_while_it_is_recorded_is_caught():
 
 def test_a_learner_that_mixes_tasks_folds_otherwise_when_cut():
     with pytest.raises(CheckFailed, match="cut in two"):
-        folds.rows_do_not_depend_on_how_the_stream_was_cut(Mixing(SMALL), SMALL)
+        stream.rows_do_not_depend_on_how_the_stream_was_cut(Mixing(SMALL), SMALL)
 
 
 def test_a_learner_that_remembers_cannot_be_a_cache():
@@ -286,7 +288,7 @@ def test_a_learner_that_remembers_cannot_be_a_cache():
             return {name: value * self.seen for name, value in super().adapt(meta, support).items()}
 
     with pytest.raises(CheckFailed, match="wiped and recomputed"):
-        folds.wiped_fast_parameters_come_back(Remembering(SMALL), replace(SMALL, detector=Never()))
+        stream.wiped_fast_parameters_come_back(Remembering(SMALL), replace(SMALL, detector=Never()))
 
 
 # Detectors

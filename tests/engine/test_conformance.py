@@ -10,9 +10,10 @@ import pytest
 
 from engine.checks import check_learner
 from engine.checks.learners import LEARNER_CHECKS, same_bits
-from engine.checks.running import run
-from engine.checks.samples import support_sets
-from engine.features import Features, Numeric
+from engine.checks.made_up import support_sets
+from engine.checks.promises import run
+from engine.features.columns import Numeric
+from engine.features.encoder import Features
 from engine.learners.base import Learner
 from engine.learners.embedding import EmbeddingLearner
 from engine.learners.gradient import GradientLearner
@@ -21,8 +22,9 @@ from engine.learners.memory import MemoryLearner
 from engine.learners.prototype import PrototypeLearner
 from engine.learners.snail import SnailLearner
 from engine.learners.transformer import TransformerLearner
-from engine.models.mlp import mlp
-from engine.spec import Classification, Memory, Regression, TaskSpec
+from engine.networks.mlp import mlp
+from engine.targets import Classification, Regression
+from engine.task_spec import Memory, TaskSpec
 
 NAMED = TaskSpec(
     Features((Numeric("a"), Numeric("b"))),

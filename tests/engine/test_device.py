@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from engine.fold import Engine
-from engine.table import TaskTable
+from engine.stream.fold import Engine
+from engine.stream.table import TaskTable
 from engine.types import Meta
 from tests.engine.driving import SPECS, Driven, fold_in_cuts, long_stream, theta
 

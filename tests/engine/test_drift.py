@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from river import drift as river
 
-from engine.drift import Detector, Never, PageHinkley, Periodic
-from engine.drift_river import River
+from engine.detectors.detectors import Detector, Never, PageHinkley, Periodic
+from engine.detectors.river import River
 from engine.types import EngineError
 
 MODES = ["up", "down", "both"]

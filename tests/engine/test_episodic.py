@@ -12,19 +12,29 @@ import pytest
 import torch
 from torch import nn
 
-from engine.baselines import PooledTraining, SupportGuess, Tuning, baselines, class_of, with_tuned_step
-from engine.episodic import BLOCK, Contender, Judging, Setting, evaluate
-from engine.episodic_report import MARGIN
-from engine.features import Features, Numeric
+from engine.episodes.task_source import ClassEpisodes, Examples, TaskEpisodes
+from engine.evaluation.episodic.baselines import (
+    PooledTraining,
+    SupportGuess,
+    Tuning,
+    baselines,
+    class_of,
+    with_tuned_step,
+)
+from engine.evaluation.episodic.evaluate import BLOCK, Contender, Judging, Setting, evaluate
+from engine.evaluation.episodic.report import MARGIN
+from engine.evaluation.episodic.scoring import predicted as predicted_by
+from engine.evaluation.episodic.scoring import scored
+from engine.features.columns import Numeric
+from engine.features.encoder import Features
+from engine.features.pixels import Pixels
+from engine.intervals import estimate, percentiles, student
 from engine.learners.gradient import GradientLearner
 from engine.learners.prototype import PrototypeLearner
-from engine.pixels import Pixels
-from engine.queries import normalises_by_batch, scored
-from engine.queries import predicted as predicted_by
-from engine.spec import Classification, InnerLoop, Regression, TaskSpec
-from engine.spread import estimate, percentiles, student
-from engine.task_source import ClassEpisodes, Examples, TaskEpisodes
-from engine.train import FitSettings, fit
+from engine.outer.descent import FitSettings
+from engine.outer.fit import fit
+from engine.targets import Classification, Regression
+from engine.task_spec import InnerLoop, TaskSpec, normalises_by_batch
 from engine.types import Batch, EngineError, Episodes
 
 FEW = Judging("guess", episodes=30, steps=(0, 2))
@@ -452,7 +462,7 @@ def test_the_pooled_baseline_is_a_classifier_of_all_training_classes(monkeypatch
         seen.append(trained[0].params)
         return trained
 
-    monkeypatch.setattr("engine.baselines.fit", spying)
+    monkeypatch.setattr("engine.evaluation.episodic.baselines.fit", spying)
     examples = blobs(apart=3.0)
     pooled = built(spec_of(network=hidden), examples, ClassEpisodes(examples, 3, 1, 4), rounds=200)[
         "fine-tuning"

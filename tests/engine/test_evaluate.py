@@ -10,10 +10,18 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from engine import metrics
-from engine.evaluate import DAY_S, Prequential, Report, ReportDict, ScoredLabels, TaskScores, task_summary
-from engine.spec import Classification, Regression
-from engine.tallies import MOST_BUCKETS
+from engine.evaluation import metrics
+from engine.evaluation.prequential.accumulators import MOST_BUCKETS
+from engine.evaluation.prequential.evaluate import (
+    DAY_S,
+    Prequential,
+    Report,
+    ReportDict,
+    ScoredLabels,
+    TaskScores,
+    task_summary,
+)
+from engine.targets import Classification, Regression
 from engine.types import EngineError
 
 BINARY = Classification(("no", "yes"))

@@ -10,11 +10,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from engine.events import DTYPES, EventBatch
-from engine.features import Category, Cyclic, Features, Numeric, Text
-from engine.fold import Engine
-from engine.spec import Classification, Regression
-from engine.table import TaskTable
+from engine.features.columns import Category, Cyclic, Numeric, Text
+from engine.features.encoder import Features
+from engine.stream.events import DTYPES, EventBatch
+from engine.stream.fold import Engine
+from engine.stream.table import TaskTable
+from engine.targets import Classification, Regression
 from engine.types import EngineError, Meta
 from tests.engine.driving import SMALL, batch_of, drive, engine_for, label, observation, theta
 

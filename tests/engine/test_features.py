@@ -12,20 +12,19 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from engine.features import (
+from engine.features.columns import (
     MAX_BUCKETS,
     MAX_TEXT_CHARACTERS,
     MAX_TEXT_IDS,
     STANDARDISED_LIMIT,
     Category,
     Cyclic,
-    Features,
-    FrontEnd,
     Numeric,
     Text,
 )
-from engine.history import MOST_CLASSES, HistoryColumns
-from engine.stored import stored_numbers
+from engine.features.encoder import Features, FrontEnd
+from engine.features.history import MOST_CLASSES, HistoryColumns
+from engine.features.stored import stored_numbers
 from engine.types import EngineError
 
 EVERY_COLUMN = Features(

@@ -15,15 +15,18 @@ import torch
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from engine import fold
-from engine.drift import Never, PageHinkley, Periodic
-from engine.drift_river import River
-from engine.fold import BLOCK, Engine, SourceMoved
+from engine.batches import bucket_of
+from engine.detectors.detectors import Never, PageHinkley, Periodic
+from engine.detectors.river import River
 from engine.learners.base import flatten, unflatten
-from engine.mixture import EXPERTS
-from engine.models.mlp import mlp
-from engine.spec import InnerLoop, Memory, Policy, Regression, TaskSpec
-from engine.support import bucket_of
+from engine.networks.mlp import mlp
+from engine.stream import in_progress
+from engine.stream.fold import Engine
+from engine.stream.in_progress import BLOCK
+from engine.stream.mixture import EXPERTS
+from engine.stream.sources import SourceMoved
+from engine.targets import Regression
+from engine.task_spec import InnerLoop, Memory, Policy, TaskSpec
 from engine.types import ADAPTED, PREDICTORS, SERVED, THETA, Batch, EngineError, Meta, Outcome
 from tests.engine.driving import (
     ORIGIN,
@@ -904,7 +907,7 @@ def test_the_place_in_a_block_changes_no_bit(hidden):
         y = torch.from_numpy(rng.integers(0, 2, (1, size)).astype(np.float32)).repeat(BLOCK, 1)
         fast = flatten(engine.learner.adapt(meta, Batch(x, y, torch.full((BLOCK, size), 1 / size)))).numpy()
         assert {row.tobytes() for row in fast} == {fast[0].tobytes()}
-        many = torch.from_numpy(np.repeat(fast[:1], fold.PREDICTED, 0))
-        shown = x[:1, :1].repeat(fold.PREDICTED, 1, 1)
+        many = torch.from_numpy(np.repeat(fast[:1], in_progress.PREDICTED, 0))
+        shown = x[:1, :1].repeat(in_progress.PREDICTED, 1, 1)
         outputs = engine.predict_adapted(meta, unflatten(engine.learner.fast_shapes, many), shown).numpy()
         assert {row.tobytes() for row in outputs} == {outputs[0].tobytes()}

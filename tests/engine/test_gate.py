@@ -9,13 +9,15 @@ import numpy as np
 import pytest
 import torch
 
-from engine.episodes import stack
-from engine.features import Features, Numeric
-from engine.gate import BLOCK, FEWEST, Verdict, gate, losses_after_adaptation
+from engine.batches import stack
+from engine.features.columns import Numeric
+from engine.features.encoder import Features
 from engine.learners.base import LABEL_MEAN, LABEL_STD
 from engine.learners.gradient import GradientLearner
-from engine.models.mlp import mlp
-from engine.spec import Classification, InnerLoop, Regression, TaskSpec
+from engine.networks.mlp import mlp
+from engine.outer.gate import BLOCK, FEWEST, Verdict, gate, losses_after_adaptation
+from engine.targets import Classification, Regression
+from engine.task_spec import InnerLoop, TaskSpec
 from engine.types import Batch, Episode, Params
 
 SPEC = TaskSpec(

@@ -12,10 +12,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from engine.features import Category, Features, Numeric
+from engine.features.columns import Category, Numeric
+from engine.features.encoder import Features
 from engine.learners.base import losses
 from engine.learners.gradient import GradientLearner
-from engine.spec import Classification, InnerLoop, Regression, TaskSpec
+from engine.targets import Classification, Regression
+from engine.task_spec import InnerLoop, TaskSpec
 from engine.types import Batch, Fast, Params
 
 FEATURES = Features((Numeric("amount"), Numeric("age", optional=True), Category("country", buckets=8)))

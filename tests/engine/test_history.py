@@ -10,11 +10,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from engine.drift import Never
-from engine.features import Category, Features, Numeric
-from engine.fold import Engine
-from engine.history import LARGEST, MOST_CLASSES, History
-from engine.spec import Classification, Regression, TaskSpec
+from engine.detectors.detectors import Never
+from engine.features.columns import Category, Numeric
+from engine.features.encoder import Features
+from engine.features.history import LARGEST, MOST_CLASSES, History
+from engine.stream.fold import Engine
+from engine.targets import Classification, Regression
+from engine.task_spec import TaskSpec
 from engine.types import EngineError, Kind, Meta, Outcome
 from tests.engine.driving import (
     SMALL,

@@ -9,12 +9,14 @@ import torch
 from torch import Tensor, nn
 
 from engine.checks import check_spec
-from engine.features import Category, Features, Numeric
+from engine.features.columns import Category, Numeric
+from engine.features.encoder import Features
 from engine.learners.base import below
 from engine.learners.gradient import GradientLearner
 from engine.outer.backprop import Backprop
 from engine.outer.implicit import Implicit, solved
-from engine.spec import Classification, InnerLoop, Regression, TaskSpec
+from engine.targets import Classification, Regression
+from engine.task_spec import InnerLoop, TaskSpec
 from engine.types import Batch, EngineError, Episodes, Params
 from tests.engine.test_outer import TASKS, assert_same, episodes, points, task, theta_of
 

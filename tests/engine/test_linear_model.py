@@ -9,10 +9,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from engine.features import Category, Cyclic, Features, Numeric, Text
-from engine.linear_model import LinearModel, Steps, Stream
-from engine.spec import Classification, Regression
-from engine.task_rates import TaskRates
+from engine.evaluation.prequential.linear_model import LinearModel, Stream
+from engine.evaluation.prequential.linear_steps import Steps
+from engine.evaluation.prequential.task_rates import TaskRates
+from engine.features.columns import Category, Cyclic, Numeric, Text
+from engine.features.encoder import Features
+from engine.targets import Classification, Regression
 
 FEATURES = Features(
     (Numeric("a"), Numeric("b", optional=True), Category("c", 8), Cyclic("d", 7), Text("e", 16))

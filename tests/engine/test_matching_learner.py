@@ -12,7 +12,7 @@ from torch import nn
 from engine.learners.base import fast_size
 from engine.learners.matching import MatchingLearner
 from engine.outer.backprop import Backprop
-from engine.spec import Memory
+from engine.task_spec import Memory
 from engine.types import Batch, EngineError, Episodes
 from tests.engine import embedding_learners as common
 from tests.engine.embedding_learners import EPISODIC, NAMED, NUMBER, SPECS, gapped, outputs, queries, stirred

@@ -9,14 +9,17 @@ from hypothesis import strategies as st
 from torch import nn
 
 from engine.checks import check_spec
-from engine.features import Features, Numeric
+from engine.features.columns import Numeric
+from engine.features.encoder import Features
 from engine.learners.base import losses
 from engine.learners.gradient import WIDEST, GradientLearner
 from engine.outer.backprop import Backprop
+from engine.outer.descent import FitSettings
+from engine.outer.fit import fit, start
 from engine.outer.pooled import Pooled
 from engine.outer.reptile import Reptile
-from engine.spec import Classification, InnerLoop, Regression, TaskSpec
-from engine.train import FitSettings, fit, start
+from engine.targets import Classification, Regression
+from engine.task_spec import InnerLoop, TaskSpec
 from engine.types import Batch, EngineError, Episodes, Params
 from tests.engine.test_outer import assert_same, episodes, learner, points, theta_of
 

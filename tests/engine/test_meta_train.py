@@ -9,15 +9,18 @@ import numpy as np
 import pytest
 import torch
 
-from engine.features import Features, Numeric
+from engine.episodes.meta_train import MetaTraining, Place, begun, meta_train
+from engine.episodes.task_source import ClassEpisodes, Examples
+from engine.features.columns import Numeric
+from engine.features.encoder import Features
 from engine.learners.gradient import GradientLearner
 from engine.learners.prototype import PrototypeLearner
-from engine.meta_train import MetaTraining, Place, begun, meta_train
-from engine.models.mlp import mlp
+from engine.networks.mlp import mlp
 from engine.outer.backprop import Backprop
-from engine.spec import Classification, InnerLoop, TaskSpec
-from engine.task_source import ClassEpisodes, Examples
-from engine.train import FitSettings, fit, start
+from engine.outer.descent import FitSettings
+from engine.outer.fit import fit, start
+from engine.targets import Classification
+from engine.task_spec import InnerLoop, TaskSpec
 from engine.types import EngineError, Params
 
 SPEC = TaskSpec(

@@ -10,12 +10,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from engine import scan
-from engine.fold import rules_of
 from engine.learners.gradient import GradientLearner
-from engine.mixture import EXPERTS, MIXED, MOST_SPENT
-from engine.spec import Classification, Memory, Policy, Regression, TaskSpec
-from engine.table import TaskTable, layout_of
+from engine.stream import scan, scan_arrays
+from engine.stream.layout import layout_of
+from engine.stream.mixture import EXPERTS, MIXED, MOST_SPENT
+from engine.stream.rules import rules_of
+from engine.stream.table import TaskTable
+from engine.targets import Classification, Regression
+from engine.task_spec import Memory, Policy, TaskSpec
 from engine.types import ADAPTED, BASE, RECENT, SERVED, THETA, Float64, Kind
 from tests.engine.driving import SMALL, SPECS, fold_in_cuts, long_stream
 
@@ -54,7 +56,7 @@ class Hedge:
     """One task of the scan; two of its experts are made up by an adversary, one event at a time."""
 
     spec: TaskSpec
-    version: scan.Version = field(init=False)
+    version: scan_arrays.Version = field(init=False)
     table: TaskTable = field(init=False)
     waiting: list[int] = field(default_factory=list)
     most_waiting: int = 0
@@ -71,16 +73,16 @@ class Hedge:
     def under(self, prior: tuple[float, ...], number: int = 1) -> Hedge:
         """From here on predictions are those of a version with this prior."""
         rates = np.array([0.3, 0.7]) if self.spec.target.outputs == 2 else np.array([0.5])
-        self.version = scan.Version(number, np.array(prior), rates)
+        self.version = scan_arrays.Version(number, np.array(prior), rates)
         return self
 
-    def step(self, kind: Kind, id: int, y: float, predictions: np.ndarray) -> scan.Results:
-        events = scan.Events(
+    def step(self, kind: Kind, id: int, y: float, predictions: np.ndarray) -> scan_arrays.Results:
+        events = scan_arrays.Events(
             np.array([kind], np.uint8), np.array([id], np.uint64), np.zeros(1),
             np.zeros((1, self.spec.width), np.float32), np.ones(1, np.bool_),
             np.array([y], np.float32), np.zeros(1, np.int64), np.array([self.offset]),
         )  # fmt: skip
-        results = scan.blank_results(1, self.spec.target.outputs, self.spec.width)
+        results = scan_arrays.blank_results(1, self.spec.target.outputs, self.spec.width)
         results.prediction[0] = predictions.astype(np.float32)
         cursor, reason, last = np.zeros((3, 2), np.int64)
         end, order, active = np.array([1, 0]), np.zeros(1, np.int64), np.zeros(1, np.int64)

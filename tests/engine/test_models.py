@@ -16,20 +16,22 @@ from engine.checks.learners import (
     a_task_does_not_depend_on_its_block_mates,
     an_event_does_not_depend_on_its_block_mates,
 )
+from engine.checks.made_up import labels_of, stored_rows
 from engine.checks.models import MODEL_CHECKS
-from engine.checks.running import run
-from engine.checks.samples import labels_of, stored_rows
-from engine.features import Features, Numeric
+from engine.checks.promises import run
+from engine.features.columns import Numeric
+from engine.features.encoder import Features
 from engine.learners.base import losses
 from engine.learners.gradient import GradientLearner
-from engine.models.conv4 import conv4
-from engine.models.images import ChannelsLast
-from engine.models.mlp import mlp
-from engine.models.norms import image_norm, row_norm
-from engine.models.resnet12 import resnet12
-from engine.models.tabular import tabular
-from engine.models.transformer import transformer
-from engine.spec import Classification, InnerLoop, TaskSpec
+from engine.networks.conv4 import conv4
+from engine.networks.images import ChannelsLast
+from engine.networks.mlp import mlp
+from engine.networks.norms import image_norm, row_norm
+from engine.networks.resnet12 import resnet12
+from engine.networks.tabular import tabular
+from engine.networks.transformer import transformer
+from engine.targets import Classification
+from engine.task_spec import InnerLoop, TaskSpec
 from engine.types import Batch, EngineError
 
 NETWORKS = {

@@ -10,15 +10,18 @@ import numpy as np
 import pytest
 import torch
 
-from engine.features import MAX_TEXT_IDS, Category, Features, Numeric, Text
-from engine.history import History
+from engine.features.columns import MAX_TEXT_IDS, Category, Numeric, Text
+from engine.features.encoder import Features
+from engine.features.history import History
 from engine.learners.gradient import GradientLearner
-from engine.models.mlp import mlp
+from engine.networks.mlp import mlp
 from engine.outer import online
 from engine.outer.backprop import Backprop
+from engine.outer.descent import FitSettings
+from engine.outer.fit import TrainState, start, with_statistics
 from engine.outer.online import FIRST_SUM, Lesson, Online, Rates
-from engine.spec import Classification, InnerLoop, Regression, TaskSpec
-from engine.train import FitSettings, TrainState, start, with_statistics
+from engine.targets import Classification, Regression
+from engine.task_spec import InnerLoop, TaskSpec
 from engine.types import Batch, Episodes
 
 BUCKETS = 512

@@ -13,16 +13,19 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from engine.features import Category, Features, Numeric
+from engine.features.columns import Category, Numeric
+from engine.features.encoder import Features
 from engine.learners.gradient import GradientLearner
 from engine.learners.prototype import PrototypeLearner
 from engine.outer.backprop import Backprop
 from engine.outer.base import OuterRule, query_loss
+from engine.outer.descent import FitSettings
+from engine.outer.fit import fit, start
 from engine.outer.implicit import Implicit
 from engine.outer.pooled import Pooled
 from engine.outer.reptile import Reptile
-from engine.spec import Classification, InnerLoop, Regression, TaskSpec
-from engine.train import FitSettings, fit, start
+from engine.targets import Classification, Regression
+from engine.task_spec import InnerLoop, TaskSpec
 from engine.types import Batch, EngineError, Episodes, Params
 
 RULES: tuple[OuterRule, ...] = (Backprop(), Backprop(first_order=False), Reptile(), Pooled(), Implicit())

@@ -6,8 +6,9 @@ import numpy as np
 import torch
 
 from engine.checks import check_encoder
-from engine.features import Features, Numeric
-from engine.pixels import Pixels
+from engine.features.columns import Numeric
+from engine.features.encoder import Features
+from engine.features.pixels import Pixels
 
 IMAGES = Features((Pixels("image", side=2),))
 

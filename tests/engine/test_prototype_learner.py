@@ -8,12 +8,15 @@ from functools import partial
 import pytest
 import torch
 
-from engine.features import Features, Numeric
+from engine.features.columns import Numeric
+from engine.features.encoder import Features
 from engine.learners.prototype import PrototypeLearner
-from engine.models.mlp import mlp
+from engine.networks.mlp import mlp
 from engine.outer.backprop import Backprop
-from engine.spec import Classification, Memory, Regression, TaskSpec
-from engine.train import FitSettings, fit, start
+from engine.outer.descent import FitSettings
+from engine.outer.fit import fit, start
+from engine.targets import Classification, Regression
+from engine.task_spec import Memory, TaskSpec
 from engine.types import Batch, EngineError, Episodes
 
 NAMED = TaskSpec(

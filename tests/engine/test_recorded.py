@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from engine.recorded import Recorded
+from engine.traced import Recorded
 
 
 def ranked(x: torch.Tensor) -> torch.Tensor:
@@ -31,7 +31,7 @@ def test_what_is_recorded_follows_the_values_it_is_given():
 
 
 def test_what_is_kept_is_bounded_and_what_was_used_last_stays(monkeypatch):
-    monkeypatch.setattr("engine.recorded.MOST", 3)
+    monkeypatch.setattr("engine.traced.MOST", 3)
     recorded, made = Recorded(ranked), []
     record = recorded._record
     monkeypatch.setattr(recorded, "_record", lambda flat, how: made.append(len(flat[0])) or record(flat, how))

@@ -8,14 +8,16 @@ from functools import partial
 import pytest
 import torch
 
-from engine.episodes import resplit
-from engine.features import Features, Numeric
+from engine.batches import resplit
+from engine.features.columns import Numeric
+from engine.features.encoder import Features
 from engine.learners.gradient import GradientLearner
 from engine.learners.matching import MatchingLearner
 from engine.learners.prototype import PrototypeLearner
-from engine.models.mlp import mlp
+from engine.networks.mlp import mlp
 from engine.outer.backprop import Backprop
-from engine.spec import Classification, Regression, TaskSpec
+from engine.targets import Classification, Regression
+from engine.task_spec import TaskSpec
 from engine.types import Batch, EngineError, Episodes
 
 SPEC = TaskSpec(

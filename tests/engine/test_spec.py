@@ -12,10 +12,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
-from engine.fingerprints import row_fingerprint, theta_fingerprint
 from engine.learners.gradient import GradientLearner
-from engine.models.mlp import mlp
-from engine.spec import Classification, Memory, Policy, Regression
+from engine.networks.mlp import mlp
+from engine.stream.fingerprints import row_fingerprint, theta_fingerprint
+from engine.targets import Classification, Regression
+from engine.task_spec import Memory, Policy
 from engine.types import EngineError
 from tests.engine.driving import SMALL
 

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from engine.spread import faded_mean, noted
-from engine.step_size import SIZES, chosen
+from engine.intervals import faded_mean, noted
+from engine.outer.step_size import SIZES, chosen
 
 MEMORY = 3.0
 

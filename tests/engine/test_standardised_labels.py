@@ -9,15 +9,17 @@ import pytest
 import torch
 from torch import Tensor
 
-from engine.features import Features, Numeric
+from engine.features.columns import Numeric
+from engine.features.encoder import Features
 from engine.learners.base import LABEL_MEAN, LABEL_STD, Learner, example_losses, flatten
 from engine.learners.gradient import GradientLearner
 from engine.learners.matching import MatchingLearner
 from engine.learners.memory import MemoryLearner
 from engine.learners.snail import SnailLearner
 from engine.learners.transformer import TransformerLearner
-from engine.models.mlp import mlp
-from engine.spec import InnerLoop, Memory, Regression, TaskSpec
+from engine.networks.mlp import mlp
+from engine.targets import Regression
+from engine.task_spec import InnerLoop, Memory, TaskSpec
 from engine.types import Batch, Params
 
 SPEC = TaskSpec(

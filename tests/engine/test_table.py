@@ -10,15 +10,18 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from engine.drift import Never
-from engine.drift_river import River
-from engine.features import Features, Numeric
-from engine.fingerprints import row_fingerprint
-from engine.fold import Engine
-from engine.history import History
+from engine.detectors.detectors import Never
+from engine.detectors.river import River
+from engine.features.columns import Numeric
+from engine.features.encoder import Features
+from engine.features.history import History
 from engine.learners.gradient import GradientLearner
-from engine.spec import Classification, Memory, Policy, Regression
-from engine.table import RowError, TaskTable, checksums, layout_of
+from engine.stream.fingerprints import row_fingerprint
+from engine.stream.fold import Engine
+from engine.stream.layout import layout_of
+from engine.stream.table import RowError, TaskTable, checksums
+from engine.targets import Classification, Regression
+from engine.task_spec import Memory, Policy
 from tests.engine.driving import SMALL, SPECS, batch_of, engine_for, fold_in_cuts, long_stream, theta
 
 every_spec = pytest.mark.parametrize("name", SPECS)

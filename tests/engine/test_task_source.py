@@ -8,7 +8,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from engine.task_source import ClassEpisodes, Examples, TaskEpisodes, held_out
+from engine.episodes.task_source import ClassEpisodes, Examples, TaskEpisodes, held_out
 from engine.types import EngineError
 
 

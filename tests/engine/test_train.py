@@ -13,24 +13,16 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from engine.episodes import sample, stack
-from engine.features import Category, Cyclic, Features, Numeric
+from engine.batches import sample, stack
+from engine.features.columns import Category, Cyclic, Numeric
+from engine.features.encoder import Features
 from engine.learners.gradient import GradientLearner
 from engine.outer.backprop import Backprop
 from engine.outer.base import Report
-from engine.spec import Classification, Regression, TaskSpec
-from engine.train import (
-    FAR,
-    RARE,
-    FitSettings,
-    TrainState,
-    fit,
-    global_norm,
-    measured,
-    merged,
-    start,
-    with_statistics,
-)
+from engine.outer.descent import FitSettings, global_norm
+from engine.outer.fit import FAR, RARE, TrainState, fit, measured, merged, start, with_statistics
+from engine.targets import Classification, Regression
+from engine.task_spec import TaskSpec
 from engine.types import EngineError, Episode, Episodes, Float32, Params
 
 FEATURES = Features(
@@ -441,7 +433,7 @@ def test_a_first_batch_with_heavy_tails_is_bounded_by_its_quartiles() -> None:
 
 
 def test_quartiles_of_millions_of_rows_are_taken_of_some_of_them(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("engine.train.MEASURED", 1000)
+    monkeypatch.setattr("engine.outer.fit.MEASURED", 1000)
     rows = np.random.default_rng(2).normal(0, 1, (20_000, 1))
     rows[77] = 1e30
     assert 0.9 < float(counted(ONE, rows).params["0.std"]) < 1.1

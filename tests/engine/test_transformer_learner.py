@@ -12,7 +12,8 @@ from torch.nn import functional as F
 from engine.learners.base import fast_size
 from engine.learners.matching import MatchingLearner
 from engine.learners.transformer import TransformerLearner
-from engine.spec import Memory, Regression
+from engine.targets import Regression
+from engine.task_spec import Memory
 from engine.types import Batch, EngineError, Episodes
 from tests.engine import embedding_learners as common
 from tests.engine.embedding_learners import EPISODIC, NAMED, NUMBER, SPECS, gapped, outputs, queries, stirred

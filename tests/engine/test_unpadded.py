@@ -9,21 +9,24 @@ import pytest
 import torch
 from torch import nn
 
-from engine.episodes import by_size
-from engine.features import Features, Numeric
+from engine.batches import by_size
+from engine.episodes.meta_train import MetaTraining, judged
+from engine.episodes.task_source import Examples, TaskEpisodes
+from engine.features.columns import Numeric
+from engine.features.encoder import Features
 from engine.learners.base import Learner, losses
 from engine.learners.gradient import GradientLearner
 from engine.learners.prototype import PrototypeLearner
-from engine.meta_train import MetaTraining, judged
-from engine.models.norms import row_norm
+from engine.networks.norms import row_norm
 from engine.outer.backprop import Backprop
 from engine.outer.base import OuterRule
+from engine.outer.descent import FitSettings
+from engine.outer.fit import fit, start
 from engine.outer.implicit import Implicit
 from engine.outer.pooled import Pooled
 from engine.outer.reptile import Reptile
-from engine.spec import Classification, InnerLoop, TaskSpec
-from engine.task_source import Examples, TaskEpisodes
-from engine.train import FitSettings, fit, start
+from engine.targets import Classification
+from engine.task_spec import InnerLoop, TaskSpec
 from engine.types import Batch, Episodes, Params
 
 

@@ -6,9 +6,9 @@ from dataclasses import replace
 
 import pytest
 
-from engine.fold import Engine
-from engine.recorded import Recorded
-from engine.warm import warm_up
+from engine.stream.fold import Engine
+from engine.stream.warm import warm_up
+from engine.traced import Recorded
 from tests.engine.driving import SPECS, drive, long_stream, theta
 from tests.recordings import not_shared
 

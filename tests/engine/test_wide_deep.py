@@ -9,11 +9,13 @@ import pytest
 import torch
 from torch import Tensor
 
-from engine.features import MAX_TEXT_IDS, Category, Features, Numeric, Text
-from engine.history import History
+from engine.features.columns import MAX_TEXT_IDS, Category, Numeric, Text
+from engine.features.encoder import Features
+from engine.features.history import History
 from engine.learners.gradient import GradientLearner
-from engine.models.mlp import mlp
-from engine.spec import Classification, Regression, TaskSpec
+from engine.networks.mlp import mlp
+from engine.targets import Classification, Regression
+from engine.task_spec import TaskSpec
 from engine.types import Batch
 
 SPEC = TaskSpec(

@@ -15,28 +15,29 @@ from typing import Any, NamedTuple
 import numpy as np
 from torch import Tensor
 
-from engine.drift import PageHinkley
-from engine.features import Features, Numeric
-from engine.fold import Engine
-from engine.history import History
-from engine.models.mlp import mlp
+from engine.detectors.detectors import PageHinkley
+from engine.features.columns import Numeric
+from engine.features.encoder import Features
+from engine.features.history import History
+from engine.networks.mlp import mlp
 from engine.outer.backprop import Backprop
+from engine.outer.descent import FitSettings
 from engine.outer.online import Online, Rates
-from engine.spec import Classification, InnerLoop, Memory, Policy, TaskSpec
-from engine.train import FitSettings
+from engine.stream.fold import Engine
+from engine.targets import Classification
+from engine.task_spec import InnerLoop, Memory, Policy, TaskSpec
 from engine.types import Kind
-from streams.logs.base import NULL_VALUE, ONLY, Offsets, Record, SourcePosition
+from streams.events.record import NULL_VALUE, ONLY, Offsets, Record, SourcePosition
 from streams.logs.memory import INCARNATION, Crash, MemoryLog, MemoryOutput, no_crash
-from streams.outputs import TOPICS, DeadLetterLines, Outputs
-from streams.rounds import Rounds
-from streams.run import steps
-from streams.schedule import Schedule
-from streams.settings import FOR_EVER_S
+from streams.program.embedded import Embedded, steps
+from streams.program.outputs import TOPICS, DeadLetterLines, Outputs
+from streams.program.rounds import Rounds
+from streams.program.schedule import Schedule
+from streams.program.theta import ThetaCache
+from streams.program.trainer import Trainer
+from streams.program.worker import Worker
+from streams.settings.places import FOR_EVER_S
 from streams.stores.memory import MemoryMeta, MemoryStore
-from streams.theta import ThetaCache
-from streams.trainer import Trainer
-from streams.wiring import Embedded
-from streams.worker import Worker
 
 SPEC = TaskSpec(
     Features((Numeric("a"), Numeric("b"))),

@@ -13,13 +13,13 @@ from typing import Any
 
 import torch
 
-from streams.logs.file import FileLog
+from streams.assembly.embedded import embedded
+from streams.logs.file.log import FileLog
 from streams.logs.output import OutputFile
-from streams.run import run
+from streams.program.embedded import run
+from streams.program.trainer import Trainer
 from streams.stores.checkpoints import DirectoryMeta
 from streams.stores.lmdb import LmdbStore
-from streams.trainer import Trainer
-from streams.wiring import embedded
 from tests.faults.shop import settings_of
 
 EFFECTS: dict[str, tuple[Any, str]] = {

@@ -14,17 +14,17 @@ from typing import Any
 
 import numpy as np
 
-from engine.table import TaskTable
-from engine.train import start
-from streams.health import Health
+from engine.outer.fit import start
+from engine.stream.table import TaskTable
 from streams.logs.memory import MemoryLog
-from streams.roles import worker as working
-from streams.roles.worker import WorkerService
-from streams.run import Progress
+from streams.program import worker_service
+from streams.program.embedded import Progress
+from streams.program.trainer import Trainer
+from streams.program.worker_service import WorkerService
 from streams.stores.base import Swap
-from streams.stores.redis import RedisStore
-from streams.stores.redis_server import RedisServer
-from streams.trainer import Trainer
+from streams.stores.redis.rows import RedisStore
+from streams.stores.redis.server import RedisServer
+from streams.watch.health import Health
 from tests.faults.model import NOT_PROMISED, World, engine, online, stream
 
 BATCH = 10
@@ -102,7 +102,7 @@ class RedisWorker:
         self.trainer = Trainer(online(), self.world.meta)
         worker = replace(self.world.program(BATCH).worker, log=self.log, store=self.store)
         self.service = WorkerService(
-            worker, self.log, ["events"], Health(working.CONDITIONS, 60.0), 0.25, 10**6,
+            worker, self.log, ["events"], Health(worker_service.CONDITIONS, 60.0), 0.25, 10**6,
             self._after, self.said.append, self.store.ping, lambda: None,
         )  # fmt: skip
 

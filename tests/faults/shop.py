@@ -11,10 +11,10 @@ import pytest
 
 from benchmarks.fault_deployment import SMALL_TASKS
 from engine.types import Outcome
-from streams.outputs import TOPICS
-from streams.run import run, steps
-from streams.settings import Settings, load_settings
-from streams.wiring import Embedded, embedded
+from streams.assembly.embedded import embedded
+from streams.program.embedded import Embedded, run, steps
+from streams.program.outputs import TOPICS
+from streams.settings.tree import Settings, load_settings
 from tests.faults.model import NOT_PROMISED, Left, bits, told
 
 CONFIG = f"""
@@ -73,7 +73,11 @@ def stop_after(settings: Settings, batches: int) -> None:
 
 def keeping_nothing(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> Settings:
     """Prune often, all but what a restart needs."""
-    for name in ("streams.pruning.FRESH", "streams.pruning.RECENT", "streams.run.EVERY"):
+    for name in (
+        "streams.program.pruning.FRESH",
+        "streams.program.pruning.RECENT",
+        "streams.program.embedded.EVERY",
+    ):
         monkeypatch.setattr(name, 2)
     return settings.model_copy(update={"outer": settings.outer.model_copy(update={"keep_gib": 0.0})})
 

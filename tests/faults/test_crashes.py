@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from streams.logs.base import Record
+from streams.events.record import Record
 from tests.faults.model import (
     EFFECTS,
     GRID,

@@ -13,12 +13,12 @@ from benchmarks.fault_deployment import CONFIG
 from benchmarks.fault_load import TASKS, Drawn, traffic
 from benchmarks.fault_refused import FORGED, KINDS
 from benchmarks.faults import QUICK, survive
-from streams.deployment import Deployment
-from streams.learned import LabelReader
-from streams.logs.base import Polled
-from streams.set_aside import strangers
-from streams.settings import load_settings
-from streams.wire import Decoded, decode
+from streams.assembly.deployed import Deployment
+from streams.events.decoding import Decoded, decode
+from streams.events.learned_labels import LabelReader
+from streams.events.record import Polled
+from streams.program.set_aside import strangers
+from streams.settings.tree import load_settings
 from tests.kafka_brokers import apache_is_asked_for, jars
 
 NOW_MS = 1_700_000_000_000

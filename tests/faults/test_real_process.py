@@ -15,7 +15,7 @@ import numpy as np
 import polars as pl
 import pytest
 
-from streams.settings import Settings
+from streams.settings.tree import Settings
 from tests.faults.model import Left
 from tests.faults.mortal import EFFECTS, live
 from tests.faults.shop import counts, counts_of_input, run_to_the_end, shop, what_is_left

@@ -9,7 +9,7 @@ from uuid import uuid4
 import pytest
 
 from streams.errors import Forgot, Unavailable
-from streams.stores.redis_server import RedisServer
+from streams.stores.redis.server import RedisServer
 from tests.faults.redis_worker import RedisWorker
 from tests.redis_servers import Cluster, Server, poll
 

@@ -10,13 +10,13 @@ from uuid import uuid4
 import pytest
 import redis
 
-from engine.fingerprints import theta_fingerprint
+from engine.stream.fingerprints import theta_fingerprint
 from streams.errors import Forgot, StoreError, Unavailable
-from streams.logs.base import SourcePosition
-from streams.stores.redis import RedisStore
-from streams.stores.redis_meta import RedisMeta
-from streams.stores.redis_sentinels import Service
-from streams.stores.redis_server import RedisServer
+from streams.events.record import SourcePosition
+from streams.stores.redis.rows import RedisStore
+from streams.stores.redis.sentinels import Service
+from streams.stores.redis.server import RedisServer
+from streams.stores.redis.versions import RedisMeta
 from tests.faults.model import engine
 from tests.faults.redis_worker import BATCH, TRAIL, RedisWorker
 from tests.redis_servers import QUICK_SYNC, Server, Watched, one_redis, own_redis, poll

@@ -7,15 +7,15 @@ from pathlib import Path
 
 import pytest
 
-from engine.fingerprints import theta_fingerprint
-from streams.deployment import Deployment
+from engine.stream.fingerprints import theta_fingerprint
+from streams.assembly.deployed import Deployment
+from streams.cli import deployment as commands
 from streams.errors import StoreError
-from streams.pruning import prune
-from streams.roles import commands
-from streams.settings import load_settings
-from streams.stores.redis import RedisStore
-from streams.stores.redis_meta import RedisMeta
-from streams.stores.redis_server import RedisServer
+from streams.program.pruning import prune
+from streams.settings.tree import load_settings
+from streams.stores.redis.rows import RedisStore
+from streams.stores.redis.server import RedisServer
+from streams.stores.redis.versions import RedisMeta
 from tests.faults.model import engine
 from tests.faults.redis_worker import RedisWorker
 from tests.faults.shop import CONFIG

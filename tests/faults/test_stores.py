@@ -13,15 +13,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from engine.table import RowError, TaskTable
+from engine.stream.table import RowError, TaskTable
 from streams.errors import StoreError
-from streams.logs.base import SourcePosition
+from streams.events.record import SourcePosition
 from streams.stores import lmdb as lmdb_store
 from streams.stores.base import RecordStore, Swap, key_of
 from streams.stores.lmdb import LmdbStore
 from streams.stores.memory import MemoryStore
-from streams.stores.redis import RedisStore
-from streams.stores.redis_server import RedisServer
+from streams.stores.redis.rows import RedisStore
+from streams.stores.redis.server import RedisServer
 from tests.faults.model import engine
 from tests.redis_servers import one_redis, redis_cluster
 

@@ -14,22 +14,24 @@ import orjson
 import polars as pl
 from hypothesis import strategies as st
 
-from engine.features import Category, Cyclic, Features, Numeric, Text
-from engine.fold import Engine
-from engine.spec import Classification, Memory, Regression, TaskSpec
-from engine.table import RowError, TaskTable
+from engine.features.columns import Category, Cyclic, Numeric, Text
+from engine.features.encoder import Features
+from engine.stream.fold import Engine
+from engine.stream.table import RowError, TaskTable
+from engine.targets import Classification, Regression
+from engine.task_spec import Memory, TaskSpec
 from engine.types import Kind, Meta, Outcome
 from streams.errors import InputError, ReptideError
-from streams.learned import LabelReader
-from streams.logs.base import Polled, Record
-from streams.logs.envelope import Envelope
-from streams.logs.file import FileLog, TableColumns
-from streams.run import steps
-from streams.settings import load_settings
-from streams.snapshots.folder import Draft, opened
-from streams.snapshots.rows import packed, pages
+from streams.events.decoding import Decoded, decode
+from streams.events.envelope import Envelope
+from streams.events.learned_labels import LabelReader
+from streams.events.record import Polled, Record
+from streams.logs.file.log import FileLog, TableColumns
+from streams.operate.snapshots.folder import Draft, opened
+from streams.operate.snapshots.rows import packed, pages
+from streams.program.embedded import steps
+from streams.settings.tree import load_settings
 from streams.stores.sealed import sealed, unsealed
-from streams.wire import Decoded, decode
 from tests.faults.model import GRID, World, stream
 from tests.faults.model import SPEC as SMALL
 from tests.fuzz.hostile import Content, damaged, hostile, wild

@@ -14,10 +14,10 @@ from torch import nn
 
 import reptide
 from reptide import Category, Classification, EngineError, Numeric, Online, Regression, ReptideError
-from streams.evaluation import scores_of
-from streams.run import run
-from streams.settings import load_settings
-from streams.wiring import embedded
+from streams.assembly.embedded import embedded
+from streams.pages.run.evaluation import scores_of
+from streams.program.embedded import run
+from streams.settings.tree import load_settings
 
 BEGIN_S = 1_700_000_000.0
 LABELS_AFTER_S = 90.0

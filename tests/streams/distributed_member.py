@@ -7,10 +7,10 @@ from pathlib import Path
 import torch
 from safetensors.torch import save_file
 
-from streams.distributed import place
-from streams.examples.laboratory import laboratory
-from streams.examples.training import train
-from streams.settings import load_settings
+from streams.laboratory.distributed import place
+from streams.laboratory.assembled import laboratory
+from streams.laboratory.training import train
+from streams.settings.tree import load_settings
 
 
 def main(config: Path, left: Path) -> None:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import sys
 
-from streams.logs.envelope import Envelope
-from streams.logs.group import Connection
-from streams.logs.kafka import KafkaLog
+from streams.events.envelope import Envelope
+from streams.logs.kafka.group import Connection
+from streams.logs.kafka.log import KafkaLog
 from tests.kafka_brokers import group_of
 
 

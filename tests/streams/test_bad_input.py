@@ -7,12 +7,14 @@ from pathlib import Path
 
 import pytest
 
-from engine.features import Category, Features, Numeric, Text
-from engine.spec import Classification, TaskSpec
+from engine.features.columns import Category, Numeric, Text
+from engine.features.encoder import Features
+from engine.targets import Classification
+from engine.task_spec import TaskSpec
 from engine.types import Kind
-from streams.logs.base import Record
-from streams.logs.file import FileLog, TableColumns
-from streams.wire import Decoded, Tally, decode, tally
+from streams.events.decoding import Decoded, Tally, decode, tally
+from streams.events.record import Record
+from streams.logs.file.log import FileLog, TableColumns
 
 SPEC = TaskSpec(Features((Numeric("amount"), Category("country"), Text("note"))), Classification((0, 1)))
 COLUMNS = TableColumns(task=("card",), id="id", time="at", label="fraud", label_time="known")

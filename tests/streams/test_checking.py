@@ -14,18 +14,20 @@ import polars as pl
 import pytest
 from rich.console import Console
 
-from engine.features import Category, Column, Cyclic, Features, Numeric, Text
-from engine.spec import Classification, Memory, Regression, TaskSpec
-from streams import wiring
+from engine.features.columns import Category, Column, Cyclic, Numeric, Text
+from engine.features.encoder import Features
+from engine.targets import Classification, Regression
+from engine.task_spec import Memory, TaskSpec
+from streams.assembly import embedded, parts
 from streams.checking import Findings, findings, show
 from streams.checking.labels import labels_of, lost
 from streams.checking.leaks import alone
 from streams.checking.sample import read_sample
-from streams.evaluation import outcomes_met
-from streams.logs.file import FileLog, TableColumns
-from streams.moments import epoch_seconds
-from streams.run import run
-from streams.settings import validated
+from streams.events.times import epoch_seconds
+from streams.logs.file.log import FileLog, TableColumns
+from streams.pages.run.evaluation import outcomes_met
+from streams.program.embedded import run
+from streams.settings.tree import validated
 
 YES_NO = Classification(("no", "yes"))
 COLUMNS = TableColumns(task=("user",), time="time", label="label", label_time="known")
@@ -217,12 +219,12 @@ def test_labels_that_are_lost_are_those_that_the_engine_gives_up(tmp_path):
         },
         "test",
     )
-    program = wiring.embedded(settings)
+    program = embedded.embedded(settings)
     run(program, lambda _: None)
     met = outcomes_met(program.outputs["predictions"], program.outputs["scores"])
     program.close()
-    spec = wiring.task_spec(settings)
-    sample = read_sample(wiring.input_log(settings, spec, None), spec)
+    spec = parts.task_spec(settings)
+    sample = read_sample(embedded.input_log(settings, spec, None), spec)
     missed = lost(sample, labels_of(sample), spec.memory)
     assert missed.late > 0
     assert missed.pushed_out > 0

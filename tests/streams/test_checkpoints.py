@@ -13,20 +13,22 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from engine.features import Category, Features, Numeric
-from engine.fingerprints import theta_fingerprint
+from engine.features.columns import Category, Numeric
+from engine.features.encoder import Features
 from engine.learners.gradient import GradientLearner
-from engine.spec import Classification, TaskSpec
+from engine.stream.fingerprints import theta_fingerprint
+from engine.targets import Classification
+from engine.task_spec import TaskSpec
 from engine.types import Meta
 from streams.errors import CheckpointError
 from streams.logs.memory import Crash
+from streams.program.theta import ThetaCache
 from streams.stores import checkpoints
 from streams.stores.base import Checkpoint, MetaStore
 from streams.stores.checkpoints import DirectoryMeta
 from streams.stores.memory import MemoryMeta
 from streams.stores.sealed import _seal as seal_of
 from streams.stores.sealed import sealed, unsealed
-from streams.theta import ThetaCache
 from tests.faults.model import SPEC, bits, engine
 
 

@@ -9,10 +9,10 @@ import pytest
 from confluent_kafka import OFFSET_BEGINNING, OFFSET_INVALID, KafkaError, KafkaException, TopicPartition
 
 from streams.errors import InputError, ReptideError, Unavailable
-from streams.logs import confluent_consumer
-from streams.logs.confluent_consumer import ConfluentGroup
-from streams.logs.envelope import Envelope
-from streams.logs.group import Connection, OffsetOutOfRange
+from streams.events.envelope import Envelope
+from streams.logs.kafka.confluent import consumer as confluent_consumer
+from streams.logs.kafka.confluent.consumer import ConfluentGroup
+from streams.logs.kafka.group import Connection, OffsetOutOfRange
 
 AWAY = KafkaException(KafkaError(KafkaError._TIMED_OUT))
 Step = Callable[["Scripted"], Sequence[Any]]

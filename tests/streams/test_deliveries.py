@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from engine.types import Outcome
-from streams.logs.base import Record
+from streams.events.record import Record
 from tests.faults.model import label
 from tests.streams.test_set_aside import Scene, event
 

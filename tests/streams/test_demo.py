@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from streams.flights.demo import REPORTED, comparison, flight_settings, outcome
-from streams.wiring import LEARNERS, learner, task_spec
+from streams.assembly.parts import LEARNERS, learner, task_spec
+from streams.demo.embedded import REPORTED, comparison, flight_settings, outcome
 
 PREDICTORS = (*REPORTED, "embedded")
 

@@ -9,13 +9,13 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner, Result
 
-from streams.cli import app
+from streams.assembly.embedded import embedded
+from streams.cli.app import app
 from streams.errors import ReptideError
-from streams.outputs import TOPICS
-from streams.run import Progress
-from streams.settings import load_settings
-from streams.summary import summarise
-from streams.wiring import embedded
+from streams.pages.run.summary import summarise
+from streams.program.embedded import Progress
+from streams.program.outputs import TOPICS
+from streams.settings.tree import load_settings
 
 SETTINGS = """
 [input]

@@ -9,12 +9,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from engine.features import Features, Numeric
-from engine.spec import Classification, TaskSpec
+from engine.features.columns import Numeric
+from engine.features.encoder import Features
+from engine.targets import Classification
+from engine.task_spec import TaskSpec
 from engine.types import Kind
-from streams.logs.base import NULL_VALUE, Polled, Record
-from streams.logs.envelope import Envelope, value_of
-from streams.wire import decode
+from streams.events.decoding import decode
+from streams.events.envelope import Envelope, value_of
+from streams.events.record import NULL_VALUE, Polled, Record
 
 SPEC = TaskSpec(Features((Numeric("amount"),)), Classification((0, 1)))
 

@@ -14,18 +14,19 @@ import pytest
 from rich.console import Console
 from torch import nn
 
-from engine.baselines import SupportGuess
-from engine.episodic import Contender, Judging, Setting, evaluate
-from engine.features import Features
+from engine.episodes.task_source import ClassEpisodes, Examples, TaskEpisodes
+from engine.evaluation.episodic.baselines import SupportGuess
+from engine.evaluation.episodic.evaluate import Contender, Judging, Setting, evaluate
+from engine.features.encoder import Features
+from engine.features.pixels import Pixels
 from engine.learners.gradient import GradientLearner
 from engine.learners.prototype import PrototypeLearner
-from engine.pixels import Pixels
-from engine.spec import Classification, InnerLoop, Regression, TaskSpec
-from engine.task_source import ClassEpisodes, Examples, TaskEpisodes
-from streams.episodic import render, table, write_page
-from streams.episodic.phrases import standing, verdict, warnings, with_interval
-from streams.episodic.pictures import png
+from engine.targets import Classification, Regression
+from engine.task_spec import InnerLoop, TaskSpec
 from streams.errors import StoreError
+from streams.pages.episodic import render, table, write_page
+from streams.pages.episodic.phrases import standing, verdict, warnings, with_interval
+from streams.pages.episodic.pictures import png
 from tests.streams.outline import Outline
 
 HOSTILE = "</td><script>alert('x')</script><img src=http://evil.example/a onerror=\"x\">"

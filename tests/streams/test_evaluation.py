@@ -9,9 +9,9 @@ import orjson
 import pytest
 
 from streams.errors import InputError
-from streams.evaluation import Extra, lines_once, read_extras, write_extras
-from streams.logs.base import incarnation_text
+from streams.events.record import incarnation_text
 from streams.logs.output import OutputFile
+from streams.pages.run.evaluation import Extra, lines_once, read_extras, write_extras
 
 
 def test_a_line_is_a_repeat_only_in_its_own_partition(tmp_path: Path) -> None:

@@ -15,16 +15,17 @@ from hypothesis import strategies as st
 from PIL import Image
 from torch import nn
 
-from engine.episodic import tasks_of
-from engine.features import Features, Numeric
-from engine.task_source import ClassEpisodes, Examples
+from engine.episodes.task_source import ClassEpisodes, Examples
+from engine.evaluation.episodic.evaluate import tasks_of
+from engine.features.columns import Numeric
+from engine.features.encoder import Features
 from engine.types import EngineError
 from streams.errors import InputError, ReptideError, SettingsError
-from streams.examples.images import _pixels
-from streams.examples.laboratory import Laboratory, laboratory
-from streams.examples.sections import Episodes
-from streams.examples.splits import split
-from streams.settings import load_settings
+from streams.laboratory.assembled import Laboratory, laboratory
+from streams.laboratory.images import _pixels
+from streams.laboratory.splits import split
+from streams.settings.examples import Episodes
+from streams.settings.tree import load_settings
 
 CLASSES = "abcdefghijklmno"
 
@@ -277,7 +278,7 @@ def test_a_folder_that_is_not_as_it_should_be_is_named(tmp_path, empty):
 def test_images_without_pillow_name_what_to_install(tmp_path, monkeypatch):
     drawings(tmp_path / "own", "a", "b")
     monkeypatch.setitem(sys.modules, "PIL", None)
-    monkeypatch.delitem(sys.modules, "streams.examples.images", raising=False)
+    monkeypatch.delitem(sys.modules, "streams.laboratory.images", raising=False)
     with pytest.raises(InputError, match=r"\.\[images\]"):
         opened(tmp_path, of_folder(tmp_path / "own"))
 

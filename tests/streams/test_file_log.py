@@ -12,14 +12,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from engine.features import Category, Cyclic, Features, Numeric
-from engine.spec import Classification, TaskSpec
+from engine.features.columns import Category, Cyclic, Numeric
+from engine.features.encoder import Features
+from engine.targets import Classification
+from engine.task_spec import TaskSpec
 from engine.types import Kind
 from streams.errors import InputError
-from streams.logs.base import ONLY, Record, ReplayLog
-from streams.logs.file import FileLog, TableColumns
+from streams.events.decoding import decode
+from streams.events.record import ONLY, Record
+from streams.logs.base import ReplayLog
+from streams.logs.file.log import FileLog, TableColumns
 from streams.logs.memory import Crash, MemoryLog, MemoryOutput
-from streams.wire import decode
 
 FEATURES = Features((Numeric("amount"), Category("country"), Cyclic("hour", 24)))
 SPEC = TaskSpec(FEATURES, Classification((0, 1)))

@@ -11,10 +11,10 @@ from pathlib import Path
 
 import pytest
 
-from streams import files
 from streams.errors import StoreError
-from streams.files import refusal, write_whole
 from streams.stores.checkpoints import DirectoryMeta
+from streams.system import files
+from streams.system.files import refusal, write_whole
 from tests.faults.shop import run_to_the_end, shop
 from tests.streams.test_checkpoints import checkpoint
 

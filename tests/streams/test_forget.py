@@ -7,13 +7,13 @@ from pathlib import Path
 
 import pytest
 
-from streams.forget import forget_task, speaks_of
-from streams.inspect import describe_task
+from streams.assembly.embedded import embedded
 from streams.logs.output import OutputFile
-from streams.rebuild import rebuild
-from streams.report import PAGE
-from streams.settings import Settings
-from streams.wiring import embedded
+from streams.operate.forget import forget_task, speaks_of
+from streams.operate.inspect import describe_task
+from streams.pages.run import PAGE
+from streams.replay.embedded import rebuild
+from streams.settings.tree import Settings
 from tests.faults.shop import left, run_to_the_end, shop, users
 
 USER = "user 3/{}"

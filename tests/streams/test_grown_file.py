@@ -13,11 +13,11 @@ import polars as pl
 import pytest
 
 from benchmarks.fault_deployment import SMALL_TASKS
+from streams.assembly.embedded import embedded
 from streams.errors import InputError, StoreError
-from streams.rebuild import rebuild
-from streams.run import run
-from streams.settings import Settings, load_settings
-from streams.wiring import embedded
+from streams.program.embedded import run
+from streams.replay.embedded import rebuild
+from streams.settings.tree import Settings, load_settings
 from tests.faults.shop import files_of, run_to_the_end, stop_after
 
 CHUNK, CHUNKS = 12, 20
@@ -108,7 +108,7 @@ def test_a_run_stopped_in_the_middle_goes_on_in_the_file_that_grew_meanwhile(tmp
 
 
 def test_new_rows_may_come_before_labels_that_a_stopped_run_has_not_come_to(tmp_path, monkeypatch):
-    monkeypatch.setattr("streams.logs.file.AHEAD", 0)
+    monkeypatch.setattr("streams.logs.file.log.AHEAD", 0)
     late = table(CHUNKS).with_columns(known_at=pl.col("known_at") + 10 * DAY)
     settings = shop(tmp_path / "grown", 10)
     write(settings, late.head(CHUNK * 10))

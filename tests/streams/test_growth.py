@@ -15,22 +15,22 @@ import pytest
 
 from engine.learners.gradient import GradientLearner
 from engine.outer.backprop import Backprop
+from engine.outer.descent import FitSettings
 from engine.outer.online import Online, Rates
-from engine.spec import Classification, Regression
-from engine.train import FitSettings
+from engine.targets import Classification, Regression
 from engine.types import EngineError
-from streams import wiring
+from streams.assembly import embedded, parts
 from streams.errors import SettingsError, StoreError
-from streams.learned import read_learned
+from streams.events.learned_labels import read_learned
 from streams.logs.output import OutputFile
-from streams.run import Progress, steps
-from streams.settings import Settings, load_settings
+from streams.pages.run.summary import summarise
+from streams.program.embedded import Progress, steps
+from streams.program.trainer import Trainer
+from streams.settings.tree import Settings, load_settings
 from streams.stores.classes import ClassFile, ClassNames, agree
 from streams.stores.memory import MemoryMeta
-from streams.stores.redis_classes import RedisClasses
-from streams.stores.redis_server import RedisServer
-from streams.summary import summarise
-from streams.trainer import Trainer
+from streams.stores.redis.classes import RedisClasses
+from streams.stores.redis.server import RedisServer
 from tests.faults.shop import left, run_to_the_end, shop
 from tests.redis_servers import one_redis
 
@@ -58,7 +58,7 @@ def named(directory: Path, *classes: str, reserve: int = 4, learner: str = "grad
 
 
 def stop_after(settings: Settings, events: int) -> None:
-    program = wiring.embedded(settings)
+    program = embedded.embedded(settings)
     for _ in steps(program):
         if program.log.position() >= events:
             break
@@ -86,7 +86,7 @@ def test_a_class_appended_is_learned_and_rows_and_theta_go_on(directory, learner
     late = [line for line in scores if line["label"] == "z"]
     assert late and all(np.isfinite(list(line["loss"].values())).all() for line in late)
     assert np.mean([line["served"][2] for line in late[-10:]]) > 0.1
-    program = wiring.embedded(grown)
+    program = embedded.embedded(grown)
     assert left(program).differs(end) == []
     assert "labels scored" in summarise(grown, program, Progress()).said
     program.close()
@@ -94,7 +94,7 @@ def test_a_class_appended_is_learned_and_rows_and_theta_go_on(directory, learner
 
 def test_a_prediction_made_before_its_class_was_named_is_scored_by_no_less_than_the_floor(directory):
     labels = pl.read_csv(directory / "events.csv")["bought"]
-    program = wiring.embedded(before := named(directory, "x", "y"))
+    program = embedded.embedded(before := named(directory, "x", "y"))
     for _ in steps(program):
         if any(labels[line["id"]] == "z" for line in lines(before, "predictions")):
             break
@@ -121,24 +121,24 @@ def test_a_label_that_is_not_named_is_a_dead_letter_that_says_where_to_append_it
 def test_classes_that_move_or_vanish_are_refused_before_anything_is_folded(directory, classes):
     stop_after(named(directory, "x", "y"), events=60)
     with pytest.raises(SettingsError, match=r'target\.classes: theta and rows were made for \["x", "y"\]'):
-        wiring.embedded(named(directory, *classes))
+        embedded.embedded(named(directory, *classes))
 
 
 def test_a_class_appended_once_stays(directory):
     stop_after(named(directory, "x", "y", "z"), events=60)
     with pytest.raises(SettingsError, match="none is renamed or left out"):
-        wiring.embedded(named(directory, "x", "y"))
+        embedded.embedded(named(directory, "x", "y"))
 
 
 def test_there_are_no_more_classes_than_the_reserve(directory):
     with pytest.raises(EngineError, match="reserve makes room for 2 classes, and there are 3"):
-        wiring.embedded(named(directory, "x", "y", "z", reserve=2))
+        embedded.embedded(named(directory, "x", "y", "z", reserve=2))
 
 
 def test_a_trainer_that_knows_fewer_classes_than_the_workers_stops_and_says_so(directory):
     run_to_the_end(settings := named(directory, "x", "y", "z"))
     found = [read_learned(orjson.dumps(line)) for line in lines(settings, "episodes")]
-    spec = wiring.task_spec(named(directory, "x", "y"))
+    spec = parts.task_spec(named(directory, "x", "y"))
     trainer = Trainer(Online(GradientLearner(spec), Backprop(), Rates(FitSettings())), MemoryMeta())
     with pytest.raises(SettingsError, match="classes that the workers have"):
         trainer.advance(None, found, [], {})

@@ -12,7 +12,7 @@ BYTES, TENSORS = 4_000_000, 8
 HEAP = f"""
 import ctypes, sys
 import torch
-from streams.host import keep_freed_memory
+from streams.system.machine import keep_freed_memory
 
 class Mallinfo(ctypes.Structure):
     _fields_ = [(name, ctypes.c_size_t) for name in ["arena", *"bcdefghij"]]

@@ -16,15 +16,17 @@ from pathlib import Path
 import orjson
 import pytest
 
-from engine.features import Features, Numeric
-from engine.spec import Classification, TaskSpec
+from engine.features.columns import Numeric
+from engine.features.encoder import Features
+from engine.targets import Classification
+from engine.task_spec import TaskSpec
 from streams.errors import InputError, ReptideError, SettingsError, Unavailable
-from streams.logs.base import NULL_VALUE, Record
-from streams.logs.envelope import Envelope
-from streams.logs.group import Connection
-from streams.logs.kafka import KafkaLog
-from streams.logs.kafka_outputs import KafkaOutputs
-from streams.wire import Rejected, decode
+from streams.events.decoding import Rejected, decode
+from streams.events.envelope import Envelope
+from streams.events.record import NULL_VALUE, Record
+from streams.logs.kafka.group import Connection
+from streams.logs.kafka.log import KafkaLog
+from streams.logs.kafka.outputs import KafkaOutputs
 from tests.kafka_brokers import Broker, append, group_of, noida, producer_of, tansu, topic_of
 
 __all__ = ["noida", "tansu"]
@@ -112,7 +114,7 @@ def poll(log: KafkaLog, count: int) -> list[Record]:
 
 def messages(broker: Broker, topic: str, count: int) -> list:
     """All messages of a topic, as kafka-python gives them."""
-    from streams.logs.kafka_reader import KafkaTopicReader
+    from streams.logs.kafka.reader import KafkaTopicReader
 
     reader, found, positions = KafkaTopicReader(Connection(broker.servers), topic), [], {}
     deadline = time.monotonic() + PATIENCE_S
@@ -298,7 +300,7 @@ class TestExpiredOffsets:
 
     @pytest.mark.parametrize("library", ["kafka-python"])
     def test_a_reader_of_a_topic_passes_over_them_loudly(self, noida: Broker, library: str):
-        from streams.logs.kafka_reader import KafkaTopicReader
+        from streams.logs.kafka.reader import KafkaTopicReader
 
         topic = topic_of(noida, 1, many(10))
         expire(noida, topic, 6)
@@ -385,7 +387,7 @@ class TestOutputs:
     ):
         if library == "confluent":
             pytest.skip("librdkafka tells of failures alone, and the first is kept")
-        monkeypatch.setattr("streams.logs.kafka_producer.UNSETTLED", 64)
+        monkeypatch.setattr("streams.logs.kafka.kafka_python.producer.UNSETTLED", 64)
         topic = topic_of(noida, 1)
         outputs = produced(noida, topic)
         outputs.topic(topic).append([b"x"] * 1000)
@@ -421,7 +423,7 @@ class TestOutputs:
         assert {b"before", b"again"} <= reader_saw
 
     def test_a_reader_goes_on_from_the_positions_it_is_given(self, noida: Broker):
-        from streams.logs.kafka_reader import KafkaTopicReader
+        from streams.logs.kafka.reader import KafkaTopicReader
 
         topic = topic_of(noida, 2, many(50))
         reader = KafkaTopicReader(Connection(noida.servers), topic)
@@ -435,8 +437,8 @@ class TestOutputs:
 
 class TestBrokerAway:
     def test_trying_again_and_again_leaves_nothing_open(self, library: str, monkeypatch: pytest.MonkeyPatch):
-        monkeypatch.setattr("streams.logs.kafka_client.BOOTSTRAP_MS", 200)
-        monkeypatch.setattr("streams.logs.confluent_client.ANSWER_S", 0.2)
+        monkeypatch.setattr("streams.logs.kafka.kafka_python.client.BOOTSTRAP_MS", 200)
+        monkeypatch.setattr("streams.logs.kafka.confluent.client.ANSWER_S", 0.2)
         attempts = [
             lambda: group_of(library)(Connection("127.0.0.1:1"), "g", ["t"], Envelope(), *SESSION),
             lambda: producer_of(library)(Connection("127.0.0.1:1"), ["t"]),
@@ -466,8 +468,8 @@ class TestSecrets:
     def test_no_message_holds_one(
         self, library: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
     ):
-        monkeypatch.setattr("streams.logs.kafka_client.BOOTSTRAP_MS", 200)
-        monkeypatch.setattr("streams.logs.confluent_client.ANSWER_S", 0.2)
+        monkeypatch.setattr("streams.logs.kafka.kafka_python.client.BOOTSTRAP_MS", 200)
+        monkeypatch.setattr("streams.logs.kafka.confluent.client.ANSWER_S", 0.2)
         caplog.set_level("DEBUG")
         login = {"sasl_plain_username": "ann", "sasl_plain_password": SECRET}
         security = {"security_protocol": "SASL_SSL", "sasl_mechanism": "SCRAM-SHA-512", **login}
@@ -546,7 +548,7 @@ def read(reader, positions: dict[int, int], count: int) -> tuple[list, dict[int,
 
 def messages_at_least(broker: Broker, topic: str, values: Iterable[bytes]) -> list:
     """Messages of a topic until all of these are among them: what timed out may have arrived all the same."""
-    from streams.logs.kafka_reader import KafkaTopicReader
+    from streams.logs.kafka.reader import KafkaTopicReader
 
     reader, found, positions = KafkaTopicReader(Connection(broker.servers), topic), [], {}
     deadline = time.monotonic() + PATIENCE_S

@@ -9,8 +9,10 @@ from confluent_kafka import KafkaError, KafkaException
 from kafka import errors
 
 from streams.errors import InputError, ReptideError, Unavailable
-from streams.logs import broker_errors, confluent_client, kafka_client
-from streams.logs.group import Connection
+from streams.logs.kafka import broker_errors
+from streams.logs.kafka.confluent import client as confluent_client
+from streams.logs.kafka.group import Connection
+from streams.logs.kafka.kafka_python import client as kafka_client
 
 AT = Connection("127.0.0.1:9092")
 PASSING = {

@@ -8,10 +8,10 @@ import pytest
 
 from engine.types import Kind
 from streams.errors import InputError, Unavailable
-from streams.logs import kafka
-from streams.logs.base import Offsets, Place, Polled, Record
-from streams.logs.group import Fetched, OffsetOutOfRange
-from streams.logs.kafka import KafkaLog
+from streams.events.record import Offsets, Place, Polled, Record
+from streams.logs.kafka import log as kafka
+from streams.logs.kafka.group import Fetched, OffsetOutOfRange
+from streams.logs.kafka.log import KafkaLog
 
 
 class ScriptedGroup:

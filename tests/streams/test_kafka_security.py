@@ -18,15 +18,16 @@ from confluent_kafka.admin import AdminClient
 from kafka import KafkaAdminClient, KafkaConsumer, KafkaProducer
 from kafka.net.sasl.oauth import SaslMechanismOAuth
 
-from streams import servers
-from streams.deployment import Deployment
+from streams.assembly.deployed import Deployment
 from streams.errors import InputError, ReptideError, SettingsError, Unavailable
-from streams.logs import confluent_client, kafka_client
-from streams.logs.envelope import Envelope
-from streams.logs.group import Connection
-from streams.logs.security import KNOWN, OAUTH, PASSED, TLS_FILES, named
-from streams.logs.tokens import Token, Tokens, tokens_of
-from streams.settings import load_settings
+from streams.events.envelope import Envelope
+from streams.logs.kafka.confluent import client as confluent_client
+from streams.logs.kafka.group import Connection
+from streams.logs.kafka.kafka_python import client as kafka_client
+from streams.logs.kafka.security import KNOWN, OAUTH, PASSED, TLS_FILES, named
+from streams.logs.kafka.tokens import Token, Tokens, tokens_of
+from streams.settings.tree import load_settings
+from streams.testing import servers
 from tests.kafka_brokers import Broker, group_of, producer_of
 from tests.tls import Authority, TlsFront
 
@@ -320,8 +321,8 @@ class TestTls:
     def test_a_certificate_of_another_host_name_is_not_trusted(
         self, library: str, behind_tls: tuple[Broker, Path], monkeypatch: pytest.MonkeyPatch
     ):
-        monkeypatch.setattr("streams.logs.kafka_client.BOOTSTRAP_MS", 500)
-        monkeypatch.setattr("streams.logs.confluent_client.ANSWER_S", 0.5)
+        monkeypatch.setattr("streams.logs.kafka.kafka_python.client.BOOTSTRAP_MS", 500)
+        monkeypatch.setattr("streams.logs.kafka.confluent.client.ANSWER_S", 0.5)
         broker, certificate = behind_tls
         with pytest.raises(
             InputError, match=r"is not trusted \(IP address mismatch, .*; name the brokers in kafka"

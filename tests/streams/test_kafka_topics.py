@@ -8,10 +8,10 @@ import pytest
 from kafka import KafkaAdminClient
 from kafka.admin import ConfigResource, ConfigResourceType
 
-from streams.logs.group import Connection
-from streams.logs.kafka_producer import key_hash
-from streams.logs.kafka_topics import Sampled, Topics, check, create, partitioning
-from streams.settings import FOR_EVER_S
+from streams.logs.kafka.group import Connection
+from streams.logs.kafka.kafka_python.producer import key_hash
+from streams.logs.kafka.topics import Sampled, Topics, check, create, partitioning
+from streams.settings.places import FOR_EVER_S
 from tests.kafka_brokers import Broker, append, noida, topic_of
 
 __all__ = ["noida"]

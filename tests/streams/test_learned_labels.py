@@ -15,12 +15,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from engine.events import EventBatch
-from engine.fold import Folded
+from engine.stream.events import EventBatch
+from engine.stream.in_progress import Folded
 from engine.types import SERVED, Outcome
-from streams.learned import LabelReader, LearnedLabel, read_learned
-from streams.outputs import DIGITS, Outputs, kept
-from streams.run import steps
+from streams.events.learned_labels import LabelReader, LearnedLabel, read_learned
+from streams.program.embedded import steps
+from streams.program.outputs import DIGITS, Outputs, kept
 from tests.faults.model import GRID, SPEC, World, bits, label, observation, stream
 
 

@@ -11,18 +11,19 @@ import pytest
 
 from engine.learners.base import Learner
 from engine.types import SERVED
-from streams import wiring
-from streams.deployment import Deployment
+from streams.assembly import embedded as assembly
+from streams.assembly import parts
+from streams.assembly.deployed import Deployment
 from streams.errors import ReptideError, SettingsError
-from streams.evaluation import scores_of
-from streams.inspect import describe_task
+from streams.laboratory.past import meta_train
 from streams.logs.memory import Crash
-from streams.offline import meta_train
-from streams.rebuild import rebuild
-from streams.run import run
-from streams.settings import Settings, load_settings
+from streams.operate.inspect import describe_task
+from streams.pages.run.evaluation import scores_of
+from streams.program.embedded import run
+from streams.program.trainer import Trainer
+from streams.replay.embedded import rebuild
+from streams.settings.tree import Settings, load_settings
 from streams.stores.lmdb import LmdbStore
-from streams.trainer import Trainer
 from tests.faults.model import Left
 from tests.faults.shop import run_to_the_end, shop, what_is_left
 
@@ -49,10 +50,10 @@ def of(directory: Path, learner: str, *flags: str) -> Settings:
     return load_settings(directory / "shop.toml", {}, [f"learner={learner}", *SMALL, *steps, *flags])
 
 
-@pytest.fixture(scope="module", params=sorted(wiring.LEARNERS))
+@pytest.fixture(scope="module", params=sorted(parts.LEARNERS))
 def kind(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Streamed:
     settings = of(tmp_path_factory.mktemp(request.param), request.param)
-    learner = wiring.learner(settings, wiring.task_spec(settings))
+    learner = parts.learner(settings, parts.task_spec(settings))
     with pytest.MonkeyPatch.context() as patched:
         share(learner, patched)
         return Streamed(learner, settings, run_to_the_end(settings))
@@ -66,17 +67,17 @@ def streamed(kind: Streamed, monkeypatch: pytest.MonkeyPatch) -> Streamed:
 
 def share(learner: Learner, patched: pytest.MonkeyPatch) -> None:
     """One learner for all programs, so that its tensor functions are recorded once."""
-    patched.setattr(wiring, "learner", lambda settings, spec: learner)
+    patched.setattr(parts, "learner", lambda settings, spec: learner)
 
 
 def test_the_settings_name_it(streamed):
-    assert type(streamed.learner) is wiring.LEARNERS[streamed.settings.learner]
+    assert type(streamed.learner) is parts.LEARNERS[streamed.settings.learner]
 
 
 def test_a_deployment_has_the_same(tmp_path):
     servers = ('kafka={"bootstrap": ["nowhere:1"]}', 'redis={"url": "redis://nowhere:1/0"}')
     deployment = Deployment(of(tmp_path, "prototype", *servers))
-    assert type(deployment.engine.learner) is wiring.LEARNERS["prototype"]
+    assert type(deployment.engine.learner) is parts.LEARNERS["prototype"]
     with pytest.raises(SettingsError, match=r"outer\.rule"):
         Deployment(of(tmp_path, "prototype", "outer.rule=reptile", *servers)).engine  # noqa: B018
 
@@ -140,16 +141,16 @@ def test_meta_training_trains_on_no_task_that_is_held_out_where_there_are_many(
 def refusal(directory: Path, *flags: str) -> str:
     shop(directory, OBSERVATIONS)
     with pytest.raises(SettingsError) as caught:
-        wiring.embedded(load_settings(directory / "shop.toml", {}, flags))
+        assembly.embedded(load_settings(directory / "shop.toml", {}, flags))
     return str(caught.value)
 
 
 def test_every_learner_that_settings_may_name_is_wired():
-    assert set(get_args(Settings.model_fields["learner"].annotation)) == set(wiring.LEARNERS)
+    assert set(get_args(Settings.model_fields["learner"].annotation)) == set(parts.LEARNERS)
 
 
-@pytest.mark.parametrize("rule", wiring.STEPPING)
-@pytest.mark.parametrize("learner", sorted(wiring.LEARNERS.keys() - {"gradient"}))
+@pytest.mark.parametrize("rule", parts.STEPPING)
+@pytest.mark.parametrize("learner", sorted(parts.LEARNERS.keys() - {"gradient"}))
 def test_a_rule_made_of_inner_steps_is_refused_where_none_are_taken(tmp_path, learner, rule):
     said = refusal(tmp_path, f"learner={learner}", f"outer.rule={rule}")
     assert all(part in said for part in ("outer.rule", rule, f"learner = '{learner}'"))
@@ -188,7 +189,7 @@ def test_prototypes_keep_to_the_base_rate_of_a_rare_class(tmp_path):
     }
     settings = of(tmp_path, "prototype", *RARE)
     pl.DataFrame(columns).write_csv(tmp_path / "events.csv")
-    program = wiring.embedded(settings)
+    program = assembly.embedded(settings)
     run(program, lambda progress: None)
     late = slice(payments // 2, None)
     scores = list(scores_of(program.outputs["scores"], program.engine.spec.target))

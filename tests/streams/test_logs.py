@@ -11,13 +11,15 @@ from typing import Protocol
 import orjson
 import pytest
 
-from engine.features import Features, Numeric
+from engine.features.columns import Numeric
+from engine.features.encoder import Features
 from engine.types import Kind
-from streams.logs.base import EventLog, Record
-from streams.logs.envelope import Envelope
-from streams.logs.file import FileLog, TableColumns
-from streams.logs.group import Connection
-from streams.logs.kafka import KafkaLog
+from streams.events.envelope import Envelope
+from streams.events.record import Record
+from streams.logs.base import EventLog
+from streams.logs.file.log import FileLog, TableColumns
+from streams.logs.kafka.group import Connection
+from streams.logs.kafka.log import KafkaLog
 from streams.logs.memory import MemoryLog
 from tests.kafka_brokers import Broker, group_of, noida, topic_of
 

@@ -17,18 +17,18 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from engine.baselines import baselines
-from engine.episodic import tasks_of
-from engine.meta_train import Place, Stretch
+from engine.episodes.meta_train import Place, Stretch
+from engine.evaluation.episodic.baselines import baselines
+from engine.evaluation.episodic.evaluate import tasks_of
 from engine.types import EngineError, Params
+from streams.assembly.embedded import embedded
+from streams.cli.laboratory import evaluate, meta_train
 from streams.errors import CheckpointError, ReptideError, SettingsError, StoreError
-from streams.examples.commands import evaluate, meta_train
-from streams.examples.judging import judge
-from streams.examples.laboratory import Laboratory, laboratory
-from streams.examples.training import SavedTraining, Watched, train
-from streams.settings import load_settings
+from streams.laboratory.assembled import Laboratory, laboratory
+from streams.laboratory.judging import judge
+from streams.laboratory.training import SavedTraining, Watched, train
+from streams.settings.tree import load_settings
 from streams.stores.checkpoints import DirectoryMeta
-from streams.wiring import embedded
 
 ROOT = Path(__file__).parents[2]
 PATIENCE_S = 120.0
@@ -292,7 +292,7 @@ def test_a_schedule_that_the_stream_would_refuse_is_refused_before_training(shop
 
 
 def test_validation_that_is_never_finite_leaves_no_theta(shop, monkeypatch):
-    monkeypatch.setattr("engine.meta_train.judged", lambda *_: float("nan"))
+    monkeypatch.setattr("engine.episodes.meta_train.judged", lambda *_: float("nan"))
     with pytest.raises(ReptideError, match="no validation loss was finite in 4 rounds"):
         trained(shop)
     assert not DirectoryMeta(shop.parent / "reptide-state" / "theta").current()
@@ -339,7 +339,7 @@ def test_the_pooled_baseline_sees_as_many_examples_as_training_drew(blobs, monke
         seen.append(training)
         return baselines(spec, examples, source, training, *others)
 
-    monkeypatch.setattr("streams.examples.judging.baselines", spying)
+    monkeypatch.setattr("streams.laboratory.judging.baselines", spying)
     text = BLOBS.replace("queries = 3", "queries = 1000\naccumulate = 2")
     config = settings_in(blobs, "state", text)
     trained(config)

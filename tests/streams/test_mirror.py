@@ -9,14 +9,14 @@ import numpy as np
 import polars as pl
 import pytest
 
-from engine.report import ReportDict
-from streams.evaluation import evaluate, scores_of
-from streams.mirror import mirrored
-from streams.report.phrases import MIRROR, mirror
-from streams.run import Progress, run
-from streams.settings import Settings, validated
-from streams.summary import summarise, verdict
-from streams.wiring import Embedded, embedded
+from engine.evaluation.prequential.report import ReportDict
+from streams.assembly.embedded import embedded
+from streams.pages.kit.phrases import MIRROR, mirror
+from streams.pages.run.evaluation import evaluate, scores_of
+from streams.pages.run.mirror import mirrored
+from streams.pages.run.summary import summarise, verdict
+from streams.program.embedded import Embedded, Progress, run
+from streams.settings.tree import Settings, validated
 
 ROWS = 900
 DAY_S = 86_400.0

@@ -11,10 +11,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from engine.types import PREDICTORS
-from streams.learned import LearnedLabel
-from streams.logs.base import SourcePosition
-from streams.prior import FLOOR, learned_prior
-from streams.wire import MAX_ID_BYTES
+from streams.events.decoding import MAX_ID_BYTES
+from streams.events.learned_labels import LearnedLabel
+from streams.events.record import SourcePosition
+from streams.program.prior import FLOOR, learned_prior
 
 X = np.zeros(1, np.float32)
 MANY = 40
@@ -74,7 +74,7 @@ def test_labels_that_were_not_scored_say_nothing():
 
 
 def test_one_pass_is_the_posterior_of_each_task_by_hand(monkeypatch):
-    monkeypatch.setattr("streams.prior.PASSES", 1)
+    monkeypatch.setattr("streams.program.prior.PASSES", 1)
     sums = np.array([[1.0, 2.0, 0.5, 0.7, 0.6], [0.3, 0.2, 0.9, 0.1, 0.4]])
     said = [x for task, loss in zip("ab", sums / 4, strict=True) for x in labels(task, list(loss), 4)]
     share = np.exp(-sums) / np.exp(-sums).sum(axis=1, keepdims=True)

@@ -11,20 +11,20 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from engine.fingerprints import theta_fingerprint
-from engine.fold import Engine
 from engine.learners.gradient import GradientLearner
-from engine.spec import Memory
-from streams.logs.base import SourcePosition
-from streams.pruning import CELL_BYTES, FRESH, GIB, MOST_CELLS, RECENT, most_bytes, prunable, prune
-from streams.run import run
+from engine.stream.fingerprints import theta_fingerprint
+from engine.stream.fold import Engine
+from engine.task_spec import Memory
+from streams.assembly.embedded import embedded
+from streams.events.record import SourcePosition
+from streams.program.embedded import run
+from streams.program.pruning import CELL_BYTES, FRESH, GIB, MOST_CELLS, RECENT, most_bytes, prunable, prune
 from streams.stores.checkpoints import DirectoryMeta
 from streams.stores.lmdb import LmdbStore
-from streams.stores.redis import RedisStore
-from streams.stores.redis_capacity import Capacity, warnings
-from streams.stores.redis_meta import RedisMeta
-from streams.stores.redis_server import RedisServer
-from streams.wiring import embedded
+from streams.stores.redis.capacity import Capacity, warnings
+from streams.stores.redis.rows import RedisStore
+from streams.stores.redis.server import RedisServer
+from streams.stores.redis.versions import RedisMeta
 from tests.faults.model import SPEC, engine
 from tests.faults.shop import keeping_nothing, run_to_the_end, shop
 from tests.redis_servers import Server, one_redis

@@ -8,18 +8,18 @@ from pathlib import Path
 import lmdb
 import pytest
 
-from engine.table import RowError
+from engine.stream.table import RowError
+from streams.assembly.embedded import embedded
 from streams.errors import CheckpointError, InputError, SettingsError
-from streams.forget import forget_task
 from streams.logs.memory import Crash
-from streams.pruning import prune
-from streams.rebuild import rebuild
-from streams.run import run
-from streams.settings import Settings
+from streams.operate.forget import forget_task
+from streams.program.embedded import run
+from streams.program.pruning import prune
+from streams.replay.embedded import rebuild
+from streams.settings.tree import Settings
 from streams.stores.base import key_of
 from streams.stores.checkpoints import DirectoryMeta
 from streams.stores.lmdb import LmdbStore
-from streams.wiring import embedded
 from tests.faults.model import Left
 from tests.faults.shop import (
     counts,

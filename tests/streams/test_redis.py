@@ -17,20 +17,22 @@ import pytest
 import redis
 from redis.connection import AbstractConnection
 
-from engine.features import Features, Numeric
-from engine.fingerprints import theta_fingerprint
+from engine.features.columns import Numeric
+from engine.features.encoder import Features
 from engine.learners.gradient import GradientLearner
-from engine.table import Layout, RowError, TaskTable
+from engine.stream.fingerprints import theta_fingerprint
+from engine.stream.layout import Layout
+from engine.stream.table import RowError, TaskTable
 from streams.errors import CheckpointError, Forgot, ReptideError, SettingsError, StoreError, Unavailable
-from streams.kept_settings import agree
-from streams.logs.base import SourcePosition
+from streams.events.record import SourcePosition
+from streams.program.theta import ThetaCache
+from streams.settings.kept import agree
 from streams.stores.base import RecordStore, Swap, key_of
-from streams.stores.redis import FORGOTTEN_S, RedisStore
-from streams.stores.redis_capacity import Capacity, bytes_of_a_row, capacity, warnings
-from streams.stores.redis_meta import RedisMeta
-from streams.stores.redis_server import RedisServer
-from streams.stores.redis_settings import RedisSettings
-from streams.theta import ThetaCache
+from streams.stores.redis.capacity import Capacity, bytes_of_a_row, capacity, warnings
+from streams.stores.redis.rows import FORGOTTEN_S, RedisStore
+from streams.stores.redis.server import RedisServer
+from streams.stores.redis.settings import RedisSettings
+from streams.stores.redis.versions import RedisMeta
 from tests.faults.model import SPEC, engine
 from tests.redis_servers import Cluster, Server, one_redis, own_redis, poll, redis_cluster
 from tests.streams.test_checkpoints import TestEveryMetaStore, checkpoint, same

@@ -12,12 +12,12 @@ from typing import Any, NamedTuple
 import pytest
 from typer.testing import CliRunner
 
-from streams import servers
-from streams.cli import app
-from streams.deployment import Deployment
+from streams.assembly.deployed import Deployment
+from streams.cli.app import app
 from streams.errors import ReptideError, SettingsError, StoreError, Unavailable
-from streams.settings import load_settings
-from streams.stores.redis_server import RedisServer
+from streams.settings.tree import load_settings
+from streams.stores.redis.server import RedisServer
+from streams.testing import servers
 from tests.faults.shop import CONFIG
 from tests.redis_servers import QUICK_GOSSIP, Cluster, Server, one_redis, redis_cluster
 from tests.tls import Authority, Certificate, TlsFront

@@ -9,11 +9,11 @@ from pathlib import Path
 import pytest
 import redis
 
-from streams.deployment import Deployment
+from streams.assembly.deployed import Deployment
 from streams.errors import ReptideError, SettingsError, StoreError, Unavailable
-from streams.settings import Settings, load_settings
-from streams.stores.redis_sentinels import Service
-from streams.stores.redis_server import RedisServer
+from streams.settings.tree import Settings, load_settings
+from streams.stores.redis.sentinels import Service
+from streams.stores.redis.server import RedisServer
 from tests.faults.shop import CONFIG
 from tests.redis_servers import Watched
 from tests.redis_users import OPERATIONS

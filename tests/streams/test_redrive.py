@@ -10,8 +10,8 @@ import orjson
 import pytest
 
 from streams.errors import InputError
-from streams.logs.kafka_outputs import Sent
-from streams.roles.redrive import redrive
+from streams.logs.kafka.outputs import Sent
+from streams.operate.redrive import redrive
 
 INPUTS = ("events", "labels")
 

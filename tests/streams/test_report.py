@@ -9,16 +9,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from engine.evaluate import DAY_S, Prequential, ScoredLabels, TaskScores
-from engine.spec import Classification, Regression
+from engine.evaluation.prequential.evaluate import DAY_S, Prequential, ScoredLabels, TaskScores
+from engine.targets import Classification, Regression
 from engine.types import PREDICTORS, Outcome
 from streams.errors import StoreError
-from streams.report import render, write_report
-from streams.report.calendar_axis import MOST_TICKS, date, period, time_axis
-from streams.report.charts import linear_axis
-from streams.report.markup import Markup, element, join
-from streams.report.phrases import duration, percent, standing, verdict
-from streams.report.sections import DESCRIPTIONS, OUTCOMES
+from streams.pages.kit.calendar_axis import MOST_TICKS, date, period, time_axis
+from streams.pages.kit.charts import linear_axis
+from streams.pages.kit.markup import Markup, element, join
+from streams.pages.kit.phrases import duration, percent, standing, verdict
+from streams.pages.run import render, write_report
+from streams.pages.run.sections import DESCRIPTIONS, OUTCOMES
 from tests.streams.outline import Outline
 
 HOSTILE = "</td><script>alert('x')</script><img src=http://evil.example/a onerror=\"x\">"
@@ -225,7 +225,7 @@ def test_every_expert_has_a_curve_of_its_own_and_a_key_to_it():
     drawn = Outline(render(full())).attributes
     classes = {value for _, name, value in drawn if name == "class"}
     assert {f"{mark} {name}" for mark in ("line", "dot", "key") for name in PREDICTORS} <= classes
-    styles = (resources.files("streams.report") / "page.css").read_text(encoding="utf-8")
+    styles = (resources.files("streams.pages.run") / "page.css").read_text(encoding="utf-8")
     for name in PREDICTORS:
         for mark in (".line", ".dot", ".key"):
             assert f"{mark}.{name}" in styles, (mark, name)

@@ -13,22 +13,21 @@ from urllib.request import urlopen
 import orjson
 import pytest
 
-from engine.train import start
-from streams.deployment import Deployment
+from engine.outer.fit import start
+from streams.assembly.deployed import Deployment
 from streams.errors import Forgot, Unavailable
-from streams.health import Health, HealthServer
-from streams.learned import read_learned
-from streams.logs.base import incarnation_text
+from streams.events.learned_labels import read_learned
+from streams.events.record import incarnation_text
 from streams.logs.memory import INCARNATION, MemoryLog
-from streams.roles import trainer as training
-from streams.roles import worker as working
-from streams.roles.patience import STARTS_S, made
-from streams.roles.trainer import TrainerService
-from streams.roles.worker import WorkerService
-from streams.settings import load_settings
+from streams.program import trainer_service, worker_service
+from streams.program.patience import STARTS_S, made
+from streams.program.trainer import WINDOW, Trainer
+from streams.program.trainer_service import TrainerService
+from streams.program.worker_service import WorkerService
+from streams.settings.tree import load_settings
 from streams.stores.memory import MemoryMeta
-from streams.telemetry import Telemetry
-from streams.trainer import WINDOW, Trainer
+from streams.watch.health import Health, HealthServer
+from streams.watch.telemetry import Telemetry
 from tests.faults.model import SPEC, World, bits, online, stream
 from tests.faults.shop import CONFIG
 
@@ -79,7 +78,7 @@ class Case:
         self.world.hook = hook
         self.log = Group(self.world, self.stopping)
         self.said: list[str] = []
-        self.health = Health(working.CONDITIONS, 60.0)
+        self.health = Health(worker_service.CONDITIONS, 60.0)
         worker = replace(self.world.program(7).worker, log=self.log)
         self.service = WorkerService(
             worker,
@@ -195,7 +194,7 @@ def test_the_size_of_a_batch_follows_the_time_budget():
     assert size(1000, 0.2) == 1250
     assert size(1000, 100.0) == 500
     assert size(4096, 0.01) == 4096
-    assert size(40, 100.0) == working.SMALLEST_BATCH
+    assert size(40, 100.0) == worker_service.SMALLEST_BATCH
 
 
 class Rolled(Group):
@@ -336,7 +335,7 @@ def test_an_ordinary_stall_of_the_broker_restarts_no_worker(tmp_path):
     assert settings.kafka is not None
     now_s = [0.0]
     case = Case()
-    case.health = Health(working.CONDITIONS, Deployment(settings).stuck_s, clock=lambda: now_s[0])
+    case.health = Health(worker_service.CONDITIONS, Deployment(settings).stuck_s, clock=lambda: now_s[0])
     case.service.health = case.health
     stalls = away("sync", 2)
 
@@ -433,7 +432,7 @@ def lines() -> list[bytes]:
 
 def service(episodes: Episodes, store: MemoryMeta, window: int = WINDOW) -> TrainerService:
     trainer = Trainer(online(), store, seed=1, batch=4, window=window)
-    health = Health(training.CONDITIONS, 60.0)
+    health = Health(trainer_service.CONDITIONS, 60.0)
     return TrainerService(
         trainer, episodes, Telemetry(), health, 0.01, lambda advance: None, lambda said: None
     )
@@ -633,7 +632,7 @@ def test_a_label_of_another_width_is_passed_over_and_told(lines):
 def test_a_trainer_is_ready_as_soon_as_its_servers_answer_and_alive_at_every_step_of_a_long_version(lines):
     now_s = [0.0]
     one = service(Episodes(lines), MemoryMeta())
-    one.health = Health(training.CONDITIONS, 60.0, clock=lambda: now_s[0])
+    one.health = Health(trainer_service.CONDITIONS, 60.0, clock=lambda: now_s[0])
     steps: list[list[str]] = []
 
     def alive() -> None:
@@ -650,7 +649,7 @@ def test_a_trainer_is_ready_as_soon_as_its_servers_answer_and_alive_at_every_ste
 
 def test_a_trainer_that_waits_long_between_versions_is_alive_meanwhile(lines):
     now_s = [0.0]
-    health = Health(training.CONDITIONS, 60.0, clock=lambda: now_s[0])
+    health = Health(trainer_service.CONDITIONS, 60.0, clock=lambda: now_s[0])
 
     class Patient(Event):
         def wait(self, timeout: float | None = None) -> bool:

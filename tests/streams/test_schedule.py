@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from streams.logs.base import Polled, Record
-from streams.schedule import FIRST, Schedule
-from streams.worker import cut_at_cells
+from streams.events.record import Polled, Record
+from streams.program.schedule import FIRST, Schedule
+from streams.program.worker import cut_at_cells
 from tests.faults.model import observation
 
 

@@ -11,17 +11,17 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from engine.fold import SourceMoved
-from engine.table import RowError, TaskTable
+from engine.stream.sources import SourceMoved
+from engine.stream.table import RowError, TaskTable
 from streams.errors import Unavailable
-from streams.logs.base import Offsets, Polled, Record
+from streams.events.record import Offsets, Polled, Record
 from streams.logs.memory import MemoryLog
-from streams.run import steps
-from streams.set_aside import FOREIGN_KEY
+from streams.program.embedded import steps
+from streams.program.set_aside import FOREIGN_KEY
+from streams.program.worker import Worker
 from streams.stores.base import RecordStore, Swap, key_of
 from streams.stores.lmdb import LmdbStore
 from streams.stores.memory import MemoryStore
-from streams.worker import Worker
 from tests.faults.model import World, label, observation
 
 INCARNATION = 7

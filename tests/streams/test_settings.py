@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 from engine.types import EngineError
+from streams.assembly.parts import fit_settings
 from streams.errors import SettingsError
-from streams.settings import Settings, load_settings
-from streams.wiring import fit_settings
+from streams.settings.tree import Settings, load_settings
 
 SMALLEST = """
 [input]

@@ -12,10 +12,10 @@ import polars as pl
 import pytest
 
 from engine.types import SERVED, Float64
-from streams.evaluation import evaluate, lines_once, scores_of
-from streams.run import run
-from streams.settings import load_settings
-from streams.wiring import embedded
+from streams.assembly.embedded import embedded
+from streams.pages.run.evaluation import evaluate, lines_once, scores_of
+from streams.program.embedded import run
+from streams.settings.tree import load_settings
 
 
 class Ran(NamedTuple):

@@ -7,13 +7,13 @@ from pathlib import Path
 
 import pytest
 
+from streams.assembly.embedded import embedded
 from streams.errors import InputError
 from streams.logs.memory import Crash
-from streams.run import steps
-from streams.settings import Settings
-from streams.snapshots.folder import Draft, drafted, opened
-from streams.snapshots.state_directory import copy_state, restore, snapshot
-from streams.wiring import Embedded, embedded
+from streams.operate.snapshots.folder import Draft, drafted, opened
+from streams.operate.snapshots.state_directory import copy_state, restore, snapshot
+from streams.program.embedded import Embedded, steps
+from streams.settings.tree import Settings
 from tests.faults.model import Left
 from tests.faults.shop import keeping_nothing, run_to_the_end, settings_of, shop, what_is_left
 
@@ -204,10 +204,10 @@ def test_a_description_that_names_a_file_outside_is_refused(tmp_path, name):
 
 
 def test_a_later_format_is_refused_by_its_number(tmp_path, monkeypatch):
-    monkeypatch.setattr("streams.snapshots.folder.FORMAT_NOW", 2)
+    monkeypatch.setattr("streams.operate.snapshots.folder.FORMAT_NOW", 2)
     with drafted(tmp_path / "snapshot", "there") as path:
         Draft(path).seal({})
-    monkeypatch.setattr("streams.snapshots.folder.FORMAT_NOW", 1)
+    monkeypatch.setattr("streams.operate.snapshots.folder.FORMAT_NOW", 1)
     with pytest.raises(InputError, match="has format 2, this program reads 1"):
         opened(tmp_path / "snapshot")
 

@@ -12,19 +12,19 @@ from pathlib import Path
 
 import pytest
 
+from streams.assembly.embedded import embedded
 from streams.errors import InputError, SettingsError, StoreError
-from streams.exclusive import Held
-from streams.forget import forget_task
-from streams.inspect import describe_task
-from streams.kept_settings import agree, of_rows, of_run
-from streams.rebuild import rebuild
-from streams.settings import Settings, load_settings
-from streams.wiring import embedded
+from streams.operate.forget import forget_task
+from streams.operate.inspect import describe_task
+from streams.replay.embedded import rebuild
+from streams.settings.kept import agree, of_rows, of_run
+from streams.settings.tree import Settings, load_settings
+from streams.system.locks import Held
 from tests.faults.shop import files_of, run_to_the_end, settings_of, shop, what_is_left
 
 HOLDER = """
 import sys, pathlib
-from streams.exclusive import Held
+from streams.system.locks import Held
 held = Held(pathlib.Path(sys.argv[1]))
 print("held", flush=True)
 sys.stdin.read()

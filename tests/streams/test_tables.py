@@ -14,15 +14,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from engine.features import Category, Features, Numeric, Text
-from engine.spec import Classification, TaskSpec
+from engine.features.columns import Category, Numeric, Text
+from engine.features.encoder import Features
+from engine.targets import Classification
+from engine.task_spec import TaskSpec
 from engine.types import Kind
 from streams.errors import InputError
-from streams.logs.base import Record
-from streams.logs.file import FileLog, TableColumns
-from streams.logs.text_records import TextRecords
-from streams.moments import epoch_seconds
-from streams.wire import MAX_RECORD_BYTES, Decoded, decode
+from streams.events.decoding import MAX_RECORD_BYTES, Decoded, decode
+from streams.events.record import Record
+from streams.events.times import epoch_seconds
+from streams.logs.file.log import FileLog, TableColumns
+from streams.logs.file.text_records import TextRecords
 
 FEATURES = Features((Text("note"),))
 COLUMNS = TableColumns(task=("user",), time="at", label="bought")

@@ -17,13 +17,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from prometheus_client.parser import text_string_to_metric_families
 
-from engine.scan import blank_results
+from engine.stream.scan_arrays import blank_results
 from engine.types import PREDICTORS, Outcome, Outcomes
-from streams import wire
 from streams.errors import SettingsError, StoreError, Unavailable
-from streams.health import CLIENT_TIMEOUT_S, Health, HealthServer
+from streams.events import decoding
 from streams.stores.base import Swap
-from streams.telemetry import METRICS, OTHER, REASONS, Metric, Telemetry
+from streams.watch.health import CLIENT_TIMEOUT_S, Health, HealthServer
+from streams.watch.metrics import METRICS, OTHER, REASONS, Metric
+from streams.watch.telemetry import Telemetry
 
 UNITS = ("_total", "_seconds", "_bytes", "_ratio", "_events", "_tasks", "_loss", "_version")
 """Base units; where there is none, the thing counted. A loss is in the task spec's own unit."""
@@ -77,7 +78,7 @@ class TestTheTable:
         assert len({metric.name for metric in METRICS}) == len(METRICS)
 
     def test_every_reason_that_the_wire_gives_has_a_series(self):
-        given_there = set(re.findall(r" {4}([a-z_]+)  +\S", wire.__doc__))
+        given_there = set(re.findall(r" {4}([a-z_]+)  +\S", decoding.__doc__))
         assert given_there == set(REASONS) - {OTHER}
 
     def test_help_and_kind_are_what_a_scrape_gets(self):

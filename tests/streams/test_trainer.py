@@ -10,24 +10,23 @@ import numpy as np
 import pytest
 import torch
 
-from engine.features import Features, Numeric
-from engine.gate import losses_after_adaptation
+from engine.features.columns import Numeric
+from engine.features.encoder import Features
 from engine.learners.gradient import LR, GradientLearner
 from engine.outer.backprop import Backprop
+from engine.outer.descent import FitSettings
+from engine.outer.fit import Round, TrainState, start
+from engine.outer.gate import losses_after_adaptation
 from engine.outer.online import Lesson, Online, Rates, averaged
-from engine.step_size import MEMORY, SIZES
-from engine.train import FitSettings, Round, TrainState, start
+from engine.outer.step_size import MEMORY, SIZES
 from engine.types import Episode, Float64
 from streams.errors import CheckpointError, SettingsError, StoreError
-from streams.learned import LearnedLabel, read_learned
-from streams.logs.base import incarnation_text
+from streams.events.learned_labels import LearnedLabel, read_learned
+from streams.events.record import incarnation_text
 from streams.logs.memory import INCARNATION, MemoryOutput, no_crash
-from streams.outputs import kept
-from streams.rounds import Rounds
-from streams.stores.base import Checkpoint, MetaStore
-from streams.stores.checkpoints import DirectoryMeta
-from streams.stores.memory import MemoryMeta
-from streams.trainer import (
+from streams.program.outputs import kept
+from streams.program.rounds import Rounds
+from streams.program.trainer import (
     CALIBRATION,
     EPISODES,
     FEWEST_TASKS,
@@ -39,6 +38,9 @@ from streams.trainer import (
     held_out,
     roll_back,
 )
+from streams.stores.base import Checkpoint, MetaStore
+from streams.stores.checkpoints import DirectoryMeta
+from streams.stores.memory import MemoryMeta
 from tests.faults.model import RATES, SPEC, World, bits, online, stream, told
 
 ENDS = (20, 40, 60)
@@ -271,7 +273,7 @@ def test_a_round_without_labels_publishes_nothing():
 def test_a_trainer_started_anew_before_every_round_goes_on_bit_for_bit(
     lines, window, at_once, tmp_path, monkeypatch
 ):
-    monkeypatch.setattr("streams.rounds.LINES_AT_ONCE", at_once)
+    monkeypatch.setattr("streams.program.rounds.LINES_AT_ONCE", at_once)
     whole = MemoryMeta()
     one = rounds(lines, whole, window=window)
     for end in ENDS:

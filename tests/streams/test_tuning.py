@@ -12,12 +12,12 @@ import pytest
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 from rich.console import Console
 
-from streams import wiring
+from streams.assembly import embedded, parts
+from streams.cli.tuning import tune
 from streams.errors import InputError, SettingsError
-from streams.run import run
-from streams.settings import Settings, load_settings
+from streams.program.embedded import run
+from streams.settings.tree import Settings, load_settings
 from streams.tuning import space
-from streams.tuning.commands import tune
 from streams.tuning.comparison import Judged, gain
 from streams.tuning.journal import begun
 from streams.tuning.part import first_part
@@ -145,7 +145,7 @@ def test_what_is_written_keeps_the_comments_and_runs(found):
     assert written.read_text(encoding="utf-8").startswith("# what a stream looks like")
     settings = load_settings(written, {})
     assert settings.run.directory.name == "state-tuned"
-    program = wiring.embedded(settings)
+    program = embedded.embedded(settings)
     totals = run(program, lambda _: None)
     program.close()
     assert totals.scored == ROWS
@@ -164,7 +164,7 @@ def test_nothing_beyond_its_part_changes_anything(tmp_path, found):
     config, said = found
     cut = int(2 * ROWS * SHARE)
     settings = load_settings(config, {})
-    log = wiring.input_log(settings, wiring.task_spec(settings), None)
+    log = embedded.input_log(settings, parts.task_spec(settings), None)
     log.seek(cut - 1)
     ((last,),) = (part.records for part in log.poll(1))
     beyond = pl.col("time") > last.time

@@ -12,13 +12,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from engine.features import Category, Cyclic, Features, Numeric, Text
-from engine.spec import Classification, Regression, TaskSpec
+from engine.features.columns import Category, Cyclic, Numeric, Text
+from engine.features.encoder import Features
+from engine.targets import Classification, Regression
+from engine.task_spec import TaskSpec
 from engine.types import Kind
-from streams.identity import joined_task
-from streams.logs.base import Polled, Record
-from streams.moments import epoch_seconds
-from streams.wire import MAX_RECORD_BYTES, Decoded, Rejected, Tally, decode, tally
+from streams.events.decoding import MAX_RECORD_BYTES, Decoded, Rejected, Tally, decode, tally
+from streams.events.identity import joined_task
+from streams.events.record import Polled, Record
+from streams.events.times import epoch_seconds
 
 SPEC = TaskSpec(Features((Numeric("amount"),)), Classification((0, 1)))
 REGRESSION = TaskSpec(SPEC.features, Regression(-1.0, 1.0))

@@ -1,0 +1,1 @@
+"""Meta-training on episodes: where tasks come from, and the loop over them."""

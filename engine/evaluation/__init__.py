@@ -1,0 +1,1 @@
+"""Honest evaluation, of a stream and of episodes."""

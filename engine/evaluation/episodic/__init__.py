@@ -1,0 +1,1 @@
+"""Evaluation on episodes of tasks that none was trained on."""

@@ -1,0 +1,1 @@
+"""Events as numbers: columns, a task's own past, and how they enter a network."""

@@ -1,0 +1,213 @@
+"""fit: the one outer loop, offline over many rounds and online a few at a time.
+
+An outer rule says where theta should move; a torch optimizer says how far. Everything that the next round
+needs is in one value, `TrainState`, made of tensors and one integer: stopped anywhere and resumed from it,
+training continues bit for bit.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from itertools import islice
+from typing import TypeVar
+
+import torch
+from torch import Tensor
+
+from engine.features.columns import Numeric
+from engine.learners.base import Learner
+from engine.outer.base import OuterRule, Report, averaged
+from engine.outer.descent import FitSettings, descend, global_norm, resumed, state_of
+from engine.outer.pooled import Pooled
+from engine.outer.unpadded import Unpadded
+from engine.targets import Classification, Regression
+from engine.task_spec import TaskSpec, normalises_by_batch
+from engine.types import EngineError, Episodes, Params
+
+T = TypeVar("T")
+
+
+FAR, ENOUGH = 10.0, 64
+"""Numbers are counted up to this many deviations from the mean of so many before them, or as many quartile ranges."""
+
+
+MEASURED = 2**22
+"""Numbers that quartiles are taken of, evenly spaced: torch sorts no more than 16 million at once."""
+
+
+RARE = 1e-6
+"""The rate of a class that has no name yet."""
+
+
+@dataclass(frozen=True)
+class Statistics:
+    """Count, mean and sum of squared deviations of each number that is standardised, then of the labels; [D] float64.
+
+    Labels are the last columns: of a regression the value, of classes an indicator each.
+    """
+
+    count: Tensor
+    mean: Tensor
+    m2: Tensor
+
+
+@dataclass(frozen=True)
+class TrainState:
+    """A checkpoint of training, without the position of its input."""
+
+    params: Params
+    """Theta: every parameter and buffer of the model."""
+    optimizer: Params
+    """The optimizer's tensors, by "optimizer:parameter:field"; empty before the first round."""
+    step: int
+    """Rounds seen, those skipped among them."""
+    statistics: Statistics
+    """What the standardisation buffers in `params` are derived from."""
+    sums: Params = field(default_factory=dict)
+    """What `engine.outer.online` keeps beside the optimizer: Adagrad's sums of squares, and losses by step size."""
+
+
+@dataclass(frozen=True)
+class Round:
+    """One round of the outer loop."""
+
+    step: int
+    report: Report
+    norm: float
+    """Global norm of the pseudo-gradient, before clipping."""
+    applied: bool
+    """Whether theta moved: false where the pseudo-gradient was not finite."""
+
+
+def start(learner: Learner, seed: int) -> TrainState:
+    """Begin: theta from the seed, nothing counted, no optimizer state."""
+    columns = len(_numeric(learner.spec)) + learner.spec.target.outputs
+    nothing = torch.zeros(3, columns, dtype=torch.float64)
+    return TrainState(learner.init(seed), {}, 0, Statistics(*(part.clone() for part in nothing)))
+
+
+def fit(
+    learner: Learner,
+    rule: OuterRule,
+    episodes: Iterable[Episodes],
+    state: TrainState,
+    settings: FitSettings,
+    combine: Callable[[Params], Params] = dict,
+) -> tuple[TrainState, list[Round]]:
+    """Run a round for each `accumulate` batches of episodes; a pseudo-gradient that is not finite is never applied.
+
+    `combine` averages a pseudo-gradient over the processes that train side by side, where there are several.
+    """
+    params = {name: value.clone() for name, value in state.params.items()}
+    theta = {name: params[name] for name in learner.learned}
+    optimizer = resumed(settings, theta, state.optimizer)
+    if normalises_by_batch(learner.spec) and not isinstance(rule, Pooled):  # which leaves padding out itself
+        rule = Unpadded(rule)
+    rounds: list[Round] = []
+    for step, batches in enumerate(batched(episodes, settings.accumulate), state.step):
+        found = [rule(learner, params, batch) for batch in batches]
+        gradient = combine(_mean([moves for moves, _ in found]))
+        norm = global_norm(gradient)
+        if math.isfinite(norm):
+            descend(
+                optimizer, theta, gradient, settings.rate(step), min(1.0, settings.clip / max(norm, 1e-12))
+            )
+        rounds.append(Round(step, averaged([report for _, report in found]), norm, math.isfinite(norm)))
+    kept = state_of(optimizer, settings, theta)
+    return replace(state, params=params, optimizer=kept, step=state.step + len(rounds)), rounds
+
+
+def batched(items: Iterable[T], size: int) -> Iterator[list[T]]:
+    """Cut into lists of `size`, the last perhaps shorter."""
+    rest = iter(items)
+    while taken := list(islice(rest, size)):
+        yield taken
+
+
+def _mean(gradients: Sequence[Params]) -> Params:
+    if len(gradients) == 1:
+        return gradients[0]
+    return {name: sum(one[name] for one in gradients) / len(gradients) for name in gradients[0]}  # type: ignore[misc]
+
+
+def with_statistics(learner: Learner, state: TrainState, x: Tensor, y: Tensor | None = None) -> TrainState:
+    """Count stored rows x [N, W], and their labels y [N] if given, into the statistics; standardise by them.
+
+    What is far from everything else is counted as if it were as far as statistics can tell: no value owns them.
+    """
+    spec = learner.spec
+    numbers = _bounded(x[:, _numeric(spec)], state.statistics)
+    labels = x.new_full((len(x), spec.target.outputs), math.nan) if y is None else _indicators(spec, y)
+    statistics = merged(state.statistics, measured(torch.cat([numbers, labels], 1)))
+    return replace(
+        state, params={**state.params, **_standardisation(spec, statistics)}, statistics=statistics
+    )
+
+
+def _indicators(spec: TaskSpec, y: Tensor) -> Tensor:
+    """Labels as columns [N, C]."""
+    if isinstance(spec.target, Regression):
+        return y.unsqueeze(1)
+    sound = (y >= 0) & (y < spec.target.outputs) & (y == y.floor())
+    if not bool(sound.all()):
+        n = int((~sound).nonzero()[0])
+        raise EngineError(
+            f"label {n} is {float(y[n]):g}, expected {spec.target.expected}; leave such labels out"
+        )
+    return torch.nn.functional.one_hot(y.long(), spec.target.outputs).to(y.dtype)
+
+
+def _bounded(numbers: Tensor, before: Statistics) -> Tensor:
+    """Numbers [N, D], none more than `FAR` deviations from the mean; or quartile ranges, where little was counted."""
+    if not numbers.numel():
+        return numbers
+    columns = numbers.shape[1]
+    count, mean, m2 = (value[:columns] for value in (before.count, before.mean, before.m2))
+    std = (m2 / count.clamp(min=1)).sqrt()
+    some = numbers[:: 1 + numbers.numel() // MEASURED].double()
+    quartiles = torch.nanquantile(some, torch.tensor([0.25, 0.75], dtype=torch.float64), dim=0)
+    between = quartiles[1] - quartiles[0]
+    known = (count >= ENOUGH) & (std > 0)
+    low = torch.where(known, mean - FAR * std, quartiles[0] - FAR * between)
+    high = torch.where(known, mean + FAR * std, quartiles[1] + FAR * between)
+    bounded = numbers.double().clamp(low, high)
+    return torch.where(known | (between > 0), bounded, numbers.double()).to(numbers.dtype)
+
+
+def measured(numbers: Tensor) -> Statistics:
+    """Measure the columns of numbers [N, D]; NaN is a number that is missing, and not counted."""
+    present = ~numbers.isnan()
+    count = present.sum(0).double()
+    mean = numbers.double().where(present, 0.0).sum(0) / count.clamp(min=1)
+    return Statistics(count, mean, (numbers.double() - mean).where(present, 0.0).square().sum(0))
+
+
+def merged(a: Statistics, b: Statistics) -> Statistics:
+    """Combine the statistics of two samples (Chan, Golub, LeVeque 1983, equations 2.1)."""
+    count = a.count + b.count
+    share = b.count / count.clamp(min=1)
+    delta = b.mean - a.mean
+    return Statistics(count, a.mean + delta * share, a.m2 + b.m2 + delta.square() * a.count * share)
+
+
+def _standardisation(spec: TaskSpec, statistics: Statistics) -> Params:
+    """Theta's buffers: mean and std of the numbers; of labels the rate of each class, or mean and std."""
+    std = (statistics.m2 / statistics.count.clamp(min=1)).sqrt()
+    resolved = torch.finfo(torch.float32)
+    varies = std > resolved.eps * statistics.mean.abs() + resolved.tiny
+    mean, std = statistics.mean.float(), std.where(varies, 1.0).float()
+    numbers = len(mean) - spec.target.outputs
+    buffers = {"0.mean": mean[:numbers], "0.std": std[:numbers]}
+    if not isinstance(spec.target, Classification):
+        return buffers | {"0.label_mean": mean[-1], "0.label_std": std[-1]}
+    count, rate = statistics.count[numbers:], statistics.mean[numbers:]
+    named = torch.arange(len(rate)) < len(spec.target.classes)
+    smoothed = (count * rate + 0.5) / (count + 0.5 * len(spec.target.classes))
+    return buffers | {"0.label_rate": torch.where(named, smoothed, RARE).float()}
+
+
+def _numeric(spec: TaskSpec) -> list[int]:
+    """List where in a stored row the standardised numbers are, in the order of the front end's buffers."""
+    return [*spec.features.places(Numeric), *(spec.history_columns.plain if spec.history else ())]

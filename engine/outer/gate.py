@@ -1,0 +1,86 @@
+"""The gate before a version of theta is published: no worse on tasks that it was never trained on.
+
+The same episodes of held-out tasks are judged under both versions, so the difference is paired, and only
+what chance does not explain refuses a candidate.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from engine.intervals import estimate
+from engine.learners.base import Learner, losses, unit_of
+from engine.types import Episode, Episodes, Float64, Int64, Params
+
+BLOCK = 32
+"""Episodes of one call."""
+
+Stacked = Callable[[Sequence[Episode], int], Episodes]
+"""Pads episodes to so many, in as few shapes as the caller likes."""
+
+FEWEST = 8
+"""Fewer held-out tasks than this say nothing."""
+
+STANDARD_ERRORS = 2.0
+"""A candidate is refused where its mean loss is higher by more than this."""
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What held-out tasks say of a candidate; losses are NaN where there were no episodes."""
+
+    episodes: int
+    loss_before: float
+    """Mean query loss after adaptation from the version in force."""
+    loss_after: float
+    """The same from the candidate."""
+    refused: bool
+
+
+def gate(
+    learner: Learner,
+    before: Params,
+    candidate: Params,
+    episodes: Sequence[Episode],
+    task: Int64,
+    stacked: Stacked,
+) -> Verdict:
+    """Judge a candidate on held-out episodes, each of a numbered `task` [N]; one that is not finite is refused.
+
+    Losses are in the unit of the labels, since the two may count a regression's in units of their own.
+    """
+    if not all(bool(torch.isfinite(value).all()) for value in candidate.values()):
+        return Verdict(len(episodes), float("nan"), float("nan"), refused=True)
+    if not episodes:
+        return Verdict(0, float("nan"), float("nan"), refused=False)
+    old, new = (
+        losses_after_adaptation(learner, theta, episodes, stacked) * float(unit_of(learner.spec, theta))
+        for theta in (before, candidate)
+    )
+    return Verdict(len(episodes), float(old.mean()), float(new.mean()), _worse(new - old, task))
+
+
+@torch.no_grad()
+def losses_after_adaptation(
+    learner: Learner, theta: Params, episodes: Sequence[Episode], stacked: Stacked
+) -> Float64:
+    """Query loss [N] of each episode after adaptation on its support set."""
+    found = []
+    for start in range(0, len(episodes), BLOCK):
+        block = stacked(episodes[start : start + BLOCK], BLOCK)
+        fast = learner.adapt(theta, block.support)
+        found.append(losses(learner, theta, fast, block.query).double().numpy())
+    return np.concatenate(found)[: len(episodes)]
+
+
+def _worse(difference: Float64, task: Int64) -> bool:
+    """Whether the mean is above 0 by more than chance explains; tasks are counted, not how often each was judged."""
+    _, index, count = np.unique(task, return_inverse=True, return_counts=True)
+    if len(count) < FEWEST:
+        return False
+    found = estimate(np.bincount(index, weights=difference) / count, np.arange(len(count)))
+    return not found.mean <= STANDARD_ERRORS * found.error

@@ -1,0 +1,36 @@
+"""The inner step size: of a few sizes the one that new episodes lose least by, if any pays.
+
+It must be better than not to adapt at all, by more than a standard error: adaptation takes time, and what trains
+theta for it takes from what trains theta alone. At the beginning, when theta knows nothing, all adaptation pays; so
+the choice looks back a few episodes.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from engine.intervals import faded_mean, noted
+from engine.types import Float64
+
+SIZES = (0.0, 0.01, 0.03, 0.1, 0.3, 1.0)
+"""Step sizes that `inner.lr = "auto"` chooses from; 0 where adaptation does not pay."""
+
+MEMORY = 64.0
+"""In episodes: how far back the choice looks, as a half-life."""
+
+DIVERGED = 1e6
+"""What an adaptation counts that has no finite loss."""
+
+
+def chosen(before: Tensor | None, losses: Float64) -> tuple[float, Tensor]:
+    """Choose by the losses [S, N] of N new episodes, adapted by steps of each size, and what was noted before.
+
+    Returns the size, and what to hand in with the next episodes: of what each size cost more than none, [3, S].
+    """
+    finite = torch.from_numpy(losses).nan_to_num(nan=DIVERGED).clamp(max=DIVERGED)
+    cost = finite - finite[SIZES.index(0.0)]
+    total = noted(cost.new_zeros(3, len(SIZES)) if before is None else before, cost, MEMORY)
+    mean, error = faded_mean(total)
+    best = int(mean.argmin())
+    return SIZES[best] if mean[best] + error[best] < 0 else 0.0, total

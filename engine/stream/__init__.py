@@ -1,0 +1,1 @@
+"""The fold: events and rows in, outcomes and new rows out."""

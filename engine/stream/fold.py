@@ -1,0 +1,113 @@
+"""`Engine.fold`: events in, new rows and outcomes out; pure, and the same bits however the stream was cut.
+
+Within a task events are folded strictly in order, across tasks side by side. All adaptations that the batch
+brings are found ahead (`engine.stream.look_ahead`) and run together, and so are all predictions; then, in rounds,
+`engine.stream.scan` folds each task's run of events up to its next adaptation. A task that raises an alarm leaves
+this track: from there on each round predicts its run, folds it, and adapts it.
+
+Tensor calls always run in full padded blocks of one size a kind, on one thread: matrix kernels choose their order of
+summation by shape, so only a fixed shape makes a task's bits independent of its batch mates.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+
+from engine.learners.base import Learner
+from engine.learners.gradient import GradientLearner
+from engine.stream.events import EventBatch
+from engine.stream.in_progress import Folded, FoldInProgress
+from engine.stream.layout import Layout, layout_of
+from engine.stream.rules import rules_of
+from engine.stream.table import TaskTable
+from engine.task_spec import TaskSpec
+from engine.traced import Recorded
+from engine.types import (
+    PREDICTORS,
+    EngineError,
+    Float32,
+    Float64,
+    Kind,
+    Meta,
+)
+
+UNKNOWN = np.uint64(0xFFFF_FFFF_FFFF_FFFF)
+
+
+class Prediction(NamedTuple):
+    """What would be served now: [U, C] each."""
+
+    base: Float32
+    recent: Float32
+    theta: Float32
+    adapted: Float32
+    served: Float32
+
+
+class Engine:
+    """Folds events into rows for one task spec. Holds no state that a fold could change.
+
+    Tensor calls run on `device`, where the parameters of a `Meta` must lie; rows stay in memory. Equal bits are
+    promised on processors of one kind, not across devices.
+    """
+
+    def __init__(
+        self, spec: TaskSpec, learner: Learner | None = None, device: str = "cpu", follows: bool = False
+    ) -> None:
+        """`follows` a task to another partition instead of refusing it: only where each event is read once."""
+        self.spec, self.device, self.follows = spec, device, follows
+        self.learner: Learner = learner or GradientLearner(spec)
+        self.layout: Layout = layout_of(self.learner)
+        self.rules = rules_of(spec)
+        self.predict_adapted = Recorded(self.learner.predict)
+        self.predict_shared = Recorded(self.learner.shared)
+
+    def fold(self, states: TaskTable, events: EventBatch, meta: Meta) -> Folded:
+        """Fold N events of U tasks; `states` is left as it is.
+
+        Raises:
+            EngineError: an event cannot be folded, or the table or theta are of another task spec.
+            SourceMoved: a task was folded from another partition or incarnation of a topic.
+        """
+        if states.layout.fingerprint != self.layout.fingerprint:
+            raise EngineError(
+                f"the table has layout {states.layout.fingerprint:016x}, this engine {self.layout.fingerprint:016x}; "
+                "make or decode the table with engine.layout"
+            )
+        events.validate(self.spec, len(states))
+        work = FoldInProgress(self, states, events, meta)
+        work.adapt(work.touched_and_stale())
+        work.work_ahead()
+        while len(active := np.flatnonzero(work.cursor < work.stop)):
+            work.fold_round(active)
+        return work.result()
+
+    def predict(self, states: TaskTable, x: Float32, meta: Meta, time_s: Float64) -> Prediction:
+        """The read path: what an observation of each of U tasks would be served; changes nothing.
+
+        x [U, own width] are features in stored form; `time_s` [U] is when the observations would come: what has
+        expired by then, and how long ago the last events were, is part of the answer.
+
+        Raises:
+            EngineError: x or a time is none that an observation may have.
+        """
+        tasks = len(states)
+        positions = states.rows["position"][:, 0]
+        events = EventBatch(
+            row=np.arange(tasks),
+            kind=np.full(tasks, Kind.OBSERVATION, np.uint8),
+            # An id that no event has: what is looked up by it is never found.
+            id=np.full(tasks, UNKNOWN, np.uint64),
+            time_s=time_s,
+            x=x,
+            has_x=np.ones(tasks, np.bool_),
+            y=np.zeros(tasks, np.float32),
+            topic=np.zeros(tasks, np.int64),
+            offset=positions.max(initial=0) + np.arange(tasks),
+            partition=np.ascontiguousarray(states.rows["partition"][:, 0]),
+            incarnation=np.ascontiguousarray(states.rows["incarnation"][:, 0]),
+        )
+        served = self.fold(states, events, meta).outcomes.prediction
+        return Prediction(*(served[:, place] for place in range(len(PREDICTORS))))

@@ -1,0 +1,284 @@
+"""One fold in progress: the rows that are being written, and how far each task has come."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from time import perf_counter
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from engine.batches import bucket_of
+from engine.learners.base import flatten, unflatten
+from engine.learners.gradient import unmoved
+from engine.outer.calibration import calibrated
+from engine.stream import answers, scan, scan_arrays, support_slots
+from engine.stream.events import EventBatch
+from engine.stream.layout import Columns
+from engine.stream.look_ahead import ROW, look_ahead
+from engine.stream.rules import know_nothing, version_of
+from engine.stream.sources import not_folded_yet
+from engine.stream.support import Support, episodes_of, padded, support_of
+from engine.stream.table import TaskTable
+from engine.types import (
+    ADAPTED,
+    THETA,
+    Batch,
+    Episode,
+    Fast,
+    Float32,
+    Int64,
+    Kind,
+    Meta,
+    Outcome,
+    Outcomes,
+)
+
+if TYPE_CHECKING:
+    from engine.stream.fold import Engine
+
+BLOCK, PREDICTED = 32, 128
+"""Adaptations, and predictions, of one tensor call."""
+
+
+class Folded(NamedTuple):
+    """The result of a fold."""
+
+    states: TaskTable
+    outcomes: Outcomes
+    episodes: list[Episode]
+    adaptations: int
+    """Tasks adapted, recomputations for a new theta included."""
+    not_finite: int
+    """Adaptations and predictions that were not finite and were not used."""
+    inner_loops: list[tuple[float, int]]
+    """Of each run of the inner loop over a block: wall seconds, and tasks."""
+
+
+class FoldInProgress:
+    """One fold in progress: the rows being written, and how far each task has come."""
+
+    def __init__(self, engine: Engine, states: TaskTable, events: EventBatch, meta: Meta) -> None:
+        self.engine, self.states, self.events, self.meta = engine, states, events, meta
+        # One spare row keeps every view of a field strided, which is what the compiled scan was built for.
+        self.rows = np.zeros(len(states) + 1, states.layout.dtype)
+        self.rows[:-1] = states.rows
+        self.c = Columns(*(self.rows[name] for name in Columns._fields))
+        self.out = scan_arrays.blank_results(len(events), engine.spec.target.outputs, engine.spec.width)
+        self.out.prediction[:] = np.nan
+        self.version = version_of(engine.spec, meta)
+        self.calibration = torch.tensor(meta.calibration, device=engine.device) if meta.calibration else None
+        self.unmoved = unmoved(meta.params)
+        self.adapted = np.zeros(len(events), np.bool_)
+        self.x = np.zeros((len(events), engine.spec.width), np.float32)
+        self.x[:, : events.x.shape[1]] = events.x
+        columns = {name: getattr(events, name) for name in scan_arrays.Events._fields}
+        columns |= {"x": self.x, "time_s": np.minimum(events.time_s, events.not_after_s)}
+        self.scanned = scan_arrays.Events(**{name: _plain(value) for name, value in columns.items()})
+        fresh = not_folded_yet(self.states, self.rows, events, engine.follows)
+        if not fresh.all():
+            repeated = np.flatnonzero(~fresh)
+            answers.answer_again(self.c, self.scanned, self.out, engine.rules, _plain(events.row), repeated)
+        index = np.flatnonzero(fresh)
+        self.order = index[np.argsort(events.row[index], kind="stable")]
+        tasks = np.arange(len(states) + 1)
+        self.cursor = np.searchsorted(events.row[self.order], tasks, side="left")
+        self.stop = np.searchsorted(events.row[self.order], tasks, side="right")
+        self.reason, self.last = np.zeros((2, len(states) + 1), np.int64)
+        self.on_track = np.zeros(len(states) + 1, np.bool_)
+        self.next_ahead = np.zeros(len(states) + 1, np.int64)
+        self.values_ahead = self.rows["fast"][:0]
+        self.episodes: list[Episode] = []
+        self.adaptations = 0
+        self.not_finite = 0
+        self.inner_loops: list[tuple[float, int]] = []
+
+    def touched_and_stale(self) -> Int64:
+        """Tasks with an event to fold whose fast parameters are of another theta."""
+        touched = self.cursor < self.stop
+        return np.flatnonzero(touched & (self.rows["fast_version"] != self.meta.version))
+
+    def _predict_with_theta(self) -> None:
+        """Theta's prediction of every observation; it does not change during a fold."""
+        index = self.order[self.events.kind[self.order] == Kind.OBSERVATION]
+        x = self.x[index]
+        for part in _blocks(len(index), PREDICTED):
+            outputs = self.engine.predict_shared(self.meta.params, self._tensor(x[part]))
+            self.out.prediction[index[part], THETA] = self._finite(outputs, None, len(part))
+
+    def work_ahead(self) -> None:
+        """Run every adaptation of the batch, and every prediction, as far as no alarm changes them."""
+        if self.meta.version == 0:
+            return
+        rules = self.engine.rules
+        ahead = look_ahead(self.rows, self.scanned, rules, self.version, self.order, self.cursor, self.stop)
+        self._predict_with_theta()
+        self.on_track = self.cursor < self.stop
+        serves = np.full(len(self.events), ROW)
+        if ahead is not None:
+            by_task = np.argsort(ahead.task, kind="stable")
+            self.values_ahead = self._adapted_from(ahead.support)[by_task]
+            self.next_ahead = np.searchsorted(ahead.task[by_task], np.arange(len(self.rows)))
+            sound = np.isfinite(self.values_ahead).all(axis=1)
+            self.on_track[ahead.task[by_task][np.flatnonzero(~sound)]] = False
+            place = np.empty_like(by_task)
+            place[by_task] = np.arange(len(by_task))
+            serves = np.where(ahead.serves == ROW, ROW, place[ahead.serves])
+        index = self.order[self.on_track[self.events.row[self.order]]]
+        self._predict_adapted(index, serves)
+
+    def fold_round(self, active: Int64) -> None:
+        """Fold each active task's run of events up to its next adaptation, then adapt those that are due."""
+        end = self.stop.copy()
+        scan.run_ends(self.c, self.scanned, self.engine.rules, active, self.order, self.cursor, end)
+        alone = active[~self.on_track[active]]
+        if len(alone) and self.meta.version:
+            run = self.order[scan.runs(self.cursor[alone], end[alone])]
+            self._predict_adapted(run, np.full(len(self.events), ROW))
+        scan.scan(
+            self.c, self.scanned, self.out, self.engine.rules, self.version,
+            active, self.order, self.cursor, end, self.reason, self.last,
+        )  # fmt: skip
+        self._ask_detector(active[self.reason[active] == scan_arrays.ASK_DETECTOR])
+        self._adapt_due(active[self.reason[active] != scan_arrays.NOT_DUE])
+
+    def _predict_adapted(self, index: Int64, serves: Int64) -> None:
+        """The adapted model's prediction of the observations among events, by the adaptation that serves each."""
+        index = index[self.events.kind[index] == Kind.OBSERVATION]
+        if self.unmoved:
+            self.out.prediction[index, ADAPTED] = self.out.prediction[index, THETA]
+            return
+        for part in _blocks(len(index), PREDICTED):
+            n = index[part]
+            fast = self.rows["fast"][self.events.row[n]]
+            known = serves[n] != ROW
+            fast[known] = self.values_ahead[serves[n][known]]
+            self.out.prediction[n, ADAPTED] = self._adapted(fast, self.x[n], self.out.prediction[n, THETA])
+
+    def _adapted(self, fast: Float32, x: Float32, theta: Float32) -> Float32:
+        """Predictions [n, C] of at most one block of events, each by fast parameters of its own [n, F]."""
+        named = unflatten(self.engine.learner.fast_shapes, self._tensor(fast))
+        outputs = self.engine.predict_adapted(self.meta.params, named, self._tensor(x).unsqueeze(1))
+        return self._finite(outputs.squeeze(1), theta, len(x))
+
+    def _finite(self, outputs: Any, instead: Float32 | None, count: int) -> Float32:
+        """Outputs [block, C] as the first `count` predictions; what is not finite is replaced and counted."""
+        target = self.engine.spec.target
+        if self.calibration is not None:
+            outputs = calibrated(outputs, self.calibration)
+        values: Float32 = target.predict(outputs).cpu().numpy()[:count]
+        broken = ~np.isfinite(values).all(axis=1)
+        if broken.any():
+            values[broken] = know_nothing(target) if instead is None else instead[broken]
+            self.not_finite += int(broken.sum())
+        return values
+
+    def _ask_detector(self, tasks: Int64) -> None:
+        """Feed the last label's loss to a detector that does not run inside the scan."""
+        if not len(tasks):
+            return
+        events = self.last[tasks]
+        states = self.c.detector[tasks]
+        fed = [
+            answers.surprise(self.c, u, self.c.counts[u, Outcome.SCORED], loss, self.engine.rules)
+            for u, loss in zip(tasks.tolist(), self.out.loss[events, ADAPTED].tolist(), strict=True)
+        ]
+        alarms = self.engine.spec.detector.update(states, np.array(fed))
+        self.c.detector[tasks] = states
+        for u, n, alarm in zip(tasks.tolist(), events.tolist(), alarms.tolist(), strict=True):
+            if alarm:
+                self.out.alarm[n] = True
+                support_slots.cut_to_recent(self.c, u, self.engine.rules)
+            scheduled = scan.due(self.c.seq[u], self.engine.rules.every)
+            self.reason[u] = (
+                scan_arrays.ALARM if alarm else scan_arrays.SCHEDULED if scheduled else scan_arrays.NOT_DUE
+            )
+
+    def _adapt_due(self, tasks: Int64) -> None:
+        """Leave an episode of each task that is due, then adapt it on its support set as of now."""
+        if not len(tasks):
+            return
+        balanced = self.engine.rules.balanced
+        self.episodes += episodes_of(self.c, tasks, self.last, balanced)
+        self.c.adapted_through[tasks] = self.c.seq[tasks]
+        self.c.adapted_counts[tasks] = self.c.class_counts[tasks]
+        self.adapted[self.last[tasks]] = True
+        foreseen = self.on_track[tasks] & (self.reason[tasks] == scan_arrays.SCHEDULED)
+        self.on_track[tasks[~foreseen]] = False
+        known = tasks[foreseen]
+        self._keep(known, self.values_ahead[self.next_ahead[known]])
+        self.next_ahead[known] += 1
+        self.adapt(tasks[~foreseen])
+
+    def adapt(self, tasks: Int64) -> None:
+        """Compute the fast parameters of tasks from theta and their support sets as of `adapted_through`."""
+        if len(tasks) and self.meta.version:
+            self._keep(tasks, self._adapted_from(support_of(self.c, tasks, self.engine.rules.balanced)))
+
+    def _adapted_from(self, support: Support) -> Float32:
+        """Fast parameters [T, F] for T support sets, in full blocks of one bucket each."""
+        values = np.empty((len(support.sizes), self.rows["fast"].shape[1]), np.float32)
+        if self.unmoved:
+            values[:] = flatten(self._unadapted()).cpu().numpy()
+            return values
+        buckets = np.array([bucket_of(size) for size in support.sizes.tolist()])
+        for bucket in np.unique(buckets):
+            members = np.flatnonzero(buckets == bucket)
+            for part in _blocks(len(members), BLOCK):
+                padding = padded(support, members[part], BLOCK)
+                block = Batch(*(column.to(self.engine.device) for column in padding))
+                began = perf_counter()
+                fast = flatten(self.engine.learner.adapt(self.meta.params, block))
+                values[members[part]] = fast.cpu().numpy()[: len(part)]
+                self.inner_loops.append((perf_counter() - began, len(part)))
+        return values
+
+    def _keep(self, tasks: Int64, values: Float32) -> None:
+        """Write fast parameters [T, F] to the rows; what is not finite keeps the previous ones."""
+        if not len(tasks):
+            return
+        sound = np.isfinite(values).all(axis=1, keepdims=True)
+        kept = self.rows["fast"][tasks]
+        if not sound.all():
+            self.not_finite += int((~sound).sum())
+            kept[self.rows["fast_version"][tasks] == 0] = flatten(self._unadapted()).cpu().numpy()
+        self.rows["fast"][tasks] = np.where(sound, values, kept)
+        self.rows["fast_version"][tasks] = self.meta.version
+        self.adaptations += len(tasks)
+
+    def _tensor(self, values: Float32) -> Tensor:
+        """Values [n, ...] as a full block on the device."""
+        return torch.from_numpy(_full(values)).to(self.engine.device)
+
+    def _unadapted(self) -> Fast:
+        """Theta's own values as the fast parameters of one task."""
+        y = torch.zeros(1, 0, device=self.engine.device)
+        x = y.new_zeros(1, 0, self.engine.spec.width)
+        return self.engine.learner.adapt(self.meta.params, Batch(x, y, y))
+
+    def result(self) -> Folded:
+        """The new rows, without the spare one, and what became of the events."""
+        states = TaskTable(self.states.layout, self.states.ids, self.rows[:-1])
+        outcomes = Outcomes(**self.out._asdict(), adapted=self.adapted)
+        episodes = sorted(self.episodes, key=lambda episode: episode.event)
+        return Folded(states, outcomes, episodes, self.adaptations, self.not_finite, self.inner_loops)
+
+
+def _plain(values: Any) -> Any:
+    """Values as the compiled scan takes them, whether they are strided, read-only or mapped from a file."""
+    return np.require(values, requirements=["C", "A", "W", "E"])
+
+
+def _blocks(count: int, size: int) -> Iterator[Int64]:
+    """Indices of `count` things in runs of at most `size`."""
+    return (np.arange(start, min(start + size, count)) for start in range(0, count, size))
+
+
+def _full(values: Float32) -> Float32:
+    """Values [n, ...] as a full block of predictions, the first repeated."""
+    block = np.empty((PREDICTED, *values.shape[1:]), np.float32)
+    block[: len(values)] = values
+    block[len(values) :] = values[:1]
+    return block

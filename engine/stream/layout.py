@@ -1,0 +1,224 @@
+"""How a task's row is laid out: columns, their types and sizes, in bytes that a fingerprint names."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from engine.compiled import arrays
+from engine.features.history import EVENT_RATES, RATES, History
+from engine.learners.base import Learner, fast_size
+from engine.stream.fingerprints import row_fingerprint
+from engine.stream.mixture import EXPERTS, MIXED, STATE
+from engine.task_spec import TaskSpec
+from engine.types import PREDICTORS, Outcome
+
+RECENT_IDS = 64
+"""How many resolved observation ids a task remembers."""
+
+
+LABELLED, EXPIRED, FORGOTTEN = 1, 2, 3
+"""How a remembered id was resolved; forgotten: labelled, but before the window that an alarm kept."""
+
+
+class Columns(NamedTuple):
+    """Views of a table's fields, [U, ...] each; writing to them writes the rows."""
+
+    position: Any
+    """[U, T] next offset to fold of each input topic; 0 for none yet."""
+    counts: Any
+    """[U, outcomes] how often each `Outcome` happened."""
+    clock_s: Any
+    """[U] the latest event time seen."""
+    seq: Any
+    """[U] label count: how many examples have entered the support set."""
+    adapted_through: Any
+    """[U] the label count at the last adaptation."""
+    epoch: Any
+    """[U] adaptation epoch: how many alarms there were."""
+    quiet_until: Any
+    """[U] no alarm up to this label count."""
+    class_counts: Any
+    """[U, C] examples of each class since the start or the last alarm (a regression: all in one)."""
+    adapted_counts: Any
+    """[U, C] `class_counts` at the last adaptation."""
+    label_sum: Any
+    """[U] sum of the labels of a regression."""
+    score_sums: Any
+    """[U, 5] sum of losses of base, recent, theta, adapted, and as served."""
+    lanes: Any
+    """[U, P, 7] of the hedge (`engine.stream.mixture`): losses of the five above the least, its gap, nats spent."""
+    lane_prior: Any
+    """[U, P, 5] the prior that it goes by; 0 where it was never used."""
+    shared: Any
+    """[U, 5] of the shared mixture: losses of the four experts, above the least, and the gap."""
+    detector: Any
+    """[U, D] state of the drift detector."""
+    support_seq: Any
+    """[U, R] label count at which the example came; 0 where the slot was never used."""
+    support_dropped: Any
+    """[U, R] label count at which it went; 0 while it is in the support set."""
+    support_id: Any
+    """[U, R] id of its observation."""
+    pending_id: Any
+    """[U, P] id of the observation."""
+    pending_order: Any
+    """[U, P] 1 for the first observation predicted, 2 for the next; 0 where the slot is free."""
+    pending_s: Any
+    """[U, P] event time."""
+    pending_mix: Any
+    """[U, P, 4] the experts' weights in the shared mixture when the prediction was made."""
+    pending_seen: Any
+    """[U, P] the label count when the prediction was made."""
+    pending_version: Any
+    """[U, P] the version of theta."""
+    pending_epoch: Any
+    """[U, P] the adaptation epoch."""
+    recent_id: Any
+    """[U, 64] ids resolved last, a ring."""
+    recent_status: Any
+    """[U, 64] 0 empty, LABELLED, EXPIRED or FORGOTTEN."""
+    recent_count: Any
+    """[U] ids ever resolved; modulo 64 the next place in the ring."""
+    support_x: Any
+    """[U, R, W]"""
+    support_y: Any
+    """[U, R]"""
+    pending_x: Any
+    """[U, P, W]"""
+    pending_p: Any
+    """[U, P, 4, C] predictions of the experts."""
+    recent_y: Any
+    """[U, 64] the label, where LABELLED or FORGOTTEN."""
+    labels: Any
+    """[U] labels learned from so far; a correction is none."""
+    last_id: Any
+    """[U] id of the observation of the last of them."""
+    events: Any
+    """[U] observations so far."""
+    event_s: Any
+    """[U] time of the last of them."""
+    event_rates: Any
+    """[U, 3] decayed counts of observations."""
+    label_rates: Any
+    """[U, 3, L] decayed counts of labels: of each class, or count and mean."""
+    last_labels: Any
+    """[U, 2] the last label and the one before."""
+    label_s: Any
+    """[U, 2] when these became known."""
+    number_mean: Any
+    """[U, M] decayed mean of each number."""
+    number_variance: Any
+    """[U, M] about it."""
+    number_last: Any
+    """[U, M] last value."""
+    number_count: Any
+    """[U, M] values so far; what is missing is none."""
+    by_id: Any
+    """[U, B, K] bucket + 1 of the categories seen last; 0 where the slot is free."""
+    by_seen: Any
+    """[U, B, K] label count at which each was counted last."""
+    by_rates: Any
+    """[U, B, K, L] decayed counts of its labels."""
+
+
+COLUMN_TYPES: list[tuple[str, int]] = [
+    ("int64", 2), ("int64", 2), ("float64", 1), ("int64", 1), ("int64", 1), ("int64", 1), ("int64", 1),
+    ("int64", 2), ("int64", 2), ("float64", 1), ("float64", 2), ("float64", 3), ("float32", 3), ("float64", 2),
+    ("float64", 2), ("int64", 2), ("int64", 2), ("uint64", 2), ("uint64", 2), ("int64", 2), ("float64", 2),
+    ("float32", 3), ("int64", 2), ("int64", 2), ("int64", 2), ("uint64", 2), ("int64", 2), ("int64", 1),
+    ("float32", 3), ("float32", 2), ("float32", 3), ("float32", 4), ("float32", 2),
+    ("int64", 1), ("uint64", 1),
+    ("int64", 1), ("float64", 1), ("float64", 2), ("float64", 3), ("float64", 2), ("float64", 2),
+    ("float64", 2), ("float64", 2), ("float64", 2), ("int64", 2), ("float32", 3), ("int64", 3), ("float32", 4),
+]  # fmt: skip
+"""Scalar type and dimensions of each of `Columns`, in order."""
+
+
+COLUMNS_LAYOUT = arrays(Columns, COLUMN_TYPES, strided=True)
+
+
+@dataclass(frozen=True)
+class Layout:
+    """The row of a task spec: a numpy structured dtype and its fingerprint."""
+
+    dtype: np.dtype[np.void]
+    fingerprint: int
+    spec: TaskSpec = field(repr=False)
+
+    @property
+    def bytes_per_task(self) -> int:
+        """What one task costs in the store."""
+        return self.dtype.itemsize
+
+
+def layout_of(learner: Learner) -> Layout:
+    """Derive the row layout of the learner's tasks."""
+    spec = learner.spec
+    shapes = _shapes(spec)
+    head: list[Any] = [
+        ("fingerprint", "<u8"),
+        ("checksum", "<u8"),
+        ("revision", "<i8"),
+        ("incarnation", "<u8", (spec.topics,)),
+        ("partition", "<i8", (spec.topics,)),
+        ("fast_version", "<i8"),
+    ]
+    fields: list[Any] = [
+        (name, np.dtype(scalar).newbyteorder("<"), shapes.get(name, ()))
+        for name, (scalar, _) in zip(Columns._fields, COLUMN_TYPES, strict=True)
+    ]
+    packed = np.dtype([*head, *fields, ("fast", "<f4", (fast_size(learner),))])
+    padding = -packed.itemsize % 8
+    dtype = np.dtype([*head, *fields, ("fast", "<f4", (fast_size(learner),)), ("padding", "u1", (padding,))])
+    return Layout(dtype, row_fingerprint(learner), spec)
+
+
+def _shapes(spec: TaskSpec) -> dict[str, tuple[int, ...]]:
+    """The shape of each column in a row; those left out are one number."""
+    slots, lanes, width, outputs = spec.slots, spec.memory.pending, spec.width, spec.target.outputs
+    past, kept = spec.history_columns, spec.history or History()
+    # One of each at least: a view of no numbers at all is not strided, as the scan expects it.
+    by, numbers, rates = max(1, len(past.by)), max(1, len(past.numbers)), max(1, past.label_width)
+    kinds = (by, kept.slots if past.by else 1)
+    return {
+        "position": (spec.topics,),
+        "counts": (len(Outcome),),
+        "class_counts": (outputs,),
+        "adapted_counts": (outputs,),
+        "score_sums": (len(PREDICTORS),),
+        "lanes": (lanes, STATE),
+        "lane_prior": (lanes, MIXED),
+        "shared": (EXPERTS + 1,),
+        "detector": (spec.detector.width,),
+        "support_seq": (slots,),
+        "support_dropped": (slots,),
+        "support_id": (slots,),
+        "pending_id": (lanes,),
+        "pending_order": (lanes,),
+        "pending_s": (lanes,),
+        "pending_mix": (lanes, EXPERTS),
+        "pending_seen": (lanes,),
+        "pending_version": (lanes,),
+        "pending_epoch": (lanes,),
+        "recent_id": (RECENT_IDS,),
+        "recent_status": (RECENT_IDS,),
+        "support_x": (slots, width),
+        "support_y": (slots,),
+        "pending_x": (lanes, width),
+        "pending_p": (lanes, EXPERTS, outputs),
+        "recent_y": (RECENT_IDS,),
+        "event_rates": (EVENT_RATES,),
+        "label_rates": (RATES, rates),
+        "last_labels": (2,),
+        "label_s": (2,),
+        "number_mean": (numbers,),
+        "number_variance": (numbers,),
+        "number_last": (numbers,),
+        "number_count": (numbers,),
+        "by_id": kinds,
+        "by_seen": kinds,
+        "by_rates": (*kinds, rates),
+    }

@@ -1,0 +1,71 @@
+"""What the scan needs of a task spec and of a version of theta, as numbers."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+
+from engine.learners.base import LABEL_MEAN
+from engine.stream import scan_arrays
+from engine.targets import Classification, Regression
+from engine.task_spec import TaskSpec
+from engine.types import (
+    EngineError,
+    Float32,
+    Meta,
+)
+
+LABEL_RATE = "0.label_rate"
+"""Theta's buffer that holds the class rates of all tasks."""
+
+
+def know_nothing(target: Classification | Regression) -> Float32 | float:
+    """The middle of the range, or every class named alike."""
+    if isinstance(target, Regression):
+        return (target.low + target.high) / 2
+    even: Float32 = target.predict(torch.zeros(target.outputs)).numpy()
+    return even
+
+
+def rules_of(spec: TaskSpec) -> scan_arrays.Rules:
+    """The numbers of a spec that the compiled scan needs."""
+    target, regression = spec.target, isinstance(spec.target, Regression)
+    low, high = (target.low, target.high) if isinstance(target, Regression) else (0.0, 1.0)
+    past = spec.history_columns
+    return scan_arrays.Rules(
+        outputs=target.outputs,
+        named=len(target.classes) if isinstance(target, Classification) else 1,
+        floor=target.floor if isinstance(target, Classification) else 0.0,
+        regression=regression,
+        low=float(low),
+        high=float(high),
+        support=spec.memory.support,
+        balanced=spec.memory.balanced and not regression,
+        ttl_s=float(spec.memory.ttl_s),
+        every=spec.policy.every,
+        recent=spec.policy.recent,
+        refractory=spec.policy.refractory,
+        share=float(spec.share),
+        detector_kind=spec.detector.kind,
+        detector=spec.detector.parameters,
+        writes_history=spec.history is not None,
+        own_width=past.start,
+        label_width=past.label_width,
+        numbers=np.array(past.numbers, np.int64),
+        by=np.array(past.by, np.int64),
+    )
+
+
+def version_of(spec: TaskSpec, meta: Meta) -> scan_arrays.Version:
+    """What the scan needs of a version of theta; rates that it has not, or that are not finite, know nothing."""
+    target = spec.target
+    known = meta.params.get(LABEL_MEAN if isinstance(target, Regression) else LABEL_RATE)
+    rates = np.broadcast_to(np.float64(know_nothing(target)), target.outputs).copy()
+    if meta.version and known is not None and bool(known.isfinite().all()):
+        rates = known.cpu().double().numpy().reshape(-1)
+        if len(rates) != target.outputs:
+            raise EngineError(
+                f"theta {meta.version} has {len(rates)} label rates, this task spec {target.outputs} outputs; "
+                "use a theta that was made for it"
+            )
+    return scan_arrays.Version(meta.version, np.array(meta.prior, np.float64), rates)

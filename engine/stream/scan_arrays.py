@@ -1,0 +1,182 @@
+"""What the scan reads and fills, array by array, and how the compiler sees each."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from engine.compiled import arrays, scalars
+from engine.types import PREDICTORS, Kind, Outcome
+
+OBSERVATION = int(Kind.OBSERVATION)
+
+
+PREDICTED, SCORED = int(Outcome.PREDICTED), int(Outcome.SCORED)
+
+
+REPEATED_OBSERVATION, REPEATED_LABEL = int(Outcome.REPEATED_OBSERVATION), int(Outcome.REPEATED_LABEL)
+
+
+CORRECTED, LATE, ORPHAN = int(Outcome.CORRECTED), int(Outcome.LATE), int(Outcome.ORPHAN)
+
+
+EXAMPLE, EXPIRED_COUNT = int(Outcome.EXAMPLE), int(Outcome.EXPIRED)
+
+
+NOT_DUE, SCHEDULED, ALARM, ASK_DETECTOR = 0, 1, 2, 3
+"""Why a task's run of events ends, if it does."""
+
+
+class Events(NamedTuple):
+    """The columns of an `EventBatch` that the scan reads."""
+
+    kind: Any
+    id: Any
+    time_s: Any
+    x: Any
+    has_x: Any
+    y: Any
+    topic: Any
+    offset: Any
+
+
+class Results(NamedTuple):
+    """The columns of `Outcomes`, written in place; `prediction` comes in holding theta's and the adapted one's."""
+
+    code: Any
+    prediction: Any
+    loss: Any
+    version: Any
+    seen: Any
+    waited_s: Any
+    weight: Any
+    alarm: Any
+    expired: Any
+    shared_loss: Any
+    learned: Any
+    learned_x: Any
+
+
+class Version(NamedTuple):
+    """What the scan needs of a version of theta."""
+
+    number: int
+    prior: Any
+    """[5] of a lane of the hedge."""
+    rates: Any
+    """[C] how common each class is; of a regression the mean of all labels. Of version 0 nothing is known."""
+
+
+class Rules(NamedTuple):
+    """The numbers of a task spec that the scan needs."""
+
+    outputs: int
+    named: int
+    """Of the outputs, those of classes that have a name; the others have room for more."""
+    floor: float
+    regression: bool
+    low: float
+    high: float
+    support: int
+    balanced: bool
+    ttl_s: float
+    every: int
+    recent: int
+    refractory: int
+    share: float
+    detector_kind: int
+    detector: tuple[float, float, float, float, float]
+    writes_history: bool
+    own_width: int
+    """Of an event's own features in a stored row; its history follows."""
+    label_width: int
+    """Numbers of one set of counts of labels."""
+    numbers: Any
+    """[M] stored places of the numbers that the history holds."""
+    by: Any
+    """[B] and of the categories."""
+
+
+EVENTS_LAYOUT = arrays(
+    Events,
+    [
+        ("uint8", 1),
+        ("uint64", 1),
+        ("float64", 1),
+        ("float32", 2),
+        ("boolean", 1),
+        ("float32", 1),
+        ("int64", 1),
+        ("int64", 1),
+    ],
+    strided=False,
+)
+
+
+RESULTS_LAYOUT = arrays(
+    Results,
+    [
+        ("uint8", 1),
+        ("float32", 3),
+        ("float64", 2),
+        ("int64", 1),
+        ("int64", 1),
+        ("float64", 1),
+        ("float64", 1),
+        ("boolean", 1),
+        ("int64", 1),
+        ("float64", 1),
+        ("int64", 1),
+        ("float32", 2),
+    ],
+    strided=False,
+)
+
+
+VERSION_LAYOUT = scalars(Version, ["int64", "float64[]", "float64[]"])
+
+
+RULES_LAYOUT = scalars(
+    Rules,
+    [
+        "int64",
+        "int64",
+        "float64",
+        "boolean",
+        "float64",
+        "float64",
+        "int64",
+        "boolean",
+        "float64",
+        "int64",
+        "int64",
+        "int64",
+        "float64",
+        "int64",
+        ("float64", 5),
+        "boolean",
+        "int64",
+        "int64",
+        "int64[]",
+        "int64[]",
+    ],
+)
+
+
+def blank_results(events: int, outputs: int, width: int) -> Results:
+    """Outcome columns before anything was folded: no event is more than a duplicate, every prediction even."""
+    return Results(
+        code=np.full(events, Outcome.DUPLICATE, np.uint8),
+        prediction=np.full((events, len(PREDICTORS), outputs), 1 / outputs, np.float32),
+        loss=np.full((events, len(PREDICTORS)), np.nan),
+        version=np.zeros(events, np.int64),
+        seen=np.zeros(events, np.int64),
+        waited_s=np.full(events, np.nan),
+        weight=np.full(events, np.nan),
+        alarm=np.zeros(events, np.bool_),
+        expired=np.zeros(events, np.int64),
+        shared_loss=np.full(events, np.nan),
+        learned=np.zeros(events, np.int64),
+        learned_x=np.zeros((events, width), np.float32),
+    )

@@ -1,0 +1,169 @@
+"""The state of many tasks as one numpy structured array: one task, one fixed-size row.
+
+A row of zeros is a task never seen. The support set is a small persistent set: an example has the label
+count at which it came (`support_seq`) and, once it has left, the count at which it went
+(`support_dropped`), and its slot is reused only when the last adaptation no longer needs it. At most
+`policy.every` labels pass between adaptations, so S + every slots always hold, exactly, both the current
+support set and the one that the last adaptation read. Fast parameters are therefore a cache, for a
+class-balanced support set too.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from engine.compiled import compiled_as, read_rows
+from engine.stream.layout import FORGOTTEN, LABELLED, Columns, Layout
+from engine.stream.soundness import unsound
+from engine.types import Bool, EngineError, UInt64
+
+Buffer = bytes | memoryview
+
+
+DAMAGED = "is damaged (its checksum does not match); restore the store or run `reptide rebuild`"
+
+
+class RowError(EngineError):
+    """Stored rows that must not be used: damaged, cut short, or of another layout."""
+
+    def __init__(self, reasons: Mapping[str, str]) -> None:
+        """`reasons` has a sentence for each task; the message is the first of them."""
+        more = f" (and {len(reasons) - 1} more of the rows read)" * (len(reasons) > 1)
+        super().__init__(next(iter(reasons.values())) + more)
+        self.reasons = reasons
+
+
+@dataclass(frozen=True)
+class TaskTable:
+    """U tasks, each once: their ids, and their rows [U] in one structured array."""
+
+    layout: Layout
+    ids: tuple[str, ...]
+    rows: npt.NDArray[np.void]
+
+    def __post_init__(self) -> None:
+        if self.rows.shape != (len(self.ids),) or self.rows.dtype != self.layout.dtype:
+            raise EngineError(
+                f"a table of {len(self.ids)} tasks needs as many rows of its layout, got {self.rows.shape} "
+                f"of {self.rows.dtype.itemsize} bytes; make it with TaskTable.empty or TaskTable.decode"
+            )
+        if len(set(self.ids)) != len(self.ids):
+            repeated = next(task for n, task in enumerate(self.ids) if task in self.ids[:n])
+            raise EngineError(f"task {repeated!r} is twice in one table; name each task once")
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    @classmethod
+    def empty(cls, layout: Layout, ids: Sequence[str]) -> TaskTable:
+        """Tasks never seen."""
+        rows = np.zeros(len(ids), layout.dtype)
+        rows["fingerprint"] = layout.fingerprint
+        return cls(layout, tuple(ids), rows)
+
+    @classmethod
+    def decode(cls, layout: Layout, ids: Sequence[str], stored: Sequence[Buffer | None]) -> TaskTable:
+        """Rows read from a store, None for a task never seen.
+
+        Raises:
+            RowError: rows are cut short, damaged, or of another layout; names the task of each.
+
+        """
+        faults = {
+            u: fault for u, row in enumerate(stored) if row is not None and (fault := _fault(layout, row))
+        }
+        blank = TaskTable.empty(layout, ["?"]).rows.tobytes()
+        sound = (blank if row is None or u in faults else row for u, row in enumerate(stored))
+        rows = np.frombuffer(bytearray().join(sound), layout.dtype)
+        sums = checksums(rows, layout.bytes_per_task)
+        for u in np.flatnonzero(sums != rows["checksum"]).tolist():
+            if stored[u] is not None:
+                faults.setdefault(u, DAMAGED)
+        for u, fault in unsound(layout.spec, rows, _have_labels(rows)).items():
+            faults.setdefault(u, fault)
+        if faults:
+            raise RowError({ids[u]: f"the stored row of task {ids[u]!r} {faults[u]}" for u in sorted(faults)})
+        return cls(layout, tuple(ids), rows)
+
+    def encode(self, raise_revision: bool = False) -> list[memoryview]:
+        """Rows as bytes, checksummed; as the next revision, where they are to replace the ones read."""
+        rows, size = self.rows.copy(), self.layout.bytes_per_task
+        rows["revision"] += raise_revision
+        rows["checksum"] = checksums(rows, size)
+        buffer = rows.view(np.uint8).data
+        return [buffer[start : start + size] for start in range(0, len(buffer), size)]
+
+    def take(self, index: npt.NDArray[np.integer[Any]]) -> TaskTable:
+        """A copy of some of the tasks."""
+        return TaskTable(self.layout, tuple(self.ids[i] for i in index), self.rows[index])
+
+    def columns(self) -> Columns:
+        """Views of the fields."""
+        return Columns(*(self.rows[name] for name in Columns._fields))
+
+
+def _fault(layout: Layout, row: Buffer) -> str:
+    """What is wrong with the head or the length of a stored row; empty where nothing is."""
+    fingerprint = fingerprint_of(row)
+    if len(row) >= 8 and fingerprint != layout.fingerprint:
+        return (
+            f"has layout {fingerprint:016x}, this task spec has "
+            f"{layout.fingerprint:016x}; run `reptide rebuild` to make the rows anew from the log"
+        )
+    if len(row) != layout.bytes_per_task:
+        return (
+            f"has {len(row)} bytes instead of {layout.bytes_per_task}; "
+            "restore the store or run `reptide rebuild`"
+        )
+    return ""
+
+
+def check_layouts(layout: Layout, stored: Iterable[Buffer]) -> None:
+    """Refuse rows all of which are of another layout; one alone is damaged, and its task's to bear.
+
+    Raises:
+        RowError: there are rows, and none of this layout.
+
+    """
+    others = (fingerprint_of(row) for row in stored)
+    first = next(others, layout.fingerprint)
+    if first != layout.fingerprint and all(other != layout.fingerprint for other in others):
+        raise RowError({
+            "": f"all stored rows have another layout, {first:016x}, than this task spec, {layout.fingerprint:016x}; "
+            "run `reptide rebuild` to make the rows anew from the log"
+        })  # fmt: skip
+
+
+def fingerprint_of(row: Buffer) -> int:
+    """The layout that a stored row names."""
+    return int.from_bytes(row[:8], "little")
+
+
+def _have_labels(rows: npt.NDArray[np.void]) -> Bool:
+    """Which of the ids that are remembered [U, 64] have a label."""
+    return np.asarray((rows["recent_status"] == LABELLED) | (rows["recent_status"] == FORGOTTEN))
+
+
+def checksums(rows: npt.NDArray[np.void], size: int) -> UInt64:
+    """One checksum a row [U]: the 64-bit words, each times an odd number of its own, summed.
+
+    An odd factor is invertible modulo 2^64, so a change to any one word changes the sum.
+    """
+    words = np.ascontiguousarray(rows).view(np.uint64).reshape(len(rows), size // 8)
+    sums = np.zeros(len(rows), np.uint64)
+    _weighted_sums(words, sums)
+    return sums
+
+
+@compiled_as(read_rows("uint64"), "uint64[]")
+def _weighted_sums(words: UInt64, sums: UInt64) -> None:
+    for u in range(words.shape[0]):
+        total = np.uint64(0)
+        for i in range(2, words.shape[1]):
+            total += words[u, i] * np.uint64(2 * i + 1)
+        sums[u] = total ^ (words[u, 0] * np.uint64(3))

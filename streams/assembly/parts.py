@@ -1,0 +1,256 @@
+"""Settings to the parts of an engine and its trainer, by name."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import fields
+from functools import partial
+
+import torch
+from torch import nn
+
+from engine.checks.models import MODEL_CHECKS
+from engine.checks.promises import run
+from engine.detectors import detectors
+from engine.detectors.detectors import Detector
+from engine.features.columns import Category, Column, Cyclic, Numeric, Text
+from engine.features.encoder import Features
+from engine.features.history import History
+from engine.learners.base import Learner
+from engine.learners.gradient import GradientLearner
+from engine.learners.matching import MatchingLearner
+from engine.learners.memory import MemoryLearner
+from engine.learners.prototype import PrototypeLearner
+from engine.learners.snail import SnailLearner
+from engine.learners.transformer import TransformerLearner
+from engine.networks.mlp import mlp
+from engine.networks.tabular import tabular
+from engine.networks.transformer import transformer
+from engine.outer.backprop import Backprop
+from engine.outer.base import OuterRule
+from engine.outer.descent import FitSettings
+from engine.outer.implicit import Implicit
+from engine.outer.online import Online, Rates
+from engine.outer.pooled import Pooled
+from engine.outer.reptile import Reptile
+from engine.stream.fold import Engine
+from engine.targets import Classification, Regression
+from engine.task_spec import START, InnerLoop, Memory, Policy, TaskSpec
+from engine.types import EngineError
+from streams.errors import SettingsError
+from streams.program.trainer import Trainer
+from streams.settings import learning
+from streams.settings.tree import Settings
+from streams.stores.base import MetaStore
+from streams.system.named_function import NotAFunction, named_function
+
+ENCODERS: dict[str, Callable[..., Column]] = {
+    "numeric": Numeric,
+    "category": Category,
+    "cyclic": Cyclic,
+    "text": Text,
+}
+
+
+DETECTORS: dict[str, Callable[..., Detector]] = {
+    "page_hinkley": detectors.PageHinkley,
+    "periodic": detectors.Periodic,
+    "never": detectors.Never,
+}
+
+
+NETWORKS: dict[str, Callable[..., nn.Module]] = {"mlp": mlp, "tabular": tabular, "transformer": transformer}
+
+
+LEARNERS: dict[str, Callable[..., Learner]] = {
+    "gradient": GradientLearner,
+    "prototype": PrototypeLearner,
+    "matching": MatchingLearner,
+    "memory": MemoryLearner,
+    "snail": SnailLearner,
+    "transformer": TransformerLearner,
+}
+
+
+RULES: dict[str, Callable[[], OuterRule]] = {
+    "fomaml": Backprop,
+    "maml": partial(Backprop, first_order=False),
+    "reptile": Reptile,
+    "implicit": Implicit,
+    "pooled": Pooled,
+}
+
+
+MOST_BY, MOST_NUMBERS = 4, 16
+"""Categories and numbers that the history holds where the settings name none."""
+
+
+STEPPING = ("reptile", "implicit")
+"""Rules that are made of a learner's inner steps."""
+
+
+def encoder_of(column: Column) -> str:
+    """The name of a column's encoder in the settings.
+
+    Raises:
+        SettingsError: it is none of ours.
+
+    """
+    for name, made in ENCODERS.items():
+        if type(column) is made:
+            return name
+    raise SettingsError(f"features: no encoder is a {type(column).__name__}; there are {', '.join(ENCODERS)}")
+
+
+def task_spec(settings: Settings) -> TaskSpec:
+    """The task spec that the settings describe."""
+    offline = settings.episodes is not None  # theta of examples, which have no past
+    inner = settings.inner.model_dump()
+    if offline and inner["lr"] == "auto":
+        inner["lr"] = START
+    return TaskSpec(
+        features=Features(
+            tuple(ENCODERS[f.encoder](**f.model_dump(exclude={"encoder"})) for f in settings.features)
+        ),
+        history=None if offline else history(settings),
+        wide=settings.model.wide and settings.learner == "gradient" and not offline,
+        target=target(settings.target),
+        network=network(settings.model),
+        adapts=settings.model.adapts,
+        inner=InnerLoop(**inner),
+        memory=Memory(**settings.memory.model_dump()),
+        policy=Policy(**settings.policy.model_dump()),
+        detector=detector(settings.drift),
+        share=settings.hedge.share,
+    )
+
+
+def history(settings: Settings) -> History | None:
+    """Which of a task's past is among its features."""
+    section, task = settings.history, settings.input.task if settings.input else ()
+    if not section.enabled:
+        return None
+    of = {
+        kind: [f.name for f in settings.features if f.encoder == kind and f.name not in task]
+        for kind in ("category", "numeric")
+    }
+    by = of["category"][:MOST_BY] if section.by is None else section.by
+    numbers = of["numeric"][:MOST_NUMBERS] if section.numbers is None else section.numbers
+    return History(tuple(dict.fromkeys(by)), tuple(dict.fromkeys(numbers)), section.slots)
+
+
+def target(section: learning.Target) -> Classification | Regression:
+    """Classes, or a range."""
+    if section.classes is not None and section.low is None and section.high is None:
+        return Classification(section.classes, reserve=section.reserve)
+    if section.reserve:
+        raise SettingsError("target.reserve: makes room for classes; it goes with `classes` alone")
+    if section.classes is None and section.low is not None and section.high is not None:
+        return Regression(section.low, section.high)
+    raise SettingsError("target: give either `classes`, or `low` and `high`")
+
+
+def learner(settings: Settings, spec: TaskSpec) -> Learner:
+    """The learner that the settings name, for the tasks of a spec.
+
+    Raises:
+        SettingsError: it does not go with the target, the network or the outer rule.
+
+    """
+    name = settings.learner
+    _check_rule(settings)
+    try:
+        return GradientLearner(spec) if name == "gradient" else LEARNERS[name](spec, settings.model.width)
+    except EngineError as error:
+        raise SettingsError(f"learner = {name!r} does not go with [target] or [model]: {error}") from error
+
+
+def stream_engine(settings: Settings, spec: TaskSpec) -> Engine:
+    """The engine of a stream.
+
+    Raises:
+        CheckFailed: the network mixes the tasks of a block, or draws random numbers.
+
+    """
+    learns = learner(settings, spec)
+    run(MODEL_CHECKS, spec)
+    return Engine(spec, learns, usable(settings.run.device))
+
+
+def _check_rule(settings: Settings) -> None:
+    """Refuse now an outer rule that its first round would refuse."""
+    rule, inner = settings.outer.rule, settings.inner
+    if settings.learner != "gradient" and rule in STEPPING:
+        raise SettingsError(
+            f"outer.rule: {rule!r} moves theta by inner gradient steps, and learner = {settings.learner!r} takes "
+            'none; leave outer.rule out, or set learner = "gradient"'
+        )
+    if rule == "implicit" and not inner.proximal:
+        raise SettingsError("outer.rule: 'implicit' needs an inner loop held near theta; set inner.proximal")
+    if rule == "reptile" and inner.rates == "learned":
+        raise SettingsError("outer.rule: 'reptile' learns no step sizes; set inner.rates = \"fixed\"")
+
+
+def network(section: learning.Model) -> Callable[[int, int], nn.Module]:
+    """The builder behind an import string `module:function`, or one of ours."""
+    if section.network is None:
+        return partial(mlp, hidden=section.hidden) if section.kind == "mlp" else NETWORKS[section.kind]
+    if section.kind != "mlp":
+        raise SettingsError(f"model: give either kind = {section.kind!r}, or network = {section.network!r}")
+    try:
+        return named_function(section.network)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise SettingsError(f"model.network: cannot import {section.network!r}: {error}") from error
+    except NotAFunction:
+        raise SettingsError(f"model.network: {section.network!r} must be `module:function`") from None
+
+
+def detector(section: learning.Drift) -> Detector:
+    """One of ours by name, or any of river's as `river.NAME`."""
+    family, _, name = section.detector.partition(".")
+    try:
+        if family == "river" and name:
+            from engine.detectors.river import River  # imports river, for a second
+
+            return River(name, tuple(sorted(section.options.items())))
+        return DETECTORS[section.detector](**section.options)
+    except KeyError:
+        raise SettingsError(
+            f"detectors.detector: no {section.detector!r}; there are {sorted(DETECTORS)} and river.NAME"
+        ) from None
+    except TypeError as error:
+        raise SettingsError(f"detectors.options: {error}") from error
+
+
+def usable(device: str) -> str:
+    """The name of a device that tensors can be put on.
+
+    Raises:
+        SettingsError: there is none of that name here.
+
+    """
+    try:
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        first, *_ = str(error).splitlines()
+        raise SettingsError(f"run.device: {device!r} cannot be used here: {first}") from error
+    return device
+
+
+def fit_settings(section: learning.Outer) -> FitSettings:
+    """The optimizer's part of the outer loop's settings."""
+    known = {field.name for field in fields(FitSettings)}
+    return FitSettings(**{name: value for name, value in section if name in known})
+
+
+def trainer(settings: Settings, learns: Learner, versions: MetaStore) -> Trainer:
+    """The trainer of a stream."""
+    outer = settings.outer
+    return Trainer(
+        Online(learns, RULES[outer.rule](), Rates(fit_settings(outer), outer.tables_lr, outer.linear_lr)),
+        versions,
+        settings.run.seed,
+        outer.batch,
+        outer.replays,
+        outer.held_out,
+    )

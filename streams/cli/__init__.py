@@ -1,0 +1,1 @@
+"""The command `reptide`: one module for each audience."""

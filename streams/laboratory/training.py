@@ -1,0 +1,218 @@
+"""Meta-training on examples: saved after every stretch, and gone on with from there bit for bit.
+
+What is saved is one sealed version after another, of which the newest is kept. It is written whole or not at all,
+and only by the process that went on from the one before it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from itertools import count
+from math import isinf
+from typing import NamedTuple
+
+import torch
+
+from engine.episodes.meta_train import Place, Stretch, moved
+from engine.episodes.task_source import TaskSource, tasks_drawn
+from engine.learners.base import below
+from engine.outer.online import Online, Rates
+from engine.stream.fingerprints import theta_fingerprint
+from engine.types import Episodes, Int64
+from streams.errors import CheckpointError, ReptideError, SettingsError, StoreError
+from streams.laboratory.assembled import Laboratory
+from streams.program.theta import checked
+from streams.program.trainer import STATISTICS, Trainer
+from streams.stores.base import Checkpoint
+from streams.stores.checkpoints import DirectoryMeta
+from streams.stores.classes import ClassFile, agree
+
+LOSSES = ("best_loss", "trained_loss", "held_out_loss")
+
+Show = Callable[[int, Stretch | None], None]
+"""Is told of every round that begins, and of every stretch that ends."""
+
+
+class Saved(NamedTuple):
+    """What is kept of a training."""
+
+    stretch: Stretch
+    processes: int
+    """How many trained."""
+
+
+@dataclass(frozen=True)
+class Watched:
+    """A `TaskSource` that says when a batch of a step is drawn, for the eye."""
+
+    source: TaskSource
+    drawn: Callable[[], None]
+
+    def draw(self, count: int, *, seed: int, step: int) -> Episodes:
+        """Draw as the source does."""
+        self.drawn()
+        return self.source.draw(count, seed=seed, step=step)
+
+    def tasks(self, count: int, *, seed: int, step: int) -> Int64:
+        """Tell the tasks as the source does."""
+        return tasks_drawn(self.source, count, seed=seed, step=step)
+
+
+class SavedTraining:
+    """The newest stretch of a training, in the folder `training` of the state directory."""
+
+    def __init__(self, laboratory: Laboratory) -> None:
+        self.laboratory = laboratory
+        self.directory = laboratory.settings.run.directory / "training"
+        self._versions = DirectoryMeta(self.directory)
+        self._newest = self._versions.current()
+        self._trainer = Trainer(_online(laboratory), self._versions)
+
+    def load(self) -> Saved | None:
+        """Where training stands; None where it has not begun.
+
+        Raises:
+            CheckpointError: what was saved is damaged, or of another task spec.
+            SettingsError: it was begun with other examples or settings.
+
+        """
+        if not self._newest:
+            return None
+        saved = checked(self._sound(self._newest), theta_fingerprint(self.laboratory.learner))
+        if saved.numbers["begun_with"] != self.laboratory.fingerprint:
+            raise SettingsError(
+                f"run.directory: the training in {self.directory} was begun with other examples or settings than "
+                "these; set run.directory to a new folder, or take the change back"
+            )
+        losses = {name: saved.numbers[name] for name in LOSSES}
+        state = self._trainer.state(saved)
+        best = below("best.", dict(saved.trainer)) or state.params
+        stretch = Stretch(state, best, stale=saved.numbers["stale"], **losses)
+        return Saved(stretch, saved.numbers["processes"])
+
+    def _sound(self, version: int) -> Checkpoint:
+        try:
+            return self._versions.load(version)
+        except CheckpointError as error:
+            raise CheckpointError(
+                f"the training in {self.directory} cannot be gone on with ({error.__cause__}); delete that folder to "
+                "begin anew"
+            ) from error
+
+    def save(self, stretch: Stretch, processes: int) -> None:
+        """Keep a stretch in the place of the one before.
+
+        Raises:
+            StoreError: another process went on from the one before.
+
+        """
+        state, numbers = stretch.state, {name: getattr(stretch, name) for name in (*LOSSES, "stale")}
+        tensors = {f"optimizer.{name}": value for name, value in state.optimizer.items()}
+        tensors |= {f"statistics.{name}": getattr(state.statistics, name) for name in STATISTICS}
+        if stretch.best is not state.params:
+            tensors |= {f"best.{name}": value for name, value in stretch.best.items()}
+        numbers |= {"step": state.step, "processes": processes, "begun_with": self.laboratory.fingerprint}
+        fingerprint = theta_fingerprint(self.laboratory.learner)
+        checkpoint = Checkpoint(self._newest + 1, fingerprint, state.params, tensors, numbers)
+        if not self._versions.publish(checked(checkpoint, fingerprint)):
+            raise StoreError(f"another process trains in {self.directory} too; let one of them go on")
+        self._newest += 1
+        for tensors_of_another in self.directory.glob(
+            "*.safetensors.z"
+        ):  # their descriptions stay: what is taken
+            if int(tensors_of_another.name[:8]) < self._newest:
+                tensors_of_another.unlink()
+
+
+def train(laboratory: Laboratory, place: Place, show: Show) -> Stretch:
+    """Train to the end, going on where the last training stopped; `show` is told rounds, and stretches.
+
+    Raises:
+        ReptideError: the state directory has a theta from elsewhere; validation never gave a finite loss.
+        SettingsError: the training was begun with other settings, or by another number of processes.
+
+    """
+    saved = SavedTraining(laboratory)
+    now = _begin(laboratory, saved.load(), place)
+    _check_unpublished(laboratory, now)
+    show(now.state.step, now)
+    drawn = count(now.state.step * laboratory.fit.accumulate + 1)
+    source = Watched(laboratory.taught(), lambda: show(next(drawn) // laboratory.fit.accumulate, None))
+    stretches = laboratory.stretches(_on(now, place.device), source, place)
+    for now in stretches:
+        if place.rank == 0:
+            saved.save(now, place.processes)
+        show(now.state.step, now)
+    if laboratory.parts.validation is not None and isinf(now.best_loss):
+        raise ReptideError(
+            f"no validation loss was finite in {now.state.step:,} rounds, so no theta is the best one; lower "
+            "inner.lr, or look for values in the examples that are far from all others"
+        )
+    if place.rank == 0 and laboratory.serves:
+        _publish(laboratory, now)
+    return now
+
+
+def is_finished(laboratory: Laboratory, stretch: Stretch) -> bool:
+    """Whether there is nothing left to train."""
+    training = laboratory.training
+    return stretch.state.step >= training.rounds or 0 < training.patience <= stretch.stale
+
+
+def _begin(laboratory: Laboratory, saved: Saved | None, place: Place) -> Stretch:
+    if saved is None:
+        return laboratory.begun()
+    if saved.processes != place.processes and not is_finished(laboratory, saved.stretch):
+        raise SettingsError(
+            f"this training was begun by {saved.processes} processes and not by {place.processes}, which would draw "
+            "other episodes; go on with as many, or set run.directory to a new folder"
+        )
+    return saved.stretch
+
+
+def _versions_of_theta(laboratory: Laboratory) -> DirectoryMeta:
+    return DirectoryMeta(laboratory.settings.run.directory / "theta")
+
+
+def _check_unpublished(laboratory: Laboratory, now: Stretch) -> None:
+    unfinished = laboratory.serves and not is_finished(laboratory, now)
+    if unfinished and _versions_of_theta(laboratory).current():
+        raise ReptideError(
+            f"{laboratory.settings.run.directory} has a theta already; set run.directory to a new folder to train "
+            "another"
+        )
+
+
+def is_published(laboratory: Laboratory, stretch: Stretch) -> bool:
+    """Whether a stream begins with the theta of a training: another may have been published first."""
+    if not laboratory.serves:
+        return False
+    versions = _versions_of_theta(laboratory)
+    if not versions.current():
+        return False
+    first = versions.load(1).params
+    return all(torch.equal(first[name], value.cpu()) for name, value in stretch.best.items())
+
+
+def _publish(laboratory: Laboratory, stretch: Stretch) -> None:
+    """Make the best theta the first version for a stream, which goes on with a fresh optimizer and schedule."""
+    versions = _versions_of_theta(laboratory)
+    if versions.current():
+        return
+    agree(ClassFile(versions.directory / "classes.json"), laboratory.spec.target)
+    trainer = Trainer(_online(laboratory), versions)
+    begins = replace(stretch.state, params=stretch.best, optimizer={}, step=0)
+    trainer.publish(1, begins, {"position": 0, "through": 0, "window": [0, 0]})
+
+
+def _online(laboratory: Laboratory) -> Online:
+    return Online(laboratory.learner, laboratory.rule, Rates(laboratory.fit))
+
+
+def _on(stretch: Stretch, device: str) -> Stretch:
+    """Move what rounds compute with; counters of the optimizer stay where it wants them."""
+    state = stretch.state
+    params, best = (moved(some, device) for some in (state.params, stretch.best))
+    optimizer = {k: v.to(device) if v.dim() else v for k, v in state.optimizer.items()}
+    return replace(stretch, state=replace(state, params=params, optimizer=optimizer), best=best)

@@ -1,0 +1,177 @@
+"""What a task's own labels and an online linear model would have said, of the very labels that a run scored.
+
+A mirror for every user: models that adapt are worth their trouble only where they beat what sixty lines would have
+done. The log is replayed once, when a report is written, so what the mirror shows is a function of the log: a run
+that was stopped and started again has the same. An observation is predicted in its place of the log and learned
+from in the place of its label, however late; further labels of an observation count for nothing. A record that the
+run refuses is left out, except that its time is not looked at.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from engine.evaluation.prequential.linear_model import LinearModel, Stream, grown, rules_of
+from engine.evaluation.prequential.task_rates import STRENGTHS, WEIGHTS, TaskRates
+from engine.features.columns import Category
+from engine.features.encoder import Features
+from engine.targets import Classification, Regression
+from engine.task_spec import TaskSpec
+from engine.types import Float32, Float64, Int64, Kind
+from streams.events.identity import identity_of
+from streams.events.labels import readable_label
+from streams.events.record import Record
+from streams.logs.base import ReplayLog
+from streams.pages.kit.phrases import MIRROR
+from streams.pages.run.evaluation import Extra
+
+EVENTS_AT_ONCE = 65_536
+
+REMEMBERED = 65_536
+"""How many labelled observations are known again, so that a label which comes twice is learned from once."""
+
+FEWEST_BUCKETS = 2**15
+"""Of a category: with fewer, values would share weights, and the mirror would flatter us."""
+
+OBSERVATION = int(Kind.OBSERVATION)  # comparing with a member of an enumeration costs as much as the rest
+
+Model = LinearModel | TaskRates
+
+
+class _Labels(NamedTuple):
+    """The labels of one stretch of the log."""
+
+    offset: Int64
+    """[L]"""
+    y: Float64
+    """[L]"""
+    prediction: Float32
+    """[L, k, C]"""
+
+
+def mirrored(log: ReplayLog, spec: TaskSpec) -> Extra:
+    """Replay the log up to where it stands: the predictors `MIRROR`, of every label that met its observation.
+
+    Each is the leader of a few variants, chosen by the labels known at the time.
+    """
+    end = log.position()
+    log.seek(0)
+    try:
+        parts = list(_Replay(spec).parts(log, end))
+    finally:
+        log.seek(end)
+    shape = (0, len(MIRROR), rules_of(spec.target).outputs)
+    none = _Labels(np.zeros(0, np.int64), np.zeros(0), np.zeros(shape, np.float32))
+    offset, y, prediction = (np.concatenate(columns) for columns in zip(none, *parts, strict=True))
+    return Extra(tuple(MIRROR), offset, prediction, _losses(prediction, y, spec.target))
+
+
+class _Replay:
+    """The log, replayed once from its start; S observations wait for their label, each in a place of its own."""
+
+    def __init__(self, spec: TaskSpec) -> None:
+        self._features = _roomy(spec.features)
+        self._label = readable_label(spec.target)
+        last = WEIGHTS if isinstance(spec.target, Classification) else (1.0,)
+        self._models: tuple[Model, ...] = (
+            TaskRates(spec.target, STRENGTHS),
+            TaskRates(spec.target, last, last=True),
+            LinearModel(self._features, spec.target),
+        )
+        self._x = np.zeros((0, self._features.width), np.float32)
+        self._task = np.zeros(0, np.int64)
+        self._places = 0
+        self._free: list[int] = []
+        self._waiting: dict[tuple[Any, Any], int] = {}
+        self._labelled: OrderedDict[tuple[Any, Any], None] = OrderedDict()
+        self._tasks: dict[Any, int] = {}
+
+    def parts(self, log: ReplayLog, end: int) -> Iterator[_Labels]:
+        """Every stretch of the log up to an offset."""
+        while log.position() < end:
+            for polled in log.poll(min(EVENTS_AT_ONCE, end - log.position())):
+                yield self._follow(polled.records)
+
+    def _follow(self, records: Sequence[Record]) -> _Labels:
+        order, y, labels = self._joined(records)
+        stream = Stream(self._x, self._task, order, y)
+        said = np.stack([_led(model, stream) for model in self._models], axis=1)
+        is_label = order < 0
+        self._free += (~order[is_label]).tolist()
+        while len(self._labelled) > REMEMBERED:
+            self._labelled.popitem(last=False)
+        return _Labels(np.array(labels, np.int64), y[is_label], said)
+
+    def _joined(self, records: Sequence[Record]) -> tuple[Int64, Float64, list[int]]:
+        """The events that count as `Stream.order` and `Stream.y`, and the offsets of the labels among them."""
+        order, y, labels, kept = list[int](), list[float](), list[int](), list[int]()
+        waiting, labelled, n = self._waiting, self._labelled, -1
+        observed = [record for record in records if record.kind == OBSERVATION and record.fields]
+        encoded = self._features.encode([record.fields or {} for record in observed])
+        for record in records:
+            event, is_observation = (
+                (identity_of(record.task), identity_of(record.id)),
+                record.kind == OBSERVATION and bool(record.fields),
+            )
+            n += is_observation
+            if not all(event):
+                continue
+            if is_observation:
+                if n not in encoded.faults and event not in waiting and event not in labelled:
+                    order.append(self._placed(event))
+                    y.append(0.0)
+                    kept.append(n)
+            elif event in waiting and (label := self._label(record.label)) is not None:
+                order.append(~waiting.pop(event))
+                y.append(label)
+                labels.append(record.offset)
+                labelled[event] = None
+        self._keep(np.array(order, np.int64), encoded.x[kept], [identity_of(observed[n].task) for n in kept])
+        return np.array(order, np.int64), np.array(y, np.float64), labels
+
+    def _placed(self, event: tuple[Any, Any]) -> int:
+        """A free place for an observation."""
+        if not self._free:
+            self._free.append(self._places)
+            self._places += 1
+        place = self._waiting[event] = self._free.pop()
+        return place
+
+    def _keep(self, order: Int64, x: Float32, tasks: Sequence[Any]) -> None:
+        """Put new observations in their places."""
+        self._x, self._task = grown(self._x, self._places), grown(self._task, self._places)
+        places = order[order >= 0]
+        self._x[places] = x
+        self._task[places] = [self._tasks.setdefault(task, len(self._tasks)) for task in tasks]
+
+
+def _roomy(features: Features) -> Features:
+    """The same columns, with room for categories of many values."""
+    return Features(
+        tuple(
+            replace(column, buckets=max(column.buckets, FEWEST_BUCKETS))
+            if isinstance(column, Category)
+            else column
+            for column in features.columns
+        )
+    )
+
+
+def _led(model: Model, stream: Stream) -> Float32:
+    """What the leader of a model's variants said of each label."""
+    judged = model.follow(stream)
+    return judged.prediction[np.arange(len(judged.leader)), judged.leader]
+
+
+def _losses(prediction: Float32, y: Float64, target: Classification | Regression) -> Float64:
+    """[L, k] log loss, or squared error."""
+    said = prediction.astype(np.float64)
+    if isinstance(target, Regression):
+        return np.square(said[:, :, 0] - y[:, None])
+    true = np.take_along_axis(said, y.astype(np.int64)[:, None, None], axis=2)
+    return -np.log(true[:, :, 0])

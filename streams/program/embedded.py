@@ -1,0 +1,144 @@
+"""The embedded program: worker and trainer in one process, in step with the log.
+
+An outer round falls due at places in the log (`streams.program.schedule`), before the next event is folded.
+So the result is a function of the log and the settings: stopped anywhere, by any signal, and started
+again, it goes on to the same rows.
+"""
+
+from __future__ import annotations
+
+import gc
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from math import inf
+from time import perf_counter
+
+from engine.stream.fold import Engine
+from engine.types import PREDICTORS, SERVED, THETA
+from streams.errors import InputError
+from streams.logs.file.log import FileLog
+from streams.logs.output import OutputFile
+from streams.program.pruning import EVERY, prune
+from streams.program.rounds import Rounds
+from streams.program.trainer import Trainer
+from streams.program.worker import Step, Worker
+from streams.stores.lmdb import LOST, LmdbStore
+from streams.system.locks import Held
+
+
+@dataclass
+class Progress:
+    """Running totals of one process, for the eye."""
+
+    events: int = 0
+    rejected: int = 0
+    scored: int = 0
+    alarms: int = 0
+    adaptations: int = 0
+    version: int = 0
+    until_s: float = 0.0
+    loss_sums: list[float] = field(default_factory=lambda: [0.0] * len(PREDICTORS))
+    started: float = field(default_factory=perf_counter)
+    seconds: float = 0.0
+    """Wall time from the start to the end of the last batch."""
+
+    def add(self, step: Step) -> None:
+        """Count one batch."""
+        self.events += step.events
+        self.rejected += step.rejected
+        self.scored += step.scored
+        self.alarms += step.alarms
+        self.adaptations += step.adaptations
+        self.version = step.version
+        self.until_s = max(self.until_s, step.until_s)
+        self.loss_sums = [a + b for a, b in zip(self.loss_sums, step.loss_sums, strict=True)]
+        self.seconds = perf_counter() - self.started
+
+    @property
+    def lift(self) -> float:
+        """Mean loss of theta minus mean loss as served."""
+        return (self.loss_sums[THETA] - self.loss_sums[SERVED]) / max(self.scored, 1)
+
+
+def steps(program: Embedded) -> Iterator[Step]:
+    """Every batch to the end of the log, with the outer rounds that fall due between them.
+
+    Raises:
+        InputError: the rows are gone, or what theta is trained on is.
+        RowError: all rows are of another layout.
+
+    """
+    schedule = program.worker.schedule
+    if program.log.committed() and not program.store.adoptions():
+        raise InputError(f"the rows of what was streamed are gone; {LOST}")
+    program.store.check_layouts(program.engine.layout)
+    _check_episodes(program)
+    settle_collector()
+    while True:
+        position = program.log.position()
+        if position > 0 and schedule.cell(position) == position:
+            advance = program.rounds.run(position)
+            if advance is not None and advance.version % EVERY == 0:
+                prune(program.store, program.trainer.store, program.keep_gib, program.worker.say)
+        step = program.worker.step(schedule.next(position) - position)
+        if step is None:
+            return
+        yield step
+
+
+def _check_episodes(program: Embedded) -> None:
+    """Refuse to go on where theta would be trained from a place that its file no longer has."""
+    if program.outputs["episodes"].holds(program.rounds.position()):
+        return
+    lost = (
+        "outputs/episodes.jsonl was moved away or cut short: what theta is trained on is lost; put the file back, or "
+        "stream the table anew into another run.directory"
+    )
+    if program.log.position() < program.log.end():
+        raise InputError(lost)
+    program.rounds.say(lost)
+
+
+def settle_collector() -> None:
+    """Keep the garbage collector off what lives as long as the process.
+
+    A batch makes hundreds of thousands of tuples and dictionaries, none of them in a cycle; traversing them
+    and all of torch for every few hundred was measured to take a fifth of the time of a stream.
+    """
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(50_000, 20, 50)
+
+
+def run(program: Embedded, show: Callable[[Progress], None]) -> Progress:
+    """Stream to the end, showing progress after each batch."""
+    progress = Progress()
+    for step in steps(program):
+        progress.add(step)
+        show(progress)
+    return progress
+
+
+@dataclass(frozen=True)
+class Embedded:
+    """The whole program in one process: log, store, worker and trainer over one state directory."""
+
+    engine: Engine
+    log: FileLog
+    store: LmdbStore
+    worker: Worker
+    trainer: Trainer
+    rounds: Rounds
+    outputs: dict[str, OutputFile]
+    keep_gib: float = inf
+    """Room for versions of theta."""
+    held: Held | None = None
+    """The state directory, which is this process' alone."""
+
+    def close(self) -> None:
+        """Let go of every file."""
+        self.store.close()
+        for output in self.outputs.values():
+            output.close()
+        if self.held is not None:
+            self.held.let_go()

@@ -1,0 +1,47 @@
+"""The prior of the hedge: how often each of what a lane mixes turned out to be the best for a task.
+
+A mixture over tasks, fitted by expectation and maximisation (Dempster, Laird, Rubin 1977): each task is taken to be
+of one kind, for which one predictor is right, and its losses say of which. The prior belongs to a version of
+theta, so a new task begins where tasks like it ended.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from engine.stream.mixture import UNIFORM
+from engine.types import Float64
+from streams.events.learned_labels import LearnedLabel, task_numbers
+
+PASSES = 200
+"""Two that are nearly as good for every task come apart slowly."""
+
+FLOOR = 0.005
+"""No predictor is given less, so that none costs a task more than -ln of it."""
+
+
+def learned_prior(labels: Sequence[LearnedLabel], squared: bool) -> tuple[float, ...]:
+    """Fit the prior [5] to the losses of scored labels; even where there are none.
+
+    >>> learned_prior([], squared=False)
+    (0.2, 0.2, 0.2, 0.2, 0.2)
+    """
+    losses = np.concatenate([np.empty(0), *(one.losses for one in labels)]).reshape(-1, len(UNIFORM))
+    scored = np.isfinite(losses).all(axis=1)
+    if not scored.any():
+        return tuple(UNIFORM.tolist())
+    tasks, index = np.unique(task_numbers(labels)[scored], return_inverse=True)
+    losses = losses[scored]
+    sums = np.zeros((len(tasks), losses.shape[1]))
+    np.add.at(sums, index, losses)
+    if squared:  # as the log likelihood of a normal distribution about the best of them
+        sums /= max(2 * float(losses.mean(axis=0).min()), 1e-300)
+    sums -= sums.min(axis=1, keepdims=True)
+    prior: Float64 = np.full(losses.shape[1], 1 / losses.shape[1])
+    likelihood = np.exp(-sums)
+    for _ in range(PASSES):
+        shares = prior * ((1 / (likelihood @ prior)) @ likelihood)
+        prior = (shares + 1 / len(prior)) / (len(tasks) + 1)
+    return tuple((FLOOR + (1 - len(prior) * FLOOR) * prior).tolist())

@@ -1,0 +1,124 @@
+"""The outer loop of one process: rounds that fall due at places in the input log.
+
+What a round trains on is decided by offsets alone, so the versions of theta are a function of the log, and a
+process that died goes on bit for bit.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+from streams.events.learned_labels import LearnedLabel
+from streams.events.record import UNTOLD, incarnation_text, told_incarnation
+from streams.events.wording import unheard
+from streams.logs.output import OutputLog
+from streams.program.trainer import Advance, Trainer
+
+LINES_AT_ONCE = 1024
+
+
+class _Read(NamedTuple):
+    """A label, and a position at or before which its line begins."""
+
+    position: int
+    label: LearnedLabel
+
+
+@dataclass(frozen=True)
+class _Window:
+    """The last labels before a position in the output."""
+
+    position: int = 0
+    read: tuple[_Read, ...] = ()
+
+    def with_later(self, found: list[_Read], position: int, size: int) -> _Window:
+        """Take labels in, and let the oldest go; and all episodes, each of which is trained on once."""
+        new = (_Read(at, label._replace(episode=None)) for at, label in found)
+        return _Window(position, (*self.read, *new)[-size:])
+
+    @property
+    def numbers(self) -> list[int]:
+        """Where to read it again from: a position in the output, and the first label's offset."""
+        return [self.read[0].position, self.read[0].label.source.offset] if self.read else [self.position, 0]
+
+
+@dataclass
+class Rounds:
+    """Runs a round of the outer loop whenever it is due, on the labels that came since the last."""
+
+    trainer: Trainer
+    episodes: OutputLog
+    incarnation: int
+    """Of the input log: what was said of another one is none of its labels."""
+    say: Callable[[str], object] = unheard
+    """Tells an operator, in a sentence."""
+    _window: _Window = field(default_factory=_Window)
+
+    def run(self, through: int) -> Advance | None:
+        """Train on every label that came below offset `through`, and publish; None if that was done."""
+        before = self.trainer.newest()
+        consumed = self._consumed(before.numbers if before else {})
+        if consumed["through"] >= through:
+            return None
+        earlier = self._window = self._earlier(consumed["window"], consumed["position"], consumed["through"])
+        found, position = self._read(consumed["position"], consumed["through"], through)
+        if not found:
+            return None
+        self._window = earlier.with_later(found, position, self.trainer.window)
+        reached = {
+            "incarnation": incarnation_text(self.incarnation),
+            "position": position,
+            "through": through,
+            "window": self._window.numbers,
+        }
+        new, old = ([one.label for one in part] for part in (found, earlier.read))
+        return self.trainer.advance(before, new, old, reached)
+
+    def position(self) -> int:
+        """Where in the episodes the newest theta was trained up to."""
+        before = self.trainer.newest()
+        return int(self._consumed(before.numbers if before else {})["position"])
+
+    def labels(self) -> list[LearnedLabel]:
+        """Every label that there is."""
+        return [one.label for one in self._read(0, 0, None)[0]]
+
+    def _consumed(self, numbers: Mapping[str, Any]) -> Mapping[str, Any]:
+        """How far a checkpoint goes in this log: nowhere, where it was made from another one."""
+        ours = told_incarnation(numbers) in (self.incarnation, UNTOLD) and "through" in numbers
+        return numbers if ours else {"position": 0, "through": 0, "window": [0, 0]}
+
+    def _earlier(self, window: Sequence[int], position: int, through: int) -> _Window:
+        """The window before a position; read again where this process has another, since it was started anew."""
+        if self._window.position == position:
+            return self._window
+        start, since = window
+        again = self._read(start, since, through)[0]
+        return _Window().with_later(again, position, self.trainer.window)
+
+    def _read(self, position: int, since: int, below: int | None) -> tuple[list[_Read], int]:
+        """Labels from a position on, of a range of offsets, each once; and the position after.
+
+        Offsets only rise, but for what a worker that died had said before. One that runs ahead may have left labels
+        from beyond a round that is due: they are not consumed. All below an offset come before the first that is not.
+        """
+        found: list[_Read] = []
+        while True:
+            lines, after = self.episodes.read(position, LINES_AT_ONCE)
+            if not lines:
+                return found, position
+            for number, one in enumerate(self.trainer.labels.read(lines)):
+                if isinstance(one, str):
+                    self.say(f"a label in the output `episodes` {one}; passed over")
+                    continue
+                if one.source.incarnation not in (self.incarnation, UNTOLD):
+                    continue
+                offset = one.source.offset
+                if below is not None and offset >= below:
+                    return found, self.episodes.read(position, number)[1]
+                if offset >= since:
+                    found.append(_Read(position, one))
+                    since = offset + 1
+            position = after

@@ -1,0 +1,60 @@
+"""Versions of theta as a worker uses them: loaded once, checked against its task spec, kept while adopted."""
+
+from __future__ import annotations
+
+import torch
+
+from engine.stream.fingerprints import theta_fingerprint
+from engine.stream.fold import Engine
+from engine.stream.mixture import UNIFORM
+from engine.types import Meta
+from streams.errors import CheckpointError
+from streams.stores.base import Checkpoint, MetaStore
+
+KEPT = 8
+"""Partitions adopt apart, so a worker may need several versions in turn."""
+
+
+class ThetaCache:
+    """The versions in use, and loading of another one."""
+
+    def __init__(self, engine: Engine, store: MetaStore) -> None:
+        self.engine, self.store = engine, store
+        self._fingerprint = theta_fingerprint(engine.learner)
+        self._names = tuple(engine.learner.init(0))
+        self._loaded: dict[int, Meta] = {0: Meta(0, engine.learner.init(0))}
+
+    def current(self) -> int:
+        """The newest version published."""
+        return self.store.current()
+
+    def get(self, version: int) -> Meta:
+        """One version, checked.
+
+        Raises:
+            CheckpointError: it is damaged, not finite, or of another task spec.
+        """
+        if version not in self._loaded:
+            checkpoint = checked(self.store.load(version), self._fingerprint)
+            params = {name: checkpoint.params[name].to(self.engine.device) for name in self._names}
+            prior = checkpoint.numbers.get("prior", UNIFORM.tolist())
+            calibration = checkpoint.numbers.get("calibration", ())
+            self._loaded[version] = Meta(version, params, tuple(prior), tuple(calibration))
+            while len(self._loaded) > KEPT + 1:
+                del self._loaded[min(self._loaded.keys() - {0, version})]
+        return self._loaded[version]
+
+
+def checked(checkpoint: Checkpoint, fingerprint: str) -> Checkpoint:
+    """Refuse a checkpoint of another task spec, or one with values that are not finite."""
+    if checkpoint.fingerprint != fingerprint:
+        raise CheckpointError(
+            f"version {checkpoint.version} of theta was trained for task spec {checkpoint.fingerprint}, "
+            f"this one is {fingerprint}: learner, features, target or network changed; use a new state directory"
+        )
+    broken = [name for name, value in checkpoint.params.items() if not bool(torch.isfinite(value).all())]
+    if broken:
+        raise CheckpointError(
+            f"version {checkpoint.version} of theta has values that are not finite in {broken[0]!r}"
+        )
+    return checkpoint

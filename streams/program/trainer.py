@@ -1,0 +1,357 @@
+"""The trainer: labels in, versions of theta out. It alone writes versions.
+
+Every label that a task learned from is trained on when it comes, and again from a window of the last ones: which, a
+seed draws, so a trainer that died goes on as it would have. Tasks chosen by a hash of their id are held out: never
+trained on, they judge each candidate. A candidate that is refused is thrown away with its optimizer state; the
+version published then is theta as it was.
+
+A checkpoint holds what was consumed: so a label produced again after a crash is recognised, and training that was
+published is never done twice.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property, lru_cache
+from hashlib import blake2b
+from math import inf
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from engine.batches import stack
+from engine.learners.base import LABEL_MEAN, LABEL_STD, Learner
+from engine.learners.gradient import LR, unmoved
+from engine.outer.calibration import Calibration, refined, uncalibrated
+from engine.outer.fit import Round, Statistics, TrainState, start, with_statistics
+from engine.outer.gate import Verdict, gate, losses_after_adaptation
+from engine.outer.online import AVERAGED, Lesson, Online, averaged
+from engine.outer.step_size import SIZES, chosen
+from engine.stream.fingerprints import theta_fingerprint
+from engine.targets import Classification, Regression
+from engine.types import Batch, EngineError, Episode, Episodes, Float64, Params
+from streams.errors import SettingsError, StoreError
+from streams.events.learned_labels import LabelReader, LearnedLabel, task_numbers
+from streams.program.prior import learned_prior
+from streams.program.theta import checked
+from streams.stores.base import Checkpoint, MetaStore
+
+CALIBRATION = tuple(f"calibration.{name}" for name in Calibration._fields)
+"""Where the sums of a `TrainState` hold it."""
+
+STATISTICS = ("count", "mean", "m2")
+
+OF_THETA = ("step", "prior", "calibration")
+"""Numbers of a checkpoint that belong to its theta; all others say how far it goes."""
+
+EPISODES = 8
+"""Episodes of one step of the outer rule: always as many, so that its inner loop is recorded once."""
+
+WINDOW, PRIOR_WINDOW = 16_384, 8192
+"""Labels that are kept to be trained on again, and those of them that the prior is learned from."""
+
+FEW_LABELS, MOST_REPLAYS = 8192, 6
+"""While theta has seen fewer labels than this, each is trained on more often, up to so many times more."""
+
+MOST_JUDGED = 32
+"""Episodes that one choice looks at."""
+
+SIZES_EARLY, SIZES_EVERY = 16, 4
+"""A choice is made in each of the first versions of theta, then in one of so many."""
+
+FEWEST_TASKS = 40
+"""With fewer tasks about, none is held out: one in fifty of so few would say nothing, and be missed."""
+
+
+def nothing() -> None:
+    """Tell nobody."""
+
+
+class Advance(NamedTuple):
+    """What one version of theta was made from."""
+
+    version: int
+    labels: int
+    rounds: list[Round]
+    verdict: Verdict
+    published: bool
+    """False where another trainer came first."""
+
+
+@dataclass(frozen=True)
+class Trainer:
+    """Trains theta on what tasks learned from, judges the result on held-out tasks, and publishes it."""
+
+    online: Online
+    store: MetaStore
+    seed: int = 0
+    batch: int = 64
+    """Labels of one outer step."""
+    replays: float = 1.0
+    """How often a label is trained on again, in the mean."""
+    held_out: float = 0.0
+    """Share of tasks that are never trained on."""
+    fewest_tasks: int = FEWEST_TASKS
+    """With fewer in the window, none is held out."""
+    window: int = WINDOW
+    """How many of the last labels are kept to be trained on again."""
+    alive: Callable[[], object] = nothing
+    """Called at each step: a version may take long to make."""
+
+    @property
+    def learner(self) -> Learner:
+        """What is trained."""
+        return self.online.learner
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """Of the task spec, which every version of theta names."""
+        return theta_fingerprint(self.learner)
+
+    @cached_property
+    def labels(self) -> LabelReader:
+        """Reads the lines of the output `episodes`."""
+        return LabelReader(self.learner.spec)
+
+    @cached_property
+    def _names(self) -> tuple[str, ...]:
+        return tuple(self.learner.init(self.seed))
+
+    def newest(self) -> Checkpoint | None:
+        """The version in force; None before the first.
+
+        Raises:
+            CheckpointError: it is damaged, or of another task spec.
+
+        """
+        version = self.store.current()
+        return checked(self.store.load(version), self.fingerprint) if version else None
+
+    def check_optimizer(self) -> None:
+        """Refuse now what the next round would refuse.
+
+        Raises:
+            SettingsError: the newest version was trained with another optimizer.
+
+        """
+        before = self.newest()
+        if before is None:
+            return
+        try:
+            self.online.learn([], self.state(before))
+        except EngineError:
+            saved = {name.split(":")[0].removeprefix("optimizer.") for name in before.trainer if ":" in name}
+            now = self.online.rates.network
+            raise SettingsError(
+                f"outer.optimizer is {now.optimizer!r} with momentum {now.momentum or 0:g}, and version "
+                f"{before.version} of theta was trained with {', '.join(sorted(saved))}; set both back, or "
+                "give the new ones a stream (`stream`) or a directory (run.directory) of their own"
+            ) from None
+
+    def advance(
+        self,
+        before: Checkpoint | None,
+        found: Sequence[LearnedLabel],
+        earlier: Sequence[LearnedLabel],
+        consumed: Mapping[str, Any],
+    ) -> Advance:
+        """Make the next version from labels; `earlier` ones, up to `window`, are trained on again.
+
+        `consumed` says in the checkpoint how far they reached.
+
+        Raises:
+            SettingsError: the workers name more classes than we do.
+
+        """
+        _check_named(self.learner.spec.target, found)
+        window = [*earlier, *found]
+        share = self.share_held_out(window)
+        judges = [one for one in found if one.episode is not None and held_out(one.task, share)]
+        taught, replayed = ([o for o in part if not held_out(o.task, share)] for part in (found, window))
+        state = self.state(before)
+        version = (before.version if before else 0) + 1
+        candidate, rounds = self.take(taught, replayed, self.prepared(taught, state, version))
+        verdict = self._verdict(state, candidate, judges)
+        kept = state if verdict.refused else candidate
+        ours = {"prior": self._prior(window), "calibration": self._calibration(kept)}
+        published = self.publish(version, kept, {**consumed, **ours})
+        return Advance(version, len(found), rounds, verdict, published)
+
+    def share_held_out(self, labels: Sequence[LearnedLabel]) -> float:
+        """The share of tasks that is never trained on: none while there are few."""
+        return self.held_out if len({one.task for one in labels}) >= self.fewest_tasks else 0.0
+
+    def prepared(self, found: Sequence[LearnedLabel], state: TrainState, version: int = 0) -> TrainState:
+        """Learn from labels what training does not: statistics, calibration, step size; once for each label."""
+        if not found:
+            return state
+        x = torch.from_numpy(np.stack([one.x for one in found]))
+        y = torch.tensor([one.y for one in found], dtype=torch.float32)
+        counted = with_statistics(self.learner, self._recalibrated(state, x, y), x, y)
+        due = version <= SIZES_EARLY or version % SIZES_EVERY == 0
+        return self.with_size(found, counted) if due else counted
+
+    def with_size(self, found: Sequence[LearnedLabel], state: TrainState) -> TrainState:
+        """Judge each step size on new episodes, before they are trained on, and take the best so far."""
+        episodes = [one.episode for one in found if one.episode is not None][-MOST_JUDGED:]
+        if LR not in state.params or not episodes:
+            return state
+        theta = averaged(state)
+        each = [self._judged({**theta, LR: torch.tensor(size)}, episodes) for size in SIZES]
+        size, costs = chosen(state.sums.get(LR), np.stack(each))
+        params = {**state.params, LR: torch.tensor(size)}
+        return replace(state, params=params, sums={**state.sums, LR: costs})
+
+    def take(
+        self, found: Sequence[LearnedLabel], window: Sequence[LearnedLabel], state: TrainState
+    ) -> tuple[TrainState, list[Round]]:
+        """Train on every label once, in order, and on labels of the window again."""
+        return self.online.learn(self._lessons(found, window, state), state)
+
+    def publish(self, version: int, state: TrainState, consumed: Mapping[str, Any]) -> bool:
+        """Write a version, unless another trainer has."""
+        trainer = {f"optimizer.{name}": value for name, value in state.optimizer.items()}
+        trainer |= {f"sums.{n}": value for n, value in state.sums.items() if not n.startswith(AVERAGED)}
+        served = averaged(state)
+        trainer |= {f"latest.{n}": v for n, v in state.params.items() if v is not served[n]}
+        trainer |= {f"statistics.{name}": getattr(state.statistics, name) for name in STATISTICS}
+        numbers = {**consumed, "step": state.step}
+        checkpoint = checked(
+            Checkpoint(version, self.fingerprint, served, trainer, numbers), self.fingerprint
+        )
+        return self.store.publish(checkpoint)
+
+    def state(self, before: Checkpoint | None) -> TrainState:
+        """What training goes on from."""
+        if before is None:
+            return start(self.learner, self.seed)
+        statistics = Statistics(*(before.trainer[f"statistics.{name}"] for name in STATISTICS))
+        optimizer, sums, latest = (
+            _below(f"{part}.", before.trainer) for part in ("optimizer", "sums", "latest")
+        )
+        params = {name: latest.get(name, before.params[name]) for name in self._names}
+        sums |= {AVERAGED + name: before.params[name] for name in latest}
+        return TrainState(params, optimizer, before.numbers["step"], statistics, sums)
+
+    def _lessons(
+        self, found: Sequence[LearnedLabel], window: Sequence[LearnedLabel], state: TrainState
+    ) -> Iterator[Lesson]:
+        """Each batch of new labels, then batches drawn from the window; with episodes wherever enough have ended.
+
+        Where more end than steps take, those left when the labels are over are passed over.
+        """
+        drawn, ended = np.random.default_rng((self.seed, state.step)), list[Episode]()
+        adapts, before = not unmoved(state.params), float(state.statistics.count[-1]) - len(found)
+        due = before / self.batch * self.replays % 1.0  # a version of one batch has its share too
+        for start_at in range(0, len(found), self.batch):
+            labels = found[start_at : start_at + self.batch]
+            ended += [one.episode for one in labels if adapts and one.episode is not None]
+            last = start_at + self.batch >= len(found)
+            taken = ended[:EPISODES] if len(ended) >= EPISODES or last else []
+            ended = ended[len(taken) :]
+            yield self._lesson(labels, taken)
+            due += self._replays(state)
+            for _ in range(int(due)):
+                again = drawn.integers(0, len(window), min(self.batch, len(window)))
+                yield self._lesson([window[n] for n in again.tolist()], [])
+            due %= 1.0
+
+    def _replays(self, state: TrainState) -> float:
+        """How often each label is trained on again: more often while there are few."""
+        seen = float(state.statistics.count[-1])
+        return max(self.replays, min(MOST_REPLAYS, FEW_LABELS // max(seen, 1.0)) * (self.replays > 0))
+
+    def _lesson(self, labels: Sequence[LearnedLabel], episodes: Sequence[Episode]) -> Lesson:
+        self.alive()
+        x = np.zeros((1, self.batch, self.learner.spec.width), np.float32)
+        y, weight = np.zeros((2, 1, self.batch), np.float32)
+        x[0, : len(labels)] = [one.x for one in labels]
+        x[0, len(labels) :] = labels[0].x
+        y[0, : len(labels)] = [one.y for one in labels]
+        weight[0, : len(labels)] = 1
+        batch = Batch(torch.from_numpy(x), torch.from_numpy(y), torch.from_numpy(weight))
+        return Lesson(batch, self._stacked(episodes, EPISODES) if episodes else None)
+
+    def _stacked(self, episodes: Sequence[Episode], size: int) -> Episodes:
+        """Episodes in one shape, whatever their number and lengths."""
+        spec = self.learner.spec
+        return stack(episodes, size, spec.memory.support, spec.policy.every)
+
+    def _recalibrated(self, state: TrainState, x: Tensor, y: Tensor) -> TrainState:
+        """Fit the calibration to what theta says of new labels, once it has learned anything."""
+        if state.step == 0:
+            return state
+        theta, target = averaged(state), self.learner.spec.target
+        outputs = self.learner.shared(theta, x)
+        if isinstance(target, Regression):
+            outputs, y = ((part - theta[LABEL_MEAN]) / theta[LABEL_STD] for part in (outputs, y))
+        found = refined(_calibration_of(state, target), target, outputs, y)
+        return replace(state, sums={**state.sums, **dict(zip(CALIBRATION, found, strict=True))})
+
+    def _calibration(self, state: TrainState) -> list[float]:
+        """Scale and biases for outputs in the unit of the labels."""
+        values = _calibration_of(state, self.learner.spec.target).in_use
+        if isinstance(self.learner.spec.target, Regression):
+            mean, std = (float(state.params[name]) for name in (LABEL_MEAN, LABEL_STD))
+            values = torch.stack([values[0], (1 - values[0]) * mean + values[1] * std])
+        return [float(value) for value in values]
+
+    def _judged(self, theta: Params, episodes: Sequence[Episode]) -> Float64:
+        """Query loss [N] of each episode after adaptation."""
+        self.alive()
+        return losses_after_adaptation(self.learner, theta, episodes, self._stacked)
+
+    def _verdict(self, state: TrainState, candidate: TrainState, judges: Sequence[LearnedLabel]) -> Verdict:
+        episodes = [one.episode for one in judges if one.episode is not None]
+        before, after = averaged(state), averaged(candidate)
+        return gate(self.learner, before, after, episodes, task_numbers(judges), self._stacked)
+
+    def _prior(self, window: Sequence[LearnedLabel]) -> list[float]:
+        return list(learned_prior(window[-PRIOR_WINDOW:], isinstance(self.learner.spec.target, Regression)))
+
+
+def _calibration_of(state: TrainState, target: Classification | Regression) -> Calibration:
+    if CALIBRATION[0] not in state.sums:
+        return uncalibrated(target)
+    return Calibration(*(state.sums[name] for name in CALIBRATION))
+
+
+def _below(prefix: str, tensors: Mapping[str, Tensor]) -> Params:
+    return {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
+
+
+def _check_named(target: Classification | Regression, found: Sequence[LearnedLabel]) -> None:
+    """Refuse to learn nothing from a class that was appended since this process began."""
+    named = len(target.classes) if isinstance(target, Classification) else inf
+    for one in found:
+        if one.y >= named:
+            raise SettingsError(
+                f"target.classes: task {one.task!r} has a label of a class that is not among them; start the trainer "
+                "again with the classes that the workers have, nothing is lost"
+            )
+
+
+def roll_back(store: MetaStore, version: int) -> int:
+    """Publish an earlier version as the newest, to be adopted and gone on from; returns its number.
+
+    Raises:
+        CheckpointError: there is no such version.
+        StoreError: a trainer published meanwhile.
+
+    """
+    newest, earlier = store.load(store.current()), store.load(version)
+    kept = {name: value for name, value in newest.numbers.items() if name not in OF_THETA}
+    numbers = kept | {name: value for name, value in earlier.numbers.items() if name in OF_THETA}
+    if not store.publish(replace(earlier, version=newest.version + 1, numbers=numbers)):
+        raise StoreError("a trainer published a version meanwhile; stop it, and do this again")
+    return newest.version + 1
+
+
+@lru_cache(1 << 16)
+def held_out(task: str, share: float) -> bool:
+    """Whether a task is in the share that judges and never teaches; the same for ever."""
+    digest = blake2b(task.encode(), digest_size=4, person=b"held out").digest()
+    return int.from_bytes(digest, "little") < share * 2**32

@@ -1,0 +1,311 @@
+"""The worker: poll, load, fold, produce, swap, commit. The order of effects is what makes a crash harmless.
+
+    1. poll a batch; what is malformed, or not to be folded (`streams.program.set_aside`), becomes a dead letter
+    2. adopt: the first worker to reach a point of the grid decides which theta the events up to the next are
+       folded under; the batch is cut there
+    3. load the rows; fold the events that lie above each row's position
+    4. produce the outcomes
+    5. swap the changed rows, each on the revision read; where another worker came first, reload and refold
+       forget the tasks whose messages without a value come next, where that is set (`streams.program.set_aside`)
+    6. have the store confirm what was written, by this worker or by one that died here; commit the position
+
+A crash before 5 repeats 4: outcomes come again, identical. A crash before 6 repeats all of it: every event is
+then at or below its row's position, and nothing happens.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial, reduce
+from itertools import zip_longest
+from time import sleep
+from typing import NamedTuple
+
+import numpy as np
+
+from engine.stream.events import EventBatch
+from engine.stream.fold import Engine
+from engine.stream.in_progress import Folded
+from engine.stream.sources import SourceMoved
+from engine.stream.table import RowError, TaskTable
+from engine.types import Int64, Kind, Meta, Outcome
+from streams.errors import Unavailable
+from streams.events.decoding import Decoded, Rejected, decode, readable_task
+from streams.events.record import Polled
+from streams.events.wording import unheard
+from streams.logs.base import EventLog
+from streams.program.outputs import Outputs
+from streams.program.schedule import Schedule
+from streams.program.set_aside import (
+    Parted,
+    cut_at_forgetting,
+    only,
+    strangers,
+    strays,
+    to_forget,
+    unreadable,
+)
+from streams.program.theta import ThetaCache
+from streams.stores.base import RecordStore, Swap
+from streams.watch.telemetry import Telemetry
+
+SUMMED = ("events", "rejected", "observations", "scored", "alarms", "adaptations", "not_finite", "conflicts")
+
+PAUSES_S = (0.0, 0.0, *(min(0.01 * 2**n, 0.5) for n in range(12)))
+"""Before each attempt at the rows of a batch: about four seconds in all, within any session timeout."""
+
+MOST_TOLD = 1000
+"""Damaged rows that are named one by one."""
+
+
+class Step(NamedTuple):
+    """What one batch came to, for progress and metrics."""
+
+    events: int
+    rejected: int
+    observations: int
+    scored: int
+    loss_sums: tuple[float, ...]
+    """[5] of `PREDICTORS`, over the labels scored."""
+    alarms: int
+    adaptations: int
+    not_finite: int
+    conflicts: int
+    """Rows that another worker wrote first; they were folded again."""
+    version: int
+    until_s: float
+    """Latest event time of the batch."""
+
+
+@dataclass(frozen=True)
+class Worker:
+    """Folds the partitions of a log into a store."""
+
+    engine: Engine
+    log: EventLog
+    store: RecordStore
+    theta: ThetaCache
+    outputs: Outputs
+    batch: int = 4096
+    """At most this many events at once."""
+    schedule: Schedule = field(default_factory=partial(Schedule, 1024))
+    """Theta is adopted where one of its cells begins."""
+    telemetry: Telemetry = field(default_factory=Telemetry)
+    say: Callable[[str], object] = unheard
+    """Tells an operator, in a sentence."""
+    wait: Callable[[float], object] = sleep
+    """Before the rows of tasks are tried again that another worker wrote first."""
+    keyed: bool = True
+    """Whether the key of an event is its task's id, where the input has several partitions."""
+    claims: bool = True
+    """Whether rows keep the partition that they were folded from: not where tasks are followed to partitions that
+    were added, and the next event of each decides."""
+    forgets_for_s: float | None = None
+    """How long a task is not taken up again that a message without a value forgets; None: those are dead letters."""
+    told: set[str] = field(default_factory=set)
+    """Tasks whose rows were said to be damaged."""
+
+    def step(self, at_most: int | None = None) -> Step | None:
+        """Fold the next batch, of `at_most` events where given; None where there are none (yet)."""
+        polled = self.log.poll(self.batch if at_most is None else min(self.batch, at_most))
+        return self.take(polled) if polled else None
+
+    def take(self, polled: Sequence[Polled]) -> Step:
+        """Fold what was polled; doing it again does nothing more.
+
+        Raises:
+            Unavailable: a server is away. Nothing is lost; what was polled may be taken again.
+            SourceMoved: the input has another number of partitions than rows were folded from, or was made anew.
+
+        """
+        self._check_partitions(polled)
+        steps = [self._fold(parts, version) for version, parts in self._cut(polled)]
+        with self.telemetry.store_seconds("confirm"):
+            self.store.confirm()
+        self.log.commit({place: offset for part in polled for place, offset in part.after().items()})
+        return reduce(_added, steps)
+
+    def _check_partitions(self, polled: Sequence[Polled]) -> None:
+        """Refuse an input that was given more partitions: the events of a task now lie in two."""
+        for count in {part.partitions for part in polled if part.partitions and self.claims}:
+            with self.telemetry.store_seconds("partitions"):
+                before = self.store.partitions(count)
+            if before != count:
+                raise SourceMoved(
+                    f"the input has {count} partitions and rows were folded from {before}, so tasks now come from "
+                    "another partition; run `reptide rebuild` once no worker runs and every producer knows the "
+                    "new partitions"
+                )
+
+    def _cut(self, polled: Sequence[Polled]) -> Iterator[tuple[int, list[Polled]]]:
+        """What was polled, cut where theta is adopted; what is folded under one version stays together."""
+        pieces = [[(self._adopted(piece), piece) for piece in self._pieces(part)] for part in polled]
+        for side_by_side in zip_longest(*pieces):
+            by_version: dict[int, list[Polled]] = {}
+            for version, piece in filter(None, side_by_side):
+                by_version.setdefault(version, []).append(piece)
+            yield from by_version.items()
+
+    def _pieces(self, part: Polled) -> Iterator[Polled]:
+        """One partition, cut where theta is adopted and where an event comes after the forgetting of its task."""
+        for piece in cut_at_cells(part, self.schedule):
+            yield from (piece,) if self.forgets_for_s is None else cut_at_forgetting(piece)
+
+    def _adopted(self, piece: Polled) -> int:
+        """The version of this cell: adopted where the cell begins, by whoever came first."""
+        cell = piece.source(self.schedule.cell(piece.position))
+        with self.telemetry.store_seconds("adopt"):
+            return self.store.adopt(cell, self.theta.current())
+
+    def _fold(self, polled: Sequence[Polled], version: int) -> Step:
+        """Load, fold, produce and swap, again and again for tasks that another worker wrote meanwhile.
+
+        Raises:
+            Unavailable: another worker wrote the same rows first each time.
+
+        """
+        with self.telemetry.store_seconds("theta"):
+            meta = self.theta.get(version)
+        decoded, forgets = decode(polled, self.engine.spec), set[str]()
+        if self.forgets_for_s is not None:
+            decoded, forgets = to_forget(decoded)
+        part, aside = strangers(self._remembered(decoded), polled[0].partitions if self.keyed else 0)
+        rejected, conflicts, step = [*self._not_forgotten(decoded.rejected), *aside], 0, None
+        self.outputs.dead_letters.append(rejected)
+        for pause_s in PAUSES_S:
+            self.wait(pause_s)
+            part, states, aside = self._loaded(part)
+            self.outputs.dead_letters.append(aside)
+            rejected += aside
+            folded = self._produced(part, states, meta)
+            lost = self._swap(part.events, folded)
+            step = step or self._counted(part, folded, meta)
+            if not len(lost):
+                self._forget(forgets)
+                self.telemetry.rejected(one.reason for one in rejected)
+                return step._replace(rejected=len(rejected), conflicts=conflicts)
+            conflicts += len(lost)
+            part = self._remembered(only(part, np.isin(part.events.row, lost)))
+        raise Unavailable(
+            f"another worker wrote {len(lost)} rows first, {len(PAUSES_S)} times in a row; the batch is taken again"
+        )
+
+    def _not_forgotten(self, rejected: Sequence[Rejected]) -> list[Rejected]:
+        """Leave out what was refused of tasks that were to be forgotten: a dead letter would remember them."""
+        tasks = [readable_task(refused.record) for refused in rejected]
+        named = sorted(set(filter(None, tasks)))
+        with self.telemetry.store_seconds("forgotten"):
+            forgotten = self.store.forgotten(named) if named else ()
+        kept = [refused for refused, task in zip(rejected, tasks, strict=True) if task not in forgotten]
+        self.telemetry.forgotten(len(rejected) - len(kept))
+        return kept
+
+    def _remembered(self, decoded: Decoded) -> Decoded:
+        """Leave out the events of tasks that were to be forgotten; they are not even dead letters."""
+        with self.telemetry.store_seconds("forgotten"):
+            forgotten = self.store.forgotten(decoded.tasks)
+        if not forgotten:
+            return decoded
+        kept = np.array([task not in forgotten for task in decoded.tasks])[decoded.events.row]
+        self.telemetry.forgotten(int((~kept).sum()))
+        return only(decoded, kept)
+
+    def _forget(self, tasks: set[str]) -> None:
+        """Forget tasks, as `reptide forget` does; all that came before is folded and produced."""
+        if tasks and self.forgets_for_s is not None:
+            with self.telemetry.store_seconds("forget"):
+                self.store.forget(tasks, self.forgets_for_s)
+            self.telemetry.forgot(len(tasks))
+
+    def _loaded(self, part: Decoded) -> tuple[Decoded, TaskTable, list[Rejected]]:
+        """The rows of a batch; what must not be folded into them is set aside."""
+        aside: list[Rejected] = []
+        while True:
+            try:
+                with self.telemetry.store_seconds("load"):
+                    states = self.store.load(self.engine.layout, part.tasks)
+                break
+            except RowError as error:
+                self._tell(error.reasons)
+                part, more = unreadable(part, error.reasons)
+                aside += more
+        kept, more = Parted(part, []) if self.engine.follows else strays(part, states)
+        if more:
+            left = {*kept.tasks}
+            states = states.take(np.array([u for u, task in enumerate(part.tasks) if task in left], np.int64))
+        return kept, states, aside + more
+
+    def _tell(self, reasons: Mapping[str, str]) -> None:
+        """Say once of each row that it must not be used."""
+        for task, reason in reasons.items():
+            if task not in self.told and len(self.told) < MOST_TOLD:
+                self.told.add(task)
+                self.say(
+                    f"{reason}. The task's events are set aside as dead letters (damaged_row), all others go on; "
+                    "`reptide rebuild --task` makes the one row anew, from those events too"
+                )
+
+    def _produced(self, part: Decoded, states: TaskTable, meta: Meta) -> Folded:
+        """Fold, and produce the outcomes."""
+        folded = self.engine.fold(states, part.events, meta)
+        self.outputs.produce(part.events, part.records, part.tasks, folded)
+        self.outputs.sync()
+        return folded
+
+    def _swap(self, events: EventBatch, folded: Folded) -> Int64:
+        """Write the rows that changed; returns the tasks whose row another worker wrote first."""
+        changed = np.unique(events.row[folded.outcomes.code != Outcome.DUPLICATE])
+        if not len(changed):
+            return changed
+        states = folded.states.take(changed)
+        if not self.claims:
+            states.rows["position"] = states.rows["partition"] = states.rows["incarnation"] = 0
+        with self.telemetry.store_seconds("swap"):
+            results = self.store.swap(states)
+        self.telemetry.swapped(results)
+        return changed[[result is Swap.LOST for result in results]]
+
+    def _counted(self, part: Decoded, folded: Folded, meta: Meta) -> Step:
+        """Count a batch in the metrics and for the eye; what is folded again is not counted again."""
+        self.telemetry.folded(folded.outcomes, folded.outcomes.weight, folded.not_finite)
+        for seconds, tasks in folded.inner_loops:
+            self.telemetry.adapted(seconds, tasks)
+        return _summary(part.events, folded, meta.version)
+
+
+def cut_at_cells(polled: Polled, schedule: Schedule) -> Iterator[Polled]:
+    """The records of one partition, cut where the first topic's offset comes to another cell."""
+    position, start = polled.position, 0
+    for n, record in enumerate(polled.records):
+        if record.topic == 0 and schedule.cell(record.offset) != schedule.cell(position):
+            if n > start:
+                yield polled._replace(position=position, records=polled.records[start:n])
+            position, start = record.offset, n
+    yield polled._replace(position=position, records=polled.records[start:])
+
+
+def _added(one: Step, other: Step) -> Step:
+    """Two parts of a batch as one."""
+    losses = tuple(a + b for a, b in zip(one.loss_sums, other.loss_sums, strict=True))
+    summed = {name: getattr(one, name) + getattr(other, name) for name in SUMMED}
+    later = {name: max(getattr(one, name), getattr(other, name)) for name in ("version", "until_s")}
+    return one._replace(loss_sums=losses, **summed, **later)
+
+
+def _summary(events: EventBatch, folded: Folded, version: int) -> Step:
+    out = folded.outcomes
+    sums = np.nansum(out.loss, axis=0)
+    return Step(
+        events=len(events),
+        rejected=0,
+        observations=int((events.kind == Kind.OBSERVATION).sum()),
+        scored=int((out.code == Outcome.SCORED).sum()),
+        loss_sums=tuple(map(float, sums)),
+        alarms=int(out.alarm.sum()),
+        adaptations=folded.adaptations,
+        not_finite=folded.not_finite,
+        conflicts=0,
+        version=version,
+        until_s=float(events.time_s.max(initial=0.0)),
+    )

@@ -1,0 +1,297 @@
+"""Rows in Redis: the store that any number of workers share, on one server or on Redis Cluster.
+
+    reptide:STREAM:LAYOUT:t:TASK         a row
+    reptide:STREAM:LAYOUT:a:INCARNATION:PARTITION   a hash: version of theta by offset
+    reptide:STREAM:LAYOUT:partitions     how many partitions the input had when rows were first folded from it
+    reptide:STREAM:LAYOUT:unfinished     the command that is making the rows anew, until it has
+    reptide:STREAM:LAYOUT:made           another token each time that rows begin to be made anew
+    reptide:STREAM:forgotten             a hash: tombstones, the secret of their digests, and their edition
+
+No name holds a brace, so no task picks its slot; and no operation needs two keys, so any shard serves it.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence, Set
+from itertools import islice
+from secrets import token_bytes
+from typing import NamedTuple
+
+from engine.stream.layout import Layout
+from engine.stream.table import TaskTable
+from streams.errors import StoreError
+from streams.events.record import SourcePosition
+from streams.stores.base import HEAD_BYTES, SECRET_BYTES, Swap, digest_of, digest_of_row, key_of
+from streams.stores.redis.adoptions import RedisAdoptions
+from streams.stores.redis.scripts import LEASE, SWAP
+from streams.stores.redis.server import RedisServer
+
+FORGOTTEN = b"forgotten"
+"""In the place of a row just deleted: it has no revision, so whoever read the row before loses the swap."""
+
+
+FORGOTTEN_S = 60
+
+
+SECRET, EDITION = b"secret", b"edition"
+
+
+AT_ONCE, ROWS_AT_ONCE = 1000, 256
+
+
+class Tombstones(NamedTuple):
+    """What a client keeps of the tombstones, until their edition is another."""
+
+    edition: bytes | None
+    """Drawn anew with each change: a count could come to the same value twice, where Redis forgets a second."""
+    secret: bytes
+    until_s: Mapping[bytes, float]
+    """By digest."""
+
+
+class RedisStore:
+    """A `RecordStore` in Redis; rows not written for `ttl_s` seconds are dropped by the server, 0: never.
+
+    Reading a row that has less than half of that left is writing it, in this respect.
+    """
+
+    def __init__(
+        self,
+        server: RedisServer,
+        stream: str,
+        layout: Layout,
+        ttl_s: int = 0,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self.server, self.ttl_s, self._clock = server, ttl_s, clock
+        self._stream = f"reptide:{key_of(stream)}"
+        self._rows = f"{self._stream}:{layout.fingerprint:016x}:t:"
+        prefix = f"{self._stream}:{layout.fingerprint:016x}:a:"
+        self._adoptions = RedisAdoptions(server, prefix)
+        self._partitions = f"{self._stream}:{layout.fingerprint:016x}:partitions"
+        self._unfinished = f"{self._stream}:{layout.fingerprint:016x}:unfinished"
+        self._made = f"{self._stream}:{layout.fingerprint:016x}:made"
+        self._tombstones = f"{self._stream}:forgotten"
+        self._known = Tombstones(None, b"", {})
+
+    def load(self, layout: Layout, tasks: Sequence[str]) -> TaskTable:
+        """The rows of tasks; a task never seen is the empty row."""
+        keys = [self._rows + key_of(task) for task in tasks]
+        stored = self.server.ask(
+            *(("EVAL", LEASE, 1, key, self.ttl_s) if self.ttl_s else ("GET", key) for key in keys)
+        )
+        return TaskTable.decode(layout, tasks, [None if row == FORGOTTEN else row for row in stored])
+
+    def swap(self, states: TaskTable) -> list[Swap]:
+        """Write each row if the stored one still has the revision that this one carries; raises the revision.
+
+        A reply that got lost is no harm: the client asks again, and is told `ALREADY`.
+        """
+        read = states.rows["revision"].astype("<i8").tobytes()
+        written = states.encode(raise_revision=True)
+        replies = self.server.ask(
+            *(
+                ("EVAL", SWAP, 1, self._rows + key_of(task), read[8 * u : 8 * u + 8], written[u], self.ttl_s)
+                for u, task in enumerate(states.ids)
+            )
+        )
+        return [Swap(reply.decode()) for reply in replies]
+
+    def adopt(self, position: SourcePosition, version: int) -> int:
+        """Record that events from `position` on are folded under `version`, unless one is recorded there."""
+        return self._adoptions.adopt(position, version)
+
+    def remind(self) -> None:
+        """Record again what this process saw adopted, before another worker adopts otherwise."""
+        self._adoptions.remind()
+
+    def adoptions(self) -> Mapping[SourcePosition, int]:
+        """The whole adoption table: version by position. Looks through all keys."""
+        return self._adoptions.all()
+
+    def adoptions_of_other_layouts(self) -> Sequence[Mapping[SourcePosition, int]]:
+        """The adoption tables of the same stream under other row layouts. Looks through all keys."""
+        return self._adoptions.of_other_layouts(self._stream)
+
+    def drop_adoptions(self, cells: Set[SourcePosition]) -> None:
+        """Delete adoptions."""
+        self._adoptions.drop(cells)
+
+    def partitions(self, first: int = 0) -> int:
+        """How many partitions the input had when rows were first folded from it; 0 while that is not known."""
+        written = (("SET", self._partitions, first, "NX"),) if first else ()
+        return int(self.server.ask(*written, ("GET", self._partitions))[-1] or 0)
+
+    def set_partitions(self, count: int) -> None:
+        """Record that all rows are folded from an input of so many partitions."""
+        self.server.ask(("SET", self._partitions, count))
+
+    def tasks(self) -> Iterator[str]:
+        """The key of every row."""
+        for keys in self._pages(f"{self._rows}*"):
+            sizes = self.server.ask(*(("STRLEN", key) for key in keys))
+            yield from (
+                key.removeprefix(self._rows)
+                for key, size in zip(keys, sizes, strict=True)
+                if size >= HEAD_BYTES
+            )
+
+    def stored(self) -> Iterator[list[tuple[str, bytes]]]:
+        """All rows by key, page by page, as they are read one after the other; one may come twice."""
+        for keys in self._pages(f"{self._rows}*", ROWS_AT_ONCE):
+            rows = self.server.ask(*(("GET", key) for key in keys))
+            yield [
+                (key.removeprefix(self._rows), row)
+                for key, row in zip(keys, rows, strict=True)
+                if row is not None and len(row) >= HEAD_BYTES
+            ]
+
+    def put(self, rows: Sequence[tuple[str, bytes]]) -> None:
+        """Write rows, by key, whatever is stored; those of tasks that were forgotten stay away."""
+        known = self.tombstones()
+        lives = ("EX", self.ttl_s) if self.ttl_s else ()
+        self.server.ask(
+            *(
+                ("SET", self._rows + key, row, *lives)
+                for key, row in rows
+                if not known.until_s or digest_of_row(known.secret, key) not in known.until_s
+            )
+        )
+
+    def record(self, cells: Mapping[SourcePosition, int]) -> None:
+        """Write adoptions, whatever is recorded there."""
+        self._adoptions.record(cells)
+
+    def tombstones(self) -> Tombstones:
+        """The live tombstones."""
+        known, now = self._read_tombstones(), self._clock()
+        return known._replace(until_s={name: end for name, end in known.until_s.items() if end > now})
+
+    def check_secret(self, others: Tombstones) -> None:
+        """Refuse tombstones that cannot be told apart from those there are.
+
+        Raises:
+            StoreError: they are of another secret.
+        """
+        if others.until_s and self._read_tombstones().secret not in (b"", others.secret):
+            raise StoreError(
+                f"Redis at {self.server.address} holds tombstones of its own, {self._tombstones}, under another "
+                "secret than the snapshot's; delete this key, restore, and forget those tasks again"
+            )
+
+    def bury(self, others: Tombstones) -> None:
+        """Take over tombstones of the same secret, beside those there are."""
+        if not others.until_s:
+            return
+        known = self._read_tombstones().until_s
+        later = {digest: max(end, known.get(digest, 0.0)) for digest, end in others.until_s.items()}
+        self.server.ask(
+            ("HSET", self._tombstones, SECRET, others.secret),
+            *(("HSET", self._tombstones, digest, repr(end)) for digest, end in later.items()),
+            ("HSET", self._tombstones, EDITION, token_bytes(8)),
+        )
+
+    def begin(self, command: str) -> str | None:
+        """From here on the rows are no state to go on from, until `finished`.
+
+        Returns:
+            The command that was stopped before it had made them anew; None where they were whole.
+
+        """
+        stopped, *_ = self.server.ask(
+            ("GET", self._unfinished),
+            ("SET", self._unfinished, command),
+            ("SET", self._made, token_bytes(8)),
+        )
+        return None if stopped is None else stopped.decode()
+
+    def made(self) -> bytes | None:
+        """Another token since the rows were last made anew."""
+        (token,) = self.server.ask(("GET", self._made))
+        return token  # type: ignore[no-any-return]
+
+    def finished(self) -> None:
+        """They are one again."""
+        self.server.ask(("UNLINK", self._unfinished))
+
+    def check_finished(self, but: str | None = None) -> None:
+        """Refuse rows that a command was making anew when it was stopped, unless it is `but` this one.
+
+        Raises:
+            StoreError: there are such.
+        """
+        (command,) = self.server.ask(("GET", self._unfinished))
+        if command is not None and command.decode() != but:
+            raise StoreError(
+                f"`reptide {command.decode()}` is making the rows in Redis at {self.server.address} anew, or was "
+                "stopped before it had; wait for its end, or run it again"
+            )
+
+    def clear(self) -> None:
+        """Forget all rows of this layout; adoptions and tombstones stay."""
+        for keys in self._pages(f"{self._rows}*"):
+            self.server.ask(*(("UNLINK", key) for key in keys))
+
+    def forget(self, tasks: Set[str], ttl_s: float) -> set[str]:
+        """Delete the rows of tasks, of every layout (all keys are looked through), and keep tombstones for `ttl_s`.
+
+        Redis' own files lose the bytes when they are next rewritten: the append-only file is asked to be now,
+        a snapshot is by the next `BGSAVE`.
+        """
+        self._bury(tasks, ttl_s)
+        rows = {self._rows, *(f"{layout}:t:" for layout in self._adoptions.layouts(self._stream))}
+        keys = [(task, prefix + key_of(task)) for task in sorted(tasks) for prefix in sorted(rows)]
+        sizes = self.server.ask(*(("STRLEN", key) for _, key in keys))
+        self.server.ask(*(("SET", key, FORGOTTEN, "EX", FORGOTTEN_S) for _, key in keys))
+        self.confirm()
+        if any(told.get("aof_enabled") for told in self.server.each_if_allowed("INFO", "persistence")):
+            self.server.each_if_allowed("BGREWRITEAOF")
+        return {task for (task, _), size in zip(keys, sizes, strict=True) if size >= HEAD_BYTES}
+
+    def forgotten(self, tasks: Sequence[str]) -> set[str]:
+        """Those of tasks that have a live tombstone; one small read while no task is forgotten."""
+        (edition,) = self.server.ask(("HGET", self._tombstones, EDITION))
+        if edition != self._known.edition:
+            self._known = self._read_tombstones()
+        until, now = self._known.until_s, self._clock()
+        if all(end <= now for end in until.values()):
+            return set()
+        return {task for task in tasks if until.get(digest_of(self._known.secret, task), 0.0) > now}
+
+    def confirm(self) -> None:
+        """Return once as many replicas as are wanted have all that was written; see `RedisServer.confirm`."""
+        self.server.confirm()
+
+    def ping(self) -> None:
+        """Raise `Unavailable` unless every node answers."""
+        self.server.meet()
+
+    def close(self) -> None:
+        """Close the connections."""
+        self.server.close()
+
+    def _bury(self, tasks: Set[str], ttl_s: float) -> None:
+        """Write tombstones, and remove those that have expired."""
+        self.server.ask(("HSETNX", self._tombstones, SECRET, token_bytes(SECRET_BYTES)))
+        known, now = self._read_tombstones(), self._clock()
+        digests = {
+            digest
+            for task in tasks
+            for digest in (digest_of(known.secret, task), digest_of_row(known.secret, key_of(task)))
+        }
+        self.server.ask(
+            *(("HDEL", self._tombstones, digest) for digest, end in known.until_s.items() if end <= now),
+            *(("HSET", self._tombstones, digest, repr(now + ttl_s)) for digest in digests),
+            ("HSET", self._tombstones, EDITION, token_bytes(8)),
+        )
+
+    def _read_tombstones(self) -> Tombstones:
+        (fields,) = self.server.ask(("HGETALL", self._tombstones))
+        edition, secret = fields.pop(EDITION, None), fields.pop(SECRET, b"")
+        return Tombstones(edition, secret, {digest: float(end) for digest, end in fields.items()})
+
+    def _pages(self, pattern: str, size: int = AT_ONCE) -> Iterator[list[str]]:
+        keys = self.server.keys(pattern)
+        while page := list(islice(keys, size)):
+            yield page

@@ -1,0 +1,1 @@
+"""What the operating system gives: files written whole, locks, certificates, the machine."""
