@@ -25,7 +25,8 @@ from streams.program.embedded import Progress
 from streams.program.outputs import DEAD_LETTER, TOPICS
 from streams.program.patience import made, stopping_on_signals
 from streams.program.pruning import most_bytes
-from streams.program.trainer import Advance, roll_back
+from streams.program.rollback import roll_back
+from streams.program.trainer import Advance
 from streams.settings.tree import Settings
 from streams.watch.health import Health, HealthServer
 from streams.watch.telemetry import Telemetry

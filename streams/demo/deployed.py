@@ -32,7 +32,7 @@ from engine.types import SERVED, Kind, Outcome
 from streams.assembly.deployed import Deployment
 from streams.assembly.embedded import input_log
 from streams.demo import embedded as demo
-from streams.demo.folded_again import differing_rows
+from streams.demo.folded_again import differing_rows, rows_of
 from streams.demo.processes import Role, processes
 from streams.errors import InputError, ReptideError
 from streams.logs.base import ReplayLog
@@ -202,11 +202,6 @@ def _bars(console: Console, total: int) -> Iterator[Show]:
             bar.update(fold, completed=totals.events, said=said_of(totals))
 
         yield show
-
-
-def rows_of(deployment: Deployment) -> TaskTable:
-    """Every row; the codes of airports are their own keys."""
-    return deployment.store.load(deployment.engine.layout, sorted(deployment.store.tasks()))
 
 
 def folded(table: TaskTable, started: float) -> Progress:

@@ -18,6 +18,11 @@ from streams.stores.base import key_of
 from streams.stores.memory import MemoryStore
 
 
+def rows_of(deployment: Deployment) -> TaskTable:
+    """Every row; the codes of airports are their own keys."""
+    return deployment.store.load(deployment.engine.layout, sorted(deployment.store.tasks()))
+
+
 def differing_rows(config: Path, stored: TaskTable) -> list[str]:
     """The tasks whose row comes out as another one when the topics are folded again, each partition by itself."""
     ends: dict[int, int] = {}

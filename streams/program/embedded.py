@@ -20,8 +20,9 @@ from streams.logs.file.log import FileLog
 from streams.logs.output import OutputFile
 from streams.program.pruning import EVERY, prune
 from streams.program.rounds import Rounds
+from streams.program.step import Step
 from streams.program.trainer import Trainer
-from streams.program.worker import Step, Worker
+from streams.program.worker import Worker
 from streams.stores.lmdb import LOST, LmdbStore
 from streams.system.locks import Held
 

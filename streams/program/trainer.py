@@ -11,7 +11,7 @@ published is never done twice.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
 from hashlib import blake2b
@@ -22,19 +22,19 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from engine.batches import stack
 from engine.learners.base import LABEL_MEAN, LABEL_STD, Learner
-from engine.learners.gradient import LR, unmoved
+from engine.learners.gradient import LR
 from engine.outer.calibration import Calibration, refined, uncalibrated
 from engine.outer.fit import Round, Statistics, TrainState, start, with_statistics
 from engine.outer.gate import Verdict, gate, losses_after_adaptation
-from engine.outer.online import AVERAGED, Lesson, Online, averaged
+from engine.outer.online import AVERAGED, Online, averaged
 from engine.outer.step_size import SIZES, chosen
 from engine.stream.fingerprints import theta_fingerprint
 from engine.targets import Classification, Regression
-from engine.types import Batch, EngineError, Episode, Episodes, Float64, Params
-from streams.errors import SettingsError, StoreError
+from engine.types import EngineError, Episode, Float64, Params
+from streams.errors import SettingsError
 from streams.events.learned_labels import LabelReader, LearnedLabel, task_numbers
+from streams.program.lessons import Lessons, nothing
 from streams.program.prior import learned_prior
 from streams.program.theta import checked
 from streams.stores.base import Checkpoint, MetaStore
@@ -44,17 +44,8 @@ CALIBRATION = tuple(f"calibration.{name}" for name in Calibration._fields)
 
 STATISTICS = ("count", "mean", "m2")
 
-OF_THETA = ("step", "prior", "calibration")
-"""Numbers of a checkpoint that belong to its theta; all others say how far it goes."""
-
-EPISODES = 8
-"""Episodes of one step of the outer rule: always as many, so that its inner loop is recorded once."""
-
 WINDOW, PRIOR_WINDOW = 16_384, 8192
 """Labels that are kept to be trained on again, and those of them that the prior is learned from."""
-
-FEW_LABELS, MOST_REPLAYS = 8192, 6
-"""While theta has seen fewer labels than this, each is trained on more often, up to so many times more."""
 
 MOST_JUDGED = 32
 """Episodes that one choice looks at."""
@@ -64,10 +55,6 @@ SIZES_EARLY, SIZES_EVERY = 16, 4
 
 FEWEST_TASKS = 40
 """With fewer tasks about, none is held out: one in fifty of so few would say nothing, and be missed."""
-
-
-def nothing() -> None:
-    """Tell nobody."""
 
 
 class Advance(NamedTuple):
@@ -115,6 +102,11 @@ class Trainer:
     def labels(self) -> LabelReader:
         """Reads the lines of the output `episodes`."""
         return LabelReader(self.learner.spec)
+
+    @cached_property
+    def lessons(self) -> Lessons:
+        """What theta is taught."""
+        return Lessons(self.learner, self.seed, self.batch, self.replays, self.alive)
 
     @cached_property
     def _names(self) -> tuple[str, ...]:
@@ -209,7 +201,7 @@ class Trainer:
         self, found: Sequence[LearnedLabel], window: Sequence[LearnedLabel], state: TrainState
     ) -> tuple[TrainState, list[Round]]:
         """Train on every label once, in order, and on labels of the window again."""
-        return self.online.learn(self._lessons(found, window, state), state)
+        return self.online.learn(self.lessons.of(found, window, state), state)
 
     def publish(self, version: int, state: TrainState, consumed: Mapping[str, Any]) -> bool:
         """Write a version, unless another trainer has."""
@@ -236,50 +228,6 @@ class Trainer:
         sums |= {AVERAGED + name: before.params[name] for name in latest}
         return TrainState(params, optimizer, before.numbers["step"], statistics, sums)
 
-    def _lessons(
-        self, found: Sequence[LearnedLabel], window: Sequence[LearnedLabel], state: TrainState
-    ) -> Iterator[Lesson]:
-        """Each batch of new labels, then batches drawn from the window; with episodes wherever enough have ended.
-
-        Where more end than steps take, those left when the labels are over are passed over.
-        """
-        drawn, ended = np.random.default_rng((self.seed, state.step)), list[Episode]()
-        adapts, before = not unmoved(state.params), float(state.statistics.count[-1]) - len(found)
-        due = before / self.batch * self.replays % 1.0  # a version of one batch has its share too
-        for start_at in range(0, len(found), self.batch):
-            labels = found[start_at : start_at + self.batch]
-            ended += [one.episode for one in labels if adapts and one.episode is not None]
-            last = start_at + self.batch >= len(found)
-            taken = ended[:EPISODES] if len(ended) >= EPISODES or last else []
-            ended = ended[len(taken) :]
-            yield self._lesson(labels, taken)
-            due += self._replays(state)
-            for _ in range(int(due)):
-                again = drawn.integers(0, len(window), min(self.batch, len(window)))
-                yield self._lesson([window[n] for n in again.tolist()], [])
-            due %= 1.0
-
-    def _replays(self, state: TrainState) -> float:
-        """How often each label is trained on again: more often while there are few."""
-        seen = float(state.statistics.count[-1])
-        return max(self.replays, min(MOST_REPLAYS, FEW_LABELS // max(seen, 1.0)) * (self.replays > 0))
-
-    def _lesson(self, labels: Sequence[LearnedLabel], episodes: Sequence[Episode]) -> Lesson:
-        self.alive()
-        x = np.zeros((1, self.batch, self.learner.spec.width), np.float32)
-        y, weight = np.zeros((2, 1, self.batch), np.float32)
-        x[0, : len(labels)] = [one.x for one in labels]
-        x[0, len(labels) :] = labels[0].x
-        y[0, : len(labels)] = [one.y for one in labels]
-        weight[0, : len(labels)] = 1
-        batch = Batch(torch.from_numpy(x), torch.from_numpy(y), torch.from_numpy(weight))
-        return Lesson(batch, self._stacked(episodes, EPISODES) if episodes else None)
-
-    def _stacked(self, episodes: Sequence[Episode], size: int) -> Episodes:
-        """Episodes in one shape, whatever their number and lengths."""
-        spec = self.learner.spec
-        return stack(episodes, size, spec.memory.support, spec.policy.every)
-
     def _recalibrated(self, state: TrainState, x: Tensor, y: Tensor) -> TrainState:
         """Fit the calibration to what theta says of new labels, once it has learned anything."""
         if state.step == 0:
@@ -302,12 +250,12 @@ class Trainer:
     def _judged(self, theta: Params, episodes: Sequence[Episode]) -> Float64:
         """Query loss [N] of each episode after adaptation."""
         self.alive()
-        return losses_after_adaptation(self.learner, theta, episodes, self._stacked)
+        return losses_after_adaptation(self.learner, theta, episodes, self.lessons.stacked)
 
     def _verdict(self, state: TrainState, candidate: TrainState, judges: Sequence[LearnedLabel]) -> Verdict:
         episodes = [one.episode for one in judges if one.episode is not None]
         before, after = averaged(state), averaged(candidate)
-        return gate(self.learner, before, after, episodes, task_numbers(judges), self._stacked)
+        return gate(self.learner, before, after, episodes, task_numbers(judges), self.lessons.stacked)
 
     def _prior(self, window: Sequence[LearnedLabel]) -> list[float]:
         return list(learned_prior(window[-PRIOR_WINDOW:], isinstance(self.learner.spec.target, Regression)))
@@ -332,22 +280,6 @@ def _check_named(target: Classification | Regression, found: Sequence[LearnedLab
                 f"target.classes: task {one.task!r} has a label of a class that is not among them; start the trainer "
                 "again with the classes that the workers have, nothing is lost"
             )
-
-
-def roll_back(store: MetaStore, version: int) -> int:
-    """Publish an earlier version as the newest, to be adopted and gone on from; returns its number.
-
-    Raises:
-        CheckpointError: there is no such version.
-        StoreError: a trainer published meanwhile.
-
-    """
-    newest, earlier = store.load(store.current()), store.load(version)
-    kept = {name: value for name, value in newest.numbers.items() if name not in OF_THETA}
-    numbers = kept | {name: value for name, value in earlier.numbers.items() if name in OF_THETA}
-    if not store.publish(replace(earlier, version=newest.version + 1, numbers=numbers)):
-        raise StoreError("a trainer published a version meanwhile; stop it, and do this again")
-    return newest.version + 1
 
 
 @lru_cache(1 << 16)

@@ -20,7 +20,6 @@ from dataclasses import dataclass, field
 from functools import partial, reduce
 from itertools import zip_longest
 from time import sleep
-from typing import NamedTuple
 
 import numpy as np
 
@@ -29,7 +28,7 @@ from engine.stream.fold import Engine
 from engine.stream.in_progress import Folded
 from engine.stream.sources import SourceMoved
 from engine.stream.table import RowError, TaskTable
-from engine.types import Int64, Kind, Meta, Outcome
+from engine.types import Int64, Meta, Outcome
 from streams.errors import Unavailable
 from streams.events.decoding import Decoded, Rejected, decode, readable_task
 from streams.events.record import Polled
@@ -46,36 +45,16 @@ from streams.program.set_aside import (
     to_forget,
     unreadable,
 )
+from streams.program.step import Step, added, summary
 from streams.program.theta import ThetaCache
 from streams.stores.base import RecordStore, Swap
 from streams.watch.telemetry import Telemetry
-
-SUMMED = ("events", "rejected", "observations", "scored", "alarms", "adaptations", "not_finite", "conflicts")
 
 PAUSES_S = (0.0, 0.0, *(min(0.01 * 2**n, 0.5) for n in range(12)))
 """Before each attempt at the rows of a batch: about four seconds in all, within any session timeout."""
 
 MOST_TOLD = 1000
 """Damaged rows that are named one by one."""
-
-
-class Step(NamedTuple):
-    """What one batch came to, for progress and metrics."""
-
-    events: int
-    rejected: int
-    observations: int
-    scored: int
-    loss_sums: tuple[float, ...]
-    """[5] of `PREDICTORS`, over the labels scored."""
-    alarms: int
-    adaptations: int
-    not_finite: int
-    conflicts: int
-    """Rows that another worker wrote first; they were folded again."""
-    version: int
-    until_s: float
-    """Latest event time of the batch."""
 
 
 @dataclass(frozen=True)
@@ -124,7 +103,7 @@ class Worker:
         with self.telemetry.store_seconds("confirm"):
             self.store.confirm()
         self.log.commit({place: offset for part in polled for place, offset in part.after().items()})
-        return reduce(_added, steps)
+        return reduce(added, steps)
 
     def _check_partitions(self, polled: Sequence[Polled]) -> None:
         """Refuse an input that was given more partitions: the events of a task now lie in two."""
@@ -271,7 +250,7 @@ class Worker:
         self.telemetry.folded(folded.outcomes, folded.outcomes.weight, folded.not_finite)
         for seconds, tasks in folded.inner_loops:
             self.telemetry.adapted(seconds, tasks)
-        return _summary(part.events, folded, meta.version)
+        return summary(part.events, folded, meta.version)
 
 
 def cut_at_cells(polled: Polled, schedule: Schedule) -> Iterator[Polled]:
@@ -283,29 +262,3 @@ def cut_at_cells(polled: Polled, schedule: Schedule) -> Iterator[Polled]:
                 yield polled._replace(position=position, records=polled.records[start:n])
             position, start = record.offset, n
     yield polled._replace(position=position, records=polled.records[start:])
-
-
-def _added(one: Step, other: Step) -> Step:
-    """Two parts of a batch as one."""
-    losses = tuple(a + b for a, b in zip(one.loss_sums, other.loss_sums, strict=True))
-    summed = {name: getattr(one, name) + getattr(other, name) for name in SUMMED}
-    later = {name: max(getattr(one, name), getattr(other, name)) for name in ("version", "until_s")}
-    return one._replace(loss_sums=losses, **summed, **later)
-
-
-def _summary(events: EventBatch, folded: Folded, version: int) -> Step:
-    out = folded.outcomes
-    sums = np.nansum(out.loss, axis=0)
-    return Step(
-        events=len(events),
-        rejected=0,
-        observations=int((events.kind == Kind.OBSERVATION).sum()),
-        scored=int((out.code == Outcome.SCORED).sum()),
-        loss_sums=tuple(map(float, sums)),
-        alarms=int(out.alarm.sum()),
-        adaptations=folded.adaptations,
-        not_finite=folded.not_finite,
-        conflicts=0,
-        version=version,
-        until_s=float(events.time_s.max(initial=0.0)),
-    )

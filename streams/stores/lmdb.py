@@ -87,9 +87,8 @@ class LmdbStore:
 
     def adopt(self, position: SourcePosition, version: int) -> int:
         """Record that events from `position` on are folded under `version`, unless one is recorded there."""
-        key = ADOPTED.pack(*position)
         with self._writing(self._adopted) as transaction:
-            transaction.put(key, version.to_bytes(8, "big"), overwrite=False)
+            transaction.put(key := ADOPTED.pack(*position), version.to_bytes(8, "big"), overwrite=False)
             return int.from_bytes(transaction.get(key), "big")
 
     def remind(self) -> None:

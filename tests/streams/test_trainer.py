@@ -24,19 +24,18 @@ from streams.errors import CheckpointError, SettingsError, StoreError
 from streams.events.learned_labels import LearnedLabel, read_learned
 from streams.events.record import incarnation_text
 from streams.logs.memory import INCARNATION, MemoryOutput, no_crash
+from streams.program.lessons import EPISODES, MOST_REPLAYS
 from streams.program.outputs import kept
+from streams.program.rollback import roll_back
 from streams.program.rounds import Rounds
 from streams.program.trainer import (
     CALIBRATION,
-    EPISODES,
     FEWEST_TASKS,
-    MOST_REPLAYS,
     SIZES_EARLY,
     SIZES_EVERY,
     WINDOW,
     Trainer,
     held_out,
-    roll_back,
 )
 from streams.stores.base import Checkpoint, MetaStore
 from streams.stores.checkpoints import DirectoryMeta
@@ -398,7 +397,7 @@ def query_losses(size: float, state: TrainState, labels: Sequence[LearnedLabel])
     """What each episode of labels loses, adapted by steps of a size."""
     theta = {**state.params, LR: torch.tensor(size)}
     episodes = [label.episode for label in labels if label.episode is not None]
-    stacked = trainer(MemoryMeta())._stacked
+    stacked = trainer(MemoryMeta()).lessons.stacked
     return losses_after_adaptation(online().learner, theta, episodes, stacked)
 
 

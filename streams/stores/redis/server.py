@@ -14,7 +14,6 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
-from itertools import count
 from typing import Any
 
 from redis import Redis, RedisCluster
@@ -33,12 +32,12 @@ from redis.retry import Retry
 from streams.errors import ReptideError, StoreError, Unavailable
 from streams.stores.redis.access import Access, check_tls
 from streams.stores.redis.errors import AnotherPrimary, AnotherRun, SlotsMove, TooFewReplicas, Words, behind
+from streams.stores.redis.primaries import MARKED_S, marked, of_each, route, slots_of
 from streams.stores.redis.sentinels import Sentinels, Service
 
 RETRIES = 1
 """A connection that the server closed while it was idle is noticed only when it is used."""
 SCANNED_AT_ONCE = 1000
-MARK, MARKED_S = "reptide:confirm:", 60
 
 
 class RedisServer:
@@ -104,7 +103,7 @@ class RedisServer:
             StoreError: not at all.
         """
         with self._in_words() as client:
-            return self._asked(client, commands, [self._route(client, command) for command in commands])
+            return self._asked(client, commands, [route(client, command) for command in commands])
 
     def keys(self, pattern: str) -> Iterator[str]:
         """The keys of all nodes that match, in no order.
@@ -113,25 +112,25 @@ class RedisServer:
             Unavailable: slots moved meanwhile, so that a key may have been passed over; ask again.
         """
         with self._in_words() as client:
-            before = self._slots(client)
+            before = slots_of(client)
             seen: set[bytes] = set()  # a table that is resized meanwhile gives keys twice
             for key in client.scan_iter(match=pattern, count=SCANNED_AT_ONCE):
                 if key not in seen:
                     seen.add(key)
                     yield key.decode()
-            if self._slots(client) != before:
+            if slots_of(client) != before:
                 raise SlotsMove
 
     def each(self, *command: str) -> list[Any]:
         """The reply of every primary."""
         with self._in_words() as client:
-            return self._of_each(client, command)
+            return of_each(client, command)
 
     def each_if_allowed(self, *command: str) -> list[Any]:
         """The reply of every primary to a command that a managed server may forbid; none where it does."""
         with self._in_words() as client:
             try:
-                return self._of_each(client, command)
+                return of_each(client, command)
             except ResponseError:
                 return []
 
@@ -140,10 +139,10 @@ class RedisServer:
         self._leave_a_deposed_master()
         with self._in_words() as client:
             try:
-                told = self._of_each(client, ("INFO", "replication"))
+                told = of_each(client, ("INFO", "replication"))
             except NoPermissionError:
                 told = []
-                self._of_each(client, ("PING",))
+                of_each(client, ("PING",))
             if any(one["role"] != "master" for one in told):
                 raise ReadOnlyError("it was deposed")
             self._see_whose_history(frozenset(one["master_replid"] for one in told))
@@ -160,7 +159,7 @@ class RedisServer:
         self._leave_a_deposed_master()
         within_ms = int(self.timeout_s * 1000 / 2)
         with self._in_words() as client:
-            for one, mark in self._marked(client):
+            for one, mark in marked(client):
                 # Redis 7.2 waits for what this connection wrote, and so for all that others wrote before.
                 wait = ("SET", mark, 1, "EX", MARKED_S), ("WAIT", self.wait_replicas, within_ms)
                 _, replicas = self._asked(one, wait)
@@ -196,45 +195,6 @@ class RedisServer:
         with suppress(Unavailable):  # no news: the master may be well
             if self._sentinels.master() != self._master:
                 self.close()
-
-    def _marked(self, client: Any) -> Iterator[tuple[Any, str]]:
-        """Every primary, and a key that lies there."""
-        if not self.cluster:
-            yield client, f"{MARK}0"
-            return
-        left = {node.name for node in client.get_primaries()}
-        for n in count():
-            if not left:
-                return
-            node = client.get_node_from_key(f"{MARK}{n}")
-            if node.name in left:
-                left.remove(node.name)
-                yield client.get_redis_connection(node), f"{MARK}{n}"
-
-    def _of_each(self, client: Any, command: tuple[str, ...]) -> list[Any]:
-        if not self.cluster:
-            return [client.execute_command(*command)]
-        return [client.execute_command(*command, target_nodes=node) for node in client.get_primaries()]
-
-    def _slots(self, client: Any) -> list[list[str]]:
-        """Which slots each primary has.
-
-        Raises:
-            SlotsMove: some are on their way.
-
-        """
-        if not self.cluster:
-            return []
-        told = [_own_slots(nodes) for nodes in self._of_each(client, ("CLUSTER", "NODES"))]
-        if any(slot.startswith("[") for _, *slots in told for slot in slots):
-            raise SlotsMove
-        return sorted(told)
-
-    def _route(self, client: Any, command: tuple[Any, ...]) -> dict[str, Any]:
-        """The node of a command's key: left to itself, the client asks a server for the key of each EVAL."""
-        if not self.cluster:
-            return {}
-        return {"target_nodes": client.get_node_from_key(command[3 if command[0] == "EVAL" else 1])}
 
     @contextmanager
     def _in_words(self) -> Iterator[Any]:
@@ -323,10 +283,3 @@ class RedisServer:
         if isinstance(error, AnotherRun):
             self._restarted, self._primaries = False, frozenset()
         return self._words.sentence(error)
-
-
-def _own_slots(nodes: bytes | str) -> list[str]:
-    """The id of the node that `CLUSTER NODES` was asked of, and its slots; one on its way in or out as [slot-...]."""
-    lines = (nodes if isinstance(nodes, str) else nodes.decode()).splitlines()
-    own = next(words for words in map(str.split, lines) if "myself" in words[2])
-    return [own[0], *own[8:]]

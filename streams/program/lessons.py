@@ -1,0 +1,85 @@
+"""What theta is taught: each label once, in order, and labels of a window again; which, a seed draws."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from engine.batches import stack
+from engine.learners.base import Learner
+from engine.learners.gradient import unmoved
+from engine.outer.fit import TrainState
+from engine.outer.online import Lesson
+from engine.types import Batch, Episode, Episodes
+from streams.events.learned_labels import LearnedLabel
+
+EPISODES = 8
+"""Episodes of one step of the outer rule: always as many, so that its inner loop is recorded once."""
+
+FEW_LABELS, MOST_REPLAYS = 8192, 6
+"""While theta has seen fewer labels than this, each is trained on more often, up to so many times more."""
+
+
+def nothing() -> None:
+    """Tell nobody."""
+
+
+@dataclass(frozen=True)
+class Lessons:
+    """Labels as batches of one shape, and episodes beside them."""
+
+    learner: Learner
+    seed: int
+    batch: int
+    """Labels of one outer step."""
+    replays: float
+    """How often a label is trained on again, in the mean."""
+    alive: Callable[[], object]
+    """Called at each."""
+
+    def of(
+        self, found: Sequence[LearnedLabel], window: Sequence[LearnedLabel], state: TrainState
+    ) -> Iterator[Lesson]:
+        """Each batch of new labels, then batches drawn from the window; with episodes wherever enough have ended.
+
+        Where more end than steps take, those left when the labels are over are passed over.
+        """
+        drawn, ended = np.random.default_rng((self.seed, state.step)), list[Episode]()
+        adapts, before = not unmoved(state.params), float(state.statistics.count[-1]) - len(found)
+        due = before / self.batch * self.replays % 1.0  # a version of one batch has its share too
+        for start_at in range(0, len(found), self.batch):
+            labels = found[start_at : start_at + self.batch]
+            ended += [one.episode for one in labels if adapts and one.episode is not None]
+            last = start_at + self.batch >= len(found)
+            taken = ended[:EPISODES] if len(ended) >= EPISODES or last else []
+            ended = ended[len(taken) :]
+            yield self._batched(labels, taken)
+            due += self._replays(state)
+            for _ in range(int(due)):
+                again = drawn.integers(0, len(window), min(self.batch, len(window)))
+                yield self._batched([window[n] for n in again.tolist()], [])
+            due %= 1.0
+
+    def _replays(self, state: TrainState) -> float:
+        """How often each label is trained on again: more often while there are few."""
+        seen = float(state.statistics.count[-1])
+        return max(self.replays, min(MOST_REPLAYS, FEW_LABELS // max(seen, 1.0)) * (self.replays > 0))
+
+    def _batched(self, labels: Sequence[LearnedLabel], episodes: Sequence[Episode]) -> Lesson:
+        self.alive()
+        x = np.zeros((1, self.batch, self.learner.spec.width), np.float32)
+        y, weight = np.zeros((2, 1, self.batch), np.float32)
+        x[0, : len(labels)] = [one.x for one in labels]
+        x[0, len(labels) :] = labels[0].x
+        y[0, : len(labels)] = [one.y for one in labels]
+        weight[0, : len(labels)] = 1
+        batch = Batch(torch.from_numpy(x), torch.from_numpy(y), torch.from_numpy(weight))
+        return Lesson(batch, self.stacked(episodes, EPISODES) if episodes else None)
+
+    def stacked(self, episodes: Sequence[Episode], size: int) -> Episodes:
+        """Episodes in one shape, whatever their number and lengths."""
+        spec = self.learner.spec
+        return stack(episodes, size, spec.memory.support, spec.policy.every)
