@@ -17,13 +17,13 @@ import numpy as np
 from streams.errors import Forgot, Unavailable
 from streams.events.record import Polled
 from streams.logs.base import GroupLog
+from streams.program.batch_limit import BatchLimit
 from streams.program.embedded import Progress, settle_collector
 from streams.program.patience import Stopped, patiently, told_away
 from streams.program.worker import Worker
 from streams.watch.health import Health
 
 POLL_S = 0.1
-SMALLEST_BATCH = 32
 REMINDED_S = 1.0
 """How long a worker waits after a restart of the store, so that all others have told it what they had adopted."""
 CONDITIONS = ("servers", "lag")
@@ -60,16 +60,17 @@ class WorkerService:
     def run(self, stopping: Event) -> Progress:
         """Fold until told to stop."""
         settle_collector()
-        batch = self.worker.batch
+        limit = BatchLimit(self.budget_s, self.worker.batch)
         try:
             while not stopping.is_set():
                 # Polling commits, so the store is asked first whether it is what it was.
                 patiently(self._meet_store, stopping, self.log.wait, self._away)
-                polled = patiently(lambda: self.log.poll(batch, POLL_S), stopping, stopping.wait, self._away)  # noqa: B023
+                polled = patiently(
+                    lambda: self.log.poll(limit.events, POLL_S), stopping, stopping.wait, self._away
+                )
                 patiently(self._report, stopping, stopping.wait, self._away)
                 if polled:
-                    took = self._take(polled, stopping)
-                    batch = self._sized(batch, took)
+                    limit.learn(*self._take(polled, stopping))
         except Stopped:
             self.say("stopped while a server was away; the batch in hand will be folded by a successor")
         finally:
@@ -108,8 +109,8 @@ class WorkerService:
         self.forgot = True
         self.log.rewind()
 
-    def _take(self, polled: Sequence[Polled], stopping: Event) -> float:
-        """Fold one batch; returns how long that took, from the last attempt on."""
+    def _take(self, polled: Sequence[Polled], stopping: Event) -> tuple[int, float]:
+        """Fold one batch; returns its events, and how long they took, from the last attempt on."""
         began = perf_counter()
 
         def attempt() -> None:
@@ -131,12 +132,7 @@ class WorkerService:
             self.worker.telemetry.theta(self.version, time())
         self._back()
         self.show(self.progress)
-        return took
-
-    def _sized(self, batch: int, took: float) -> int:
-        """The next batch, so that it takes about the budget."""
-        fitting = batch * min(2.0, max(0.5, self.budget_s / max(took, 1e-6)))
-        return int(min(self.worker.batch, max(SMALLEST_BATCH, fitting)))
+        return len(appended), took
 
     def _report(self) -> None:
         """Set what the metrics and the probes show."""

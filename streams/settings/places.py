@@ -141,7 +141,7 @@ class Service(Section):
     """How long after a write the store may still forget it: 2 under Redis' `appendfsync everysec`, 0 under
     `always`. Offsets are committed, and versions of theta shown, only after it."""
     budget_s: float = Field(0.25, gt=0, le=60)
-    """How long one batch should take; the size of batches follows."""
+    """How long one batch should take; the size of batches follows, as far as their fixed cost lets it."""
     publish_every_s: float = Field(5.0, gt=0)
     """The trainer publishes a version no more often."""
     host: str = "127.0.0.1"

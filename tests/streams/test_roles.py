@@ -19,7 +19,8 @@ from streams.errors import Forgot, Unavailable
 from streams.events.learned_labels import read_learned
 from streams.events.record import incarnation_text
 from streams.logs.memory import INCARNATION, MemoryLog
-from streams.program import trainer_service, worker_service
+from streams.program import batch_limit, trainer_service, worker_service
+from streams.program.batch_limit import LATELY, SMALLEST_BATCH, BatchLimit
 from streams.program.patience import STARTS_S, made
 from streams.program.trainer import WINDOW, Trainer
 from streams.program.trainer_service import TrainerService
@@ -186,15 +187,71 @@ def test_events_that_expired_before_they_were_read_are_counted(lines):
         assert b"reptide_events_skipped_total 5.0" in telemetry.exposition()
 
 
-def test_the_size_of_a_batch_follows_the_time_budget():
-    case = Case()
-    case.service.worker = replace(case.service.worker, batch=4096)
-    size = case.service._sized
-    assert size(1000, 0.5) == 500
-    assert size(1000, 0.2) == 1250
-    assert size(1000, 100.0) == 500
-    assert size(4096, 0.01) == 4096
-    assert size(40, 100.0) == worker_service.SMALLEST_BATCH
+def backlogged(limit: BatchLimit, fixed_s: float, each_s: float, batches: int = 100) -> tuple[float, float]:
+    """Seconds a batch and events a second, of full batches that cost so much; the first twenty are not counted."""
+    events, took_s = [], []
+    for _ in range(20 + batches):
+        events.append(limit.events)
+        took_s.append(fixed_s + each_s * limit.events)
+        limit.learn(events[-1], took_s[-1])
+    return sum(took_s[20:]) / batches, sum(events[20:]) / sum(took_s[20:])
+
+
+@pytest.mark.parametrize("fixed_s", [0.0, 0.02, 0.1])
+def test_behind_its_log_a_worker_takes_batches_that_last_as_long_as_the_budget(fixed_s: float):
+    took_s, _ = backlogged(BatchLimit(0.25, 4096), fixed_s, 0.0005)
+    assert took_s == pytest.approx(0.25, rel=0.05)
+
+
+@pytest.mark.parametrize(("fixed_s", "each_s"), [(0.2, 0.001), (0.7, 0.0007), (0.7, 0.00005), (1.5, 0.003)])
+def test_where_the_budget_does_not_cover_the_fixed_cost_half_of_the_throughput_of_large_batches_is_kept(
+    fixed_s: float, each_s: float
+):
+    _, rate = backlogged(BatchLimit(0.25, 4096), fixed_s, each_s)
+    assert rate > 0.45 * 4096 / (fixed_s + each_s * 4096)
+
+
+def test_batches_that_are_not_full_limit_no_later_one():
+    limit = BatchLimit(0.25, 4096)
+    for events in range(1, 100):
+        limit.learn(events, 0.3)
+    assert limit.events == 4096
+
+
+def test_the_limit_of_a_batch_moves_by_half_or_double_at_most_and_stays_within_its_bounds():
+    limit = BatchLimit(0.25, 4096)
+    limit.learn(4096, 1000.0)
+    assert limit.events == 2048
+    for _ in range(2 * LATELY):
+        limit.learn(limit.events, 1.0 * limit.events)
+    assert limit.events == SMALLEST_BATCH
+    limit.learn(SMALLEST_BATCH, 0.0)
+    assert limit.events <= 2 * SMALLEST_BATCH
+    for _ in range(2 * LATELY):
+        limit.learn(limit.events, 1e-6 * limit.events)
+    assert limit.events == 4096
+
+
+def test_a_worker_whose_batches_cost_the_same_whatever_their_size_takes_large_ones(
+    monkeypatch: pytest.MonkeyPatch,
+):
+    case, now_s, asked = Case(), [0.0], []
+    monkeypatch.setattr(worker_service, "perf_counter", lambda: now_s[0])
+    monkeypatch.setattr(batch_limit, "SMALLEST_BATCH", 1)
+    poll = case.log.poll
+
+    def slow(effect: str) -> None:
+        now_s[0] += effect == "load"
+
+    def asks(max_events: int, timeout_s: float = 0.0) -> Any:
+        asked.append(max_events)
+        return poll(max_events, timeout_s)
+
+    case.world.hook = slow
+    monkeypatch.setattr(case.log, "poll", asks)
+    case.run()
+    assert asked[:4] == [7, 3, 6, 7]
+    assert set(asked[4:]) == {7}
 
 
 class Rolled(Group):
