@@ -8,6 +8,7 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 from shutil import copyfileobj
 from tempfile import TemporaryFile
+from threading import Event
 from time import perf_counter
 from typing import IO, TYPE_CHECKING, Annotated, TypeVar
 
@@ -33,6 +34,7 @@ from streams.watch.telemetry import Telemetry
 
 if TYPE_CHECKING:
     from streams.assembly.deployed import Deployment
+    from streams.logs.kafka.outputs import KafkaOutputs
 
 app = typer.Typer()
 topics = typer.Typer(help="The topics of a stream.", no_args_is_help=True)
@@ -48,15 +50,13 @@ def worker(config: Config, flag: Flags = None) -> None:
     """Fold the partitions of the stream that are this member's, until told to stop (SIGTERM)."""
     deployment = _deployment(settings_from(config, flag))
     made(lambda: _check_room(deployment))
+    totals = Progress()
     with stopping_on_signals() as stopping:
         producer = made(lambda: deployment.producer(*map(deployment.topic, TOPICS)))
-        warm_up(deployment.engine)  # for seconds, in which partitions that it was given would stand still
-        log = made(deployment.log)
-        service = made(lambda: deployment.worker(log, producer, _now_and_then(said_of), console.print))
         try:
-            with _served(deployment, service.health, service.worker.telemetry):
-                console.print(f"worker of group {deployment.group}")
-                totals = service.run(stopping)
+            warm_up(deployment.engine)  # for seconds, in which partitions that it was given would stand still
+            if not stopping.is_set():  # else joining would hold up the others, and then leaving would
+                totals = _member(deployment, producer, stopping)
         finally:
             producer.close()
             deployment.store.close()
@@ -184,6 +184,15 @@ def check(config: Config, flag: Flags = None) -> None:
     if any(finding.severity == "error" for finding in findings):
         raise typer.Exit(1)
     console.print("the topics are as they should be")
+
+
+def _member(deployment: Deployment, producer: KafkaOutputs, stopping: Event) -> Progress:
+    """Join the group, and fold as a member of it until told to stop."""
+    log = made(deployment.log)
+    service = made(lambda: deployment.worker(log, producer, _now_and_then(said_of), console.print))
+    with _served(deployment, service.health, service.worker.telemetry):
+        console.print(f"worker of group {deployment.group}")
+        return service.run(stopping)
 
 
 def _deployment(settings: Settings) -> Deployment:

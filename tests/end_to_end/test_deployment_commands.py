@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import signal
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import nullcontext
 from dataclasses import dataclass
 from itertools import count
@@ -604,19 +605,49 @@ def test_without_its_section_a_command_names_it(tmp_path, section, command):
     assert section in str(refused.exception)
 
 
-def test_a_worker_is_warm_before_it_joins_its_group(tmp_path, monkeypatch):
-    shop(tmp_path)
-    config = tmp_path / "shop.toml"
-    config.write_text(CONFIG + SECTIONS.format(name="shop", broker="127.0.0.1:1", redis="127.0.0.1:1"))
-    done: list[str] = []
+class Parts:
+    """What a worker is made of, without servers; notes what is done with it."""
 
-    def join(_: Deployment) -> None:
-        done.append("joined")
+    def __init__(self, directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        shop(directory)
+        self.config, self.done = directory / "shop.toml", list[str]()
+        self.config.write_text(
+            CONFIG + SECTIONS.format(name="shop", broker="127.0.0.1:1", redis="127.0.0.1:1")
+        )
+        self.when_warm: Callable[[], None] = lambda: None
+        monkeypatch.setattr(commands, "_check_room", lambda _: None)
+        monkeypatch.setattr(commands, "warm_up", self.warm_up)
+        monkeypatch.setattr(Deployment, "producer", lambda *_: self)
+        monkeypatch.setattr(Deployment, "store", self)
+        monkeypatch.setattr(Deployment, "log", self.join)
+
+    def warm_up(self, _: object) -> None:
+        self.done.append("warm")
+        self.when_warm()
+
+    def join(self) -> None:
+        self.done.append("joined")
         raise InputError("enough")
 
-    monkeypatch.setattr(commands, "_check_room", lambda _: None)
-    monkeypatch.setattr(commands, "warm_up", lambda _: done.append("warm"))
-    monkeypatch.setattr(Deployment, "producer", lambda *_: None)
-    monkeypatch.setattr(Deployment, "log", join)
-    CliRunner().invoke(REPTIDE, ["worker", str(config)])
-    assert done == ["warm", "joined"]
+    def close(self) -> None:
+        self.done.append("closed")
+
+    def run(self) -> Result:
+        return CliRunner().invoke(REPTIDE, ["worker", str(self.config)])
+
+
+@pytest.fixture
+def parts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Parts:
+    return Parts(tmp_path, monkeypatch)
+
+
+def test_a_worker_is_warm_before_it_joins_its_group(parts: Parts):
+    parts.run()
+    assert parts.done == ["warm", "joined", "closed", "closed"]
+
+
+def test_a_worker_that_is_told_to_stop_while_it_starts_joins_no_group(parts: Parts):
+    parts.when_warm = lambda: signal.raise_signal(signal.SIGTERM)
+    result = parts.run()
+    assert parts.done == ["warm", "closed", "closed"]
+    assert (result.exit_code, result.output) == (0, "stopped after 0 events\n")
