@@ -11,7 +11,9 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from engine.checks import CheckFailed, check_detector, check_encoder, check_learner
     from engine.features.columns import Category, Cyclic, Numeric, Text
+    from engine.learners.embedding import EmbeddingLearner
     from engine.targets import Classification, Regression
     from engine.types import EngineError
     from reptide.few_shot import Adapted, FewShot
@@ -22,7 +24,9 @@ if TYPE_CHECKING:
     from streams.errors import ReptideError
 
 HOMES = {
+    "engine.checks": ("CheckFailed", "check_detector", "check_encoder", "check_learner"),
     "engine.features.columns": ("Category", "Cyclic", "Numeric", "Text"),
+    "engine.learners.embedding": ("EmbeddingLearner",),
     "engine.targets": ("Classification", "Regression"),
     "engine.types": ("EngineError",),
     "reptide.few_shot": ("Adapted", "FewShot"),
@@ -37,8 +41,10 @@ HOMES = {
 __all__ = [
     "Adapted",
     "Category",
+    "CheckFailed",
     "Classification",
     "Cyclic",
+    "EmbeddingLearner",
     "EngineError",
     "FewShot",
     "Learned",
@@ -52,6 +58,9 @@ __all__ = [
     "ReptideError",
     "Text",
     "Value",
+    "check_detector",
+    "check_encoder",
+    "check_learner",
 ]
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from engine.checks.promises import require
-from engine.detectors.detectors import Detector
+from engine.detectors.detectors import Compiled, Detector, step
 from engine.types import Float64
 
 LOSSES = 200
@@ -13,12 +13,29 @@ LOSSES = 200
 
 
 def a_detector_answers_one_alarm_a_task(detector: Detector) -> None:
-    """`update` returns booleans [U], and there are five parameters."""
+    """There is a width, and `update` returns booleans [U]."""
+    require(
+        isinstance(detector.width, int) and detector.width > 0,
+        f"the detector's width is {detector.width!r}",
+        "let it be how many numbers of state a task needs, at least 1",
+    )
     alarms = np.asarray(detector.update(np.zeros((3, detector.width)), np.ones(3)))
     require(
-        alarms.shape == (3,) and alarms.dtype == np.bool_ and len(detector.parameters) == 5,
+        alarms.shape == (3,) and alarms.dtype == np.bool_,
         f"for 3 tasks `update` returned {alarms.dtype} {alarms.shape}",
-        "return one boolean a task, and have five floats as `parameters` (zeros where unused)",
+        "return one boolean a task",
+    )
+
+
+def the_scan_raises_the_alarms_of_update(detector: Detector) -> None:
+    """A detector that the compiled scan runs does there what its `update` does."""
+    if not isinstance(detector, Compiled):
+        return
+    losses, state = rising_losses(seed=6), np.zeros(detector.width)
+    require(
+        [step(*detector.in_scan, state, loss) for loss in losses] == alarms_of(detector, losses),
+        "`update` raised other alarms than the compiled scan, which does not call it",
+        "derive a detector of your own from none of ours",
     )
 
 
@@ -79,6 +96,7 @@ DETECTOR_CHECKS = (
     the_state_is_all_that_a_detector_knows,
     tasks_do_not_share_a_detector,
     a_detectors_state_stays_finite,
+    the_scan_raises_the_alarms_of_update,
 )
 
 

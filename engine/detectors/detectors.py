@@ -7,7 +7,7 @@ zero is a fresh detector. `PageHinkley` (Page 1954, Biometrika 41) equals river'
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar, Literal, Protocol, runtime_checkable
+from typing import ClassVar, Literal, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 
@@ -23,26 +23,42 @@ MODES = {"up": UP, "down": DOWN, "both": BOTH}
 
 @runtime_checkable
 class Detector(Protocol):
-    """What a task spec may name. `kind` and `parameters` are what the compiled scan needs of it."""
+    """What a task spec may name: any class with these two. It keeps nothing: all that it knows is in the state."""
 
     @property
     def width(self) -> int:
-        """How many float64 numbers of state a task needs."""
-        ...
-
-    @property
-    def kind(self) -> int:
-        """NEVER, PERIODIC or PAGE_HINKLEY run inside the scan; EXTERNAL is called once a label."""
-        ...
-
-    @property
-    def parameters(self) -> Parameters:
-        """Five numbers for the compiled detectors."""
+        """How many float64 numbers of state a task needs, at least 1; zeros are a fresh detector."""
         ...
 
     def update(self, state: Float64, losses: Float64) -> Bool:
-        """Feed one loss to each of U tasks; changes state [U, width] in place, returns alarms [U]."""
+        """Feed one loss [U] to each of U tasks; changes state [U, width] in place, returns alarms [U]."""
         ...
+
+
+class InScan(NamedTuple):
+    """How `step` runs a detector."""
+
+    kind: int
+    parameters: Parameters = (0.0, 0.0, 0.0, 0.0, 0.0)
+
+
+CALLED = InScan(EXTERNAL)
+"""Not at all: its `update` is called, once a label."""
+
+
+@runtime_checkable
+class Compiled(Detector, Protocol):
+    """A detector of ours, which the compiled scan runs itself, with no call of `update`."""
+
+    @property
+    def in_scan(self) -> InScan:
+        """What `step` is given."""
+        ...
+
+
+def in_scan(detector: Detector) -> InScan:
+    """How the scan runs a detector."""
+    return detector.in_scan if isinstance(detector, Compiled) else CALLED
 
 
 @compiled
@@ -90,17 +106,15 @@ def step_many(
 class _Compiled:
     """A detector that runs inside the scan."""
 
-    kind: ClassVar[int]
-
     @property
-    def parameters(self) -> Parameters:
-        """Five numbers, which each detector gives in the order that `step` reads them."""
+    def in_scan(self) -> InScan:
+        """What `step` is given."""
         raise NotImplementedError
 
     def update(self, state: Float64, losses: Float64) -> Bool:
         """Feed one loss to each of U tasks; changes state [U, width] in place, returns alarms [U]."""
         alarms = np.zeros(len(losses), np.bool_)
-        step_many(self.kind, self.parameters, state, losses, alarms)
+        step_many(*self.in_scan, state, losses, alarms)
         return alarms
 
 
@@ -118,7 +132,6 @@ class PageHinkley(_Compiled):
     alpha: float = 0.9999
     mode: Literal["up", "down", "both"] = "up"
 
-    kind: ClassVar[int] = PAGE_HINKLEY
     width: ClassVar[int] = 6
 
     def __post_init__(self) -> None:
@@ -126,9 +139,10 @@ class PageHinkley(_Compiled):
             raise EngineError(f"mode must be one of {sorted(MODES)}, got {self.mode!r}")
 
     @property
-    def parameters(self) -> Parameters:
-        """In the order that `step` reads them."""
-        return (float(self.min_instances), self.delta, self.threshold, self.alpha, float(MODES[self.mode]))
+    def in_scan(self) -> InScan:
+        """What `step` is given."""
+        mode = float(MODES[self.mode])
+        return InScan(PAGE_HINKLEY, (float(self.min_instances), self.delta, self.threshold, self.alpha, mode))
 
 
 @dataclass(frozen=True)
@@ -137,23 +151,21 @@ class Periodic(_Compiled):
 
     every: int = 500
 
-    kind: ClassVar[int] = PERIODIC
     width: ClassVar[int] = 1
 
     @property
-    def parameters(self) -> Parameters:
-        """In the order that `step` reads them."""
-        return (float(self.every), 0.0, 0.0, 0.0, 0.0)
+    def in_scan(self) -> InScan:
+        """What `step` is given."""
+        return InScan(PERIODIC, (float(self.every), 0.0, 0.0, 0.0, 0.0))
 
 
 @dataclass(frozen=True)
 class Never(_Compiled):
     """No alarm, ever: the other baseline."""
 
-    kind: ClassVar[int] = NEVER
     width: ClassVar[int] = 1
 
     @property
-    def parameters(self) -> Parameters:
-        """Nothing to set."""
-        return (0.0, 0.0, 0.0, 0.0, 0.0)
+    def in_scan(self) -> InScan:
+        """What `step` is given."""
+        return InScan(NEVER)

@@ -9,12 +9,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from inspect import signature
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 from river import base, drift
 
-from engine.detectors.detectors import EXTERNAL, Parameters
 from engine.types import Bool, EngineError, Float64
 
 KNOWN = ("ADWIN", "KSWIN", "PageHinkley")
@@ -34,9 +33,6 @@ class River:
     name: str
     options: tuple[tuple[str, Any], ...] = ()
     window: int = 256
-
-    kind: ClassVar[int] = EXTERNAL
-    parameters: ClassVar[Parameters] = (0.0, 0.0, 0.0, 0.0, 0.0)
 
     def __post_init__(self) -> None:
         kind = getattr(drift, self.name, None)

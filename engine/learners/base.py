@@ -1,6 +1,7 @@
 """What a learner is: how a task adapts, and how it predicts once it has.
 
-A learner is pure and knows nothing of streams: the same object serves the fold and the outer loop.
+A learner is pure and knows nothing of streams: the same object serves the fold and the outer loop. Ours are derived
+from `engine.learners.embedding.EmbeddingLearner`, which leaves two methods to write, or take gradient steps.
 """
 
 from __future__ import annotations

@@ -2,7 +2,8 @@
 
 Theta is the encoder and network of the spec, which embed an example in `width` numbers (names `0.` and `1.`),
 and modules of the learner's own (`2.`). What a task leaves behind, its fast parameters, is made of embeddings,
-so an example is embedded once, when the task adapts.
+so an example is embedded once, when the task adapts. A learner of your own is derived from `EmbeddingLearner` and
+writes `fast_of` and `outputs_of`; docs/your-model.md has one.
 
 Labels of a regression are standardised by theta's buffers on the way in, and outputs are put back in the unit of
 the labels on the way out, both here: what is between knows values about 0 that differ by about 1.
@@ -14,6 +15,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from copy import copy
 from dataclasses import replace
+from functools import cached_property
 from typing import Self
 
 import torch
@@ -33,7 +35,6 @@ STANDARD = Regression(-1.0, 1.0)
 class EmbeddingLearner(ABC):
     """What these learners share. A task without examples predicts with theta, by construction."""
 
-    fast_shapes: Mapping[str, torch.Size]
     target: Classification | Regression
     """The classes, or `STANDARD`; `standard` is the spec with it."""
 
@@ -48,21 +49,32 @@ class EmbeddingLearner(ABC):
         self._model = self._built(0).requires_grad_(False)
         self._recorded: Callable[..., Fast] = Recorded(self._adapted)
 
-    @abstractmethod
-    def _own(self) -> nn.Module:
-        """Build what theta holds beside encoder and network, freshly initialised."""
+    def own_modules(self) -> nn.Module:
+        """Build what theta holds beside encoder and network, freshly initialised: here nothing."""
+        return nn.Module()
 
     @abstractmethod
-    def _adapt(self, meta: Params, support: Batch) -> Fast:
-        """Compute fast parameters of U tasks; differentiable, without a branch on the values of tensors."""
+    def fast_of(self, meta: Params, support: Batch) -> Fast:
+        """Compute fast parameters of U tasks, each [U, ...] float32, from support x [U, S, W]; S may be 0.
+
+        An example of weight 0 is padding and must leave no trace. Differentiable, without a branch on the values of
+        tensors. Labels of a regression are standardised.
+        """
 
     @abstractmethod
-    def _predict(self, meta: Params, fast: Fast, x: Tensor) -> Tensor:
-        """Compute outputs [U, N, C] of U tasks for x [U, N, W]; of a regression standardised."""
+    def outputs_of(self, meta: Params, fast: Fast, x: Tensor) -> Tensor:
+        """Compute outputs [U, N, C] of U tasks for x [U, N, W], before softmax; of a regression standardised."""
+
+    @cached_property
+    def fast_shapes(self) -> Mapping[str, torch.Size]:
+        """Shape of each of one task's fast parameters: of those of a task without examples."""
+        nothing = torch.zeros(1, 0)
+        fast = self._adapted(self.init(0), Batch(torch.zeros(1, 0, self.spec.width), nothing, nothing))
+        return {name: value.shape[1:] for name, value in fast.items()}
 
     def predict(self, meta: Params, fast: Fast, x: Tensor) -> Tensor:
         """Compute outputs [U, N, C] of U tasks for x [U, N, W], before softmax or clipping."""
-        outputs = self._predict(meta, fast, x)
+        outputs = self.outputs_of(meta, fast, x)
         if isinstance(self.spec.target, Classification):
             return outputs
         return outputs * meta[LABEL_STD] + meta[LABEL_MEAN]
@@ -70,7 +82,7 @@ class EmbeddingLearner(ABC):
     def _adapted(self, meta: Params, support: Batch) -> Fast:
         if isinstance(self.spec.target, Regression):
             support = support._replace(y=(support.y - meta[LABEL_MEAN]) / meta[LABEL_STD])
-        return self._adapt(meta, support)
+        return self.fast_of(meta, support)
 
     @property
     def learned(self) -> tuple[str, ...]:
@@ -119,4 +131,4 @@ class EmbeddingLearner(ABC):
     def _built(self, seed: int) -> nn.Sequential:
         with torch.random.fork_rng(devices=[]):
             torch.default_generator.manual_seed(seed)
-            return nn.Sequential(*self.spec.modules(self.width), self._own())
+            return nn.Sequential(*self.spec.modules(self.width), self.own_modules())

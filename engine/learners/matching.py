@@ -56,14 +56,16 @@ class MatchingLearner(EmbeddingLearner):
         super().__init__(spec, width)
         self.fast_shapes = layout(spec, width)
 
-    def _own(self) -> nn.Module:
+    def own_modules(self) -> nn.Module:
+        """Build what theta holds beside encoder and network, freshly initialised."""
         own = nn.ModuleDict({"match": Match(self.target, self.width)})
         if self.full_context:
             own["support"] = _SupportContext(self.width)
             own["query"] = _QueryContext(self.width, self.reads)
         return own
 
-    def _adapt(self, meta: Params, support: Batch) -> Fast:
+    def fast_of(self, meta: Params, support: Batch) -> Fast:
+        """Compute fast parameters of U tasks from support x [U, S, W]."""
         present, x = examples_within(self.fast_shapes, support)
         keys = self.embed(meta, x)
         if self.full_context:
@@ -71,7 +73,7 @@ class MatchingLearner(EmbeddingLearner):
             keys = functional_call(context, below("2.support.", meta), (keys, present))
         return kept(self.fast_shapes, keys, support)
 
-    def _predict(self, meta: Params, fast: Fast, x: Tensor) -> Tensor:
+    def outputs_of(self, meta: Params, fast: Fast, x: Tensor) -> Tensor:
         """Compute outputs [U, N, C] of U tasks for x [U, N, W]: log-probabilities, or values."""
         queries, recalled = self.embed(meta, x), recall(below("2.match.", meta), fast)
         if self.full_context:

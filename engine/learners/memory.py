@@ -60,10 +60,12 @@ class MemoryLearner(EmbeddingLearner):
             "cell": torch.Size((width,)),
         }
 
-    def _own(self) -> nn.Module:
+    def own_modules(self) -> nn.Module:
+        """Build what theta holds beside encoder and network, freshly initialised."""
         return _Controller(self.width, self.word, self.reads, self.target.outputs)
 
-    def _adapt(self, meta: Params, support: Batch) -> Fast:
+    def fast_of(self, meta: Params, support: Batch) -> Fast:
+        """Compute fast parameters of U tasks from support x [U, S, W]."""
         present = support.weight > 0
         keys = scaled(self.embed(meta, support.x.where(present.unsqueeze(-1), 0.0)))
         labels = coded(self.standard, support)
@@ -77,7 +79,7 @@ class MemoryLearner(EmbeddingLearner):
             }
         return state
 
-    def _predict(self, meta: Params, fast: Fast, x: Tensor) -> Tensor:
+    def outputs_of(self, meta: Params, fast: Fast, x: Tensor) -> Tensor:
         """Compute outputs [U, N, C] of U tasks for x [U, N, W], each query one read from the same state."""
         keys = scaled(self.embed(meta, x))
         blank = keys.new_zeros(*keys.shape[:2], self.word - self.width)

@@ -36,19 +36,20 @@ class PrototypeLearner(EmbeddingLearner):
             )
         self.classes, self.exchangeable = spec.target.outputs, spec.target.exchangeable
         super().__init__(spec, width)
-        self.fast_shapes = {"sums": torch.Size((self.classes, width)), "counts": torch.Size((self.classes,))}
 
-    def _own(self) -> nn.Module:
+    def own_modules(self) -> nn.Module:
+        """Build what theta holds beside encoder and network, freshly initialised."""
         return nn.Module() if self.exchangeable else _Prior(self.classes, self.width)
 
-    def _adapt(self, meta: Params, support: Batch) -> Fast:
+    def fast_of(self, meta: Params, support: Batch) -> Fast:
+        """Compute fast parameters of U tasks from support x [U, S, W]."""
         # Class weights balance a loss; a mean within one class needs to know only who is present.
         present = (support.weight > 0).unsqueeze(-1)
         member = one_hot(support.y, self.classes) * present
         rows = support.x.where(present, 0.0)  # padding may hold anything, NaN included
         return {"sums": member.transpose(1, 2) @ self.embed(meta, rows), "counts": member.sum(1)}
 
-    def _predict(self, meta: Params, fast: Fast, x: Tensor) -> Tensor:
+    def outputs_of(self, meta: Params, fast: Fast, x: Tensor) -> Tensor:
         """Compute outputs [U, N, C] of U tasks for x [U, N, W], before softmax."""
         sums, counts = fast["sums"], fast["counts"].unsqueeze(-1)
         queries = self.embed(meta, x)

@@ -62,12 +62,14 @@ class SnailLearner(EmbeddingLearner):
         # Sizes do not depend on the values: shapes are read off an adaptation on nothing.
         nothing = torch.zeros(1, 0)
         rows = Batch(torch.zeros(1, 0, spec.width), nothing, nothing)
-        self.fast_shapes = {name: value.shape[1:] for name, value in self._adapt(self.init(0), rows).items()}
+        self.fast_shapes = {name: value.shape[1:] for name, value in self.fast_of(self.init(0), rows).items()}
 
-    def _own(self) -> nn.Module:
+    def own_modules(self) -> nn.Module:
+        """Build what theta holds beside encoder and network, freshly initialised."""
         return _Layers(self.width, self.code, self.filters, len(self._dilations), self.target.outputs)
 
-    def _adapt(self, meta: Params, support: Batch) -> Fast:
+    def fast_of(self, meta: Params, support: Batch) -> Fast:
+        """Compute fast parameters of U tasks from support x [U, S, W]."""
         h = self._sequence(meta, support)
         kept = {"labels": h[..., self.width :]}
         present = _present(kept)
@@ -81,7 +83,7 @@ class SnailLearner(EmbeddingLearner):
                 h = torch.cat([h, new], -1)
         return kept
 
-    def _predict(self, meta: Params, fast: Fast, x: Tensor) -> Tensor:
+    def outputs_of(self, meta: Params, fast: Fast, x: Tensor) -> Tensor:
         """Compute outputs [U, N, C] of U tasks for x [U, N, W], each query as the only one after the support set."""
         keys = scaled(self.embed(meta, x))
         h = torch.cat([keys, keys.new_zeros(*keys.shape[:2], self.code)], -1)

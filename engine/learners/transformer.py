@@ -46,7 +46,8 @@ class TransformerLearner(EmbeddingLearner):
         super().__init__(spec, width)
         self.fast_shapes = layout(spec, width)
 
-    def _own(self) -> nn.Module:
+    def own_modules(self) -> nn.Module:
+        """Build what theta holds beside encoder and network, freshly initialised."""
         target, size = self.target, (self.width, self.depth, self.heads)
         return nn.ModuleDict(
             {
@@ -56,13 +57,14 @@ class TransformerLearner(EmbeddingLearner):
             }
         )
 
-    def _adapt(self, meta: Params, support: Batch) -> Fast:
+    def fast_of(self, meta: Params, support: Batch) -> Fast:
+        """Compute fast parameters of U tasks from support x [U, S, W]."""
         present, x = examples_within(self.fast_shapes, support)
         y = support.y.where(present.squeeze(-1), 0.0)
         tokens = self._run("2.examples", meta, self.embed(meta, x), y, mass_of(support))
         return kept(self.fast_shapes, tokens, support)
 
-    def _predict(self, meta: Params, fast: Fast, x: Tensor) -> Tensor:
+    def outputs_of(self, meta: Params, fast: Fast, x: Tensor) -> Tensor:
         """Compute outputs [U, N, C] of U tasks for x [U, N, W]: log-probabilities, or values."""
         recalled = recall(below("2.match.", meta), fast)
         queries = self._run("2.queries", meta, self.embed(meta, x), recalled)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import torch
 
+from engine.detectors.detectors import in_scan
 from engine.learners.base import LABEL_MEAN
 from engine.stream import scan_arrays
 from engine.targets import Classification, Regression
@@ -31,7 +32,7 @@ def rules_of(spec: TaskSpec) -> scan_arrays.Rules:
     """The numbers of a spec that the compiled scan needs."""
     target, regression = spec.target, isinstance(spec.target, Regression)
     low, high = (target.low, target.high) if isinstance(target, Regression) else (0.0, 1.0)
-    past = spec.history_columns
+    past, detector = spec.history_columns, in_scan(spec.detector)
     return scan_arrays.Rules(
         outputs=target.outputs,
         named=len(target.classes) if isinstance(target, Classification) else 1,
@@ -46,8 +47,8 @@ def rules_of(spec: TaskSpec) -> scan_arrays.Rules:
         recent=spec.policy.recent,
         refractory=spec.policy.refractory,
         share=float(spec.share),
-        detector_kind=spec.detector.kind,
-        detector=spec.detector.parameters,
+        detector_kind=detector.kind,
+        detector=detector.parameters,
         writes_history=spec.history is not None,
         own_width=past.start,
         label_width=past.label_width,

@@ -9,6 +9,8 @@ from functools import partial
 import torch
 from torch import nn
 
+from engine.checks.detectors import DETECTOR_CHECKS
+from engine.checks.learners import LEARNER_CHECKS
 from engine.checks.models import MODEL_CHECKS
 from engine.checks.promises import run
 from engine.detectors import detectors
@@ -37,12 +39,12 @@ from engine.stream.fold import Engine
 from engine.targets import Classification, Regression
 from engine.task_spec import START, InnerLoop, Memory, Policy, TaskSpec
 from engine.types import EngineError
+from streams.assembly import plug_ins
 from streams.errors import SettingsError
 from streams.program.trainer import Trainer
 from streams.settings import learning
 from streams.settings.tree import Settings
 from streams.stores.base import MetaStore
-from streams.system.named_function import NotAFunction, named_function
 
 ENCODERS: dict[str, Callable[..., Column]] = {
     "numeric": Numeric,
@@ -154,11 +156,13 @@ def learner(settings: Settings, spec: TaskSpec) -> Learner:
     """The learner that the settings name, for the tasks of a spec.
 
     Raises:
-        SettingsError: it does not go with the target, the network or the outer rule.
+        SettingsError: it does not go with the target, the network or the outer rule, or is no learner.
 
     """
     name = settings.learner
     _check_rule(settings)
+    if plug_ins.is_import_string(name):
+        return plug_ins.learner(name, spec)
     try:
         return GradientLearner(spec) if name == "gradient" else LEARNERS[name](spec, settings.model.width)
     except EngineError as error:
@@ -169,11 +173,16 @@ def stream_engine(settings: Settings, spec: TaskSpec) -> Engine:
     """The engine of a stream.
 
     Raises:
-        CheckFailed: the network mixes the tasks of a block, or draws random numbers.
+        CheckFailed: the network mixes the tasks of a block, or draws random numbers; or what the settings name by
+            import string breaks a promise.
 
     """
     learns = learner(settings, spec)
     run(MODEL_CHECKS, spec)
+    if plug_ins.is_import_string(settings.drift.detector):
+        run(DETECTOR_CHECKS, spec.detector)
+    if plug_ins.is_import_string(settings.learner):
+        run(LEARNER_CHECKS, learns, spec)
     return Engine(spec, learns, usable(settings.run.device))
 
 
@@ -197,16 +206,13 @@ def network(section: learning.Model) -> Callable[[int, int], nn.Module]:
         return partial(mlp, hidden=section.hidden) if section.kind == "mlp" else NETWORKS[section.kind]
     if section.kind != "mlp":
         raise SettingsError(f"model: give either kind = {section.kind!r}, or network = {section.network!r}")
-    try:
-        return named_function(section.network)
-    except (ImportError, AttributeError, ValueError) as error:
-        raise SettingsError(f"model.network: cannot import {section.network!r}: {error}") from error
-    except NotAFunction:
-        raise SettingsError(f"model.network: {section.network!r} must be `module:function`") from None
+    return plug_ins.imported(section.network, "model.network")
 
 
 def detector(section: learning.Drift) -> Detector:
-    """One of ours by name, or any of river's as `river.NAME`."""
+    """One of ours by name, any of river's as `river.NAME`, or one of the user's by import string."""
+    if plug_ins.is_import_string(section.detector):
+        return plug_ins.detector(section)
     family, _, name = section.detector.partition(".")
     try:
         if family == "river" and name:
@@ -216,10 +222,11 @@ def detector(section: learning.Drift) -> Detector:
         return DETECTORS[section.detector](**section.options)
     except KeyError:
         raise SettingsError(
-            f"detectors.detector: no {section.detector!r}; there are {sorted(DETECTORS)} and river.NAME"
+            f"drift.detector: no {section.detector!r}; there are {', '.join(DETECTORS)}, river.NAME, "
+            "and your own as module:class"
         ) from None
     except TypeError as error:
-        raise SettingsError(f"detectors.options: {error}") from error
+        raise SettingsError(f"drift.options: {error}") from error
 
 
 def usable(device: str) -> str:

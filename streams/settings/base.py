@@ -1,8 +1,13 @@
-"""What every section of the settings is: frozen, and without a key that is not known."""
+"""What every section of the settings is, frozen and without a key that is not known; names of the user's code."""
 
 from __future__ import annotations
 
-from pydantic import BaseModel, ConfigDict
+from typing import Annotated
+
+from pydantic import BaseModel, ConfigDict, Field
+
+ImportString = Annotated[str, Field(pattern=r"^[\w.]+:[\w.]+$")]
+"""`module:name`, of something of the user's."""
 
 
 class Section(BaseModel):

@@ -76,7 +76,7 @@ class AdaptationPolicy(Section):
 
 
 class Drift(Section):
-    """The detector: `page_hinkley`, `periodic`, `never`, or `river.NAME` for one of river that is fed losses."""
+    """The detector: `page_hinkley`, `periodic`, `never`, one of river as `river.NAME`, or `module:class`."""
 
     detector: str = "page_hinkley"
     options: dict[str, Any] = Field(default_factory=dict)

@@ -14,7 +14,7 @@ from typing import Any, Literal, Self, TypeVar
 from pydantic import Field, ValidationError, model_validator
 
 from streams.errors import SettingsError
-from streams.settings.base import Section
+from streams.settings.base import ImportString, Section
 from streams.settings.examples import Episodes, Examples
 from streams.settings.features import Feature
 from streams.settings.learning import (
@@ -49,8 +49,10 @@ class Settings(Section):
     """How they are cut into episodes; without it `meta-train` takes those that the stream would have cut."""
     features: tuple[Feature, ...]
     target: Target
-    learner: Literal["gradient", "prototype", "matching", "memory", "snail", "transformer"] = "gradient"
-    """How a task adapts: by steps of `[inner]`, or in one pass over its embedded examples."""
+    learner: Literal["gradient", "prototype", "matching", "memory", "snail", "transformer"] | ImportString = (
+        "gradient"
+    )
+    """How a task adapts: by steps of `[inner]`, or in one pass over its embedded examples; or your own."""
     model: Model = Model()
     history: HistorySection = HistorySection()
     inner: Inner = Inner()

@@ -24,7 +24,7 @@ from engine.checks import (
     promises_kept,
     stream,
 )
-from engine.detectors.detectors import EXTERNAL, Never, PageHinkley, Periodic
+from engine.detectors.detectors import Never, PageHinkley, Periodic
 from engine.detectors.river import River
 from engine.features.columns import Category, Cyclic, Encoded, Numeric, Text
 from engine.features.encoder import Features
@@ -299,8 +299,6 @@ class Broken:
     """A detector outside the scan, to be broken in one way."""
 
     width: int = 1
-    kind: int = EXTERNAL
-    parameters: tuple[float, ...] = (0.0, 0.0, 0.0, 0.0, 0.0)
     calls: int = 0
 
     def update(self, state: Any, losses: Any) -> Any:
@@ -331,9 +329,16 @@ class Scalar(Broken):
         return bool((losses > 1).any())
 
 
-class Parameterless(Broken):
+class Stateless(Broken):
     def __init__(self):
-        super().__init__(parameters=())
+        super().__init__(width=0)
+
+
+class Overridden(Periodic):
+    """Its `update` is never called, since the scan runs the detector it is derived from."""
+
+    def update(self, state, losses):
+        return losses > 1
 
 
 class Outside(Broken):
@@ -358,7 +363,8 @@ class Outside(Broken):
         (Sharing, detectors.tasks_do_not_share_a_detector),
         (Dividing, detectors.a_detectors_state_stays_finite),
         (Scalar, detectors.a_detector_answers_one_alarm_a_task),
-        (Parameterless, detectors.a_detector_answers_one_alarm_a_task),
+        (Stateless, detectors.a_detector_answers_one_alarm_a_task),
+        (Overridden, detectors.the_scan_raises_the_alarms_of_update),
     ],
 )
 def test_a_detector_that_breaks_a_promise_is_caught_by_the_check_of_that_name(broken, check):

@@ -188,4 +188,3 @@ def test_a_mode_that_does_not_exist_is_refused():
 @pytest.mark.parametrize("detector", [PageHinkley(), Periodic(), Never(), River("ADWIN")])
 def test_what_the_spec_may_name_is_a_detector(detector):
     assert isinstance(detector, Detector)
-    assert len(detector.parameters) == 5

@@ -1,0 +1,84 @@
+"""What the settings name by import string: imported, made with its options, and refused if it is something else."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, cast
+
+from engine.detectors.detectors import Detector
+from engine.learners.base import Learner
+from engine.task_spec import TaskSpec
+from engine.types import EngineError
+from streams.errors import SettingsError
+from streams.settings import learning
+from streams.system.named_function import NotAFunction, named_function
+
+LEARNER = (
+    "spec", "fast_shapes", "learned", "init", "adapt", "adapt_differentiably", "predict", "shared",
+)  # fmt: skip
+"""What a learner has (`engine.learners.base.Learner`)."""
+
+
+def is_import_string(name: str) -> bool:
+    """Whether a setting names something of the user's; names of ours have no colon."""
+    return ":" in name
+
+
+def imported(name: str, setting: str) -> Callable[..., Any]:
+    """The function or class behind `module:name`.
+
+    Raises:
+        SettingsError: there is none; names the setting.
+
+    """
+    try:
+        return named_function(name)
+    except NotAFunction:
+        raise SettingsError(f"{setting}: {name!r} must be `module:name`, a function or a class") from None
+    except Exception as error:  # whatever a module of the user's raises as it is run
+        raise SettingsError(f"{setting}: cannot import {name!r}: {error}") from error
+
+
+def detector(section: learning.Drift) -> Detector:
+    """A drift detector of the user's, made with `drift.options`.
+
+    Raises:
+        SettingsError: it cannot be imported, does not take these options, or is no detector.
+
+    """
+    made = _made("drift.detector", section.detector, "drift.options", (), section.options)
+    return cast(Detector, _with(made, ("width", "update"), "drift.detector", section.detector))
+
+
+def learner(name: str, spec: TaskSpec) -> Learner:
+    """A learner of the user's, made for the tasks of a spec.
+
+    Raises:
+        SettingsError: it cannot be imported, refuses the spec, or is no learner.
+
+    """
+    made = _made("learner", name, "", (spec,), {})
+    return cast(Learner, _with(made, LEARNER, "learner", name))
+
+
+def _made(setting: str, name: str, options_in: str, given: Sequence[Any], options: dict[str, Any]) -> object:
+    """What a class or function of the user's makes."""
+    make = imported(name, setting)
+    try:
+        return make(*given, **options)
+    except EngineError as error:
+        raise SettingsError(f"{setting}: {name!r} refuses: {error}") from error
+    except Exception as error:  # whatever code of the user's raises
+        what = f"does not take {options_in} = {options}" if options else "cannot be made"
+        raise SettingsError(f"{setting}: {name!r} {what}: {error}") from error
+
+
+def _with(made: object, members: Sequence[str], setting: str, name: str) -> object:
+    """The same thing, if it has what such a thing has."""
+    lacking = [member for member in members if not hasattr(made, member)]
+    if lacking:
+        raise SettingsError(
+            f"{setting}: {name!r} makes a {type(made).__name__} without {', '.join(lacking)}; "
+            f"it needs {', '.join(members)}: see docs/your-model.md"
+        )
+    return made

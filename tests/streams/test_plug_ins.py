@@ -1,0 +1,153 @@
+"""Detectors and learners of one's own, by import string: what the settings may name, and what is refused how."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from engine.checks import CheckFailed, promises_kept
+from engine.learners.prototype import PrototypeLearner
+from engine.types import EngineError
+from streams.assembly import parts
+from streams.errors import SettingsError
+from streams.settings.tree import Settings, load_settings
+from tests.faults.shop import run_to_the_end, shop
+
+HERE = "tests.streams.test_plug_ins"
+DOCUMENT = Path(__file__).parents[2] / "docs/your-model.md"
+
+
+class Often:
+    """A detector: an alarm at every `every`-th label."""
+
+    width = 1
+
+    def __init__(self, every: int = 5) -> None:
+        if every < 1:
+            raise ValueError("every must be positive")
+        self.every = every
+
+    def update(self, state: Any, losses: Any) -> Any:
+        state += 1
+        alarms = state[:, 0] >= self.every
+        state[alarms] = 0
+        return alarms
+
+
+class Forgetful(Often):
+    """Breaks a promise: it keeps its count beside the state."""
+
+    count = 0
+
+    def update(self, state: Any, losses: Any) -> Any:
+        self.count += 1
+        return np.full(len(losses), self.count % 7 == 0)
+
+
+class Short(PrototypeLearner):
+    """A learner: as one of ours, embedded in four numbers."""
+
+    def __init__(self, spec: Any) -> None:
+        super().__init__(spec, 4)
+
+
+class Refusing(Short):
+    """A learner that is not for these tasks."""
+
+    def __init__(self, spec: Any) -> None:
+        raise EngineError("it needs three classes")
+
+
+class Growing(Short):
+    """Breaks a promise: padding leaves a trace."""
+
+    def fast_of(self, meta: Any, support: Any) -> Any:
+        fast = super().fast_of(meta, support)
+        return {"sums": fast["sums"], "counts": fast["counts"] + support.y.sum(1, keepdim=True)}
+
+
+def settings(folder: Path, *flags: str) -> Settings:
+    shop(folder, 60)
+    return load_settings(folder / "shop.toml", {}, ["drift.options={}", *flags])
+
+
+def test_a_detector_is_made_with_its_options(tmp_path):
+    options = [f"drift.detector={HERE}:Often", 'drift.options={"every": 3}']
+    made = parts.task_spec(settings(tmp_path, *options)).detector
+    assert (type(made).__name__, vars(made)) == ("Often", {"every": 3})
+
+
+def test_a_learner_is_made_of_the_task_spec(tmp_path):
+    own = settings(tmp_path, f"learner={HERE}:Short")
+    made = parts.learner(own, parts.task_spec(own))
+    assert (type(made).__name__, made.fast_shapes["sums"], made.spec.wide) == ("Short", (2, 4), False)
+
+
+def test_check_runs_the_conformance_checks_of_both(tmp_path):
+    own = settings(tmp_path, f"learner={HERE}:Short", f"drift.detector={HERE}:Often")
+    spec = parts.task_spec(own)
+    kept = list(promises_kept(spec, parts.learner(own, spec)))
+    assert {"tasks_do_not_share_a_detector", "padding_with_weight_zero_changes_nothing"} <= set(kept)
+
+
+def test_the_programs_of_the_document_keep_every_promise_and_run_in_a_stream(tmp_path, monkeypatch):
+    package = tmp_path / "my_shop"
+    package.mkdir()
+    for block in re.findall(r"```python\n(# my_shop/(\w+\.py)\n.*?)```", DOCUMENT.read_text(), re.DOTALL):
+        (package / block[1]).write_text(block[0])
+        lines = [
+            line for line in block[0].splitlines() if line and not line.lstrip().startswith(("#", '"""'))
+        ]
+        assert len(lines) <= 15
+        assert len([line for line in lines if line.startswith(("import ", "from "))]) <= 3
+    monkeypatch.syspath_prepend(tmp_path)
+    own = settings(tmp_path, "learner=my_shop.learners:Means", "drift.detector=my_shop.drift:Jump")
+    spec = parts.task_spec(own)
+    assert list(promises_kept(spec, parts.learner(own, spec)))
+    assert run_to_the_end(own).rows
+
+
+@pytest.mark.parametrize(
+    ("flag", "said"),
+    [
+        (f"drift.detector={HERE}:Forgetful", "the same losses raised other alarms the second time"),
+        (f"learner={HERE}:Growing", "examples of weight 0 change what a task adapts to"),
+    ],
+)
+def test_a_stream_refuses_what_breaks_a_promise_before_its_first_event(tmp_path, flag, said):
+    own = settings(tmp_path, flag)
+    with pytest.raises(CheckFailed, match=said):
+        parts.stream_engine(own, parts.task_spec(own))
+
+
+@pytest.mark.parametrize(
+    ("flags", "said"),
+    [
+        (["drift.detector=often"], "drift.detector: no 'often'; there are page_hinkley, periodic, never, river.NAME, "
+         "and your own as module:class"),
+        (["drift.detector=nowhere:Often"], "drift.detector: cannot import 'nowhere:Often': No module named"),
+        ([f"drift.detector={HERE}:Seldom"], f"drift.detector: cannot import '{HERE}:Seldom': module"),
+        ([f"drift.detector={HERE}:HERE"], f"'{HERE}:HERE' must be `module:name`, a function or a class"),
+        ([f"drift.detector={HERE}:Often", 'drift.options={"evry": 3}'],
+         f"drift.detector: '{HERE}:Often' does not take drift.options = {{'evry': 3}}: "),
+        ([f"drift.detector={HERE}:Often", 'drift.options={"every": 0}'], "every must be positive"),
+        (["drift.detector=builtins:dict"], "makes a dict without width; it needs width, update: see docs"),
+        (["learner=nowhere:Short"], "learner: cannot import 'nowhere:Short': No module named"),
+        ([f"learner={HERE}:Refusing"], f"learner: '{HERE}:Refusing' refuses: it needs three classes"),
+        ([f"learner={HERE}:settings"], "settings' cannot be made: "),
+        (["learner=builtins:repr"], "makes a str without spec, fast_shapes, learned, init, adapt, adapt_different"),
+        ([f"learner={HERE}:Short", "outer.rule=reptile"], "outer.rule: 'reptile' moves theta by inner"),
+        (["learner=often"], 'learner: takes "gradient" or "prototype" or "matching" or "memory" or "snail" or '
+         '"transformer" or text that matches ^[\\w.]+:[\\w.]+$, got "often"'),
+    ],
+)  # fmt: skip
+def test_what_cannot_be_used_is_one_sentence_that_names_the_setting(tmp_path, flags, said):
+    with pytest.raises(SettingsError) as caught:
+        own = settings(tmp_path, *flags)
+        parts.learner(own, parts.task_spec(own))
+    assert said in str(caught.value)
+    assert "\n" not in str(caught.value)
