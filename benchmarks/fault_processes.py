@@ -48,6 +48,7 @@ PATIENCE_S = 6.0
 PAUSE_S = 0.02
 EXIT_S = 20.0
 NOTHING = -1
+AWAY = "does not answer"
 
 
 def live(arguments: Sequence[str], output: Path, wish: Any) -> None:
@@ -86,6 +87,14 @@ class Process:
     def status(self) -> int | None:
         """The exit status; negative for a signal, None while it runs."""
         return self._process.exitcode
+
+    @property
+    def gave_up_at_its_start(self) -> bool:
+        """Whether it ended since a server was away for longer than a role that starts waits for one.
+
+        A role that has started waits for ever.
+        """
+        return self.status == 1 and AWAY in self.output.read_text().splitlines()[-1]
 
     def signal(self, number: int) -> None:
         """Send a signal."""
@@ -155,6 +164,17 @@ class Crew:
         """Start another trainer in the place of one that was killed."""
         self.trainer.must_end(-signal.SIGKILL)
         self.trainer = self._process("trainer")
+
+    def start_again(self) -> int:
+        """Start in their place, as a supervisor does, those that gave up at their start; returns how many."""
+        given_up = [process for process in self.all() if process.gave_up_at_its_start]
+        for process in given_up:
+            if process is self.trainer:
+                self.trainer = self._process("trainer")
+            else:
+                self.members.remove(process)
+                self.start()
+        return len(given_up)
 
     def dead(self) -> list[Process]:
         """Those that ended by themselves."""

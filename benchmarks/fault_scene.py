@@ -186,6 +186,7 @@ class Scene:
         left = inf
         while left and monotonic() - advanced < stuck_s:
             sleep(PAUSE_S)
+            self._supervise()
             if dead := self.crew.dead():
                 raise RuntimeError(f"a process ended by itself: {dead[0].output.read_text()}")
             with suppress(Unavailable):
@@ -193,5 +194,9 @@ class Scene:
                 advanced, left = (monotonic(), still) if still < left else (advanced, left)
         return monotonic() - began
 
+    def _supervise(self) -> None:
+        self.happened["starts_given_up"] += self.crew.start_again()
+
     def _victim(self) -> Process:
+        self._supervise()
         return self.crew.members[int(self.rng.integers(len(self.crew.members)))]
