@@ -138,19 +138,19 @@ Fault = Callable[[Server], AbstractContextManager[None]]
 @pytest.mark.parametrize("fault", [killed, Server.stalled, shut_down])
 def test_clients_go_on_while_the_leader_is_away_and_when_it_is_back(
     stream: Stream, three: ApacheKafka, fault: Fault
-):
+) -> None:
     with fault(leader(three, stream.topic)):
         stream.goes_on()
     stream.goes_on()
 
 
-def test_clients_go_on_while_the_controller_is_dead(stream: Stream, three: ApacheKafka):
+def test_clients_go_on_while_the_controller_is_dead(stream: Stream, three: ApacheKafka) -> None:
     with killed(controller(three)):
         stream.goes_on()
     stream.goes_on()
 
 
-def test_what_was_acknowledged_outlives_all_of_them(stream: Stream, three: ApacheKafka):
+def test_what_was_acknowledged_outlives_all_of_them(stream: Stream, three: ApacheKafka) -> None:
     three.kill()
     with pytest.raises(Unavailable):
         stream.acknowledged([event(0)])
@@ -160,7 +160,7 @@ def test_what_was_acknowledged_outlives_all_of_them(stream: Stream, three: Apach
 
 def test_while_the_disks_are_full_nothing_is_acknowledged_and_with_room_all_goes_on(
     stream: Stream, three: ApacheKafka
-):
+) -> None:
     for node in three.nodes:
         resource.prlimit(node.process.pid, resource.RLIMIT_FSIZE, (1 << 20, resource.RLIM_INFINITY))
     with pytest.raises(Unavailable):

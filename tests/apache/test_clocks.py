@@ -21,6 +21,7 @@ from streams.logs.kafka.confluent import producer as confluent_producer
 from streams.logs.kafka.group import Connection
 from streams.logs.kafka.kafka_python import producer as kafka_producer
 from streams.logs.kafka.log import KafkaLog
+from streams.logs.kafka.outputs import KafkaOutputs
 from streams.logs.kafka.topics import Topics, create
 from tests.apache.test_topics import parts, produce, topic_with
 from tests.kafka_brokers import Broker, apache, group_of, topic_of
@@ -50,7 +51,7 @@ def event(at_s: float) -> bytes:
 @pytest.mark.parametrize(("stamped", "refused"), [("CreateTime", 1), ("LogAppendTime", 0)])
 def test_of_a_machine_that_is_behind_only_its_own_stamps_have_its_events_refused(
     apache: Broker, stamped: str, refused: int, library: str
-):
+) -> None:
     topic, now = topic_with(apache, message_timestamp_type=stamped), time.time()
     produce(apache, topic, [(b"ann", event(now))], timestamp=round(1000 * (now - 2 * HOUR_S)))
     decoded = read(apache, topic, library)
@@ -61,7 +62,7 @@ def test_of_a_machine_that_is_behind_only_its_own_stamps_have_its_events_refused
 @pytest.mark.parametrize(("ahead_s", "refused"), [(2 * HOUR_S, 1), (HOUR_S / 2, 0), (-2 * HOUR_S, 0)])
 def test_an_event_of_a_wrong_clock_is_refused_where_it_is_ahead_by_more_than_the_skew_alone(
     apache: Broker, ahead_s: float, refused: int, library: str
-):
+) -> None:
     topic = topic_with(apache, message_timestamp_type="LogAppendTime")
     produce(apache, topic, [(b"ann", event(time.time() + ahead_s))])
     decoded = read(apache, topic, library)
@@ -70,8 +71,12 @@ def test_an_event_of_a_wrong_clock_is_refused_where_it_is_ahead_by_more_than_the
 
 @pytest.mark.parametrize("ahead_s", [2 * HOUR_S, -400 * 24 * HOUR_S])
 def test_topics_that_reptide_creates_take_and_keep_what_a_worker_of_any_clock_writes(
-    apache: Broker, wrong: Callable[[float], None], produced, library: str, ahead_s: float
-):
+    apache: Broker,
+    wrong: Callable[[float], None],
+    produced: Callable[..., KafkaOutputs],
+    library: str,
+    ahead_s: float,
+) -> None:
     connection, name = Connection(apache.servers), f"clocks-{library}{ahead_s:.0f}"
     create(connection, Topics((f"{name}-in",), (f"{name}-out",), f"{name}-dead"), 1, 1, HOUR_S)
     wrong(ahead_s)
@@ -84,8 +89,8 @@ def test_topics_that_reptide_creates_take_and_keep_what_a_worker_of_any_clock_wr
 
 
 def test_another_topic_refuses_what_a_worker_writes_whose_clock_is_ahead_and_it_says_so(
-    apache: Broker, wrong: Callable[[float], None], produced
-):
+    apache: Broker, wrong: Callable[[float], None], produced: Callable[..., KafkaOutputs]
+) -> None:
     topic = topic_of(apache, 1)
     wrong(2 * HOUR_S)
     outputs = produced(apache, topic)

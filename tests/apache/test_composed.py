@@ -81,16 +81,16 @@ def eventually(composed: Composed, expression: str) -> list[float]:
 
 
 @pytest.mark.parametrize("panel", QUERIES)
-def test_every_panel_of_the_dashboard_has_data(composed: Composed, panel: str):
+def test_every_panel_of_the_dashboard_has_data(composed: Composed, panel: str) -> None:
     assert eventually(composed, QUERIES[panel])
 
 
-def test_what_was_served_is_better_than_theta_alone(composed: Composed):
+def test_what_was_served_is_better_than_theta_alone(composed: Composed) -> None:
     lift = QUERIES["Lift: loss of theta less loss as served A"]
     assert eventually(composed, f"({lift}) > 0")
 
 
-def test_every_event_is_folded_once_and_none_is_refused(composed: Composed):
+def test_every_event_is_folded_once_and_none_is_refused(composed: Composed) -> None:
     flights = pl.read_parquet(composed.path("flights", "/var/lib/reptide/flights.parquet"))
     sent = len(flights) + flights["landed"].count()
     folded = 'sum(reptide_events_total{outcome!="duplicate"})'
@@ -101,12 +101,14 @@ def test_every_event_is_folded_once_and_none_is_refused(composed: Composed):
     assert values(composed, "sum(reptide_dead_letters_total)") == [0]
 
 
-def test_every_process_with_metrics_is_scraped(composed: Composed):
+def test_every_process_with_metrics_is_scraped(composed: Composed) -> None:
     assert eventually(composed, "up") == [1.0] * len(SERVED)
 
 
 @pytest.mark.parametrize("alert", ALERTS, ids=lambda alert: alert.name)
-def test_every_alert_is_evaluated_on_series_that_are_there_and_is_quiet(composed: Composed, alert: Any):
+def test_every_alert_is_evaluated_on_series_that_are_there_and_is_quiet(
+    composed: Composed, alert: Any
+) -> None:
     (rule,) = [rule for rule in _rules(composed) if rule["name"] == alert.name]
     assert (rule["health"], rule.get("lastError", "")) == ("ok", "")
     assert rule["state"] != "firing"
@@ -126,7 +128,7 @@ def _rules(composed: Composed) -> list[dict[str, Any]]:
         time.sleep(LOOK_S)
 
 
-def test_a_worker_that_is_gone_is_missed_and_the_other_goes_on(composed: Composed):
+def test_a_worker_that_is_gone_is_missed_and_the_other_goes_on(composed: Composed) -> None:
     gone = composed.address("worker-1", "9464")
     assert composed.stop("worker-1") == 0
     watched = 'ALERTS{alertname="ReptideWorkerDown"}'

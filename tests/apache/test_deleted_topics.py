@@ -21,7 +21,7 @@ ATTEMPTS = 3
 
 
 @pytest.mark.parametrize("library", ["kafka-python", "confluent"])
-def test_a_deleted_topic_is_not_made_again_by_who_reads_or_writes_it(apache: Broker, library: str):
+def test_a_deleted_topic_is_not_made_again_by_who_reads_or_writes_it(apache: Broker, library: str) -> None:
     from kafka import KafkaAdminClient
 
     connection, topic = Connection(apache.servers), topic_of(apache, 2, [(b"k", b"{}")])

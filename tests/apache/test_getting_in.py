@@ -129,7 +129,7 @@ def library(request: pytest.FixtureRequest) -> str:
 
 
 @pytest.mark.parametrize("way", WAYS_IN)
-def test_each_way_in_is_open_for_writing_and_for_reading(way: str, library: str, broker: Secured):
+def test_each_way_in_is_open_for_writing_and_for_reading(way: str, library: str, broker: Secured) -> None:
     listener, security = WAYS_IN[way]
     topic = topic_of(Broker(broker.kafka.address, None), 1)
     group = f"group-{next(NUMBERS)}"
@@ -155,7 +155,7 @@ def test_each_mistake_is_one_sentence_without_a_secret(
     broker: Secured,
     caplog: pytest.LogCaptureFixture,
     monkeypatch: pytest.MonkeyPatch,
-):
+) -> None:
     caplog.set_level(logging.DEBUG)
     (listener, security), kind, sentence = REFUSED[mistake]
     if "ends our connections" in sentence:  # all others are told at once
@@ -174,7 +174,7 @@ def test_each_mistake_is_one_sentence_without_a_secret(
         assert token_of("ann").split(".")[0] not in told
 
 
-def test_with_a_setting_that_kafka_python_has_not_confluent_says_what_it_can(broker: Secured):
+def test_with_a_setting_that_kafka_python_has_not_confluent_says_what_it_can(broker: Secured) -> None:
     security = {**broker.plain(password=SECRET + "x"), "ssl_ciphers": "ALL"}
     with pytest.raises(InputError, match="does not take the password of user ann by PLAIN"):
         producer_of("confluent")(Connection(broker.kafka.address_of("LOGIN"), security), [NOWHERE])

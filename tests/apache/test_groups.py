@@ -38,7 +38,7 @@ def member(broker: Broker, client: str, topics: list[str]) -> KafkaLog:
 @pytest.mark.parametrize("topics", [1, 2])
 def test_members_on_both_clients_share_a_group_so_that_one_can_take_the_others_place(
     apache: Broker, topics: int
-):
+) -> None:
     names = [topic_of(apache, 4) for _ in range(topics)]
     append(apache, names[0], many(40))
     logs = [member(apache, client, names) for client in ("kafka-python", "confluent")]
@@ -54,7 +54,9 @@ def test_members_on_both_clients_share_a_group_so_that_one_can_take_the_others_p
 
 
 @pytest.mark.parametrize("topics", [1, 2])
-def test_one_that_leaves_in_the_middle_of_a_rebalance_holds_up_nobody(apache: Broker, joined, topics: int):
+def test_one_that_leaves_in_the_middle_of_a_rebalance_holds_up_nobody(
+    apache: Broker, joined: Callable[..., KafkaLog], topics: int
+) -> None:
     names = [topic_of(apache, 3) for _ in range(topics)]
     append(apache, names[0], many(10))
     stays, records = joined(apache, names, durability_lag_s=0.0), list[Record]()
@@ -71,7 +73,9 @@ def test_one_that_leaves_in_the_middle_of_a_rebalance_holds_up_nobody(apache: Br
     poll_until([stays], lambda: stays.assigned() == {0, 1, 2}, records)
 
 
-def test_what_a_member_keeps_is_read_on_while_a_rebalance_waits_for_another(apache: Broker, joined):
+def test_what_a_member_keeps_is_read_on_while_a_rebalance_waits_for_another(
+    apache: Broker, joined: Callable[..., KafkaLog]
+) -> None:
     topic, records = topic_of(apache, 2), list[Record]()
     reads, busy = (joined(apache, [topic], durability_lag_s=0.0) for _ in range(2))
     poll_until([reads, busy], lambda: all(len(log.assigned()) == 1 for log in (reads, busy)), records)
@@ -85,7 +89,9 @@ def test_what_a_member_keeps_is_read_on_while_a_rebalance_waits_for_another(apac
     poll_until([reads, comes, busy], lambda: sum(offsets_of(apache, topic)) == 20, records)
 
 
-def test_partitions_that_were_added_are_told_to_members_once_the_group_shares_them(apache: Broker, joined):
+def test_partitions_that_were_added_are_told_to_members_once_the_group_shares_them(
+    apache: Broker, joined: Callable[..., KafkaLog]
+) -> None:
     topic = topic_of(apache, 1, many(5))
     first, polled = joined(apache, [topic]), list[Polled]()
     poll_into(polled, [first], lambda: bool(polled))
@@ -120,8 +126,8 @@ LONG = (30.0, 1.0)
 
 
 def test_a_static_member_that_is_started_again_takes_its_partitions_back_and_nobody_had_them(
-    apache: Broker, joined
-):
+    apache: Broker, joined: Callable[..., KafkaLog]
+) -> None:
     topic, records = topic_of(apache, 4), list[Record]()
     stays, ends = (
         joined(apache, [topic], instance=name, session=LONG, durability_lag_s=0.0) for name in ("a", "b")
@@ -140,7 +146,9 @@ def test_a_static_member_that_is_started_again_takes_its_partitions_back_and_nob
     assert (stays.assigned(), again.assigned(), len(records)) == (*held, 20)
 
 
-def test_of_two_static_members_of_one_name_the_first_ends_in_a_sentence(apache: Broker, joined):
+def test_of_two_static_members_of_one_name_the_first_ends_in_a_sentence(
+    apache: Broker, joined: Callable[..., KafkaLog]
+) -> None:
     topic, records = topic_of(apache, 1, many(1)), list[Record]()
     first = joined(apache, [topic], instance="a", durability_lag_s=0.0)
     poll_until([first], lambda: sum(offsets_of(apache, topic)) == 1, records)
@@ -151,8 +159,8 @@ def test_of_two_static_members_of_one_name_the_first_ends_in_a_sentence(apache: 
 
 
 def test_one_that_fetches_nothing_for_too_long_loses_its_partitions_though_its_heart_beats_and_does_no_harm(
-    apache: Broker, joined
-):
+    apache: Broker, joined: Callable[..., KafkaLog]
+) -> None:
     topic, records, in_hand = topic_of(apache, 2, many(50)), list[Record](), list[Polled]()
     busy = joined(apache, [topic], poll_s=SESSION[0], durability_lag_s=0.0)
     poll_into(in_hand, [busy], lambda: sum(len(part.records) for part in in_hand) == 50)
@@ -187,8 +195,8 @@ def process(broker: Broker, client: str, topic: str) -> Iterator[subprocess.Pope
 
 
 def test_one_that_stands_still_beyond_its_session_loses_its_partitions_and_does_no_harm_when_it_wakes(
-    apache: Broker, joined, library: str
-):
+    apache: Broker, joined: Callable[..., KafkaLog], library: str
+) -> None:
     topic = topic_of(apache, 2, many(50))
     offsets = GroupOffsets(Connection(apache.servers), f"of {topic}", [topic])
     with process(apache, library, topic) as stands:

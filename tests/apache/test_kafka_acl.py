@@ -132,14 +132,14 @@ EACH = [(role, "kafka-python") for role in ROLES] + [("worker", "confluent"), ("
 
 
 @pytest.mark.parametrize(("role", "client"), EACH)
-def test_each_role_does_its_work_with_what_it_is_allowed(role: str, client: str, stream: Roles):
+def test_each_role_does_its_work_with_what_it_is_allowed(role: str, client: str, stream: Roles) -> None:
     stream.prepare(role)
     stream.broker.set_rules(rules(stream.name, role))
     stream.work(role, client)
 
 
 @pytest.mark.parametrize("line", LINES)
-def test_each_role_needs_each_of_its_lines(line: str, stream: Roles):
+def test_each_role_needs_each_of_its_lines(line: str, stream: Roles) -> None:
     role = line.split()[1].removeprefix("User:reptide-")
     stream.prepare(role)
     if left := rules(stream.name, role, but=line):
@@ -176,7 +176,7 @@ DENIED = [
 )
 def test_what_one_rule_forbids_is_named_with_its_resource(
     role: str, operation: str, resource: str, told: str, client: str, stream: Roles
-):
+) -> None:
     stream.prepare(role)
     name = resource.replace("shop", stream.name) or stream.deployment.group
     forbidden = Rule(

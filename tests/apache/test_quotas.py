@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import pytest
@@ -13,7 +13,7 @@ from kafka.protocol.admin import AlterClientQuotasRequest as Alter
 from streams.events.record import Record
 from streams.logs.kafka.group import CLIENT_ID
 from streams.logs.kafka.log import KafkaLog
-from streams.logs.kafka.outputs import KafkaOutput
+from streams.logs.kafka.outputs import KafkaOutput, KafkaOutputs
 from tests.kafka_brokers import Broker, apache, append, topic_of
 from tests.streams.test_kafka import joined, library, messages, poll_until, produced
 
@@ -56,8 +56,12 @@ def copy(log: KafkaLog, output: KafkaOutput, into: list[Record]) -> None:
 
 
 def test_a_member_that_is_throttled_loses_nothing_and_stays_a_member_and_says_so(
-    apache: Broker, joined, produced, library: str, caplog: pytest.LogCaptureFixture
-):
+    apache: Broker,
+    joined: Callable[..., KafkaLog],
+    produced: Callable[..., KafkaOutputs],
+    library: str,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
     topic, copied = topic_of(apache, 1), topic_of(apache, 1)
     log, output = joined(apache, [topic], durability_lag_s=0.0), produced(apache, copied, timeout_s=30.0)
     records, sent = list[Record](), list[bytes]()

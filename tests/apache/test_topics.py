@@ -17,6 +17,7 @@ from streams.events.envelope import Envelope
 from streams.events.record import Polled, Record
 from streams.logs.kafka.group import Connection
 from streams.logs.kafka.log import KafkaLog
+from streams.logs.kafka.outputs import KafkaOutputs
 from streams.logs.kafka.replay import GroupOffsets, KafkaReplay
 from tests.kafka_brokers import NUMBERS, Broker, apache, append, topic_of
 from tests.streams.test_kafka import (
@@ -123,7 +124,9 @@ def folded_by_replay(broker: Broker, topics: Sequence[str]) -> list[object]:
 class TestTransactions:
     SENT = ((many(3), "commit"), (many(3, first=3), "abort"), (many(3, first=6), "commit"))
 
-    def test_what_was_aborted_is_never_read_and_the_end_is_reached(self, apache: Broker, joined):
+    def test_what_was_aborted_is_never_read_and_the_end_is_reached(
+        self, apache: Broker, joined: Callable[..., KafkaLog]
+    ) -> None:
         topic = topic_of(apache, 1)
         in_transactions(apache, topic, [*self.SENT, (many(2, first=9), "abort")])
         log, records = joined(apache, [topic]), list[Record]()
@@ -134,8 +137,8 @@ class TestTransactions:
         assert [record.id for record in poll(log, 1)] == ["e11"]
 
     def test_labels_wait_for_observations_of_a_transaction_and_not_for_its_end_marker(
-        self, apache: Broker, joined
-    ):
+        self, apache: Broker, joined: Callable[..., KafkaLog]
+    ) -> None:
         observations, labels = (topic_of(apache, 1) for _ in range(2))
         append(apache, labels, [label("task0", "e0")])
         in_transactions(apache, observations, self.SENT)
@@ -143,12 +146,12 @@ class TestTransactions:
         records = poll(log, 7)
         assert [record.topic for record in records] == [0] * 6 + [1]
 
-    def test_what_is_not_ended_yet_is_not_read(self, apache: Broker, joined):
+    def test_what_is_not_ended_yet_is_not_read(self, apache: Broker, joined: Callable[..., KafkaLog]) -> None:
         topic = topic_of(apache, 1)
         in_transactions(apache, topic, [(many(2), "commit"), (many(2, first=2), "open")])
         assert [record.id for record in poll(joined(apache, [topic]), 2)] == ["e0", "e1"]
 
-    def test_a_rebuild_folds_the_same(self, apache: Broker):
+    def test_a_rebuild_folds_the_same(self, apache: Broker) -> None:
         topic = topic_of(apache, 1)
         in_transactions(apache, topic, [*self.SENT, (many(2, first=9), "abort"), (many(1, first=11), "open")])
         assert folded_by_replay(apache, [topic]) == ["e0", "e1", "e2", "e6", "e7", "e8"]
@@ -181,7 +184,9 @@ class TestGaps:
         consumer.close()
         return offsets
 
-    def test_a_compacted_topic_is_read_over_its_gaps_to_the_end(self, apache: Broker, joined):
+    def test_a_compacted_topic_is_read_over_its_gaps_to_the_end(
+        self, apache: Broker, joined: Callable[..., KafkaLog]
+    ) -> None:
         topic = self.compacted(apache)
         log, records = joined(apache, [topic], durability_lag_s=0.0), list[Record]()
         poll_until([log], lambda: len(records) >= 4 and without_lag(log)(), records)
@@ -191,8 +196,8 @@ class TestGaps:
 
 class TestBeginnings:
     def test_what_retention_deletes_under_a_stopped_worker_stops_it_or_is_skipped(
-        self, apache: Broker, joined
-    ):
+        self, apache: Broker, joined: Callable[..., KafkaLog]
+    ) -> None:
         topic = topic_with(apache, retention_ms="-1")
         append(apache, topic, many(10))
         clock = Clock()
@@ -224,8 +229,8 @@ class TestBeginnings:
 
 class TestAnotherTopic:
     def test_one_that_was_deleted_and_made_anew_under_a_worker_is_not_taken_for_the_one_before(
-        self, apache: Broker, joined
-    ):
+        self, apache: Broker, joined: Callable[..., KafkaLog]
+    ) -> None:
         topic = topic_of(apache, 1, many(20))
         log = joined(apache, [topic], durability_lag_s=0.0)
         before = parts(log, 20)[0].incarnations
@@ -261,8 +266,12 @@ class TestHeaders:
     )
 
     def test_of_every_kind_are_read_as_they_are_and_reach_the_dead_letters(
-        self, apache: Broker, joined, produced, library: str
-    ):
+        self,
+        apache: Broker,
+        joined: Callable[..., KafkaLog],
+        produced: Callable[..., KafkaOutputs],
+        library: str,
+    ) -> None:
         topic, letters = topic_of(apache, 1), topic_of(apache, 1)
         produce(apache, topic, [(b"k", b"{"), observation("ann", "e1")], headers=list(self.HEADERS))
         log, outputs = joined(apache, [topic]), produced(apache, letters)

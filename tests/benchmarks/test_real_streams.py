@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import polars as pl
 import pytest
 
@@ -29,12 +31,12 @@ from engine.targets import Classification, Regression
 BINARY = Classification((0, 1))
 
 
-def both(*late: float):
+def both(*late: float) -> npt.NDArray[Any]:
     p = np.array(late, np.float32)
     return np.stack([1 - p, p], axis=1)
 
 
-def test_the_figures_of_two_classes_are_those_of_arithmetic():
+def test_the_figures_of_two_classes_are_those_of_arithmetic() -> None:
     y = np.array([1.0, 0.0, 1.0, 0.0])
     said = scored(both(0.9, 0.6, 0.6, 0.2), y, BINARY)
     found = figures(said, y, BINARY)
@@ -44,35 +46,35 @@ def test_the_figures_of_two_classes_are_those_of_arithmetic():
     assert found["average_precision"] == pytest.approx(0.5 * 1 + 0.5 * 2 / 3)
 
 
-def test_equal_scores_share_a_threshold():
+def test_equal_scores_share_a_threshold() -> None:
     assert average_precision(np.array([1.0, 0.0, 0.0, 1.0]), np.full(4, 0.5)) == 0.5
 
 
-def test_the_figures_of_a_regression_are_those_of_arithmetic():
+def test_the_figures_of_a_regression_are_those_of_arithmetic() -> None:
     y, target = np.array([1.0, 2.0]), Regression(0.0, 9.0)
     said = scored(np.array([[1.0], [5.0]], np.float32), y, target)
     assert figures(said, y, target) == {"rmse": pytest.approx(4.5**0.5), "mae": 1.5}
 
 
-def test_ranking_is_not_judged_where_a_class_is_missing():
+def test_ranking_is_not_judged_where_a_class_is_missing() -> None:
     y = np.zeros(3)
     assert set(figures(scored(both(0.1, 0.2, 0.3), y, BINARY), y, BINARY)) == {"log_loss", "accuracy"}
 
 
-def test_labels_count_from_a_tenth_of_the_stream_on_if_they_were_scored():
+def test_labels_count_from_a_tenth_of_the_stream_on_if_they_were_scored() -> None:
     scored_by_all = np.ones(30, np.bool_)
     scored_by_all[7] = False
     assert judged_labels(30, scored_by_all).tolist() == [3, 4, 5, 6, *range(8, 30)]
 
 
-def test_a_stream_of_few_tasks_has_blocks_for_clusters():
+def test_a_stream_of_few_tasks_has_blocks_for_clusters() -> None:
     assert clusters(np.arange(50) % 25).tolist() == (np.arange(50) % 25).tolist()
     blocks = clusters(np.zeros(1000, np.int64))
     assert (np.bincount(blocks) == 1000 // BLOCKS).all()
     assert (np.diff(blocks) >= 0).all()
 
 
-def test_a_difference_in_pairs_has_the_interval_of_its_clusters():
+def test_a_difference_in_pairs_has_the_interval_of_its_clusters() -> None:
     cluster = np.repeat(np.arange(4), 2)
     first, second = np.array([1.0, 1, 3, 3, 5, 5, 7, 7]), np.ones(8)
     found = difference(first, second, cluster)
@@ -81,7 +83,7 @@ def test_a_difference_in_pairs_has_the_interval_of_its_clusters():
     assert found["high"] - 3.0 == pytest.approx(3.182 * error, rel=0.02)  # Student's t, 3 degrees of freedom
 
 
-def test_losses_are_told_apart_by_the_labels_of_the_task():
+def test_losses_are_told_apart_by_the_labels_of_the_task() -> None:
     seen = np.array([0, 1, 2, 3, 4, 5, 9, 10, 500])
     found = few_labels({"served": np.arange(9.0)}, seen)
     assert {name: (row["labels"], row["served"]) for name, row in found.items()} == {
@@ -117,7 +119,7 @@ SOURCE = Source(
 )
 
 
-def test_rows_are_prepared_in_the_order_in_which_the_program_sees_them(tmp_path: Path):
+def test_rows_are_prepared_in_the_order_in_which_the_program_sees_them(tmp_path: Path) -> None:
     table = made_up()
     found = prepared(SOURCE, SOURCE.write(tmp_path))
     known = table.with_row_index("row").filter(pl.col("label").is_not_null()).sort("known")
@@ -131,7 +133,7 @@ def test_rows_are_prepared_in_the_order_in_which_the_program_sees_them(tmp_path:
 
 
 @pytest.mark.long
-def test_a_stream_is_measured_beside_every_baseline_and_the_figures_are_kept(tmp_path: Path):
+def test_a_stream_is_measured_beside_every_baseline_and_the_figures_are_kept(tmp_path: Path) -> None:
     lines: list[str] = []
     found = measured(SOURCE, tmp_path / "scratch", Choices(quick=True), lines.append)
     predictors = {"served", "theta", *BASELINES["all"]}
@@ -152,19 +154,19 @@ def test_a_stream_is_measured_beside_every_baseline_and_the_figures_are_kept(tmp
 
 
 @pytest.mark.long
-def test_outer_rules_are_compared(tmp_path: Path):
+def test_outer_rules_are_compared(tmp_path: Path) -> None:
     found = rules_compared(SOURCE, tmp_path / "scratch", Choices(rows=200), lambda _: None)
     assert list(found) == ["reptile", "fomaml", "maml", "pooled"]
     assert rules_markdown({"made_up": found}).count("\n| ") == 6
 
 
-def test_the_quick_command_measures_the_first_rows(tmp_path: Path):
+def test_the_quick_command_measures_the_first_rows(tmp_path: Path) -> None:
     found = measured(SOURCE, tmp_path / "scratch", Choices((), rows=100, quick=True), lambda _: None)
     assert found["labels"]["known"] == 90
     assert set(found["differences"]) >= {"theta"}
 
 
-def test_a_predictor_that_says_the_same_differs_by_nothing():
+def test_a_predictor_that_says_the_same_differs_by_nothing() -> None:
     y = np.array([0.0, 1.0] * 20)
     said = scored(both(*[0.3, 0.8] * 20), y, BINARY)
     assert isinstance(said, Predicted)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 import typer
@@ -30,7 +31,7 @@ def command_of(arguments: Sequence[str]) -> tuple[str, ...]:
     app.add_typer(cli.app)
     app.add_typer(deployment.app)
 
-    def record(command, path: tuple[str, ...]) -> None:
+    def record(command: Any, path: tuple[str, ...]) -> None:
         for name, inner in getattr(command, "commands", {}).items():
             record(inner, (*path, name))
         if path and not hasattr(command, "commands"):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from pathlib import Path
 
 import pytest
 import yaml
@@ -35,29 +36,29 @@ def names(values: dict, schema: dict, at: str = "") -> tuple[set[str], set[str]]
     return given, known
 
 
-def test_the_schema_knows_every_value_and_no_other():
+def test_the_schema_knows_every_value_and_no_other() -> None:
     given, known = names(VALUES, SCHEMA)
     assert given == known
 
 
-def test_every_group_of_values_is_described():
+def test_every_group_of_values_is_described() -> None:
     for name in VALUES:
         assert WRITTEN.split(f"\n{name}:")[0].splitlines()[-1].startswith("#"), name
 
 
 @pytest.mark.parametrize("name", TEXTS)
-def test_every_variable_that_it_names_is_a_setting(name):
+def test_every_variable_that_it_names_is_a_setting(name: str) -> None:
     variables = set(re.findall(r"REPTIDE_[A-Z]+__[A-Z_]+\b", TEXTS[name])) - {"REPTIDE_SECTION__NAME"}
     assert not_settings(dict.fromkeys(variables, "0")) == []
 
 
-def test_the_example_of_a_settings_file_is_one(tmp_path, monkeypatch):
+def test_the_example_of_a_settings_file_is_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     settings = settings_of(example(), {}, tmp_path, monkeypatch)
     assert settings.kafka is not None
     assert settings.redis is not None
 
 
-def test_the_defaults_that_it_speaks_of_are_those_of_the_settings():
+def test_the_defaults_that_it_speaks_of_are_those_of_the_settings() -> None:
     assert f"run.batch ({Run().batch:,})" in WRITTEN
     assert f"service.ready_lag ({Service().ready_lag:,})" in WRITTEN
     assert VALUES["keda"]["lagThreshold"] < Service().ready_lag
@@ -65,7 +66,7 @@ def test_the_defaults_that_it_speaks_of_are_those_of_the_settings():
     assert VALUES["worker"]["terminationGracePeriodSeconds"] > Kafka(bootstrap=("k:1",)).session_timeout_s
 
 
-def test_every_command_of_the_readme_is_one():
+def test_every_command_of_the_readme_is_one() -> None:
     lines = "".join(re.findall(r"```sh\n(.*?)```", README, re.DOTALL)).splitlines()
     started = [re.search(r"(?:exec .* -- reptide|run .* reptide:\S+) (.+)$", line) for line in lines]
     commands = [command_of(match[1].split()) for match in started if match]
@@ -75,12 +76,12 @@ def test_every_command_of_the_readme_is_one():
 @pytest.mark.parametrize(
     "wrong", ["wroker reptide.toml", "worker --partitions 2 reptide.toml", "topics create"]
 )
-def test_a_command_that_is_none_would_be_seen(wrong):
+def test_a_command_that_is_none_would_be_seen(wrong: str) -> None:
     with pytest.raises(AssertionError, match=wrong.split()[0]):
         command_of(wrong.split())
 
 
-def test_a_variable_that_is_none_would_be_seen():
+def test_a_variable_that_is_none_would_be_seen() -> None:
     assert not_settings({"REPTIDE_SERVICE__PROT": "1", "REPTIDE_SERVICE__PORT": "1"}) == [
         "REPTIDE_SERVICE__PROT"
     ]

@@ -20,7 +20,7 @@ from tests.deploy.dockerfile import DOCKERFILE, STAGES, environment, instruction
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 
 
-def test_what_it_is_built_from_is_there_and_reaches_the_builder():
+def test_what_it_is_built_from_is_there_and_reaches_the_builder() -> None:
     allowed = {
         line[1:]
         for line in (ROOT / ".dockerignore").read_text(encoding="utf-8").splitlines()
@@ -31,14 +31,14 @@ def test_what_it_is_built_from_is_there_and_reaches_the_builder():
     assert all((ROOT / name).exists() for name in copied)
 
 
-def test_the_extras_that_it_installs_exist_and_suffice_for_both_clients():
+def test_the_extras_that_it_installs_exist_and_suffice_for_both_clients() -> None:
     (extras,) = re.findall(r"'\.\[(.+?)\]'", DOCKERFILE)
     assert (
         set(extras.split(",")) == {"confluent", "kafka", "redis"} <= PROJECT["optional-dependencies"].keys()
     )
 
 
-def test_every_version_that_it_installs_is_pinned():
+def test_every_version_that_it_installs_is_pinned() -> None:
     constraints = (ROOT / "constraints.txt").read_text(encoding="utf-8")
     pinned = {canonicalize_name(name) for name in re.findall(r"^(\S+?)==", constraints, re.MULTILINE)}
     seen, asked = set(), [Requirement("reptide[confluent,kafka,redis]")]
@@ -56,11 +56,11 @@ def test_every_version_that_it_installs_is_pinned():
     assert {name for name in names - pinned if not by_torch.match(name)} == set()
 
 
-def test_what_is_built_where_no_stage_is_named_is_the_command_alone():
+def test_what_is_built_where_no_stage_is_named_is_the_command_alone() -> None:
     assert STAGES[""] == "reptide"
 
 
-def test_the_flights_are_where_the_load_of_the_compose_file_reads_them():
+def test_the_flights_are_where_the_load_of_the_compose_file_reads_them() -> None:
     settings = tomllib.loads((ROOT / "deploy/compose/reptide.toml").read_text(encoding="utf-8"))
     assert f"write_flights(Path('{settings['input']['path']}'))" in STAGES["table"]
     assert STAGES["flights"].startswith("reptide AS ")
@@ -68,27 +68,29 @@ def test_the_flights_are_where_the_load_of_the_compose_file_reads_them():
     assert settings["input"]["path"].startswith(f"{copied}/")
 
 
-def test_it_runs_the_command_as_a_user_that_is_not_root():
+def test_it_runs_the_command_as_a_user_that_is_not_root() -> None:
     (entry,) = instructions("ENTRYPOINT")
     assert set(json.loads(entry)) == PROJECT["scripts"].keys()
     (user,) = instructions("USER")
     assert int(user.split(":")[0]) > 0
 
 
-def test_it_takes_up_the_machine_code_that_it_was_built_with():
+def test_it_takes_up_the_machine_code_that_it_was_built_with() -> None:
     build, final = STAGES["build"], STAGES["reptide"]
     assert environment(build)["NUMBA_CPU_NAME"] == environment(final)["NUMBA_CPU_NAME"]
     assert re.search(r"^COPY --from=build (\S+) \1$", final, re.MULTILINE)
 
 
-def test_its_variables_are_settings_and_its_port_is_the_one_exposed():
+def test_its_variables_are_settings_and_its_port_is_the_one_exposed() -> None:
     variables = environment(STAGES["reptide"])
     assert not_settings(variables) == []
     assert instructions("EXPOSE") == [variables["REPTIDE_SERVICE__PORT"]]
 
 
 @pytest.mark.parametrize(("bound_s", "status"), [(60.0, 0), (-1.0, 1)])
-def test_its_health_check_passes_while_the_loop_makes_progress_and_fails_where_it_does_not(bound_s, status):
+def test_its_health_check_passes_while_the_loop_makes_progress_and_fails_where_it_does_not(
+    bound_s: float, status: int
+) -> None:
     (check,) = re.findall(r"CMD (\[.+\])$", instructions("HEALTHCHECK")[0])
     program, *arguments = json.loads(check)
     assert program == "python"
@@ -111,7 +113,7 @@ torch.optim.Adam([torch.zeros(1, requires_grad=True)])
 """
 
 
-def test_training_needs_no_temporary_folder_where_the_image_names_one_that_is_there():
+def test_training_needs_no_temporary_folder_where_the_image_names_one_that_is_there() -> None:
     final = STAGES["reptide"]
     folder = environment(final)["TORCHINDUCTOR_CACHE_DIR"]
     assert f"COPY --from=build {folder} {folder}" in final
@@ -119,5 +121,5 @@ def test_training_needs_no_temporary_folder_where_the_image_names_one_that_is_th
     subprocess.run([sys.executable, "-I", "-c", TRAINS], env=variables, check=True)
 
 
-def test_modules_that_settings_name_are_found_where_settings_are_mounted():
+def test_modules_that_settings_name_are_found_where_settings_are_mounted() -> None:
     assert instructions("WORKDIR", STAGES["reptide"].splitlines()) == ["/etc/reptide"]

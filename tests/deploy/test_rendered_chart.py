@@ -6,6 +6,8 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Collection
+from pathlib import Path
 from typing import Any
 from urllib.request import urlopen
 
@@ -78,7 +80,7 @@ def variables(container: dict[str, Any]) -> dict[str, str]:
     return {one["name"]: one.get("value", "redis://of-the-secret:6379/0") for one in container["env"]}
 
 
-def test_helm_finds_nothing_wrong_with_it():
+def test_helm_finds_nothing_wrong_with_it() -> None:
     found = helm.lint(str(PATH), values=PLAIN)
     assert found["errors"] == []
     assert [one["error"] for one in found["messages"]] == ["icon is recommended"]
@@ -86,20 +88,22 @@ def test_helm_finds_nothing_wrong_with_it():
 
 @both
 @pytest.mark.parametrize("version", ["1.29.0", "1.37.0"])
-def test_kubernetes_knows_every_field(values, version):
+def test_kubernetes_knows_every_field(values: dict[str, Collection[str]], version: str) -> None:
     for document in rendered(values).values():
         if document["kind"] not in OF_OPERATORS:
             schemas.validate(document, version, strict=True)
 
 
 @both
-def test_each_pod_runs_a_command_with_options_that_it_has(values):
+def test_each_pod_runs_a_command_with_options_that_it_has(values: dict[str, Collection[str]]) -> None:
     ran = {name: command_of(pod["containers"][0]["args"]) for name, pod in pods(values).items()}
     assert ran == {"worker": ("worker",), "trainer": ("trainer",), "topics": ("topics", "create")}
 
 
 @both
-def test_each_pod_reads_settings_that_are_accepted(values, tmp_path, monkeypatch):
+def test_each_pod_reads_settings_that_are_accepted(
+    values: dict[str, Collection[str]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     text = rendered(values)["ConfigMap settings"]["data"]["reptide.toml"]
     for name, pod in pods(values).items():
         (container,) = pod["containers"]
@@ -114,7 +118,7 @@ def test_each_pod_reads_settings_that_are_accepted(values, tmp_path, monkeypatch
         monkeypatch.undo()
 
 
-def test_a_role_has_its_own_secrets_and_none_of_the_others():
+def test_a_role_has_its_own_secrets_and_none_of_the_others() -> None:
     password, files = "REPTIDE_KAFKA__SECURITY__SASL_PLAIN_PASSWORD", {"secretFiles": "shop-tls"}
     own = {
         role: {"secretEnv": {password: {"name": f"kafka-of-{role}", "key": "password"}}}
@@ -140,7 +144,9 @@ def test_a_role_has_its_own_secrets_and_none_of_the_others():
 
 
 @both
-def test_every_probe_asks_for_a_page_that_is_served_on_the_port_that_is_set(values):
+def test_every_probe_asks_for_a_page_that_is_served_on_the_port_that_is_set(
+    values: dict[str, Collection[str]],
+) -> None:
     with HealthServer(Health((), 60.0), lambda: b"", 0) as server:
         for name, pod in pods(values).items():
             (container,) = pod["containers"]
@@ -158,7 +164,9 @@ def test_every_probe_asks_for_a_page_that_is_served_on_the_port_that_is_set(valu
 
 
 @both
-def test_no_pod_is_root_writes_to_its_file_system_or_hears_of_services(values):
+def test_no_pod_is_root_writes_to_its_file_system_or_hears_of_services(
+    values: dict[str, Collection[str]],
+) -> None:
     for pod in pods(values).values():
         assert pod["enableServiceLinks"] is False
         assert pod["automountServiceAccountToken"] is False
@@ -171,14 +179,14 @@ def test_no_pod_is_root_writes_to_its_file_system_or_hears_of_services(values):
         assert mounted == {volume["name"] for volume in pod["volumes"]}
 
 
-def test_a_worker_on_a_gpu_asks_for_one_where_there_are_some():
+def test_a_worker_on_a_gpu_asks_for_one_where_there_are_some() -> None:
     worker, trainer = pods(FULL)["worker"], pods(FULL)["trainer"]
     assert worker["containers"][0]["resources"]["limits"]["nvidia.com/gpu"] == 1
     assert worker["nodeSelector"] == {"nvidia.com/gpu.present": "true"}
     assert "nvidia.com/gpu" not in trainer["containers"][0]["resources"]["limits"]
 
 
-def test_the_number_of_workers_is_the_charts_or_kedas():
+def test_the_number_of_workers_is_the_charts_or_kedas() -> None:
     assert rendered(PLAIN)["Deployment worker"]["spec"]["replicas"] == 2
     full = rendered(FULL)
     assert "replicas" not in full["Deployment worker"]["spec"]
@@ -189,7 +197,7 @@ def test_the_number_of_workers_is_the_charts_or_kedas():
     assert trigger["metadata"]["lagThreshold"] == "20000"
 
 
-def test_selectors_select_the_pods_that_they_are_meant_for():
+def test_selectors_select_the_pods_that_they_are_meant_for() -> None:
     full = rendered(FULL)
     of_worker = full["Deployment worker"]["spec"]["template"]["metadata"]["labels"].items()
     of_job = full[next(name for name in full if name.startswith("Job"))]["spec"]["template"]["metadata"][
@@ -203,7 +211,7 @@ def test_selectors_select_the_pods_that_they_are_meant_for():
     assert policy <= of_job
 
 
-def test_metrics_are_scraped_under_the_names_that_the_alerts_watch():
+def test_metrics_are_scraped_under_the_names_that_the_alerts_watch() -> None:
     label = rendered(FULL)["PodMonitor metrics"]["spec"]["jobLabel"]
     jobs = {
         one["spec"]["template"]["metadata"]["labels"][label]
@@ -214,16 +222,16 @@ def test_metrics_are_scraped_under_the_names_that_the_alerts_watch():
     assert jobs == set(re.findall(r"job_name: (\S+)", watched))
 
 
-def test_other_topics_are_another_job_and_the_same_ones_the_same():
-    def job(values):
+def test_other_topics_are_another_job_and_the_same_ones_the_same() -> None:
+    def job(values: dict[Any, Any] | dict[str, Collection[str]]) -> str:
         return next(name for name in rendered(values) if name.startswith("Job"))
 
     assert job(PLAIN) == job({**PLAIN, "worker": {"replicas": 5}})
     assert job(PLAIN) != job({**PLAIN, "topics": {"partitions": 24}})
 
 
-def test_changed_settings_start_new_pods_and_two_releases_share_no_name():
-    def digest(values):
+def test_changed_settings_start_new_pods_and_two_releases_share_no_name() -> None:
+    def digest(values: dict[Any, Any] | dict[str, Collection[str]]) -> Any:
         return rendered(values)["Deployment worker"]["spec"]["template"]["metadata"]["annotations"]
 
     assert digest(PLAIN) != digest({**PLAIN, "settings": example() + "[inner]\nsteps = 3\n"})
@@ -244,7 +252,7 @@ def test_changed_settings_start_new_pods_and_two_releases_share_no_name():
         ({**PLAIN, "keda": {"enabled": True}}, "consumerGroup"),
     ],
 )
-def test_what_is_missing_misspelt_or_secret_is_refused_by_its_name(values, said):
+def test_what_is_missing_misspelt_or_secret_is_refused_by_its_name(values: Any, said: str) -> None:
     with pytest.raises(Exception, match=said):
         CHART.validate_schema(values)
         CHART.render(values)

@@ -65,17 +65,17 @@ def is_balanced(expression: str) -> bool:
 
 
 @every_expression
-def test_brackets_and_quotes_are_balanced(expression: str):
+def test_brackets_and_quotes_are_balanced(expression: str) -> None:
     assert is_balanced(expression)
 
 
 @pytest.mark.parametrize("wrong", ["sum(x", "sum(x[5m)]", 'x{a="b}', "x)"])
-def test_a_bracket_that_is_not_closed_would_be_seen(wrong: str):
+def test_a_bracket_that_is_not_closed_would_be_seen(wrong: str) -> None:
     assert not is_balanced(wrong)
 
 
 @every_expression
-def test_every_word_is_a_metric_of_the_table_or_of_the_query_language(expression: str):
+def test_every_word_is_a_metric_of_the_table_or_of_the_query_language(expression: str) -> None:
     bare = re.sub(r"\{[^}]*\}|\[[^\]]*\]|\b(?:by|ignoring) \([^)]*\)|\boffset \w+", "", expression)
     words = set(re.findall(r"[A-Za-z_]\w*", bare))
     assert words - FUNCTIONS - WORDS <= {*SAMPLES, "up"}
@@ -83,7 +83,7 @@ def test_every_word_is_a_metric_of_the_table_or_of_the_query_language(expression
 
 
 @every_expression
-def test_every_label_matched_is_one_of_its_metric(expression: str):
+def test_every_label_matched_is_one_of_its_metric(expression: str) -> None:
     for name, matchers in re.findall(r"(\w+)\{([^}]*)\}", expression):
         for label, value in re.findall(r'(\w+)=~?"([^"]*)"', matchers):
             if name != "up":
@@ -92,7 +92,7 @@ def test_every_label_matched_is_one_of_its_metric(expression: str):
 
 
 @every_expression
-def test_every_label_grouped_by_is_one_of_a_metric_there(expression: str):
+def test_every_label_grouped_by_is_one_of_a_metric_there(expression: str) -> None:
     named = [SAMPLES[word] for word in re.findall(r"\w+", expression) if word in SAMPLES]
     known = GIVEN.union(*(metric.labels.names for metric in named))
     for group in re.findall(r"\b(?:by|ignoring) \(([^)]*)\)", expression):
@@ -100,7 +100,7 @@ def test_every_label_grouped_by_is_one_of_a_metric_there(expression: str):
 
 
 @every_expression
-def test_what_only_rises_is_read_as_a_rate(expression: str):
+def test_what_only_rises_is_read_as_a_rate(expression: str) -> None:
     """The value itself falls to 0 when a process starts again; of a new series, that it is above 0 may be asked."""
     is_new = re.sub(r"\((\w+) > 0 unless \1 offset \w+\)", "", expression)
     for before, word, after in re.findall(r"(\w*\(?)\b(reptide_\w+)(?:\{[^}]*\})?(\[\w+\])?", is_new):
@@ -110,13 +110,13 @@ def test_what_only_rises_is_read_as_a_rate(expression: str):
 
 
 @every_alert
-def test_an_alert_has_a_severity_a_summary_and_its_section_of_the_runbook(alert: Alert):
+def test_an_alert_has_a_severity_a_summary_and_its_section_of_the_runbook(alert: Alert) -> None:
     assert re.search(r"^ {10}severity: (page|ticket)$", alert.text, re.MULTILINE)
     assert re.search(r'^ {10}summary: "[A-Z{].{10,}\."$', alert.text, re.MULTILINE)
     assert f"runbook: docs/runbook.md#{alert.name.lower()}\n" in alert.text
 
 
-def test_every_alert_is_seen_to_fire_and_a_step_earlier_not_to():
+def test_every_alert_is_seen_to_fire_and_a_step_earlier_not_to() -> None:
     """`make check-deploy` has promtool run them."""
     tests = yaml.safe_load((PROMETHEUS / "rules.test.yml").read_text(encoding="utf-8"))["tests"]
     fires = set()
@@ -135,29 +135,29 @@ def minutes(duration: str) -> int:
     return int(duration.removesuffix("m"))
 
 
-def test_every_alert_has_a_section_and_every_section_an_alert():
+def test_every_alert_has_a_section_and_every_section_an_alert() -> None:
     assert re.findall(r"^## (.+)$", RUNBOOK, re.MULTILINE) == [alert.name for alert in ALERTS]
 
 
-def test_every_section_says_what_it_means_what_to_look_at_and_what_to_do():
+def test_every_section_says_what_it_means_what_to_look_at_and_what_to_do() -> None:
     for section in RUNBOOK.split("\n## ")[1:]:
         assert re.findall(r"^\*\*(.+?)\.\*\* .{20,}", section, re.MULTILINE) == ["Means", "Look at", "Do"]
 
 
-def test_every_metric_of_the_runbook_exists():
+def test_every_metric_of_the_runbook_exists() -> None:
     names = {*SAMPLES, *(metric.name for metric in METRICS)}
     assert set(re.findall(r"reptide_\w+", RUNBOOK)) <= names
 
 
-def test_every_link_within_the_runbook_leads_to_a_section():
+def test_every_link_within_the_runbook_leads_to_a_section() -> None:
     assert set(re.findall(r"\(#(\w+)\)", RUNBOOK)) <= {alert.name.lower() for alert in ALERTS}
 
 
-def test_every_job_that_an_alert_watches_is_scraped():
+def test_every_job_that_an_alert_watches_is_scraped() -> None:
     scraped = re.findall(r"job_name: (\S+)", (PROMETHEUS / "prometheus.yml").read_text(encoding="utf-8"))
     watched = set(re.findall(r'job="([^"]+)"', " ".join(EXPRESSIONS.values())))
     assert watched == set(scraped)
 
 
-def test_the_scrape_configuration_loads_the_rules():
+def test_the_scrape_configuration_loads_the_rules() -> None:
     assert "rule_files:\n  - rules.yml\n" in (PROMETHEUS / "prometheus.yml").read_text(encoding="utf-8")

@@ -6,6 +6,7 @@ import ast
 import re
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -26,16 +27,16 @@ def defined(path: str) -> frozenset[str]:
 
 
 @pytest.mark.parametrize(("path", "test"), sorted(set(NAMED)), ids="".join)
-def test_a_promise_names_a_test_that_exists(path, test):
+def test_a_promise_names_a_test_that_exists(path: Any, test: Any) -> None:
     assert defined(path)
     assert not test or test in defined(path)
 
 
-def test_every_mention_of_a_test_is_looked_at():
+def test_every_mention_of_a_test_is_looked_at() -> None:
     assert len(NAMED) == GUARANTEES.count("`tests/")
 
 
-def test_every_row_of_a_table_names_a_test():
+def test_every_row_of_a_table_names_a_test() -> None:
     rows = [line for line in GUARANTEES.splitlines() if line.startswith("| **")]
     assert rows
     assert [row[:60] for row in rows if "`tests/" not in row] == []

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import shlex
 import subprocess
+from pathlib import Path
 
 import yaml
 
@@ -20,12 +21,12 @@ def typed(program: str) -> list[list[str]]:
     return [shlex.split(line, comments=True)[1:] for line in LINES if line.startswith(f"{program} ")]
 
 
-def test_every_command_of_the_page_is_one():
+def test_every_command_of_the_page_is_one() -> None:
     commands = {command_of(arguments) for arguments in typed("reptide")}
     assert {("worker",), ("trainer",), ("produce",), ("topics", "create"), ("topics", "check")} <= commands
 
 
-def test_the_settings_by_hand_are_those_of_the_containers_at_other_addresses(tmp_path):
+def test_the_settings_by_hand_are_those_of_the_containers_at_other_addresses(tmp_path: Path) -> None:
     (line,) = [line for line in LINES if line.startswith("sed ")]
     command, written = line.split(" > ")
     done = subprocess.run(shlex.split(command), cwd=ROOT, capture_output=True, check=True)
@@ -36,7 +37,7 @@ def test_the_settings_by_hand_are_those_of_the_containers_at_other_addresses(tmp
     assert f"write_flights(Path('{settings.input.path.relative_to(tmp_path)}'))" in PAGE
 
 
-def test_the_ports_by_hand_are_those_that_are_scraped():
+def test_the_ports_by_hand_are_those_that_are_scraped() -> None:
     scraped = yaml.safe_load((ROOT / "deploy/prometheus/prometheus.yml").read_text(encoding="utf-8"))
     targets = {
         job["job_name"]: [target for group in job["static_configs"] for target in group["targets"]]

@@ -76,7 +76,9 @@ def python_of(document: str) -> list[str]:
 
 
 @pytest.mark.parametrize("document", ["README.md", "docs/in-python.md"])
-def test_python_in_a_document_runs_as_it_stands(document, tmp_path, monkeypatch, capsys):
+def test_python_in_a_document_runs_as_it_stands(
+    document: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     monkeypatch.chdir(tmp_path)
     visit = {"user": "ann", "amount": 3.5, "country": "NL", "bought": "yes"}
     names: dict[str, object] = {

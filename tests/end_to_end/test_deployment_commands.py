@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
 from threading import Event
+from types import ModuleType
 from typing import Any
 
 import orjson
@@ -216,7 +217,7 @@ def stream(servers: tuple[Server, Server], tmp_path: Path) -> Stream:
     return stream
 
 
-def test_rows_count_what_was_sent_and_every_label_has_its_score(stream):
+def test_rows_count_what_was_sent_and_every_label_has_its_score(stream: Stream) -> None:
     expected = stream.expected(0)
     with stream.portion(0).open("a") as table:
         table.write("9000,user 0/{},soon,0.1,0.2,,\n")
@@ -233,7 +234,9 @@ def test_rows_count_what_was_sent_and_every_label_has_its_score(stream):
     assert letter["reason"]
 
 
-def test_while_events_are_sent_their_speed_is_that_of_the_clock(stream, monkeypatch):
+def test_while_events_are_sent_their_speed_is_that_of_the_clock(
+    stream: Stream, monkeypatch: pytest.MonkeyPatch
+) -> None:
     told = []
     monkeypatch.setattr(
         commands, "progress_bar", lambda *_: nullcontext(lambda n, totals: told.append((n, totals)))
@@ -245,7 +248,9 @@ def test_while_events_are_sent_their_speed_is_that_of_the_clock(stream, monkeypa
         assert 0 < totals.seconds < DEADLINE_S
 
 
-def test_a_broker_that_does_not_answer_at_first_ends_neither_produce_nor_a_worker(stream, monkeypatch):
+def test_a_broker_that_does_not_answer_at_first_ends_neither_produce_nor_a_worker(
+    stream: Stream, monkeypatch: pytest.MonkeyPatch
+) -> None:
     made, answers = Deployment.producer, iter([False, True, False, True])
 
     def producer(deployment: Deployment, *topics: str) -> KafkaOutputs:
@@ -273,7 +278,13 @@ def test_a_broker_that_does_not_answer_at_first_ends_neither_produce_nor_a_worke
         ("topics check", kafka_topics, "check"),
     ],
 )
-def test_a_broker_that_does_not_answer_at_first_ends_no_command(stream, monkeypatch, command, owner, asked):
+def test_a_broker_that_does_not_answer_at_first_ends_no_command(
+    stream: Stream,
+    monkeypatch: pytest.MonkeyPatch,
+    command: str,
+    owner: type[Deployment] | ModuleType,
+    asked: str,
+) -> None:
     answered, answers = getattr(owner, asked), iter([False, True])
 
     def ask(*arguments: Any) -> Any:
@@ -288,7 +299,7 @@ def test_a_broker_that_does_not_answer_at_first_ends_no_command(stream, monkeypa
     assert list(answers) == []
 
 
-def test_a_dead_letter_repaired_and_sent_back_is_folded(stream):
+def test_a_dead_letter_repaired_and_sent_back_is_folded(stream: Stream) -> None:
     expected = stream.expected(0)
     content = stream.portion(0).read_text().replace("user 1/{},", "user 1/{},soon ")
     stream.portion(0).write_text(content)
@@ -313,7 +324,7 @@ def test_a_dead_letter_repaired_and_sent_back_is_folded(stream):
         ),
     ],
 )
-def test_of_letters_that_cannot_all_be_read_none_is_sent(stream, spoiled, said):
+def test_of_letters_that_cannot_all_be_read_none_is_sent(stream: Stream, spoiled: bytes, said: str) -> None:
     topic = stream.settings.kafka.inputs[0]
     letter = {"origin": f"{topic} partition 0 offset 0", "headers": [], "key": "k", "value": "v"}
     letters = stream.directory / "letters.jsonl"
@@ -324,13 +335,13 @@ def test_of_letters_that_cannot_all_be_read_none_is_sent(stream, spoiled, said):
     assert set(stream.offsets().end().values()) == {0}
 
 
-def test_letters_that_are_not_there_are_refused_in_a_sentence(stream):
+def test_letters_that_are_not_there_are_refused_in_a_sentence(stream: Stream) -> None:
     refused = stream.attempt("redrive", stream.directory / "none.jsonl")
     assert isinstance(refused.exception, InputError)
     assert "none.jsonl cannot be read: No such file" in str(refused.exception)
 
 
-def test_rebuilt_rows_are_what_they_were_and_so_are_the_offsets(stream):
+def test_rebuilt_rows_are_what_they_were_and_so_are_the_offsets(stream: Stream) -> None:
     stream.send(0)
     fold(stream)
     train(stream)
@@ -357,7 +368,7 @@ def damage(stream: Stream) -> None:
     deployment.store.close()
 
 
-def test_while_a_worker_runs_no_row_is_touched(stream):
+def test_while_a_worker_runs_no_row_is_touched(stream: Stream) -> None:
     stream.send(0)
     fold(stream)
     rows, log = stream.bits(), stream.deployment.log()
@@ -373,7 +384,9 @@ def test_while_a_worker_runs_no_row_is_touched(stream):
 
 
 @pytest.mark.parametrize("partitions", [4, 6])
-def test_tasks_that_moved_to_added_partitions_are_refused_until_a_rebuild(stream, partitions):
+def test_tasks_that_moved_to_added_partitions_are_refused_until_a_rebuild(
+    stream: Stream, partitions: int
+) -> None:
     stream.send(0)
     fold(stream)
     stream.send(1)  # still in the old partitions, and not folded when the new ones begin
@@ -391,7 +404,7 @@ def test_tasks_that_moved_to_added_partitions_are_refused_until_a_rebuild(stream
 
 
 @pytest.mark.parametrize("partitions", [4, 6])
-def test_the_topics_are_read_again_in_the_order_of_each_task(stream, partitions):
+def test_the_topics_are_read_again_in_the_order_of_each_task(stream: Stream, partitions: int) -> None:
     stream.send(0)
     add_partitions(stream, partitions)
     stream.send(1)
@@ -410,7 +423,9 @@ def test_the_topics_are_read_again_in_the_order_of_each_task(stream, partitions)
     assert seen == dict(sent.rows())
 
 
-def test_tasks_without_an_event_since_partitions_were_added_go_on_where_their_next_one_comes(stream):
+def test_tasks_without_an_event_since_partitions_were_added_go_on_where_their_next_one_comes(
+    stream: Stream,
+) -> None:
     stream.send(0)
     fold(stream)
     add_partitions(stream, 6)
@@ -423,7 +438,9 @@ def test_tasks_without_an_event_since_partitions_were_added_go_on_where_their_ne
 
 
 @pytest.mark.parametrize(("comes", "key"), [("first", None), ("last", b"somebody else")])
-def test_an_event_that_strayed_into_another_partition_is_set_aside_and_claims_no_row(stream, key, comes):
+def test_an_event_that_strayed_into_another_partition_is_set_aside_and_claims_no_row(
+    stream: Stream, key: bytes | None, comes: str
+) -> None:
     portions = (0, 1) if comes == "last" else (1,)
     for portion in portions[:-1]:
         stream.send(portion)
@@ -458,7 +475,7 @@ def stray(stream: Stream, key: bytes | None) -> bytes:
     return orjson.dumps(event)
 
 
-def test_events_that_strayed_are_brought_home_by_sending_them_back(stream):
+def test_events_that_strayed_are_brought_home_by_sending_them_back(stream: Stream) -> None:
     stream.send(0)
     strayed = stray(stream, None)
     fold(stream)
@@ -472,7 +489,7 @@ def test_events_that_strayed_are_brought_home_by_sending_them_back(stream):
     assert [one["outcome"] for one in predicted] == ["predicted"] + 2 * ["repeated_observation"]
 
 
-def test_events_of_a_damaged_row_are_set_aside_as_they_came_and_all_others_go_on(stream):
+def test_events_of_a_damaged_row_are_set_aside_as_they_came_and_all_others_go_on(stream: Stream) -> None:
     stream.send(0)
     fold(stream)
     deployment = stream.deployment
@@ -492,7 +509,9 @@ def test_events_of_a_damaged_row_are_set_aside_as_they_came_and_all_others_go_on
 
 
 @pytest.mark.parametrize("client", ["kafka-python", "confluent"])
-def test_of_two_workers_of_one_partition_both_are_ready_before_the_first_event(stream, client):
+def test_of_two_workers_of_one_partition_both_are_ready_before_the_first_event(
+    stream: Stream, client: str
+) -> None:
     config = stream.config.read_text().replace(".events", f".{client}")
     stream.config.write_text(config.replace("[kafka]", f'[kafka]\nclient = "{client}"'))
     stream.command("topics", "create", "--partitions", "1")
@@ -533,7 +552,7 @@ def add_partitions(stream: Stream, partitions: int) -> None:
     admin.close()
 
 
-def test_a_forgotten_task_stays_forgotten_and_the_others_go_on(stream):
+def test_a_forgotten_task_stays_forgotten_and_the_others_go_on(stream: Stream) -> None:
     stream.send(0)
     fold(stream)
     stream.command("forget", "user 1/{}")
@@ -546,7 +565,9 @@ def test_a_forgotten_task_stays_forgotten_and_the_others_go_on(stream):
     assert stream.lines("dead-letter") == []
 
 
-def test_a_message_without_a_value_forgets_its_task_where_it_lies_and_again_in_a_refold_and_a_rebuild(stream):
+def test_a_message_without_a_value_forgets_its_task_where_it_lies_and_again_in_a_refold_and_a_rebuild(
+    stream: Stream,
+) -> None:
     stream.config.write_text(
         stream.config.read_text().replace("session_timeout_s", 'tombstones = "forget"\nsession_timeout_s')
     )
@@ -574,12 +595,12 @@ def test_a_message_without_a_value_forgets_its_task_where_it_lies_and_again_in_a
     assert stream.bits() == rows
 
 
-def test_topics_that_were_created_are_as_they_should_be(stream):
+def test_topics_that_were_created_are_as_they_should_be(stream: Stream) -> None:
     stream.send(0)
     assert "the topics are as they should be" in stream.command("topics", "check").stderr
 
 
-def test_a_missing_topic_is_found_with_exit_status_1(stream):
+def test_a_missing_topic_is_found_with_exit_status_1(stream: Stream) -> None:
     found = stream.attempt("topics", "check", "--set", 'kafka.inputs=["elsewhere"]')
     assert found.exit_code == 1
     assert "there is no topic elsewhere" in " ".join(found.stderr.split())
@@ -594,7 +615,7 @@ NEEDS = {
 @pytest.mark.parametrize(
     ("section", "command"), [(section, command) for section, found in NEEDS.items() for command in found]
 )
-def test_without_its_section_a_command_names_it(tmp_path, section, command):
+def test_without_its_section_a_command_names_it(tmp_path: Path, section: Any, command: Any) -> None:
     shop(tmp_path)
     there = SECTIONS.format(name="shop", broker="127.0.0.1:1", redis="127.0.0.1:1")
     start = there.index(f"[{section}]")
@@ -641,12 +662,12 @@ def parts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Parts:
     return Parts(tmp_path, monkeypatch)
 
 
-def test_a_worker_is_warm_before_it_joins_its_group(parts: Parts):
+def test_a_worker_is_warm_before_it_joins_its_group(parts: Parts) -> None:
     parts.run()
     assert parts.done == ["warm", "joined", "closed", "closed"]
 
 
-def test_a_worker_that_is_told_to_stop_while_it_starts_joins_no_group(parts: Parts):
+def test_a_worker_that_is_told_to_stop_while_it_starts_joins_no_group(parts: Parts) -> None:
     parts.when_warm = lambda: signal.raise_signal(signal.SIGTERM)
     result = parts.run()
     assert parts.done == ["warm", "closed", "closed"]

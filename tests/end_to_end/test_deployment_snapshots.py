@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +34,7 @@ from tests.end_to_end.test_deployment_commands import (
     train,
 )
 from tests.faults.shop import run_to_the_end, shop
-from tests.redis_servers import Server, own_redis, redis_cluster
+from tests.redis_servers import Cluster, Server, own_redis, redis_cluster
 
 __all__ = ["own_redis", "redis_cluster", "servers", "stream"]  # fixtures
 
@@ -86,11 +86,15 @@ def trained(stream: Stream) -> Stream:
 
 @pytest.mark.parametrize("elsewhere", ["another Redis", "a cluster", "the same Redis"])
 def test_one_taken_under_load_and_restored_elsewhere_goes_on_bit_for_bit(
-    trained, elsewhere, own_redis, redis_cluster, monkeypatch
-):
+    trained: Stream,
+    elsewhere: str,
+    own_redis: Callable[..., Server],
+    redis_cluster: Cluster,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     reading = redis_rows.RedisStore.stored
 
-    def while_workers_fold(store):
+    def while_workers_fold(store: Any) -> Iterator[list[tuple[str, bytes]]]:
         for number, page in enumerate(reading(store)):
             yield page
             if number == 1:
@@ -117,10 +121,12 @@ def test_one_taken_under_load_and_restored_elsewhere_goes_on_bit_for_bit(
     assert {str(score) for score in again} == {str(score) for score in said}, "every repeat is the same"
 
 
-def test_one_from_which_pruning_took_what_it_needs_is_refused(trained, monkeypatch):
+def test_one_from_which_pruning_took_what_it_needs_is_refused(
+    trained: Stream, monkeypatch: pytest.MonkeyPatch
+) -> None:
     deployment, reading = trained.deployment, redis_rows.RedisStore.stored
 
-    def while_it_is_pruned(store):
+    def while_it_is_pruned(store: Any) -> Iterator[list[tuple[str, bytes]]]:
         yield from reading(store)
         store.drop_adoptions({max(at for at in store.adoptions() if at.partition == p) for p in range(3)})
         store.record({SourcePosition(at.incarnation, at.partition, 10**6): version for at, version in newest})
@@ -141,7 +147,7 @@ def contents(stream: Stream) -> Any:
 
 
 @pytest.mark.parametrize("spoil", ["changed", "cut short", "missing"])
-def test_one_that_is_damaged_is_refused_before_anything_is_touched(trained, spoil):
+def test_one_that_is_damaged_is_refused_before_anything_is_touched(trained: Stream, spoil: str) -> None:
     directory = take(trained)
     damage(trained)
     before = contents(trained)
@@ -157,7 +163,7 @@ def test_one_that_is_damaged_is_refused_before_anything_is_touched(trained, spoi
     assert contents(trained) == before
 
 
-def test_one_of_a_state_directory_or_of_another_spec_is_refused(trained, tmp_path):
+def test_one_of_a_state_directory_or_of_another_spec_is_refused(trained: Stream, tmp_path: Path) -> None:
     before = contents(trained)
     (tmp_path / "embedded").mkdir()
     embedded = shop(tmp_path / "embedded", 60)
@@ -173,7 +179,7 @@ def test_one_of_a_state_directory_or_of_another_spec_is_refused(trained, tmp_pat
     assert contents(trained) == before
 
 
-def test_a_task_that_was_forgotten_since_stays_forgotten(trained):
+def test_a_task_that_was_forgotten_since_stays_forgotten(trained: Stream) -> None:
     take(trained)
     trained.command("forget", "user 1/{}")
     rows = {user: row for user, row in trained.bits().items() if user != "user 1/{}"}
@@ -185,7 +191,9 @@ def test_a_task_that_was_forgotten_since_stays_forgotten(trained):
     assert {user: restored[user] for user in rows} == rows
 
 
-def test_a_task_that_was_forgotten_before_stays_forgotten_elsewhere(trained, own_redis):
+def test_a_task_that_was_forgotten_before_stays_forgotten_elsewhere(
+    trained: Stream, own_redis: Callable[..., Server]
+) -> None:
     trained.command("forget", "user 1/{}")
     take(trained)
     move(trained, own_redis().url)
@@ -197,11 +205,13 @@ def test_a_task_that_was_forgotten_before_stays_forgotten_elsewhere(trained, own
     assert trained.counts() == expected
 
 
-def test_no_worker_goes_on_from_half_a_restore_and_it_may_be_run_again(trained, monkeypatch):
+def test_no_worker_goes_on_from_half_a_restore_and_it_may_be_run_again(
+    trained: Stream, monkeypatch: pytest.MonkeyPatch
+) -> None:
     take(trained)
     rows = trained.bits()
 
-    def dying(*_):
+    def dying(*_: Any) -> None:
         raise Crash("put")
 
     with monkeypatch.context() as patched, pytest.raises(Crash):
@@ -224,7 +234,9 @@ def joined(stream: Stream) -> KafkaLog:
     return log
 
 
-def test_a_worker_that_was_made_before_a_restore_and_joins_within_it_folds_nothing(trained, monkeypatch):
+def test_a_worker_that_was_made_before_a_restore_and_joins_within_it_folds_nothing(
+    trained: Stream, monkeypatch: pytest.MonkeyPatch
+) -> None:
     take(trained)
     trained.send(2)
     deployment = trained.deployment
@@ -232,7 +244,7 @@ def test_a_worker_that_was_made_before_a_restore_and_joins_within_it_folds_nothi
     service: WorkerService = deployment.worker(deployment.log(), producer, quietly, quietly)
     clear = redis_rows.RedisStore.clear
 
-    def joining(store):
+    def joining(store: Any) -> None:
         clear(store)
         with pytest.raises(StoreError, match=r"`reptide restore .*` is making the rows"):
             service.run(AtTheEnd(service, 3))
@@ -247,7 +259,9 @@ def test_a_worker_that_was_made_before_a_restore_and_joins_within_it_folds_nothi
 
 
 @pytest.mark.parametrize("command", ["restore", "rebuild --by-workers"])
-def test_a_member_that_came_meanwhile_leaves_it_unfinished_and_to_be_run_again(trained, command, monkeypatch):
+def test_a_member_that_came_meanwhile_leaves_it_unfinished_and_to_be_run_again(
+    trained: Stream, command: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     take(trained)
     clear, logs = redis_rows.RedisStore.clear, []
     monkeypatch.setattr(
@@ -274,7 +288,7 @@ def test_a_member_that_came_meanwhile_leaves_it_unfinished_and_to_be_run_again(t
     assert trained.counts() == trained.expected(0, 1)
 
 
-def test_while_a_worker_runs_nothing_is_restored(trained):
+def test_while_a_worker_runs_nothing_is_restored(trained: Stream) -> None:
     take(trained)
     damage(trained)
     before = contents(trained)
@@ -286,7 +300,7 @@ def test_while_a_worker_runs_nothing_is_restored(trained):
     fold(trained)
 
 
-def test_events_after_it_that_the_log_has_lost_are_said_and_passed_over_when_told_to(trained):
+def test_events_after_it_that_the_log_has_lost_are_said_and_passed_over_when_told_to(trained: Stream) -> None:
     take(trained)
     trained.send(2)
     cut(trained, below=max(trained.offsets().end().values()))
@@ -299,7 +313,9 @@ def test_events_after_it_that_the_log_has_lost_are_said_and_passed_over_when_tol
     assert trained.counts() == trained.expected(0, 1)
 
 
-def test_where_the_log_has_lost_its_tail_it_is_refused_whatever_the_rows_may_be(trained, monkeypatch):
+def test_where_the_log_has_lost_its_tail_it_is_refused_whatever_the_rows_may_be(
+    trained: Stream, monkeypatch: pytest.MonkeyPatch
+) -> None:
     end = GroupOffsets.end
     monkeypatch.setattr(
         GroupOffsets, "end", lambda group: {place: at + 1 for place, at in end(group).items()}
@@ -328,7 +344,9 @@ def keys(stream: Stream) -> list[str]:
     return found
 
 
-def test_one_of_rows_that_were_made_under_other_settings_is_refused_by_name(trained, own_redis):
+def test_one_of_rows_that_were_made_under_other_settings_is_refused_by_name(
+    trained: Stream, own_redis: Callable[..., Server]
+) -> None:
     take(trained)
     move(trained, own_redis().url)
     set_to(trained, "steps = 1", "steps = 2")
@@ -337,7 +355,7 @@ def test_one_of_rows_that_were_made_under_other_settings_is_refused_by_name(trai
     assert keys(trained) == []
 
 
-def test_one_that_was_refused_keeps_no_settings(trained, own_redis):
+def test_one_that_was_refused_keeps_no_settings(trained: Stream, own_redis: Callable[..., Server]) -> None:
     take(trained)
     trained.send(2)
     cut(trained, below=max(trained.offsets().end().values()))
@@ -347,7 +365,7 @@ def test_one_that_was_refused_keeps_no_settings(trained, own_redis):
     assert keys(trained) == []
 
 
-def test_settings_may_be_changed_until_a_row_was_written(stream):
+def test_settings_may_be_changed_until_a_row_was_written(stream: Stream) -> None:
     set_to(stream, "steps = 1", "steps = 2")
     trainer = stream.deployment.trainer(quietly, quietly)
     trainer.turn()
@@ -373,7 +391,9 @@ def test_settings_may_be_changed_until_a_row_was_written(stream):
         ('dataschema = "v2"', r'kafka\.dataschema is "v2" and was null'),
     ],
 )
-def test_a_setting_that_decides_which_events_are_folded_is_refused_midway(stream, setting, said):
+def test_a_setting_that_decides_which_events_are_folded_is_refused_midway(
+    stream: Stream, setting: str, said: str
+) -> None:
     stream.send(0)
     fold(stream)
     set_to(stream, "[kafka]", f"[kafka]\n{setting}")
@@ -382,10 +402,12 @@ def test_a_setting_that_decides_which_events_are_folded_is_refused_midway(stream
     assert re.match(said, str(attempt.exception))
 
 
-def test_rows_that_are_made_anew_while_they_are_read_are_no_snapshot(trained, monkeypatch):
+def test_rows_that_are_made_anew_while_they_are_read_are_no_snapshot(
+    trained: Stream, monkeypatch: pytest.MonkeyPatch
+) -> None:
     reading = redis_rows.RedisStore.stored
 
-    def while_rows_are_cleared(store):
+    def while_rows_are_cleared(store: Any) -> Iterator[list[tuple[str, bytes]]]:
         for number, page in enumerate(reading(store)):
             yield page
             if number == 1:
@@ -398,14 +420,14 @@ def test_rows_that_are_made_anew_while_they_are_read_are_no_snapshot(trained, mo
     assert [path.name for path in trained.directory.iterdir() if "snapshot" in path.name] == []
 
 
-def test_where_partitions_were_added_it_is_refused(trained):
+def test_where_partitions_were_added_it_is_refused(trained: Stream) -> None:
     take(trained)
     add_partitions(trained, 4)
     with pytest.raises(InputError, match=r"taken of 3 partitions, .* have 4"):
         restore(trained)
 
 
-def test_theta_that_was_trained_anew_since_is_not_mixed_with_that_of_a_snapshot(trained):
+def test_theta_that_was_trained_anew_since_is_not_mixed_with_that_of_a_snapshot(trained: Stream) -> None:
     take(trained)
     deployment = trained.deployment
     (key,) = deployment.server.keys(f"reptide:{trained.settings.stream}:*theta:v:1")
@@ -430,8 +452,8 @@ def refused(stream: Stream, *options: str) -> str:
 
 
 def test_a_rebuild_is_refused_where_the_log_has_lost_its_beginning_and_otherwise_made_of_what_is_left(
-    trained,
-):
+    trained: Stream,
+) -> None:
     cut(trained, below=5)
     assert "begins at offset 5, what came before, from 0 on, is gone" in refused(trained)
     trained.command("rebuild", "--inexact")
@@ -441,7 +463,9 @@ def test_a_rebuild_is_refused_where_the_log_has_lost_its_beginning_and_otherwise
     fold(trained)
 
 
-def test_a_rebuild_is_refused_where_the_topic_was_made_anew_and_otherwise_comes_to_an_end(trained):
+def test_a_rebuild_is_refused_where_the_topic_was_made_anew_and_otherwise_comes_to_an_end(
+    trained: Stream,
+) -> None:
     (topic,) = trained.settings.kafka.inputs
     admin = KafkaAdminClient(bootstrap_servers=trained.deployment.connection.servers)
     admin.delete_topics([topic])
@@ -456,7 +480,9 @@ def test_a_rebuild_is_refused_where_the_topic_was_made_anew_and_otherwise_comes_
     assert trained.counts() == trained.expected(2, 3)
 
 
-def test_a_rebuild_is_refused_where_a_theta_is_not_kept_and_otherwise_counts_everything(trained):
+def test_a_rebuild_is_refused_where_a_theta_is_not_kept_and_otherwise_counts_everything(
+    trained: Stream,
+) -> None:
     deployment = trained.deployment
     adopted = deployment.store.adoptions()
     deployment.store.drop_adoptions({at for at in adopted if at.offset == 0})
@@ -465,7 +491,7 @@ def test_a_rebuild_is_refused_where_a_theta_is_not_kept_and_otherwise_counts_eve
     assert trained.counts() == trained.expected(0, 1)
 
 
-def test_what_is_said_of_a_damaged_version_leads_out(trained):
+def test_what_is_said_of_a_damaged_version_leads_out(trained: Stream) -> None:
     deployment = trained.deployment
     newest = deployment.versions.current()
     (key,) = deployment.server.keys(f"reptide:{trained.settings.stream}:*theta:v:{newest}")
@@ -486,7 +512,7 @@ def test_what_is_said_of_a_damaged_version_leads_out(trained):
     assert trained.counts() == trained.expected(0, 1, 2)
 
 
-def test_workers_make_the_rows_anew_side_by_side(trained):
+def test_workers_make_the_rows_anew_side_by_side(trained: Stream) -> None:
     rows = trained.bits()
     damage(trained)
     trained.command("rebuild", "--by-workers")
@@ -497,7 +523,7 @@ def test_workers_make_the_rows_anew_side_by_side(trained):
     assert "run `reptide rebuild` without --by-workers" in refused(trained, "--by-workers")
 
 
-def test_one_row_is_made_anew_alone(trained):
+def test_one_row_is_made_anew_alone(trained: Stream) -> None:
     rows = trained.bits()
     damage(trained)
     damaged = trained.bits()
@@ -508,10 +534,12 @@ def test_one_row_is_made_anew_alone(trained):
     assert "was forgotten" in refused(trained, "--task", "user 2/{}")
 
 
-def test_while_one_row_is_made_anew_no_worker_writes_on(trained, monkeypatch):
+def test_while_one_row_is_made_anew_no_worker_writes_on(
+    trained: Stream, monkeypatch: pytest.MonkeyPatch
+) -> None:
     put_into = OneTask.put_into
 
-    def while_a_worker_starts(one, store):
+    def while_a_worker_starts(one: Any, store: Any) -> None:
         trained.send(2)
         with pytest.raises(StoreError, match=r"`reptide rebuild --task` is making the rows"):
             fold(trained)
@@ -524,7 +552,7 @@ def test_while_one_row_is_made_anew_no_worker_writes_on(trained, monkeypatch):
     assert trained.counts() == trained.expected(0, 1, 2)
 
 
-def test_one_row_is_made_anew_again_after_a_kill_but_not_within_another_command(trained):
+def test_one_row_is_made_anew_again_after_a_kill_but_not_within_another_command(trained: Stream) -> None:
     store = trained.deployment.store
     store.begin("rebuild --task")
     trained.command("rebuild", "--task", "user 1/{}")
@@ -536,7 +564,9 @@ def test_one_row_is_made_anew_again_after_a_kill_but_not_within_another_command(
         store.check_finished()
 
 
-def test_tombstones_of_another_secret_are_not_mixed_with_those_of_a_snapshot(trained, own_redis):
+def test_tombstones_of_another_secret_are_not_mixed_with_those_of_a_snapshot(
+    trained: Stream, own_redis: Callable[..., Server]
+) -> None:
     trained.command("forget", "user 1/{}")
     take(trained)
     move(trained, own_redis().url)
@@ -547,7 +577,7 @@ def test_tombstones_of_another_secret_are_not_mixed_with_those_of_a_snapshot(tra
 
 
 @pytest.mark.parametrize("piece", [1, 7, 64, 10_000])
-def test_rows_are_read_in_pieces_of_any_length(piece):
+def test_rows_are_read_in_pieces_of_any_length(piece: int) -> None:
     rows = [("a", b"12345678"), ("b" * 300, b"abcdefgh"), ("~", b"........")]
     content = packed(rows)
     pieces = [content[at : at + piece] for at in range(0, len(content), piece)]

@@ -147,7 +147,7 @@ def deployed(
 
 def test_every_role_runs_as_its_own_user_which_may_do_nothing_else(
     deployed: Deployed, monkeypatch: pytest.MonkeyPatch
-):
+) -> None:
     stream, config = deployed.stream, deployed.stream.config
     worker, trainer, reader, operator = (
         USERS[f"reptide-{role}"] for role in ("worker", "trainer", "reader", "operator")
@@ -172,7 +172,7 @@ def test_every_role_runs_as_its_own_user_which_may_do_nothing_else(
         assert used == user.commands() | cluster, user.name
 
 
-def test_the_trainer_sees_no_row_and_the_reader_changes_none(deployed: Deployed):
+def test_the_trainer_sees_no_row_and_the_reader_changes_none(deployed: Deployed) -> None:
     stream = deployed.stream
     stream.send(0)
     deployed.be(USERS["reptide-worker"].url(deployed.url))
@@ -193,7 +193,7 @@ def test_the_trainer_sees_no_row_and_the_reader_changes_none(deployed: Deployed)
     )
 
 
-def test_a_worker_that_forgets_tasks_needs_what_the_page_adds(deployed: Deployed):
+def test_a_worker_that_forgets_tasks_needs_what_the_page_adds(deployed: Deployed) -> None:
     stream, worker = deployed.stream, USERS["reptide-worker"]
     for node in deployed.nodes:
         worker.grant(node, stream.settings.stream, [*TO_FORGET, *deployed.more])
@@ -206,7 +206,7 @@ def test_a_worker_that_forgets_tasks_needs_what_the_page_adds(deployed: Deployed
     assert {rule[1:] for rule in TO_FORGET} == asked - worker.commands() - {"cluster", "command"}
 
 
-def test_topics_messages_and_dead_letters_take_no_redis(stream: Stream):
+def test_topics_messages_and_dead_letters_take_no_redis(stream: Stream) -> None:
     letters = stream.directory / "letters.jsonl"
     letters.write_text("")
     text = stream.config.read_text()

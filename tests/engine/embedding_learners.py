@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from functools import partial
+from typing import Any
 
 import pytest
 import torch
@@ -95,7 +96,9 @@ def assert_close(a: Tensor, b: Tensor) -> None:
 # One query by hand
 
 
-def of_one_task(learner: EmbeddingLearner, theta: Params, batch: Batch, task: int, x: Tensor):
+def of_one_task(
+    learner: EmbeddingLearner, theta: Params, batch: Batch, task: int, x: Tensor
+) -> tuple[nn.Module, Any, Tensor, list[Any], Any]:
     """The learner's own modules; keys, standard labels and masses of a task's examples; the embedded query."""
     model = learner._built(0)
     model.load_state_dict(theta)
@@ -108,7 +111,9 @@ def of_one_task(learner: EmbeddingLearner, theta: Params, batch: Batch, task: in
     return own, embed(batch.x[task, rows]), y, mass, embed(x[None])[0]
 
 
-def after_those_of_theta(match: nn.Module, target, keys: Tensor, y: Tensor, mass: list[float]):
+def after_those_of_theta(
+    match: nn.Module, target: Classification | Regression, keys: Tensor, y: Tensor, mass: list[float]
+) -> tuple[list[Any], list[Any], Any] | tuple[list[Any], list[Any], list[float]]:
     """Lists of keys, labels and masses: first those that theta brings, if any."""
     if "keys" not in dict(match.named_parameters()):
         return list(keys), y.tolist(), mass
@@ -121,7 +126,14 @@ def shares(scores: list[Tensor], mass: list[float]) -> list[Tensor]:
     return [one / sum(raised) for one in raised]
 
 
-def matched(match: nn.Module, target, query: Tensor, keys, y, mass: list[float]) -> Tensor:
+def matched(
+    match: nn.Module,
+    target: Classification | Regression,
+    query: Tensor,
+    keys: list[Any],
+    y: Tensor,
+    mass: list[float],
+) -> Tensor:
     """Outputs of one query, by the labels of the keys that it is like."""
     scale = SHARPEST * match.sharpness.sigmoid()
     weights = shares([scale * torch.cosine_similarity(query, key, dim=0) for key in keys], mass)

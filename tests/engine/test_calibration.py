@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -36,13 +37,13 @@ def fitted(target: Classification | Regression, z: Tensor, y: Tensor) -> Calibra
 
 
 @pytest.mark.parametrize(("scale", "shift"), [(1.0, 0.0), (0.4, -1.0), (1.8, 0.5)])
-def test_scale_and_shift_are_found(scale, shift):
+def test_scale_and_shift_are_found(scale: float, shift: float) -> None:
     found = fitted(TWO, *drawn(scale, shift)).values
     assert found[0].item() == pytest.approx(scale, rel=0.12)
     assert (found[2] - found[1]).item() == pytest.approx(shift, abs=0.15)
 
 
-def test_labels_that_come_are_lost_less_by_than_without():
+def test_labels_that_come_are_lost_less_by_than_without() -> None:
     z, y = drawn(0.4, -1.0)
     found = uncalibrated(TWO)
     for turn in range(BATCHES):
@@ -52,21 +53,21 @@ def test_labels_that_come_are_lost_less_by_than_without():
         found = refined(found, TWO, z[turn], y[turn])
 
 
-def test_of_a_regression_scale_and_bias_are_found():
+def test_of_a_regression_scale_and_bias_are_found() -> None:
     generator = torch.Generator().manual_seed(0)
     z = torch.randn(BATCHES, LABELS, 1, generator=generator)
     y = (0.5 * z[..., 0] + 0.3) + 0.1 * torch.randn(BATCHES, LABELS, generator=generator)
     assert fitted(VALUE, z, y).values.tolist() == pytest.approx([0.5, 0.3], abs=0.02)
 
 
-def test_it_is_in_use_once_it_pays():
+def test_it_is_in_use_once_it_pays() -> None:
     z, y = drawn(0.4, -1.0)
     assert uncalibrated(TWO).in_use.tolist() == [1.0, 0.0, 0.0]
     assert fitted(TWO, z[:1], y[:1]).in_use.tolist() == [1.0, 0.0, 0.0]  # fitted to, and not judged yet
     assert torch.equal(fitted(TWO, z, y).in_use, fitted(TWO, z, y).values)
 
 
-def test_where_each_batch_is_of_another_task_it_is_not_in_use():
+def test_where_each_batch_is_of_another_task_it_is_not_in_use() -> None:
     generator = torch.Generator().manual_seed(0)
     z = torch.randn(BATCHES, LABELS, 1, generator=generator)
     own = torch.randn(BATCHES, 1, generator=generator)  # a mean for each, which the next knows nothing of
@@ -75,14 +76,14 @@ def test_where_each_batch_is_of_another_task_it_is_not_in_use():
     assert found.in_use.tolist() == [1.0, 0.0]
 
 
-def test_what_fits_stays():
+def test_what_fits_stays() -> None:
     z, _ = drawn(1.0, 0.0)
     same = torch.zeros(BATCHES, LABELS, 1)
     assert fitted(VALUE, same, same[..., 0]).values.tolist() == [1.0, 0.0]
     assert torch.equal(calibrated(z, uncalibrated(TWO).values.float()), z)
 
 
-def test_of_many_classes_the_scale_alone_is_fitted():
+def test_of_many_classes_the_scale_alone_is_fitted() -> None:
     many = Classification(tuple(range(MOST_BIASES + 1)))
     assert len(uncalibrated(many).values) == 1
     z = 3 * torch.randn(BATCHES, LABELS, many.outputs, generator=torch.Generator().manual_seed(0))
@@ -91,7 +92,7 @@ def test_of_many_classes_the_scale_alone_is_fitted():
     assert fitted(many, z, drawn.sample().float()).values.item() == pytest.approx(0.5, rel=0.1)
 
 
-def test_room_for_more_classes_is_not_looked_at():
+def test_room_for_more_classes_is_not_looked_at() -> None:
     roomy = Classification(("a", "b"), reserve=4)
     z, y = drawn(0.4, -1.0)
     found = fitted(roomy, torch.nn.functional.pad(z, (0, 2), value=50.0), y).values
@@ -99,7 +100,7 @@ def test_room_for_more_classes_is_not_looked_at():
     assert found[3:].tolist() == [0.0, 0.0]
 
 
-def test_the_higher_of_two_predictions_stays_the_higher():
+def test_the_higher_of_two_predictions_stays_the_higher() -> None:
     z, y = drawn(-1.0, 0.0)  # upside down
     assert fitted(TWO, z, y).values[0] >= SMALLEST
 
@@ -108,7 +109,7 @@ OUTPUTS = st.floats(width=32)
 
 
 @given(st.lists(st.tuples(OUTPUTS, OUTPUTS, st.sampled_from([0.0, 1.0, math.nan])), max_size=6))
-def test_whatever_is_said_it_stays_finite(said):
+def test_whatever_is_said_it_stays_finite(said: list[Any]) -> None:
     rows = torch.tensor(said).view(-1, 3)
     for target in (TWO, VALUE):
         found = refined(uncalibrated(target), target, rows[:, : target.outputs], rows[:, 2])
@@ -120,7 +121,7 @@ def test_whatever_is_said_it_stays_finite(said):
 
 
 @pytest.mark.parametrize("name", ["balanced", "regression"])
-def test_what_is_served_is_calibrated_unadapted_and_adapted_alike(name):
+def test_what_is_served_is_calibrated_unadapted_and_adapted_alike(name: str) -> None:
     target, plain, driven = SPECS[name].target, theta(name, 1), drive(name)
     labels = enumerate([1.0, 0, 1, 1, 0, 1, 1, 1])
     driven.fold([e for n, y in labels for e in (observation(n), label(n, y))], plain)

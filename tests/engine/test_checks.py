@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from itertools import count
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pytest
 import torch
 from torch import nn
+from torch.nn.modules.batchnorm import BatchNorm1d
+from torch.nn.modules.dropout import Dropout
 
 from engine.checks import (
     CheckFailed,
@@ -24,10 +28,11 @@ from engine.checks import (
     promises_kept,
     stream,
 )
-from engine.detectors.detectors import Never, PageHinkley, Periodic
+from engine.detectors.detectors import Detector, Never, PageHinkley, Periodic
 from engine.detectors.river import River
 from engine.features.columns import Category, Cyclic, Encoded, Numeric, Text
-from engine.features.encoder import Features
+from engine.features.encoder import Features, FrontEnd
+from engine.learners.base import Learner
 from engine.learners.gradient import GradientLearner
 from engine.targets import Classification
 from engine.task_spec import TaskSpec
@@ -35,23 +40,23 @@ from tests.engine.driving import SMALL, SPECS
 
 
 @pytest.mark.parametrize("name", ["balanced", "regression", "two buckets"])
-def test_a_sound_spec_keeps_every_promise_and_names_them(name):
+def test_a_sound_spec_keeps_every_promise_and_names_them(name: str) -> None:
     promises = check_spec(SPECS[name])
     assert len(promises) == len(set(promises)) > 20
     assert "adapting_twice_gives_the_same_bits" in promises
 
 
-def test_every_kind_of_column_conforms():
+def test_every_kind_of_column_conforms() -> None:
     columns = (Numeric("n"), Numeric("m", optional=True), Category("c"), Cyclic("h", 24.0), Text("t"))
     assert check_encoder(Features(columns)) == [check.__name__ for check in encoders.ENCODER_CHECKS]
 
 
-def test_the_work_of_checking_an_encoder_grows_with_its_columns_and_no_faster():
-    def encodings(columns):
+def test_the_work_of_checking_an_encoder_grows_with_its_columns_and_no_faster() -> None:
+    def encodings(columns: int) -> int:
         calls = []
 
         class Counting(Numeric):
-            def encode(self, values):
+            def encode(self, values: Any) -> Encoded:
                 calls.append(self.name)
                 return super().encode(values)
 
@@ -61,7 +66,7 @@ def test_the_work_of_checking_an_encoder_grows_with_its_columns_and_no_faster():
     assert encodings(40) == 10 * encodings(4)
 
 
-def test_promises_are_told_one_after_the_other_as_they_are_kept():
+def test_promises_are_told_one_after_the_other_as_they_are_kept() -> None:
     features = Features((Numeric("n"), Caching()))
     spec = TaskSpec(features, Classification(("no", "yes")))
     told = promises_kept(spec, GradientLearner(spec))
@@ -73,11 +78,11 @@ def test_promises_are_told_one_after_the_other_as_they_are_kept():
 @pytest.mark.parametrize(
     "detector", [PageHinkley(5, 0.0, 1.0), Periodic(7), Never(), River("ADWIN", window=64)]
 )
-def test_every_detector_conforms(detector):
+def test_every_detector_conforms(detector: PageHinkley | Periodic | Never | River) -> None:
     assert check_detector(detector) == [check.__name__ for check in detectors.DETECTOR_CHECKS]
 
 
-def test_every_check_says_what_it_promises():
+def test_every_check_says_what_it_promises() -> None:
     every = [
         *encoders.ENCODER_CHECKS,
         *detectors.DETECTOR_CHECKS,
@@ -89,7 +94,7 @@ def test_every_check_says_what_it_promises():
     assert len({check.__name__ for check in every}) == len(every)
 
 
-def test_checks_leave_the_number_of_threads_as_it_was():
+def test_checks_leave_the_number_of_threads_as_it_was() -> None:
     before = torch.get_num_threads()
     torch.set_num_threads(2)
     try:
@@ -105,31 +110,33 @@ def test_checks_leave_the_number_of_threads_as_it_was():
 class Centred(nn.Module):
     """Subtracts the mean over the batch, which batch normalisation without running statistics does too."""
 
-    def forward(self, x):
+    def forward(self, x: Any) -> Any:
         return x - x.mean(0, keepdim=True)
 
 
 class Branching(nn.Module):
-    def forward(self, x):
+    def forward(self, x: Any) -> Any:
         return x if x.sum() > 0 else -x
 
 
-def network(layer):
+def network(
+    layer: type[Branching] | type[Centred] | Callable[..., Dropout] | Callable[..., BatchNorm1d],
+) -> Callable[..., nn.Sequential]:
     return lambda inputs, outputs: nn.Sequential(nn.Linear(inputs, 8), layer(), nn.Linear(8, outputs))
 
 
-def test_batch_normalisation_is_caught_and_the_way_out_named():
+def test_batch_normalisation_is_caught_and_the_way_out_named() -> None:
     spec = replace(SMALL, network=network(lambda: nn.BatchNorm1d(8)))
     with pytest.raises(CheckFailed, match=r"running_mean.*use LayerNorm or GroupNorm"):
         check_spec(spec)
 
 
-def test_dropout_is_caught():
+def test_dropout_is_caught() -> None:
     with pytest.raises(CheckFailed, match=r"two forward passes.*leave out Dropout"):
         check_spec(replace(SMALL, network=network(lambda: nn.Dropout(0.5))))
 
 
-def test_a_model_that_mixes_the_events_of_a_batch_is_caught():
+def test_a_model_that_mixes_the_events_of_a_batch_is_caught() -> None:
     spec = replace(SMALL, network=network(Centred))
     learner = GradientLearner(spec)
     with pytest.raises(CheckFailed, match="beside other events"):
@@ -140,17 +147,17 @@ def test_a_model_that_mixes_the_events_of_a_batch_is_caught():
         check_spec(spec)
 
 
-def test_what_mixes_behind_a_last_layer_of_zeros_is_caught():
+def test_what_mixes_behind_a_last_layer_of_zeros_is_caught() -> None:
     with pytest.raises(CheckFailed, match="depend on the other rows"):
         models.a_row_does_not_depend_on_its_block_mates(replace(SMALL, wide=True, network=network(Centred)))
 
 
-def test_a_model_that_branches_on_values_is_caught():
+def test_a_model_that_branches_on_values_is_caught() -> None:
     with pytest.raises(CheckFailed, match="checking that fast parameters are as declared: RuntimeError"):
         check_spec(replace(SMALL, network=network(Branching)))
 
 
-def test_a_model_of_the_wrong_output_width_is_caught():
+def test_a_model_of_the_wrong_output_width_is_caught() -> None:
     with pytest.raises(CheckFailed):
         check_spec(replace(SMALL, network=lambda inputs, outputs: nn.Linear(inputs, outputs + 1)))
 
@@ -159,72 +166,72 @@ def test_a_model_of_the_wrong_output_width_is_caught():
 
 
 class Mixing(GradientLearner):
-    def adapt(self, meta, support):
+    def adapt(self, meta: Any, support: Any) -> dict[Any, Any]:
         fast = super().adapt(meta, support)
         return {name: value + 1e-6 * value.mean(0, keepdim=True) for name, value in fast.items()}
 
 
 class MixingOutputs(GradientLearner):
-    def predict(self, meta, fast, x):
+    def predict(self, meta: Any, fast: Any, x: Any) -> torch.Tensor:
         outputs = super().predict(meta, fast, x)
         return outputs + 1e-3 * outputs.mean(0, keepdim=True)
 
 
 class IgnoringWeights(GradientLearner):
-    def adapt(self, meta, support):
+    def adapt(self, meta: Any, support: Any) -> dict[str, torch.Tensor]:
         return super().adapt(meta, support._replace(weight=torch.full_like(support.weight, 0.1)))
 
 
 class Restless(GradientLearner):
     calls = count()
 
-    def adapt(self, meta, support):
+    def adapt(self, meta: Any, support: Any) -> dict[Any, Any]:
         shift = next(self.calls)
         return {name: value + shift for name, value in super().adapt(meta, support).items()}
 
 
 class Writing(GradientLearner):
-    def adapt(self, meta, support):
+    def adapt(self, meta: Any, support: Any) -> dict[str, torch.Tensor]:
         for value in meta.values():
             value.add_(1)
         return super().adapt(meta, support)
 
 
 class Biased(GradientLearner):
-    def adapt(self, meta, support):
+    def adapt(self, meta: Any, support: Any) -> dict[Any, Any]:
         return {name: value + 1 for name, value in super().adapt(meta, support).items()}
 
 
 class Seedless(GradientLearner):
-    def init(self, seed):
+    def init(self, seed: Any) -> dict[str, torch.Tensor]:
         return super().init(int(torch.seed() % 2**31))
 
 
 class Sick(GradientLearner):
-    def init(self, seed):
+    def init(self, seed: Any) -> dict[Any, Any]:
         return {name: value / 0 for name, value in super().init(seed).items()}
 
 
 class WrongShape(GradientLearner):
-    def shared(self, meta, x):
+    def shared(self, meta: Any, x: Any) -> torch.Tensor:
         return super().shared(meta, x).unsqueeze(0)
 
 
 class Undeclared(GradientLearner):
-    def adapt(self, meta, support):
+    def adapt(self, meta: Any, support: Any) -> dict[Any, Any]:
         return dict(reversed(super().adapt(meta, support).items()))
 
 
 class NaNSlopes(GradientLearner):
     """Finite where it is used, and NaN where it is differentiated: a root at 0."""
 
-    def predict(self, meta, fast, x):
+    def predict(self, meta: Any, fast: Any, x: Any) -> torch.Tensor:
         outputs = super().predict(meta, fast, x)
         return outputs + (outputs - outputs.detach()).square().sum(-1, keepdim=True).sqrt()
 
 
 class Otherwise(GradientLearner):
-    def adapt_differentiably(self, meta, support, *, second_order):
+    def adapt_differentiably(self, meta: Any, support: Any, *, second_order: Any) -> dict[Any, Any]:
         fast = super().adapt_differentiably(meta, support, second_order=second_order)
         return {name: value + 0.1 for name, value in fast.items()}
 
@@ -232,13 +239,13 @@ class Otherwise(GradientLearner):
 class OfPadding(GradientLearner):
     """Takes a padded batch without examples for one with some."""
 
-    def adapt(self, meta, support):
+    def adapt(self, meta: Any, support: Any) -> dict[Any, Any]:
         shift = 0.1 if support.x.shape[1] else 0.0
         return {name: value + shift for name, value in super().adapt(meta, support).items()}
 
 
 class BakingIn(GradientLearner):
-    def adapt(self, meta, support):
+    def adapt(self, meta: Any, support: Any) -> dict[str, torch.Tensor] | dict[Any, Any]:
         return super().adapt(meta, support) if float(support.weight.sum()) >= 0 else {}
 
 
@@ -261,7 +268,9 @@ class BakingIn(GradientLearner):
         (Otherwise, learners.an_outer_rule_adapts_the_same_and_gets_finite_gradients),
     ],
 )
-def test_a_learner_that_breaks_a_promise_is_caught_by_the_check_of_that_name(broken, check):
+def test_a_learner_that_breaks_a_promise_is_caught_by_the_check_of_that_name(
+    broken: Any, check: Callable[[Learner, TaskSpec], None]
+) -> None:
     check(GradientLearner(SMALL), SMALL)
     with pytest.raises(CheckFailed, match="; "):
         check(broken(SMALL), SMALL)
@@ -269,21 +278,21 @@ def test_a_learner_that_breaks_a_promise_is_caught_by_the_check_of_that_name(bro
         check_learner(broken(SMALL), SMALL)
 
 
-def test_a_learner_that_reads_values_while_it_is_recorded_is_caught():
+def test_a_learner_that_reads_values_while_it_is_recorded_is_caught() -> None:
     with pytest.raises(CheckFailed, match="checking that recording changes no bit: RuntimeError"):
         check_learner(BakingIn(SMALL), SMALL)
 
 
-def test_a_learner_that_mixes_tasks_folds_otherwise_when_cut():
+def test_a_learner_that_mixes_tasks_folds_otherwise_when_cut() -> None:
     with pytest.raises(CheckFailed, match="cut in two"):
         stream.rows_do_not_depend_on_how_the_stream_was_cut(Mixing(SMALL), SMALL)
 
 
-def test_a_learner_that_remembers_cannot_be_a_cache():
+def test_a_learner_that_remembers_cannot_be_a_cache() -> None:
     class Remembering(GradientLearner):
         seen = 0.0
 
-        def adapt(self, meta, support):
+        def adapt(self, meta: Any, support: Any) -> dict[Any, Any]:
             self.seen += 1.0
             return {name: value * self.seen for name, value in super().adapt(meta, support).items()}
 
@@ -306,50 +315,50 @@ class Broken:
 
 
 class Counting(Broken):
-    def update(self, state, losses):
+    def update(self, state: Any, losses: Any) -> npt.NDArray[Any]:
         self.calls += 1
         return np.full(len(losses), self.calls % 7 == 0)
 
 
 class Sharing(Broken):
-    def update(self, state, losses):
+    def update(self, state: Any, losses: Any) -> Any:
         state += losses.mean()
         return (state[:, 0] % 1.0) > 0.9
 
 
 class Dividing(Broken):
-    def update(self, state, losses):
+    def update(self, state: Any, losses: Any) -> npt.NDArray[Any]:
         with np.errstate(all="ignore"):
             state[:, 0] = losses / state[:, 0] - np.inf
         return np.zeros(len(losses), np.bool_)
 
 
 class Scalar(Broken):
-    def update(self, state, losses):
+    def update(self, state: Any, losses: Any) -> bool:
         return bool((losses > 1).any())
 
 
 class Stateless(Broken):
-    def __init__(self):
+    def __init__(self) -> None:
         super().__init__(width=0)
 
 
 class Overridden(Periodic):
     """Its `update` is never called, since the scan runs the detector it is derived from."""
 
-    def update(self, state, losses):
+    def update(self, state: Any, losses: Any) -> Any:
         return losses > 1
 
 
 class Outside(Broken):
     """Keeps its count beside the state, by the state's address, so that a stored state starts afresh."""
 
-    def __init__(self):
+    def __init__(self) -> None:
         super().__init__()
         self.counts: dict[int, int] = {}
         self.kept: list[Any] = []
 
-    def update(self, state, losses):
+    def update(self, state: Any, losses: Any) -> npt.NDArray[Any]:
         self.kept.append(state)
         self.counts[id(state)] = self.counts.get(id(state), 0) + 1
         return np.full(len(losses), self.counts[id(state)] % 30 == 0)
@@ -367,7 +376,9 @@ class Outside(Broken):
         (Overridden, detectors.the_scan_raises_the_alarms_of_update),
     ],
 )
-def test_a_detector_that_breaks_a_promise_is_caught_by_the_check_of_that_name(broken, check):
+def test_a_detector_that_breaks_a_promise_is_caught_by_the_check_of_that_name(
+    broken: Any, check: Callable[[Detector], None]
+) -> None:
     check(PageHinkley(5, 0.0, 1.0))
     with pytest.raises(CheckFailed, match="; "):
         check(broken())
@@ -392,17 +403,17 @@ class Column:
 
 
 class Raising(Column):
-    def encode(self, values):
+    def encode(self, values: Any) -> Encoded:
         return Encoded(np.array([[len(value)] for value in values], np.float32), {})
 
 
 class TooWide(Column):
-    def encode(self, values):
+    def encode(self, values: Any) -> Encoded:
         return Encoded(np.zeros((len(values), 3), np.float32), {})
 
 
 class Caching(Column):
-    def encode(self, values):
+    def encode(self, values: Any) -> Encoded:
         known: dict[Any, float] = {}
         keys = [value if isinstance(value, bool | float) else None for value in values]
         ids = [known.setdefault(key, float(key is not None and n)) for n, key in enumerate(keys)]
@@ -413,36 +424,36 @@ class Caching(Column):
 class Exploding(Features):
     """An encoder whose front end makes what is not finite."""
 
-    def front_end(self):
+    def front_end(self) -> FrontEnd:
         front = super().front_end()
         front.std.zero_()
         front.mean.copy_(torch.full_like(front.mean, torch.nan))
         return front
 
 
-def test_a_column_that_raises_is_caught_and_the_field_and_value_named():
+def test_a_column_that_raises_is_caught_and_the_field_and_value_named() -> None:
     with pytest.raises(CheckFailed, match=r"field 'mine': encoding None raised TypeError .*return a fault"):
         check_encoder(Features((Numeric("n"), Raising())))
 
 
-def test_a_column_of_another_width_than_declared_is_caught():
+def test_a_column_of_another_width_than_declared_is_caught() -> None:
     with pytest.raises(CheckFailed, match="ValueError"):
         check_encoder(Features((TooWide(),)))
 
 
-def test_a_column_that_encodes_a_value_by_its_neighbours_is_caught():
+def test_a_column_that_encodes_a_value_by_its_neighbours_is_caught() -> None:
     with pytest.raises(CheckFailed, match="otherwise alone than among others"):
         check_encoder(Features((Caching(),)))
 
 
-def test_a_front_end_that_is_not_finite_is_caught():
+def test_a_front_end_that_is_not_finite_is_caught() -> None:
     with pytest.raises(CheckFailed, match="the front end makes"):
         check_encoder(Exploding((Numeric("n"),)))
 
 
-def test_an_encoder_of_another_type_than_float32_is_caught():
+def test_an_encoder_of_another_type_than_float32_is_caught() -> None:
     class Doubles(Features):
-        def encode(self, rows):
+        def encode(self, rows: Any) -> Encoded:
             encoded = super().encode(rows)
             return Encoded(encoded.x.astype(np.float64), encoded.faults)
 

@@ -3,16 +3,23 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import pytest
 
 from engine import compiled as compiling
 from engine.compiled import FOLDER, folder_in, name_of
 from engine.features import history
 from engine.stream import mixture, scan
+from engine.stream.layout import Columns
+from engine.stream.scan_arrays import Events, Results, Rules, Version
 
 
-def test_any_changed_source_has_a_folder_of_its_own(tmp_path):
+def test_any_changed_source_has_a_folder_of_its_own(tmp_path: Path) -> None:
     for name, text in (("a.py", "one = 1"), ("b.py", "two = 2")):
         (tmp_path / name).write_text(text)
     before = name_of(tmp_path, "generic")
@@ -22,26 +29,34 @@ def test_any_changed_source_has_a_folder_of_its_own(tmp_path):
     assert name_of(tmp_path, "generic") != before
 
 
-def test_any_other_processor_has_a_folder_of_its_own(tmp_path):
+def test_any_other_processor_has_a_folder_of_its_own(tmp_path: Path) -> None:
     assert name_of(tmp_path, "generic") != name_of(tmp_path, "skylake")
 
 
 @pytest.mark.parametrize("function", [scan.scan, history.count, mixture.update])
-def test_what_is_compiled_lies_in_the_folder_of_all_sources(function):
+def test_what_is_compiled_lies_in_the_folder_of_all_sources(
+    function: Callable[[Columns, Events, Results, Rules, Version, Any, Any, Any, Any, Any, Any], None]
+    | Callable[[Any, float, bool, float, float], None]
+    | Callable[
+        [npt.NDArray[np.float64], npt.NDArray[np.float64], npt.NDArray[np.float64], float, bool, float], None
+    ],
+) -> None:
     assert function._cache.cache_path.startswith(str(FOLDER))
 
 
 NAME = "compiled-0123456789abcdef"
 
 
-def test_the_first_place_that_can_be_written_is_taken_and_none_where_none_can(tmp_path):
+def test_the_first_place_that_can_be_written_is_taken_and_none_where_none_can(tmp_path: Path) -> None:
     (tmp_path / "no folder").write_text("")
     assert folder_in([tmp_path / "no folder", tmp_path / "home"], NAME) == tmp_path / "home" / NAME
     assert folder_in([tmp_path / "no folder"], NAME) is None
     assert list((tmp_path / "home" / NAME).iterdir()) == []
 
 
-def test_code_in_a_place_that_cannot_be_written_goes_before_a_place_that_can(tmp_path, monkeypatch):
+def test_code_in_a_place_that_cannot_be_written_goes_before_a_place_that_can(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     code = tmp_path / "image" / NAME / "engine" / "scan.nbi"
     code.parent.mkdir(parents=True)
     code.write_bytes(b"code")
@@ -51,8 +66,10 @@ def test_code_in_a_place_that_cannot_be_written_goes_before_a_place_that_can(tmp
     assert folder_in([tmp_path / "image", tmp_path / "home"], NAME) == tmp_path / "home" / NAME
 
 
-def test_a_place_that_may_not_be_looked_into_is_passed_over(tmp_path, monkeypatch):
-    def refuse(*_):
+def test_a_place_that_may_not_be_looked_into_is_passed_over(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: Any) -> None:
         raise PermissionError
 
     monkeypatch.setattr(compiling.Path, "glob", refuse)
@@ -60,13 +77,13 @@ def test_a_place_that_may_not_be_looked_into_is_passed_over(tmp_path, monkeypatc
     assert folder_in([tmp_path], NAME) is None
 
 
-def added(x):
+def added(x: Any) -> Any:
     return x + 1
 
 
 def test_code_in_a_folder_that_is_not_added_to_is_taken_up_and_what_is_not_there_is_compiled(
-    tmp_path, monkeypatch
-):
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(compiling, "FOLDER", tmp_path)
     monkeypatch.setattr(compiling, "IS_ADDED_TO", True)
     compiling.compiled_as("int64")(added)
@@ -81,13 +98,13 @@ def test_code_in_a_folder_that_is_not_added_to_is_taken_up_and_what_is_not_there
     assert sorted(tmp_path.rglob("*")) == kept
 
 
-def test_without_a_folder_functions_compile_and_do_the_same(monkeypatch):
+def test_without_a_folder_functions_compile_and_do_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(compiling, "FOLDER", None)
     doubled = compiling.compiled(lambda x: 2 * x)
     assert doubled(3) == 6
 
 
-def test_folders_of_other_sources_are_cleared_but_for_those_of_the_last_day(tmp_path):
+def test_folders_of_other_sources_are_cleared_but_for_those_of_the_last_day(tmp_path: Path) -> None:
     old, new, other = (tmp_path / name for name in ("compiled-" + "a" * 16, "compiled-" + "b" * 16, "kept"))
     for folder in (old, new, other):
         (folder / "scan_1f").mkdir(parents=True)

@@ -15,7 +15,7 @@ from tests.engine.driving import SPECS, Driven, fold_in_cuts, long_stream, theta
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs an accelerator")
 @pytest.mark.parametrize("name", ["balanced", "regression", "two buckets"])
-def test_an_accelerator_serves_what_a_processor_serves_within_a_tolerance(name):
+def test_an_accelerator_serves_what_a_processor_serves_within_a_tolerance(name: str) -> None:
     events = long_stream(1, 300, 5, name)
     here = fold_in_cuts(name, events, [], [(0, 1)], 5)
     engine = Engine(SPECS[name], device="cuda")

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import replace
 from functools import cache
 from statistics import stdev
+from typing import Any
 
 import numpy as np
 import pytest
@@ -22,7 +24,7 @@ from engine.evaluation.episodic.baselines import (
     with_tuned_step,
 )
 from engine.evaluation.episodic.evaluate import BLOCK, Contender, Judging, Setting, evaluate
-from engine.evaluation.episodic.report import MARGIN
+from engine.evaluation.episodic.report import MARGIN, EpisodicReport
 from engine.evaluation.episodic.scoring import predicted as predicted_by
 from engine.evaluation.episodic.scoring import scored
 from engine.features.columns import Numeric
@@ -32,7 +34,7 @@ from engine.intervals import estimate, percentiles, student
 from engine.learners.gradient import GradientLearner
 from engine.learners.prototype import PrototypeLearner
 from engine.outer.descent import FitSettings
-from engine.outer.fit import fit
+from engine.outer.fit import Round, TrainState, fit
 from engine.targets import Classification, Regression
 from engine.task_spec import InnerLoop, TaskSpec, normalises_by_batch
 from engine.types import Batch, EngineError, Episodes
@@ -51,13 +53,18 @@ def normed(inputs: int, outputs: int) -> nn.Module:
     )
 
 
-def spec_of(ways=3, exchangeable=True, network=linear, **options) -> TaskSpec:
+def spec_of(
+    ways: int = 3,
+    exchangeable: bool = True,
+    network: Callable[[int, int], nn.Module] = linear,
+    **options: Any,
+) -> TaskSpec:
     features = Features(tuple(Numeric(f"x{i}") for i in range(WIDTH)))
     target = Classification(tuple(range(ways)), exchangeable=exchangeable)
     return TaskSpec(features, target, network, adapts="all", **options)
 
 
-def blobs(classes=12, each=20, seed=0, apart=1.0) -> Examples:
+def blobs(classes: int = 12, each: int = 20, seed: int = 0, apart: float = 1.0) -> Examples:
     """Classes about centres of their own."""
     rng = np.random.default_rng(seed)
     y = np.repeat(np.arange(classes), each)
@@ -66,7 +73,7 @@ def blobs(classes=12, each=20, seed=0, apart=1.0) -> Examples:
     return Examples(x.astype(np.float32), y.astype(np.float32), nothing.astype(np.int64), nothing)
 
 
-def sums(users=8, each=30, seed=0) -> Examples:
+def sums(users: int = 8, each: int = 30, seed: int = 0) -> Examples:
     """A regression: every user adds up features by weights of their own."""
     rng = np.random.default_rng(seed)
     task = np.repeat(np.arange(users), each)
@@ -83,12 +90,12 @@ def prototypes(spec: TaskSpec) -> Contender:
     return Contender("prototypes", PrototypeLearner, spec, PrototypeLearner(spec).init(0))
 
 
-def gradient(spec: TaskSpec, name="gradient", **inner) -> Contender:
+def gradient(spec: TaskSpec, name: str = "gradient", **inner: float) -> Contender:
     spec = replace(spec, inner=InnerLoop(**inner))
     return Contender(name, GradientLearner, spec, GradientLearner(spec).init(0))
 
 
-def found(report, contender, **wanted):
+def found(report: EpisodicReport, contender: str, **wanted: int | str) -> list[Any]:
     return [
         j
         for j in report.judgements
@@ -96,7 +103,9 @@ def found(report, contender, **wanted):
     ]
 
 
-def predicted(built, theta, episodes):
+def predicted(
+    built: GradientLearner | PrototypeLearner, theta: dict[str, torch.Tensor], episodes: Episodes
+) -> dict[str, torch.Tensor]:
     return predicted_by(built, theta, episodes, by_batch=normalises_by_batch(built.spec))
 
 
@@ -106,10 +115,10 @@ class Memoriser:
     def __init__(self, spec: TaskSpec, examples: Examples) -> None:
         self.spec, self.known = spec, torch.from_numpy(examples.x)
 
-    def adapt(self, meta, support):
+    def adapt(self, meta: Any, support: Any) -> dict[Any, Any]:
         return {"x": support.x, "y": support.y}
 
-    def predict(self, meta, fast, x):
+    def predict(self, meta: Any, fast: Any, x: Any) -> torch.Tensor:
         """The class of the support example whose row in the known table has the same class."""
         known = torch.stack([(row == self.known).all(-1).any() for row in x.flatten(0, 1)]).view(x.shape[:2])
         distance = torch.cdist(x, fast["x"])
@@ -121,7 +130,7 @@ class Memoriser:
 # Figures by hand
 
 
-def test_the_interval_is_that_of_a_mean_by_hand():
+def test_the_interval_is_that_of_a_mean_by_hand() -> None:
     values = [0.2, 0.4, 0.9, 0.5]
     one = estimate(np.array(values), np.arange(4))
     assert one.mean == pytest.approx(0.5)
@@ -129,7 +138,7 @@ def test_the_interval_is_that_of_a_mean_by_hand():
     assert one.high - one.mean == pytest.approx(student(3) * stdev(values) / 2)
 
 
-def test_over_hundreds_of_episodes_the_interval_is_the_normal_one():
+def test_over_hundreds_of_episodes_the_interval_is_the_normal_one() -> None:
     assert student(599) == pytest.approx(1.96394, abs=1e-5)
     assert student(10**9) == pytest.approx(1.95996, abs=1e-5)
 
@@ -137,23 +146,23 @@ def test_over_hundreds_of_episodes_the_interval_is_the_normal_one():
 @pytest.mark.parametrize(
     ("freedom", "table"), [(1, 12.706), (2, 4.303), (3, 3.182), (8, 2.306), (20, 2.086), (60, 2.000)]
 )
-def test_few_tasks_widen_the_interval_as_students_table_says(freedom, table):
+def test_few_tasks_widen_the_interval_as_students_table_says(freedom: int, table: float) -> None:
     assert student(freedom) == pytest.approx(table, rel=0.01)
 
 
-def test_a_task_drawn_ten_times_is_one_task():
+def test_a_task_drawn_ten_times_is_one_task() -> None:
     once, ten_times = np.array([0.1, 0.5, 0.6]), np.repeat([0.1, 0.5, 0.6], 10)
     assert estimate(ten_times, np.repeat([7, 8, 9], 10)) == pytest.approx(estimate(once, np.arange(3)))
     assert estimate(ten_times, np.arange(30)).error < 0.5 * estimate(once, np.arange(3)).error
 
 
-def test_percentiles_are_of_episodes_or_of_the_means_of_tasks():
+def test_percentiles_are_of_episodes_or_of_the_means_of_tasks() -> None:
     values = np.arange(101.0)
     assert percentiles(values, np.arange(101)) == (5.0, 50.0, 95.0)
     assert percentiles(np.array([0.0, 2.0, 10.0, 30.0]), np.array([0, 0, 1, 1]))[1] == 10.5
 
 
-def test_accuracy_and_log_loss_are_by_hand_and_padding_counts_for_nothing():
+def test_accuracy_and_log_loss_are_by_hand_and_padding_counts_for_nothing() -> None:
     target = Classification((0, 1), floor=0.1)
     outputs = torch.tensor([[[2.0, 0.0], [0.0, 2.0], [9.0, 0.0]]])
     query = Batch(torch.zeros(1, 3, 1), torch.tensor([[0.0, 0.0, 1.0]]), torch.tensor([[0.5, 0.5, 0.0]]))
@@ -163,17 +172,17 @@ def test_accuracy_and_log_loss_are_by_hand_and_padding_counts_for_nothing():
     assert log_loss == pytest.approx(-(math.log(p) + math.log(1 - p)) / 2, rel=1e-6)
 
 
-def test_a_regression_is_judged_by_squared_error_as_served():
+def test_a_regression_is_judged_by_squared_error_as_served() -> None:
     query = Batch(torch.zeros(1, 2, 1), torch.tensor([[1.0, 3.0]]), torch.full((1, 2), 0.5))
     error = scored(Regression(0, 2), torch.tensor([[[0.0], [9.0]]]), query)
     assert error.tolist() == [[(1 + 1) / 2]]
 
 
-def test_a_prediction_that_is_not_finite_is_wrong_and_its_loss_has_no_figure():
+def test_a_prediction_that_is_not_finite_is_wrong_and_its_loss_has_no_figure() -> None:
     spec = spec_of()
 
     class Broken(SupportGuess):
-        def predict(self, meta, fast, x):
+        def predict(self, meta: Any, fast: Any, x: Any) -> torch.Tensor:
             return super().predict(meta, fast, x) * math.nan
 
     contenders = [Contender("broken", Broken, spec, {}), guess(spec)]
@@ -187,20 +196,20 @@ def test_a_prediction_that_is_not_finite_is_wrong_and_its_loss_has_no_figure():
 
 
 @cache
-def judged():
+def judged() -> EpisodicReport:
     spec = spec_of()
     contenders = [gradient(spec), prototypes(spec), guess(spec)]
     return evaluate(contenders, [Setting(5, ClassEpisodes(blobs(), 3, 5, 4))], FEW)
 
 
-def test_learners_that_take_steps_are_judged_after_each_number_of_them_and_others_once():
+def test_learners_that_take_steps_are_judged_after_each_number_of_them_and_others_once() -> None:
     report = judged()
     assert [j["steps"] for j in found(report, "gradient", metric="accuracy")] == [0, 2]
     assert [j["headline"] for j in found(report, "gradient", metric="accuracy")] == [False, True]
     assert [j["steps"] for j in found(report, "prototypes", metric="accuracy")] == [None]
 
 
-def test_no_step_is_theta_and_a_step_is_the_learners_own():
+def test_no_step_is_theta_and_a_step_is_the_learners_own() -> None:
     spec = spec_of()
     source = ClassEpisodes(blobs(), 3, 1, 4)
     contender = gradient(spec, lr=0.5)
@@ -223,7 +232,7 @@ def test_no_step_is_theta_and_a_step_is_the_learners_own():
         assert mean == pytest.approx(float(by_hand), abs=1e-6)
 
 
-def test_the_same_seed_finds_the_same_figures_and_another_others():
+def test_the_same_seed_finds_the_same_figures_and_another_others() -> None:
     spec = spec_of()
     contenders = [gradient(spec), prototypes(spec), guess(spec)]
     settings = [Setting(5, ClassEpisodes(blobs(), 3, 5, 4))]
@@ -231,7 +240,7 @@ def test_the_same_seed_finds_the_same_figures_and_another_others():
     assert evaluate(contenders[1:], settings, replace(FEW, seed=1)).judgements[0] not in judged().judgements
 
 
-def test_every_contender_meets_the_same_episodes():
+def test_every_contender_meets_the_same_episodes() -> None:
     spec = spec_of()
     twins = [replace(prototypes(spec), name=name) for name in ("one", "two")]
     report = evaluate(twins, [Setting(1, ClassEpisodes(blobs(), 3, 1, 4))], replace(FEW, reference="two"))
@@ -243,7 +252,7 @@ def test_every_contender_meets_the_same_episodes():
     }
 
 
-def test_a_paired_difference_is_of_the_means_with_an_interval_of_its_own():
+def test_a_paired_difference_is_of_the_means_with_an_interval_of_its_own() -> None:
     report = judged()
     one = found(report, "prototypes", metric="accuracy")[0]
     other = found(report, "guess", metric="accuracy")[0]
@@ -253,7 +262,7 @@ def test_a_paired_difference_is_of_the_means_with_an_interval_of_its_own():
     assert other["against_reference"] is None
 
 
-def test_progress_is_told_every_block():
+def test_progress_is_told_every_block() -> None:
     told = []
     source = ClassEpisodes(blobs(), 3, 1, 4)
     evaluate([guess(spec_of())], [Setting(1, source, source)], FEW, lambda done, of: told.append((done, of)))
@@ -263,11 +272,11 @@ def test_progress_is_told_every_block():
 class Untold:
     """Draws what a source draws, and does not say which user an episode is of."""
 
-    def __init__(self, source):
+    def __init__(self, source: TaskEpisodes) -> None:
         self.draw = source.draw
 
 
-def test_episodes_that_repeat_tasks_are_counted_as_so_many_tasks():
+def test_episodes_that_repeat_tasks_are_counted_as_so_many_tasks() -> None:
     target = Regression(-5, 5)
     spec = replace(spec_of(), target=target)
     wide, narrow = (
@@ -280,13 +289,13 @@ def test_episodes_that_repeat_tasks_are_counted_as_so_many_tasks():
     assert width[0] > 2 * width[1]
 
 
-def test_one_task_alone_gives_no_interval_and_is_refused():
+def test_one_task_alone_gives_no_interval_and_is_refused() -> None:
     spec = replace(spec_of(), target=Regression(-5, 5))
     with pytest.raises(EngineError, match="bring examples of more tasks"):
         evaluate([guess(spec)], [Setting(5, TaskEpisodes(sums(users=1), shots=5))], FEW)
 
 
-def test_ragged_support_sets_are_judged_as_they_are_alone():
+def test_ragged_support_sets_are_judged_as_they_are_alone() -> None:
     ragged = ClassEpisodes(blobs(), 3, 2, 4).draw(4, seed=0, step=0)
     weight = ragged.support.weight.clone()
     weight[0, 4:] = 0
@@ -309,13 +318,17 @@ def test_ragged_support_sets_are_judged_as_they_are_alone():
         ([guess(spec_of()), replace(guess(spec_of(ways=4)), name="b")], FEW, "same target"),
     ],
 )
-def test_contenders_that_cannot_be_compared_are_refused(contenders, judging, said):
+def test_contenders_that_cannot_be_compared_are_refused(
+    contenders: list[Contender], judging: Judging, said: str
+) -> None:
     with pytest.raises(EngineError, match=said):
         evaluate(contenders, [Setting(1, ClassEpisodes(blobs(), 3, 1, 4))], judging)
 
 
 @pytest.mark.parametrize("options", [{"episodes": 1}, {"steps": ()}, {"steps": (5, 1)}, {"steps": (-1, 2)}])
-def test_a_judging_that_makes_no_sense_is_refused(options):
+def test_a_judging_that_makes_no_sense_is_refused(
+    options: dict[str, int] | dict[str, tuple[Any, ...]] | dict[str, tuple[int, int]],
+) -> None:
     with pytest.raises(EngineError, match="episodes must be at least 2"):
         Judging("guess", **options)
 
@@ -323,7 +336,7 @@ def test_a_judging_that_makes_no_sense_is_refused(options):
 # Meta-overfitting
 
 
-def test_a_contender_that_memorises_parts_and_an_honest_one_does_not():
+def test_a_contender_that_memorises_parts_and_an_honest_one_does_not() -> None:
     trained, others = blobs(apart=4.0), blobs(apart=4.0, seed=1)
     spec = spec_of()
     memory = Contender("memory", lambda s: Memoriser(s, trained), spec, {})
@@ -338,22 +351,22 @@ def test_a_contender_that_memorises_parts_and_an_honest_one_does_not():
     assert [gap["contender"] for gap in evaluate([untrained, guess(spec)], [setting], FEW).gaps] == ["guess"]
 
 
-def test_a_difference_within_the_margin_is_no_warning_however_sure():
+def test_a_difference_within_the_margin_is_no_warning_however_sure() -> None:
     spec = replace(spec_of(ways=2), target=Classification((0, 1)))
 
     class Sure(SupportGuess):
         """Right on all but every 25th of the held-out queries, whose features are negative."""
 
-        def predict(self, meta, fast, x):
+        def predict(self, meta: Any, fast: Any, x: Any) -> torch.Tensor:
             wrong = (x[..., 0] < 0) & (torch.arange(x.shape[1]) % 25 == 0)
             right = x[..., 1] > 0
             return nn.functional.one_hot((right ^ wrong).long(), 2).float()
 
     class Always:
-        def __init__(self, sign):
+        def __init__(self, sign: int) -> None:
             self.sign = sign
 
-        def draw(self, count, *, seed, step):
+        def draw(self, count: Any, *, seed: Any, step: Any) -> Episodes:
             y = torch.arange(25).float().remainder(2).expand(count, 25)
             x = torch.zeros(count, 25, WIDTH)
             x[..., 0], x[..., 1] = self.sign, y
@@ -371,7 +384,7 @@ def test_a_difference_within_the_margin_is_no_warning_however_sure():
 # Batch normalisation
 
 
-def test_with_batch_normalisation_a_query_is_judged_alone_and_beside_the_others():
+def test_with_batch_normalisation_a_query_is_judged_alone_and_beside_the_others() -> None:
     spec = spec_of(ways=2, network=normed)
     learner = GradientLearner(replace(spec, inner=InnerLoop(steps=0)))
     theta = learner.init(0)
@@ -379,7 +392,7 @@ def test_with_batch_normalisation_a_query_is_judged_alone_and_beside_the_others(
     modes = predicted(learner, theta, episodes)
     weight, bias = theta["1.1.weight"], theta["1.1.bias"]
 
-    def by_hand(x):
+    def by_hand(x: torch.Tensor) -> torch.Tensor:
         normal = (x - x.mean(0)) / (x.var(0, unbiased=False) + 1e-5).sqrt()
         return normal @ weight.T + bias
 
@@ -390,7 +403,7 @@ def test_with_batch_normalisation_a_query_is_judged_alone_and_beside_the_others(
         torch.testing.assert_close(modes["inductive"][u], alone)
 
 
-def test_an_inductive_figure_does_not_change_with_the_other_queries():
+def test_an_inductive_figure_does_not_change_with_the_other_queries() -> None:
     """Of a learner that embeds all tasks in one call, too."""
     spec = spec_of(network=normed)
     learner = PrototypeLearner(spec)
@@ -405,7 +418,7 @@ def test_an_inductive_figure_does_not_change_with_the_other_queries():
     assert not torch.allclose(after["transductive"][:, 0], before["transductive"][:, 0])
 
 
-def test_only_the_inductive_figure_counts():
+def test_only_the_inductive_figure_counts() -> None:
     spec = spec_of(network=normed)
     report = evaluate([gradient(spec), guess(spec_of())], [Setting(2, ClassEpisodes(blobs(), 3, 2, 4))], FEW)
     both = found(report, "gradient", steps=2, metric="accuracy")
@@ -416,7 +429,7 @@ def test_only_the_inductive_figure_counts():
     assert {j["mode"] for j in found(report, "guess")} == {"inductive"}
 
 
-def test_padding_does_not_count_in_the_statistics_of_a_task():
+def test_padding_does_not_count_in_the_statistics_of_a_task() -> None:
     learner = GradientLearner(spec_of(network=normed))
     theta = learner.init(0)
     whole = ClassEpisodes(blobs(), 3, 2, 4).draw(2, seed=0, step=0)
@@ -435,7 +448,9 @@ def test_padding_does_not_count_in_the_statistics_of_a_task():
 # Baselines
 
 
-def built(spec, examples, source, rounds=60):
+def built(
+    spec: TaskSpec, examples: Examples, source: TaskEpisodes | ClassEpisodes, rounds: int = 60
+) -> dict[Any, Any]:
     return {
         one.name: one
         for one in baselines(
@@ -452,10 +467,12 @@ def hidden(inputs: int, outputs: int) -> nn.Module:
     return nn.Sequential(nn.Linear(inputs, 8), nn.ReLU(), nn.Linear(8, outputs))
 
 
-def test_the_pooled_baseline_is_a_classifier_of_all_training_classes(monkeypatch):
+def test_the_pooled_baseline_is_a_classifier_of_all_training_classes(monkeypatch: pytest.MonkeyPatch) -> None:
     seen = []
 
-    def spying(learner, rule, episodes, state, settings):
+    def spying(
+        learner: Any, rule: Any, episodes: Any, state: Any, settings: Any
+    ) -> tuple[TrainState, list[Round]]:
         drawn = list(episodes)
         seen.append((learner, {int(y) for one in drawn for y in one.query.y.flatten()}))
         trained = fit(learner, rule, drawn, state, settings)
@@ -477,7 +494,7 @@ def test_the_pooled_baseline_is_a_classifier_of_all_training_classes(monkeypatch
     assert not pooled.theta["1.2.weight"].any()
 
 
-def test_a_class_is_told_apart_by_its_task():
+def test_a_class_is_told_apart_by_its_task() -> None:
     """Class 0 of one domain is not class 0 of another."""
     y, task = np.array([0, 1, 0, 1, 0]), np.array([0, 0, 1, 1, 0])
     label, count = class_of(Examples(np.zeros((5, 1)), y, task, np.zeros(5)))
@@ -485,7 +502,7 @@ def test_a_class_is_told_apart_by_its_task():
     assert count == 4
 
 
-def test_transfer_adapts_the_head_alone_and_fine_tuning_all():
+def test_transfer_adapts_the_head_alone_and_fine_tuning_all() -> None:
     examples = blobs()
     found = built(spec_of(network=hidden), examples, ClassEpisodes(examples, 3, 1, 4), rounds=2)
     assert set(GradientLearner(found["transfer"].spec).fast_shapes) == {"1.2.weight", "1.2.bias"}
@@ -497,7 +514,7 @@ def test_transfer_adapts_the_head_alone_and_fine_tuning_all():
     )
 
 
-def test_shared_classes_are_pooled_on_the_episodes_and_keep_their_head():
+def test_shared_classes_are_pooled_on_the_episodes_and_keep_their_head() -> None:
     rng = np.random.default_rng(0)
     x = rng.normal(0, 1, (400, WIDTH)).astype(np.float32)
     examples = Examples(x, (x[:, 0] > 0).astype(np.float32), np.repeat(np.arange(10), 40), np.zeros(400))
@@ -515,11 +532,11 @@ def test_shared_classes_are_pooled_on_the_episodes_and_keep_their_head():
     )
 
 
-def found_mean(report, name):
+def found_mean(report: EpisodicReport, name: Any) -> Any:
     return found(report, name, metric=report.metric, headline=True)[0]["figures"]["mean"]
 
 
-def test_the_nearest_mean_is_that_of_standardised_features_by_hand():
+def test_the_nearest_mean_is_that_of_standardised_features_by_hand() -> None:
     examples = blobs(apart=2.0)
     scaled = examples._replace(x=examples.x * np.array([1e3, 1, 1, 1, 1, 1e-3], np.float32))
     source = ClassEpisodes(scaled, 3, 5, 4)
@@ -538,7 +555,7 @@ def test_the_nearest_mean_is_that_of_standardised_features_by_hand():
     assert torch.equal(outputs.argmax(-1), by_hand)
 
 
-def test_the_trivial_guess_is_the_majority_class_or_the_mean_of_the_support():
+def test_the_trivial_guess_is_the_majority_class_or_the_mean_of_the_support() -> None:
     x, weight = torch.zeros(2, 4, WIDTH), torch.tensor([[0.25] * 4, [0.0] * 4])
     batch = Batch(x, torch.tensor([[1.0, 2.0, 1.0, 0.0], [2.0, 2.0, 2.0, 2.0]]), weight)
     classes = SupportGuess(spec_of())
@@ -549,7 +566,9 @@ def test_the_trivial_guess_is_the_majority_class_or_the_mean_of_the_support():
     assert mean.predict({}, mean.adapt({}, batch), x)[:, 0, 0].tolist() == [1.0, 4.0]
 
 
-def test_the_trivial_guess_of_a_balanced_support_set_is_of_the_class_counts_that_it_is_weighed_back_to():
+def test_the_trivial_guess_of_a_balanced_support_set_is_of_the_class_counts_that_it_is_weighed_back_to() -> (
+    None
+):
     batch = Batch(
         torch.zeros(1, 3, WIDTH), torch.tensor([[0.0, 1.0, 2.0]]), torch.tensor([[2 / 3, 1 / 3, 0]])
     )
@@ -560,7 +579,7 @@ def test_the_trivial_guess_of_a_balanced_support_set_is_of_the_class_counts_that
     assert mean.predict({}, mean.adapt({}, batch), batch.x)[0, 0, 0] == pytest.approx(1 / 3)
 
 
-def test_a_regression_has_no_nearest_mean_but_that_of_the_support():
+def test_a_regression_has_no_nearest_mean_but_that_of_the_support() -> None:
     examples = sums()
     names = list(
         built(replace(spec_of(), target=Regression(-9, 9)), examples, TaskEpisodes(examples), rounds=1)
@@ -568,7 +587,7 @@ def test_a_regression_has_no_nearest_mean_but_that_of_the_support():
     assert names == ["random initialization", "transfer", "fine-tuning", "support mean"]
 
 
-def test_a_step_size_is_chosen_by_what_it_comes_to_and_diverging_ones_lose():
+def test_a_step_size_is_chosen_by_what_it_comes_to_and_diverging_ones_lose() -> None:
     examples = sums()
     source = TaskEpisodes(examples, shots=10)
     contender = gradient(replace(spec_of(), target=Regression(-9, 9)), clip=1.0)
@@ -577,7 +596,7 @@ def test_a_step_size_is_chosen_by_what_it_comes_to_and_diverging_ones_lose():
     assert with_tuned_step(prototypes(spec_of()), tuning).spec.inner.lr == InnerLoop().lr
 
 
-def test_pooled_training_of_nothing_is_refused():
+def test_pooled_training_of_nothing_is_refused() -> None:
     with pytest.raises(EngineError, match="must be positive"):
         PooledTraining(rounds=0)
 
@@ -585,7 +604,7 @@ def test_pooled_training_of_nothing_is_refused():
 # Pictures
 
 
-def test_images_are_drawn_as_the_first_contender_predicts_them():
+def test_images_are_drawn_as_the_first_contender_predicts_them() -> None:
     rng = np.random.default_rng(0)
     x = rng.random((40, 4)).astype(np.float32)
     examples = Examples(
@@ -601,14 +620,14 @@ def test_images_are_drawn_as_the_first_contender_predicts_them():
     assert judged().episodes == []
 
 
-def test_settings_of_the_same_shots_are_refused():
+def test_settings_of_the_same_shots_are_refused() -> None:
     source, spec = ClassEpisodes(blobs(), 3, 1, 4), spec_of()
     for settings in ([], [Setting(1, source), Setting(1, source)]):
         with pytest.raises(EngineError, match="different numbers of shots"):
             evaluate([guess(spec)], settings, FEW)
 
 
-def test_domains_that_repeat_widen_the_interval():
+def test_domains_that_repeat_widen_the_interval() -> None:
     examples = blobs()
     domains = examples._replace(task=(examples.y % 3).astype(np.int64))
     report = evaluate([guess(spec_of(ways=2))], [Setting(1, ClassEpisodes(domains, 2, 1, 4))], FEW)
@@ -616,6 +635,6 @@ def test_domains_that_repeat_widen_the_interval():
 
 
 @pytest.mark.parametrize("options", [{"rates": ()}, {"episodes": 0}, {"steps": -1}])
-def test_a_choice_of_nothing_is_refused(options):
+def test_a_choice_of_nothing_is_refused(options: dict[str, tuple[Any, ...]] | dict[str, int]) -> None:
     with pytest.raises(EngineError, match="a step size is chosen"):
         Tuning(ClassEpisodes(blobs(), 3, 1, 4), **options)

@@ -1,11 +1,14 @@
 """Prequential evaluation against arithmetic by hand and slow, exact computation."""
 
+from __future__ import annotations
+
 import json
 from dataclasses import replace
 from itertools import pairwise
-from typing import get_type_hints
+from typing import Any, get_type_hints
 
 import numpy as np
+import numpy.typing as npt
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -28,7 +31,12 @@ BINARY = Classification(("no", "yes"))
 NAMES = ("theta", "adapted", "served")
 
 
-def binary_labels(y, p, seen=None, time_s=None):
+def binary_labels(
+    y: list[Any] | npt.NDArray[Any] | list[int] | npt.NDArray[np.bool_],
+    p: list[Any] | list[list[float]] | npt.NDArray[Any],
+    seen: list[int] | None = None,
+    time_s: npt.NDArray[Any] | list[Any] | None = None,
+) -> Any:
     """Labels y [N] with the probabilities p [N, k] of class 1."""
     y, p = np.asarray(y, np.float32), np.asarray(p, np.float64)
     told = np.where(y[:, None] == 1, p, 1 - p)
@@ -42,14 +50,18 @@ def binary_labels(y, p, seen=None, time_s=None):
     )
 
 
-def class_labels(y, prediction):
+def class_labels(y: list[Any] | list[int], prediction: npt.NDArray[Any]) -> Any:
     y, prediction = np.asarray(y, np.float32), np.asarray(prediction, np.float32)
     told = np.take_along_axis(prediction, y.astype(int)[:, None, None], axis=2)[:, :, 0]
     zeros = np.zeros(len(y))
     return ScoredLabels(y, prediction, -np.log(told).astype(np.float64), zeros.astype(np.int64), zeros)
 
 
-def value_labels(y, prediction, time_s=None):
+def value_labels(
+    y: npt.NDArray[np.float64] | list[Any],
+    prediction: npt.NDArray[np.float64] | list[Any],
+    time_s: npt.NDArray[np.float64] | None = None,
+) -> Any:
     y, prediction = np.asarray(y, np.float32), np.asarray(prediction, np.float32)
     loss = (prediction.astype(np.float64) - y[:, None]) ** 2
     zeros = np.zeros(len(y))
@@ -57,14 +69,21 @@ def value_labels(y, prediction, time_s=None):
     return ScoredLabels(y, prediction[:, :, None], loss, zeros.astype(np.int64), times)
 
 
-def evaluated(target, *batches, names=NAMES, **options):
+def evaluated(
+    target: Classification | Regression,
+    *batches: Any,
+    names: tuple[str, str, str] | tuple[str, str] = NAMES,
+    **options: Any,
+) -> Any:
     evaluation = Prequential(target, names, **options)
     for batch in batches:
         evaluation.add(batch)
     return evaluation.report()
 
 
-def simulated(n=4000, days=40, seed=1, noise=(1.0, 0.7, 0.5)):
+def simulated(
+    n: int = 4000, days: int = 40, seed: int = 1, noise: tuple[float, float, float] = (1.0, 0.7, 0.5)
+) -> Any:
     """A stream with base rate near 20%; the smaller its noise the better a predictor."""
     rng = np.random.default_rng(seed)
     logit = rng.normal(-1.8, 1.5, n)
@@ -73,31 +92,31 @@ def simulated(n=4000, days=40, seed=1, noise=(1.0, 0.7, 0.5)):
     return binary_labels(y, p, rng.integers(0, 200, n), np.sort(rng.random(n)) * days * DAY_S)
 
 
-def part(labels, rows):
+def part(labels: Any, rows: slice[Any, Any, Any]) -> Any:
     return ScoredLabels(
         *(getattr(labels, name)[rows] for name in ("y", "prediction", "loss", "seen", "time_s"))
     )
 
 
-def exact_auc(y, p):
+def exact_auc(y: npt.NDArray[np.bool_] | npt.NDArray[Any], p: npt.NDArray[Any]) -> float:
     """Every pair of a positive and a negative, ties half."""
     gap = np.asarray(p)[np.asarray(y) == 1][:, None] - np.asarray(p)[np.asarray(y) == 0][None]
     return float((gap > 0).mean() + 0.5 * (gap == 0).mean())
 
 
-def test_log_loss_is_the_mean_loss():
+def test_log_loss_is_the_mean_loss() -> None:
     report = evaluated(BINARY, binary_labels([1, 0], [[0.5, 0.8, 0.8], [0.5, 0.4, 0.1]]))
     assert report.predictors["theta"]["log_loss"] == pytest.approx(np.log(2))
     assert report.predictors["adapted"]["log_loss"] == pytest.approx(-(np.log(0.8) + np.log(0.6)) / 2)
 
 
-def test_auc_by_hand():
+def test_auc_by_hand() -> None:
     # Pairs (positive, negative) of theta: .8>.3, .8>.5, .5>.3, .5=.5, so 3.5 of 4.
     labels = binary_labels([1, 0, 1, 0], [[0.8] * 3, [0.3] * 3, [0.5] * 3, [0.5] * 3])
     assert evaluated(BINARY, labels).predictors["theta"]["auc"] == 0.875
 
 
-def test_a_constant_score_has_auc_one_half():
+def test_a_constant_score_has_auc_one_half() -> None:
     assert evaluated(BINARY, binary_labels([1, 0, 0], [[0.02] * 3] * 3)).predictors["served"]["auc"] == 0.5
 
 
@@ -109,7 +128,7 @@ def test_a_constant_score_has_auc_one_half():
         max_size=60,
     ).filter(lambda rows: len({y for y, _ in rows}) == 2)
 )
-def test_auc_with_many_ties_equals_the_count_over_pairs(rows):
+def test_auc_with_many_ties_equals_the_count_over_pairs(rows: list[tuple[bool, float]]) -> None:
     y, p = np.array([y for y, _ in rows]), np.array([p for _, p in rows])
     bins = metrics.score_bin(p)
     negatives, positives = (np.bincount(bins[y == c], minlength=metrics.FINE) for c in (0, 1))
@@ -117,7 +136,7 @@ def test_auc_with_many_ties_equals_the_count_over_pairs(rows):
 
 
 @pytest.mark.parametrize(("center", "spread"), [(0.0, 2.0), (-4.0, 0.1), (-8.0, 3.0)])
-def test_auc_of_a_stream_is_exact_to_1e_4(center, spread):
+def test_auc_of_a_stream_is_exact_to_1e_4(center: float, spread: float) -> None:
     rng = np.random.default_rng(5)
     y = rng.random(4000) < 0.3
     p = 1 / (1 + np.exp(-(center + spread * (rng.normal(size=4000) + y))))
@@ -125,7 +144,7 @@ def test_auc_of_a_stream_is_exact_to_1e_4(center, spread):
     assert report.predictors["served"]["auc"] == pytest.approx(exact_auc(y, p), abs=1e-4)
 
 
-def test_the_bins_of_one_day_give_nearly_the_auc_of_the_whole():
+def test_the_bins_of_one_day_give_nearly_the_auc_of_the_whole() -> None:
     labels = simulated()
     evaluation = Prequential(BINARY, NAMES)
     evaluation.add(labels)
@@ -135,13 +154,13 @@ def test_the_bins_of_one_day_give_nearly_the_auc_of_the_whole():
     np.testing.assert_allclose(coarse, exact, atol=5e-4)
 
 
-def test_auc_of_a_single_class_is_none():
+def test_auc_of_a_single_class_is_none() -> None:
     assert (
         evaluated(BINARY, binary_labels([0, 0], [[0.1] * 3, [0.4] * 3])).predictors["served"]["auc"] is None
     )
 
 
-def test_accuracy_and_kappa_temporal_by_hand():
+def test_accuracy_and_kappa_temporal_by_hand() -> None:
     # Labels 1 1 0 0 0: repeating the last one hits 3 of 5; served hits 4 of 5: (.8 - .6) / (1 - .6).
     p = [[0.9] * 3, [0.9] * 3, [0.1] * 3, [0.1] * 3, [0.9] * 3]
     scores = evaluated(BINARY, binary_labels([1, 1, 0, 0, 0], p)).predictors["served"]
@@ -149,11 +168,11 @@ def test_accuracy_and_kappa_temporal_by_hand():
     assert scores["kappa_temporal"] == pytest.approx(0.5)
 
 
-def test_kappa_temporal_has_no_value_where_repeating_is_perfect():
+def test_kappa_temporal_has_no_value_where_repeating_is_perfect() -> None:
     assert np.isnan(metrics.kappa_temporal(np.float64(1.0), 1.0))
 
 
-def test_per_class_figures_by_hand():
+def test_per_class_figures_by_hand() -> None:
     # Truth a a b c; predicted a b b b; c is never predicted, so it has no precision.
     one_hot = np.array([[0.8, 0.1, 0.1], [0.1, 0.8, 0.1], [0.1, 0.8, 0.1], [0.1, 0.8, 0.1]])
     labels = class_labels([0, 0, 1, 2], np.stack([one_hot] * 3, axis=1))
@@ -165,7 +184,7 @@ def test_per_class_figures_by_hand():
     assert report.class_labels == [2, 1, 1]
 
 
-def test_several_classes_are_calibrated_by_the_class_predicted():
+def test_several_classes_are_calibrated_by_the_class_predicted() -> None:
     sure = np.tile([0.7, 0.2, 0.1], (10, 3, 1))
     y = [0] * 5 + [1] * 5
     scores = evaluated(Classification(("a", "b", "c")), class_labels(y, sure)).predictors["served"]
@@ -173,7 +192,7 @@ def test_several_classes_are_calibrated_by_the_class_predicted():
     assert scores["auc"] is None
 
 
-def test_calibration_by_hand():
+def test_calibration_by_hand() -> None:
     # 10 labels at .2 of which 4 come true, and 10 at .9 of which all do: (10 * .2 + 10 * .1) / 20.
     p = np.repeat([0.2, 0.9], 10)
     y = [1] * 4 + [0] * 6 + [1] * 10
@@ -187,13 +206,13 @@ def test_calibration_by_hand():
     assert scores["calibration_error"] == pytest.approx(0.15, abs=1e-3)
 
 
-def test_reliability_bins_hold_about_equal_counts():
+def test_reliability_bins_hold_about_equal_counts() -> None:
     bins = evaluated(BINARY, simulated()).predictors["served"]["reliability"]
     assert len(bins) == 20
     assert all(abs(b["labels"] - 200) <= 3 for b in bins)
 
 
-def test_regression_by_hand():
+def test_regression_by_hand() -> None:
     labels = value_labels([1.0, 2.0], [[1.0, 1.0, 2.0], [2.0, 4.0, 5.0]])
     scores = evaluated(Regression(0, 10), labels).predictors
     assert (scores["theta"]["rmse"], scores["theta"]["mae"]) == (0.0, 0.0)
@@ -202,7 +221,7 @@ def test_regression_by_hand():
     assert scores["served"]["log_loss"] is None
 
 
-def test_lift_over_time_by_hand():
+def test_lift_over_time_by_hand() -> None:
     p = [[0.5, 0.5, 0.8], [0.5, 0.5, 0.5], [0.5, 0.5, 0.2]]
     labels = binary_labels([1, 1, 1], p, time_s=[3.5 * DAY_S, 3.9 * DAY_S, 10 * DAY_S])
     first, second = evaluated(BINARY, labels).buckets
@@ -212,7 +231,7 @@ def test_lift_over_time_by_hand():
     assert first["loss"]["theta"] == pytest.approx(np.log(2))
 
 
-def test_learning_curve_bins_are_0_1_2_3_to_4_5_to_8():
+def test_learning_curve_bins_are_0_1_2_3_to_4_5_to_8() -> None:
     seen = [0, 1, 2, 3, 4, 5, 8, 9, 16, 2**60]
     bins = evaluated(BINARY, binary_labels([1] * 10, [[0.5] * 3] * 10, seen=seen)).learning
     found = [(b["low"], b["high"], b["labels"]) for b in bins[:-1]]
@@ -223,7 +242,7 @@ def test_learning_curve_bins_are_0_1_2_3_to_4_5_to_8():
 
 @settings(max_examples=20, deadline=None)
 @given(st.lists(st.integers(1, 400), max_size=12))
-def test_how_the_stream_is_cut_into_batches_changes_nothing(sizes):
+def test_how_the_stream_is_cut_into_batches_changes_nothing(sizes: list[Any]) -> None:
     labels = simulated(600, days=4)
     cuts = [0, *sorted({min(c, 600) for c in np.cumsum(sizes, dtype=int)} | {600})]
     parts = [part(labels, slice(a, b)) for a, b in pairwise(cuts)]
@@ -234,7 +253,7 @@ def test_how_the_stream_is_cut_into_batches_changes_nothing(sizes):
     assert [b["labels"] for b in whole["buckets"]] == [b["labels"] for b in cut["buckets"]]
 
 
-def test_a_stream_of_many_years_keeps_few_buckets_and_all_labels():
+def test_a_stream_of_many_years_keeps_few_buckets_and_all_labels() -> None:
     n = 3 * MOST_BUCKETS
     times = (np.arange(n) - 7) * DAY_S
     labels = binary_labels(np.arange(n) % 2, [[0.5, 0.5, 0.6]] * n, time_s=times)
@@ -246,13 +265,13 @@ def test_a_stream_of_many_years_keeps_few_buckets_and_all_labels():
     assert report.buckets[0]["start_s"] == -8 * DAY_S
 
 
-def slow_interval(labels, first, second, metric, seed=0):
+def slow_interval(labels: Any, first: int, second: int, metric: str, seed: int = 0) -> Any:
     """The same bootstrap with the labels themselves instead of sums and bins."""
     day = np.floor(labels.time_s / DAY_S).astype(int)
     days = np.unique(day)
     draws = np.random.default_rng(seed).multinomial(len(days), np.full(len(days), 1 / len(days)), size=1000)
 
-    def value(rows, k):
+    def value(rows: npt.NDArray[Any], k: int) -> float:
         if metric == "auc":
             return exact_auc(labels.y[rows], labels.prediction[rows, k, 1])
         mean = labels.loss[rows, k].mean()
@@ -268,14 +287,14 @@ def slow_interval(labels, first, second, metric, seed=0):
 
 
 @pytest.mark.parametrize("metric", ["log_loss", "auc"])
-def test_the_bootstrap_equals_resampling_the_labels_themselves(metric):
+def test_the_bootstrap_equals_resampling_the_labels_themselves(metric: str) -> None:
     labels = simulated(400, days=12)
     report = evaluated(BINARY, labels)
     (found,) = (d for d in report.differences if (d["predictor"], d["metric"]) == ("theta", metric))
     np.testing.assert_allclose([found["low"], found["high"]], slow_interval(labels, 0, 2, metric), atol=5e-4)
 
 
-def test_the_bootstrap_of_a_regression_is_of_the_rmse():
+def test_the_bootstrap_of_a_regression_is_of_the_rmse() -> None:
     rng = np.random.default_rng(3)
     y = rng.normal(size=300)
     labels = value_labels(
@@ -286,14 +305,14 @@ def test_the_bootstrap_of_a_regression_is_of_the_rmse():
     assert theta["low"] < theta["value"] < theta["high"]
 
 
-def test_a_better_predictor_is_told_from_a_tie():
+def test_a_better_predictor_is_told_from_a_tie() -> None:
     report = evaluated(BINARY, simulated(noise=(1.5, 0.5, 0.5)))
     found = {(d["predictor"], d["metric"]): d for d in report.differences}
     assert found["theta", "log_loss"]["low"] > 0 > found["theta", "auc"]["high"]
     assert found["adapted", "log_loss"]["low"] < 0 < found["adapted", "log_loss"]["high"]
 
 
-def test_the_interval_is_the_same_on_every_run_and_moves_with_the_seed():
+def test_the_interval_is_the_same_on_every_run_and_moves_with_the_seed() -> None:
     evaluation = Prequential(BINARY, NAMES)
     evaluation.add(simulated(500))
     days = evaluation._timeline.day_sums()
@@ -301,13 +320,13 @@ def test_the_interval_is_the_same_on_every_run_and_moves_with_the_seed():
     assert drawn[0] == drawn[1] != drawn[2]
 
 
-def test_fewer_than_five_days_give_no_interval():
+def test_fewer_than_five_days_give_no_interval() -> None:
     (found, *_) = evaluated(BINARY, simulated(500, days=4)).differences
     assert found["value"] is not None
     assert (found["low"], found["high"]) == (None, None)
 
 
-def test_days_of_a_single_class_give_no_interval_of_the_auc():
+def test_days_of_a_single_class_give_no_interval_of_the_auc() -> None:
     labels = binary_labels([0] * 8, [[0.5] * 3] * 8, time_s=np.arange(8) * DAY_S)
     (auc,) = (
         d
@@ -317,13 +336,13 @@ def test_days_of_a_single_class_give_no_interval_of_the_auc():
     assert (auc["value"], auc["low"], auc["high"]) == (None, None, None)
 
 
-def test_several_classes_are_compared_by_log_loss_alone():
+def test_several_classes_are_compared_by_log_loss_alone() -> None:
     labels = class_labels([0, 1], np.full((2, 3, 3), 1 / 3))
     report = evaluated(Classification(("a", "b", "c")), labels)
     assert [d["metric"] for d in report.differences] == ["log_loss", "log_loss"]
 
 
-def test_tasks_are_ranked_by_the_sum_of_their_lift():
+def test_tasks_are_ranked_by_the_sum_of_their_lift() -> None:
     labels = np.array([2, 10, 0, 4])
     tasks = TaskScores(["a", "b", "idle", "d"], labels, np.array([3.0, 20, 0, 1]), np.array([1.0, 10, 0, 2]))
     summary = task_summary(tasks)
@@ -333,13 +352,13 @@ def test_tasks_are_ranked_by_the_sum_of_their_lift():
     assert summary["quantiles"]["50%"] == 1.0
 
 
-def test_tasks_without_labels_have_no_quantiles():
+def test_tasks_without_labels_have_no_quantiles() -> None:
     zeros = np.zeros(1)
     assert task_summary(TaskScores(["a"], zeros.astype(np.int64), zeros, zeros))["quantiles"] == {}
 
 
 @pytest.mark.parametrize("target", [BINARY, Classification(("a", "b", "c")), Regression(0, 1)])
-def test_an_empty_stream_has_a_report_without_figures(target):
+def test_an_empty_stream_has_a_report_without_figures(target: Classification | Regression) -> None:
     n, k, c = 0, 3, target.outputs
     empty = ScoredLabels(
         np.zeros(n, np.float32),
@@ -353,7 +372,7 @@ def test_an_empty_stream_has_a_report_without_figures(target):
     assert report["predictors"]["served"]["loss"] is None
 
 
-def test_the_report_is_json_without_nan():
+def test_the_report_is_json_without_nan() -> None:
     evaluation = Prequential(BINARY, NAMES)
     evaluation.add(simulated(300))
     ones = np.ones(1)
@@ -361,17 +380,17 @@ def test_the_report_is_json_without_nan():
     assert json.loads(json.dumps(report, allow_nan=False)) == report
 
 
-def test_the_report_as_a_dict_declares_the_fields_of_the_report():
+def test_the_report_as_a_dict_declares_the_fields_of_the_report() -> None:
     assert get_type_hints(ReportDict) == get_type_hints(Report)
 
 
-def test_names_must_differ_and_include_theta_and_served():
+def test_names_must_differ_and_include_theta_and_served() -> None:
     for names in (("theta", "adapted"), ("theta", "served", "served")):
         with pytest.raises(EngineError, match="'theta' and 'served'"):
             Prequential(BINARY, names)
 
 
-def test_wrong_shapes_and_unscored_labels_are_refused_by_name():
+def test_wrong_shapes_and_unscored_labels_are_refused_by_name() -> None:
     labels = simulated(10)
     with pytest.raises(EngineError, match=r"ScoredLabels.prediction must have shape \(10, 2, 2\)"):
         evaluated(BINARY, labels, names=("theta", "served"))

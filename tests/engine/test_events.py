@@ -6,6 +6,7 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -44,7 +45,7 @@ def refusal(batch: EventBatch, spec: Any = SMALL, tasks: int = 1) -> str:
     return str(refused.value)
 
 
-def test_a_sound_batch_is_taken():
+def test_a_sound_batch_is_taken() -> None:
     four_events().validate(SMALL, 1)
     batch_of([]).validate(SMALL, 0)
 
@@ -73,30 +74,30 @@ def test_a_sound_batch_is_taken():
     ],
 )
 def test_a_value_that_cannot_be_folded_is_named_with_its_event_and_what_was_expected(
-    column, n, value, expected
-):
+    column: str, n: int, value: float | tuple[float, float], expected: str
+) -> None:
     assert expected in refusal(changed(column, n, value))
 
 
 @pytest.mark.parametrize("y", [-1.01, 2.01, np.nan, np.inf])
-def test_a_label_outside_the_range_of_a_regression_is_refused(y):
+def test_a_label_outside_the_range_of_a_regression_is_refused(y: float) -> None:
     spec = replace(SMALL, target=Regression(-1.0, 2.0))
     assert "expected a number from -1 to 2; leave other labels out" in refusal(changed("y", 1, y), spec)
 
 
-def test_the_ends_of_a_range_that_float32_has_not_are_inside():
+def test_the_ends_of_a_range_that_float32_has_not_are_inside() -> None:
     spec = replace(SMALL, target=Regression(-0.1, 0.1))
     for y in (-0.1, 0.1):
         changed("y", 1, y).validate(replace(spec, target=Regression(-0.1, 2.0)), 1)
     batch_of([label(1, 0.1), label(2, -0.1)]).validate(spec, 1)
 
 
-def test_a_class_that_there_is_room_for_but_has_no_name_is_refused():
+def test_a_class_that_there_is_room_for_but_has_no_name_is_refused() -> None:
     spec = replace(SMALL, target=Classification(("x", "y"), reserve=3))
     assert "y is 2.0, expected the index of one of 2 classes, 0 to 1" in refusal(four_events(), spec)
 
 
-def test_what_is_undefined_is_not_looked_at():
+def test_what_is_undefined_is_not_looked_at() -> None:
     changed("y", 0, np.nan).validate(SMALL, 1)  # of an observation
     changed("x", 1, np.nan).validate(SMALL, 1)  # of a label without features
 
@@ -115,7 +116,9 @@ def test_what_is_undefined_is_not_looked_at():
         (68, np.nan, "m"),
     ],
 )
-def test_a_stored_number_that_no_encoder_makes_is_refused_by_its_field(place, value, field):
+def test_a_stored_number_that_no_encoder_makes_is_refused_by_its_field(
+    place: int, value: float, field: str
+) -> None:
     spec, batch = (
         replace(SMALL, features=EVERY_COLUMN),
         batch_of([observation(1, x=(0.0,) * EVERY_COLUMN.width)], width=EVERY_COLUMN.width),
@@ -127,7 +130,7 @@ def test_a_stored_number_that_no_encoder_makes_is_refused_by_its_field(place, va
 
 
 @pytest.mark.parametrize("column", DTYPES)
-def test_a_column_of_another_type_is_refused_with_the_way_out(column):
+def test_a_column_of_another_type_is_refused_with_the_way_out(column: str) -> None:
     batch, other = four_events(), np.float16 if DTYPES[column] != np.float16 else np.int8
     with pytest.raises(
         EngineError, match=rf"EventBatch.{column} is float16, expected an array of .*np.asarray"
@@ -138,27 +141,27 @@ def test_a_column_of_another_type_is_refused_with_the_way_out(column):
 
 
 @pytest.mark.parametrize("column", DTYPES)
-def test_a_column_of_another_length_is_refused(column):
+def test_a_column_of_another_length_is_refused(column: str) -> None:
     shorter = replace(four_events(), **{column: getattr(four_events(), column)[:-1]})
     assert "has shape (" in refusal(shorter)
 
 
 @pytest.mark.parametrize("tasks", [[], ["a"], ["a", "b"]])
-def test_no_events_are_folded_into_any_table(tasks):
+def test_no_events_are_folded_into_any_table(tasks: Any) -> None:
     engine = engine_for("balanced")
     folded = engine.fold(TaskTable.empty(engine.layout, tasks), batch_of([]), theta("balanced", 1))
     assert folded.states.rows.tobytes() == TaskTable.empty(engine.layout, tasks).rows.tobytes()
     assert len(folded.outcomes.code) == 0
 
 
-def test_features_of_another_width_are_refused():
+def test_features_of_another_width_are_refused() -> None:
     wide = replace(four_events(), x=np.zeros((4, 3), np.float32))
     assert refusal(wide).startswith(
         "EventBatch.x has shape (4, 3), expected (4, 2): 4 events of 2 stored features"
     )
 
 
-def test_events_at_one_place_of_the_log_or_out_of_its_order_are_refused():
+def test_events_at_one_place_of_the_log_or_out_of_its_order_are_refused() -> None:
     assert f"event 2 ({FIRST} 11): offset is 11, expected more than the event before it" in refusal(
         changed("offset", 2, 11)
     )
@@ -166,7 +169,7 @@ def test_events_at_one_place_of_the_log_or_out_of_its_order_are_refused():
 
 
 @pytest.mark.parametrize("column", ["partition", "incarnation", "topic"])
-def test_each_partition_topic_and_incarnation_counts_its_own_offsets(column):
+def test_each_partition_topic_and_incarnation_counts_its_own_offsets(column: str) -> None:
     batch = replace(four_events(), offset=np.array([5, 0, 6, 1]))
     values = getattr(batch, column).copy()
     values[[1, 3]] = 1
@@ -174,12 +177,12 @@ def test_each_partition_topic_and_incarnation_counts_its_own_offsets(column):
 
 
 @pytest.mark.parametrize("limit", [np.nan, np.array([1.0, 2.0]), np.array([1.0, np.nan, 2.0, 3.0])])
-def test_a_latest_time_that_is_none_is_refused(limit):
+def test_a_latest_time_that_is_none_is_refused(limit: float | npt.NDArray[Any]) -> None:
     assert "not_after_s" in refusal(replace(four_events(), not_after_s=limit))
 
 
 @pytest.mark.parametrize("name", ["balanced", "regression"])
-def test_a_fold_refuses_what_it_cannot_fold_and_changes_nothing(name):
+def test_a_fold_refuses_what_it_cannot_fold_and_changes_nothing(name: str) -> None:
     driven = drive(name)
     driven.fold([observation(1)], theta(name, 1))
     before = driven.table.rows.tobytes()
@@ -190,7 +193,7 @@ def test_a_fold_refuses_what_it_cannot_fold_and_changes_nothing(name):
 
 @settings(max_examples=200)
 @given(data=st.data())
-def test_whatever_a_batch_holds_it_is_folded_or_refused_in_a_sentence(data):
+def test_whatever_a_batch_holds_it_is_folded_or_refused_in_a_sentence(data: st.DataObject) -> None:
     batch = four_events()
     for column, dtype in DTYPES.items():
         if data.draw(st.booleans(), column):
@@ -211,12 +214,12 @@ def test_whatever_a_batch_holds_it_is_folded_or_refused_in_a_sentence(data):
 # Tables and theta
 
 
-def test_a_task_that_is_twice_in_a_table_is_refused():
+def test_a_task_that_is_twice_in_a_table_is_refused() -> None:
     with pytest.raises(EngineError, match="task 'a' is twice in one table; name each task once"):
         TaskTable.empty(engine_for("balanced").layout, ["a", "b", "a"])
 
 
-def test_rows_that_are_not_those_of_the_tasks_are_refused():
+def test_rows_that_are_not_those_of_the_tasks_are_refused() -> None:
     layout = engine_for("balanced").layout
     with pytest.raises(EngineError, match="a table of 2 tasks needs as many rows of its layout"):
         TaskTable(layout, ("a", "b"), np.zeros(3, layout.dtype))
@@ -224,24 +227,24 @@ def test_rows_that_are_not_those_of_the_tasks_are_refused():
         TaskTable(layout, ("a",), np.zeros(1, engine_for("history").layout.dtype))
 
 
-def test_a_table_of_another_task_spec_is_refused():
+def test_a_table_of_another_task_spec_is_refused() -> None:
     other = TaskTable.empty(engine_for("regression").layout, ["a"])
     with pytest.raises(EngineError, match=r"the table has layout .* this engine .*; make or decode"):
         engine_for("balanced").fold(other, four_events(), theta("balanced", 1))
 
 
 @pytest.mark.parametrize("prior", [(0.5, 0.5), (0.0, 0.25, 0.25, 0.25, 0.25), (np.nan,) * 5, (0.2,) * 6])
-def test_a_prior_that_is_none_is_refused(prior):
+def test_a_prior_that_is_none_is_refused(prior: tuple[float, float] | tuple[float, ...]) -> None:
     with pytest.raises(EngineError, match=r"Meta\.prior must be 5 numbers above 0 that sum to 1"):
         Meta(1, {}, prior)
 
 
-def test_a_version_before_the_first_is_refused():
+def test_a_version_before_the_first_is_refused() -> None:
     with pytest.raises(EngineError, match=r"Meta\.version must be 0 .*got -1"):
         Meta(-1, {})
 
 
-def test_a_theta_of_more_classes_is_refused():
+def test_a_theta_of_more_classes_is_refused() -> None:
     engine, more = engine_for("balanced"), replace(SMALL, target=Classification(("x", "y", "z", "w")))
     table = TaskTable.empty(engine.layout, ["a"])
     with pytest.raises(EngineError, match="theta 3 has 4 label rates, this task spec 3 outputs"):

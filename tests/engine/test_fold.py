@@ -8,6 +8,7 @@ import sys
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -66,7 +67,7 @@ seeds = st.integers(0, 10_000)
 @every_spec
 @settings(max_examples=25)
 @given(script=st.lists(actions, max_size=70), cuts=st.lists(st.integers(1, 69), max_size=12))
-def test_any_cut_into_batches_gives_the_same_bits(name, script, cuts):
+def test_any_cut_into_batches_gives_the_same_bits(name: str, script: list[Any], cuts: list[Any]) -> None:
     events = sequence(script, name)
     whole = fold_in_cuts(name, [*events, observation(1)], [], VERSIONS, 3)
     cut = fold_in_cuts(name, [*events, observation(1)], cuts, VERSIONS, 3)
@@ -74,7 +75,7 @@ def test_any_cut_into_batches_gives_the_same_bits(name, script, cuts):
 
 
 @every_spec
-def test_one_event_at_a_time_gives_the_bits_of_one_batch(name):
+def test_one_event_at_a_time_gives_the_bits_of_one_batch(name: str) -> None:
     events = long_stream(3, 400, 4, name)
     whole = fold_in_cuts(name, events, [], [(0, 1)], 4)
     single = fold_in_cuts(name, events, range(400), [(0, 1)], 4)
@@ -83,7 +84,7 @@ def test_one_event_at_a_time_gives_the_bits_of_one_batch(name):
 
 
 @every_spec
-def test_a_task_does_not_depend_on_its_batch_mates(name):
+def test_a_task_does_not_depend_on_its_batch_mates(name: str) -> None:
     tasks = BLOCK + 13
     events = long_stream(5, 40 * tasks, tasks, name)
     together = fold_in_cuts(name, events, [700], [(0, 1)], tasks)
@@ -94,14 +95,14 @@ def test_a_task_does_not_depend_on_its_batch_mates(name):
         assert mine.tobytes() == alone.table.rows[task].tobytes()
 
 
-def test_a_task_does_not_depend_on_its_place_in_the_table():
+def test_a_task_does_not_depend_on_its_place_in_the_table() -> None:
     events = long_stream(6, 300, 2, "balanced")
     first = fold_in_cuts("balanced", events, [100], [(0, 1)], 2)
     last = fold_in_cuts("balanced", [e._replace(task=e.task + 40) for e in events], [100], [(0, 1)], 42)
     assert last.table.rows[40:].tobytes() == first.table.rows.tobytes()
 
 
-def test_a_fold_leaves_its_input_as_it_was():
+def test_a_fold_leaves_its_input_as_it_was() -> None:
     driven = fold_in_cuts("balanced", long_stream(1, 200, 2, "balanced"), [], [(0, 1)], 2)
     before = driven.table.rows.tobytes()
     events = batch_of(long_stream(2, 50, 2, "balanced"), offset=200)
@@ -109,7 +110,7 @@ def test_a_fold_leaves_its_input_as_it_was():
     assert driven.table.rows.tobytes() == before
 
 
-def test_the_compiled_scan_equals_the_same_functions_run_as_plain_python():
+def test_the_compiled_scan_equals_the_same_functions_run_as_plain_python() -> None:
     program = (
         "import torch; torch.set_num_threads(1)\n"
         "from tests.engine.driving import *\n"
@@ -130,7 +131,7 @@ def test_the_compiled_scan_equals_the_same_functions_run_as_plain_python():
 # Positions
 
 
-def test_a_replayed_batch_changes_no_row_and_is_all_duplicates():
+def test_a_replayed_batch_changes_no_row_and_is_all_duplicates() -> None:
     events = long_stream(4, 200, 3, "balanced")
     driven = fold_in_cuts("balanced", events, [], [(0, 1)], 3)
     for meta in (theta("balanced", 1), theta("balanced", 2)):
@@ -142,7 +143,7 @@ def test_a_replayed_batch_changes_no_row_and_is_all_duplicates():
 
 @settings(max_examples=20)
 @given(script=st.lists(actions, min_size=2, max_size=60), data=st.data())
-def test_a_batch_that_reaches_back_folds_only_what_is_new(script, data):
+def test_a_batch_that_reaches_back_folds_only_what_is_new(script: list[Any], data: st.DataObject) -> None:
     events = sequence(script, "balanced")
     folded = data.draw(st.integers(1, len(events)))
     back = data.draw(st.integers(0, folded))
@@ -154,7 +155,7 @@ def test_a_batch_that_reaches_back_folds_only_what_is_new(script, data):
     assert tail.states.rows.tobytes() == once.table.rows.tobytes()
 
 
-def test_each_topic_has_a_position_of_its_own():
+def test_each_topic_has_a_position_of_its_own() -> None:
     engine = Engine(replace(SMALL, topics=2))
     driven = drive(engine)
     events = [observation(1), label(1, 0.0)._replace(topic=1)]
@@ -168,7 +169,7 @@ def test_each_topic_has_a_position_of_its_own():
 
 
 @pytest.mark.parametrize("source", [Source(7, 1), Source(8, 0)])
-def test_events_of_another_partition_or_incarnation_are_refused_and_change_nothing(source):
+def test_events_of_another_partition_or_incarnation_are_refused_and_change_nothing(source: Source) -> None:
     driven = drive("balanced", 2)
     driven.fold([observation(1), label(1, 0.0)], theta("balanced", 1))
     before = driven.table.rows.tobytes()
@@ -178,7 +179,7 @@ def test_events_of_another_partition_or_incarnation_are_refused_and_change_nothi
     assert driven.table.rows.tobytes() == before
 
 
-def test_even_duplicates_of_another_partition_are_refused():
+def test_even_duplicates_of_another_partition_are_refused() -> None:
     driven = drive("balanced")
     driven.fold([observation(1), observation(2)], theta("balanced", 1))
     with pytest.raises(SourceMoved):
@@ -199,32 +200,32 @@ def codes_of(*events: Event) -> list[Outcome]:
     return driven.codes
 
 
-def test_a_label_meets_its_observation():
+def test_a_label_meets_its_observation() -> None:
     assert codes_of(observation(1), label(1, 2.0)) == [PREDICTED, SCORED]
 
 
-def test_a_label_waits_for_no_other_label():
+def test_a_label_waits_for_no_other_label() -> None:
     events = [observation(1), observation(2), label(2, 0.0), label(1, 1.0)]
     assert codes_of(*events) == [PREDICTED, PREDICTED, SCORED, SCORED]
 
 
-def test_a_pending_observation_is_not_served_twice():
+def test_a_pending_observation_is_not_served_twice() -> None:
     assert codes_of(observation(1), observation(1))[1] == Outcome.REPEATED_OBSERVATION
 
 
-def test_a_resolved_observation_is_not_served_again():
+def test_a_resolved_observation_is_not_served_again() -> None:
     events = [observation(1), label(1, 0.0), observation(1)]
     assert codes_of(*events)[2] == Outcome.REPEATED_OBSERVATION
 
 
-def test_an_id_is_forgotten_after_64_others_were_resolved():
+def test_an_id_is_forgotten_after_64_others_were_resolved() -> None:
     others = [e for n in range(2, 66) for e in (observation(n), label(n, 0.0))]
     first = [observation(1), label(1, 0.0)]
     assert codes_of(*first, *others[:-2], observation(1))[-1] == Outcome.REPEATED_OBSERVATION
     assert codes_of(*first, *others, observation(1))[-1] == PREDICTED
 
 
-def test_an_equal_second_label_is_repeated_and_changes_nothing():
+def test_an_equal_second_label_is_repeated_and_changes_nothing() -> None:
     driven = drive("balanced")
     driven.fold([observation(1), label(1, 2.0)], theta("balanced", 1))
     before = driven.table.rows.copy()
@@ -234,7 +235,7 @@ def test_an_equal_second_label_is_repeated_and_changes_nothing():
         assert before[name].tobytes() == driven.table.rows[name].tobytes(), name
 
 
-def test_a_different_second_label_corrects_the_example_and_the_counts_but_not_the_score():
+def test_a_different_second_label_corrects_the_example_and_the_counts_but_not_the_score() -> None:
     driven = drive("balanced")
     driven.fold([observation(1, x=(3.0, 4.0)), label(1, 2.0)], theta("balanced", 1))
     scores = driven.table.rows["score_sums"].copy()
@@ -251,7 +252,7 @@ def test_a_different_second_label_corrects_the_example_and_the_counts_but_not_th
     assert np.isnan(driven.outcome("loss")[-1]).all()
 
 
-def test_a_correction_of_an_example_that_has_left_mends_the_counts_only():
+def test_a_correction_of_an_example_that_has_left_mends_the_counts_only() -> None:
     driven = drive("unbalanced")
     events = [e for n in range(1, 7) for e in (observation(n), label(n, 0.0))]
     driven.fold([*events, label(1, 1.0)], theta("unbalanced", 1))
@@ -260,16 +261,18 @@ def test_a_correction_of_an_example_that_has_left_mends_the_counts_only():
     assert driven.table.rows["seq"][0] == 6
 
 
-def test_a_label_after_its_observation_expired_is_late():
+def test_a_label_after_its_observation_expired_is_late() -> None:
     assert codes_of(observation(1, 0.0), label(1, 0.0, 51.0))[1] == Outcome.LATE
 
 
-def test_a_label_of_nothing_known_is_an_orphan():
+def test_a_label_of_nothing_known_is_an_orphan() -> None:
     assert codes_of(label(1, 0.0)) == [Outcome.ORPHAN]
 
 
 @pytest.mark.parametrize("before", [(), (observation(1, 0.0),)], ids=["orphan", "late"])
-def test_a_late_or_orphan_label_with_features_is_learned_from_but_never_scored(before):
+def test_a_late_or_orphan_label_with_features_is_learned_from_but_never_scored(
+    before: tuple[Any, ...] | tuple[Event],
+) -> None:
     driven = drive("balanced")
     events = [*before, label(1, 2.0, 60.0, x=(3.0, 4.0)), label(1, 2.0, 60.0, x=(3.0, 4.0))]
     driven.fold(events, theta("balanced", 1))
@@ -282,11 +285,11 @@ def test_a_late_or_orphan_label_with_features_is_learned_from_but_never_scored(b
     assert driven.outcome("adapted")[len(before)]
 
 
-def test_the_label_before_its_observation_is_an_orphan_and_the_observation_is_served():
+def test_the_label_before_its_observation_is_an_orphan_and_the_observation_is_served() -> None:
     assert codes_of(label(1, 0.0), observation(1)) == [Outcome.ORPHAN, PREDICTED]
 
 
-def test_an_expired_observation_is_counted_but_never_returned():
+def test_an_expired_observation_is_counted_but_never_returned() -> None:
     driven = drive("balanced")
     driven.fold([observation(1, 0.0), observation(2, 51.0)], theta("balanced", 1))
     assert driven.outcome("expired").tolist() == [0, 1]
@@ -294,16 +297,16 @@ def test_an_expired_observation_is_counted_but_never_returned():
     assert Outcome.EXPIRED not in driven.codes
 
 
-def test_an_observation_waits_exactly_its_time_to_live():
+def test_an_observation_waits_exactly_its_time_to_live() -> None:
     assert codes_of(observation(1, 10.0), label(1, 0.0, 60.0))[1] == SCORED
 
 
-def test_an_event_from_the_past_turns_no_clock_back():
+def test_an_event_from_the_past_turns_no_clock_back() -> None:
     events = [observation(1, 100.0), observation(2, 20.0), label(1, 0.0, 10.0), label(2, 0.0, 10.0)]
     assert codes_of(*events) == [PREDICTED, PREDICTED, SCORED, Outcome.LATE]
 
 
-def test_a_full_table_of_pending_observations_pushes_out_the_oldest():
+def test_a_full_table_of_pending_observations_pushes_out_the_oldest() -> None:
     driven = drive("balanced")
     events = [*map(observation, (1, 2, 3)), label(2, 0.0), observation(4), observation(5)]
     driven.fold([*events, label(1, 0.0), label(5, 0.0)], theta("balanced", 1))
@@ -312,14 +315,14 @@ def test_a_full_table_of_pending_observations_pushes_out_the_oldest():
 
 
 @every_spec
-def test_no_more_observations_are_pending_than_the_spec_allows(name):
+def test_no_more_observations_are_pending_than_the_spec_allows(name: str) -> None:
     events = [observation(n, float(n), task=0) for n in range(1, 200)]
     driven = fold_in_cuts(name, events, [50], [(0, 1)], 1)
     assert (driven.table.rows["pending_order"] > 0).sum() == 3
     assert driven.table.rows["counts"][0, Outcome.EXPIRED] == 196
 
 
-def test_a_scored_label_reports_the_prediction_made_then():
+def test_a_scored_label_reports_the_prediction_made_then() -> None:
     driven = drive("balanced")
     driven.fold([observation(1, 5.0)], theta("balanced", 1))
     driven.fold([observation(2, 6.0), label(2, 0.0, 7.0), label(1, 2.0, 9.0)], theta("balanced", 2))
@@ -391,17 +394,19 @@ def check_episodes(steps: list[Step], episodes: list[tuple]) -> None:
 @every_spec
 @settings(max_examples=20)
 @given(script=st.lists(actions, min_size=1, max_size=70))
-def test_outcomes_support_sets_and_episodes_are_those_of_the_slow_reference(name, script):
+def test_outcomes_support_sets_and_episodes_are_those_of_the_slow_reference(
+    name: str, script: list[Any]
+) -> None:
     check_against_reference(name, sequence(script, name), 3)
 
 
 @every_spec
-def test_the_slow_reference_agrees_on_long_streams_in_which_everything_happens(name):
+def test_the_slow_reference_agrees_on_long_streams_in_which_everything_happens(name: str) -> None:
     happened = check_against_reference(name, long_stream(11, 1500, 3, name), 3)
     assert happened == set(Outcome) - {Outcome.EXPIRED, DUPLICATE}
 
 
-def test_an_episode_carries_the_task_and_its_label_count():
+def test_an_episode_carries_the_task_and_its_label_count() -> None:
     driven = drive("balanced", 2)
     driven.fold([observation(1, task=1), label(1, 0.0, task=1)], theta("balanced", 1))
     assert [episode[:3] for episode in driven.episodes] == [(1, 1, 1)]
@@ -414,7 +419,9 @@ def test_an_episode_carries_the_task_and_its_label_count():
 @settings(max_examples=15)
 @given(script=st.lists(actions, min_size=1, max_size=60), seed=seeds)
 @example(script=[], seed=1)
-def test_wiped_fast_parameters_are_recomputed_to_the_same_bits(name, script, seed):
+def test_wiped_fast_parameters_are_recomputed_to_the_same_bits(
+    name: str, script: list[Any], seed: int
+) -> None:
     events = [*long_stream(seed, 120, 3, name), *sequence(script, name)]
     driven = fold_in_cuts(name, events, [], [(0, 0), (20, 1)], 3)
     wiped = drive(name, 3)
@@ -428,7 +435,7 @@ def test_wiped_fast_parameters_are_recomputed_to_the_same_bits(name, script, see
 
 
 @every_spec
-def test_fast_parameters_are_adapted_on_what_the_slow_reference_remembers(name):
+def test_fast_parameters_are_adapted_on_what_the_slow_reference_remembers(name: str) -> None:
     events = long_stream(12, 500, 3, name)
     driven = fold_in_cuts(name, events, [], [(0, 1)], 3)
     slow = [SlowTask(SPECS[name]) for _ in range(3)]
@@ -444,7 +451,7 @@ def test_fast_parameters_are_adapted_on_what_the_slow_reference_remembers(name):
         assert row["fast"] == pytest.approx(fast[0].numpy(), rel=1e-4, abs=1e-6)
 
 
-def test_a_recorded_adaptation_gives_the_bits_of_a_plain_one():
+def test_a_recorded_adaptation_gives_the_bits_of_a_plain_one() -> None:
     for name in SPECS:
         engine, generator = engine_for(name), torch.Generator().manual_seed(0)
         x = torch.rand(BLOCK, 8, SPECS[name].width, generator=generator)
@@ -454,7 +461,7 @@ def test_a_recorded_adaptation_gives_the_bits_of_a_plain_one():
         assert all(torch.equal(plain[key], again[key]) for key in plain)
 
 
-def test_a_new_version_recomputes_what_an_old_row_has_cached():
+def test_a_new_version_recomputes_what_an_old_row_has_cached() -> None:
     driven = fold_in_cuts("fixed share", long_stream(2, 100, 1, "fixed share"), [], [(0, 1)], 1)
     through = driven.table.rows["adapted_through"].copy()
     driven.fold([observation(90_000, 1e6)], theta("fixed share", 2))
@@ -471,7 +478,7 @@ def in_order(labels: list[float], start: int = 1) -> list[Event]:
     return [e for n, y in enumerate(labels, start) for e in (observation(n), label(n, y))]
 
 
-def test_a_task_adapts_at_its_labels_1_2_4_8_and_then_at_every_16th():
+def test_a_task_adapts_at_its_labels_1_2_4_8_and_then_at_every_16th() -> None:
     engine = Engine(replace(SMALL, policy=Policy(every=16), detector=Never()))
     driven = drive(engine)
     driven.fold(in_order([0.0, 1.0] * 33), Meta(1, engine.learner.init(0)))
@@ -479,21 +486,21 @@ def test_a_task_adapts_at_its_labels_1_2_4_8_and_then_at_every_16th():
     assert labels.tolist() == [1, 2, 4, 8, 16, 32, 48, 64]
 
 
-def test_the_first_adaptations_are_not_skipped_by_a_short_interval():
+def test_the_first_adaptations_are_not_skipped_by_a_short_interval() -> None:
     engine = Engine(replace(SMALL, policy=Policy(every=3), detector=Never()))
     driven = drive(engine)
     driven.fold(in_order([0.0, 1.0] * 6), Meta(1, engine.learner.init(0)))
     assert (1 + np.flatnonzero(driven.outcome("adapted")) // 2).tolist() == [1, 2, 3, 6, 9, 12]
 
 
-def test_a_task_without_labels_predicts_with_theta():
+def test_a_task_without_labels_predicts_with_theta() -> None:
     driven = drive("balanced")
     driven.fold([observation(1)], theta("balanced", 1))
     prediction = driven.outcome("prediction")[0]
     assert prediction[ADAPTED] == pytest.approx(prediction[THETA], rel=1e-6)
 
 
-def test_predictions_after_an_adaptation_are_made_by_it_within_one_batch():
+def test_predictions_after_an_adaptation_are_made_by_it_within_one_batch() -> None:
     driven = drive("balanced")
     driven.fold([*in_order([2.0] * 4), observation(5)], theta("balanced", 1))
     prediction = driven.outcome("prediction")[-1]
@@ -508,7 +515,7 @@ ALARMING = replace(
 )
 
 
-def test_an_alarm_cuts_to_the_recent_window_and_then_keeps_quiet_for_the_refractory_labels():
+def test_an_alarm_cuts_to_the_recent_window_and_then_keeps_quiet_for_the_refractory_labels() -> None:
     engine = Engine(ALARMING)
     driven = drive(engine)
     driven.fold(in_order([0.0, 0.0, 0.0, 1.0, 2.0]), Meta(1, engine.learner.init(0)))
@@ -524,7 +531,7 @@ def test_an_alarm_cuts_to_the_recent_window_and_then_keeps_quiet_for_the_refract
     assert labels.tolist() == [5, 5 + 3 + 5, 5 + 2 * (3 + 5)]
 
 
-def test_a_correction_of_a_label_from_before_the_window_changes_no_count():
+def test_a_correction_of_a_label_from_before_the_window_changes_no_count() -> None:
     engine = Engine(ALARMING)
     driven, meta = drive(engine), Meta(1, engine.learner.init(0))
     driven.fold(in_order([1.0, 1.0, 1.0, 1.0, 0.0]), meta)
@@ -533,7 +540,7 @@ def test_a_correction_of_a_label_from_before_the_window_changes_no_count():
     assert driven.table.rows["class_counts"][0].tolist() == [1, 0, 1]
 
 
-def test_the_base_rate_stays_in_range_whatever_is_corrected_after_an_alarm():
+def test_the_base_rate_stays_in_range_whatever_is_corrected_after_an_alarm() -> None:
     engine = Engine(replace(ALARMING, target=Regression(0.0, 1.0)))
     driven = drive(engine)
     events = [
@@ -547,7 +554,7 @@ def test_the_base_rate_stays_in_range_whatever_is_corrected_after_an_alarm():
     assert driven.outcome("prediction")[-1, SERVED, 0] == pytest.approx((1.0 + 0.0 + 0.5) / 3)
 
 
-def test_an_alarm_never_resets_the_hedge():
+def test_an_alarm_never_resets_the_hedge() -> None:
     engine = Engine(ALARMING)
     driven = drive(engine)
     driven.fold(in_order([0.0, 1.0, 0.0, 1.0]), Meta(1, engine.learner.init(0)))
@@ -557,7 +564,7 @@ def test_an_alarm_never_resets_the_hedge():
     assert driven.table.rows["shared"][0, :EXPERTS] == pytest.approx(sums - sums.min(), abs=1e-9)
 
 
-def test_predictions_of_an_older_epoch_are_not_fed_to_the_detector():
+def test_predictions_of_an_older_epoch_are_not_fed_to_the_detector() -> None:
     engine = Engine(replace(ALARMING, policy=Policy(every=100, recent=2, refractory=0), detector=Periodic(2)))
     driven, meta = drive(engine), Meta(1, engine.learner.init(0))
     driven.fold([*map(observation, range(1, 7)), *(label(n, 0.0) for n in range(1, 7))], meta)
@@ -567,7 +574,7 @@ def test_predictions_of_an_older_epoch_are_not_fed_to_the_detector():
     assert driven.outcome("alarm").tolist()[-4:] == [False, False, False, True]
 
 
-def test_a_detector_outside_the_scan_does_what_the_same_one_inside_does():
+def test_a_detector_outside_the_scan_does_what_the_same_one_inside_does() -> None:
     options = (("min_instances", 3), ("delta", 0.0), ("threshold", 0.15), ("mode", "up"))
     events, meta = long_stream(8, 500, 2, "balanced"), theta("balanced", 1)
     outside = drive(Engine(replace(SMALL, detector=River("PageHinkley", options, window=500))), 2)
@@ -578,7 +585,7 @@ def test_a_detector_outside_the_scan_does_what_the_same_one_inside_does():
     assert set(outside.same_bits(inside)) == {"fingerprint", "detector"}
 
 
-def test_the_support_set_is_weighed_back_to_the_class_counts():
+def test_the_support_set_is_weighed_back_to_the_class_counts() -> None:
     engine = Engine(replace(SMALL, policy=Policy(every=8), detector=Never()))
     driven = drive(engine)
     driven.fold(in_order([1.0, 0, 0, 0, 0, 0, 0, 0]), Meta(1, engine.learner.init(0)))
@@ -590,7 +597,7 @@ def test_the_support_set_is_weighed_back_to_the_class_counts():
     assert weight.tolist() == pytest.approx([expected[y] for y in support_y.tolist()])
 
 
-def test_an_unbalanced_support_set_is_the_last_examples_weighed_alike():
+def test_an_unbalanced_support_set_is_the_last_examples_weighed_alike() -> None:
     driven = drive(Engine(replace(SPECS["unbalanced"], detector=Never())))
     driven.fold(in_order([0.0, 0, 0, 1, 2, 0, 0, 0]), theta("unbalanced", 1))
     _, _, _, _, support_y, weight, _, query_y = driven.episodes[-1]
@@ -601,7 +608,7 @@ def test_an_unbalanced_support_set_is_the_last_examples_weighed_alike():
 # Before there is any theta
 
 
-def test_before_the_first_version_the_base_rate_is_served():
+def test_before_the_first_version_the_base_rate_is_served() -> None:
     driven = drive("balanced")
     driven.fold([observation(1), label(1, 2.0), observation(2)], theta("balanced", 0))
     assert driven.outcome("prediction")[0] == pytest.approx(np.full((len(PREDICTORS), 3), 1 / 3))
@@ -610,14 +617,14 @@ def test_before_the_first_version_the_base_rate_is_served():
     assert driven.table.rows["fast_version"].tolist() == [0]
 
 
-def test_before_the_first_version_a_regression_serves_the_smoothed_mean():
+def test_before_the_first_version_a_regression_serves_the_smoothed_mean() -> None:
     driven = drive("regression")
     driven.fold([observation(1), label(1, 2.0), observation(2)], theta("regression", 0))
     assert driven.outcome("prediction")[0, :, 0].tolist() == [0.5] * len(PREDICTORS)
     assert driven.outcome("prediction")[2, SERVED, 0] == pytest.approx((2.0 + 0.5) / 2)
 
 
-def test_what_was_learned_before_the_first_version_is_adapted_on_at_the_first():
+def test_what_was_learned_before_the_first_version_is_adapted_on_at_the_first() -> None:
     events = in_order([2.0] * 4)
     late = fold_in_cuts("balanced", [*events, observation(5)], [], [(0, 0), (8, 1)], 1)
     early = fold_in_cuts("balanced", [*events, observation(5)], [], [(0, 1)], 1)
@@ -628,7 +635,7 @@ def test_what_was_learned_before_the_first_version_is_adapted_on_at_the_first():
 
 
 @pytest.mark.parametrize("poison", [float("nan"), float("inf"), -float("inf")])
-def test_a_theta_that_is_not_finite_keeps_the_previous_fast_parameters(poison):
+def test_a_theta_that_is_not_finite_keeps_the_previous_fast_parameters(poison: float) -> None:
     driven = drive("balanced")
     driven.fold(in_order([0.0, 1.0]), theta("balanced", 1))
     before = driven.table.rows["fast"].tobytes()
@@ -641,7 +648,7 @@ def test_a_theta_that_is_not_finite_keeps_the_previous_fast_parameters(poison):
 
 
 @every_spec
-def test_a_theta_that_is_never_finite_still_serves_finite_predictions(name):
+def test_a_theta_that_is_never_finite_still_serves_finite_predictions(name: str) -> None:
     driven = drive(name)
     sick = {key: torch.full_like(value, float("nan")) for key, value in theta(name, 1).params.items()}
     driven.fold(in_order([0.0, 1.0] * 4), Meta(1, sick))
@@ -652,7 +659,7 @@ def test_a_theta_that_is_never_finite_still_serves_finite_predictions(name):
 
 
 @pytest.mark.parametrize("lr", [1e4, 1e20, 1e38])
-def test_a_huge_step_size_changes_nothing_worse_than_theta(lr):
+def test_a_huge_step_size_changes_nothing_worse_than_theta(lr: float) -> None:
     engine = Engine(replace(SMALL, inner=InnerLoop(steps=3, lr=lr), network=partial(mlp, hidden=())))
     driven = drive(engine)
     driven.fold(long_stream(1, 200, 1, "balanced"), Meta(1, engine.learner.init(0)))
@@ -661,7 +668,7 @@ def test_a_huge_step_size_changes_nothing_worse_than_theta(lr):
     assert np.isfinite(driven.outcome("prediction")[served]).all()
 
 
-def test_one_sick_adaptation_leaves_its_batch_mates_alone():
+def test_one_sick_adaptation_leaves_its_batch_mates_alone() -> None:
     engine = engine_for("unbalanced")
     sick = [e._replace(x=(3e38, 3.0), task=0) for e in in_order([0.0, 1.0])]
     healthy = [e._replace(task=1, id=e.id + 100) for e in in_order([0.0, 1.0])]
@@ -698,7 +705,7 @@ def alarms_in(unit: float, spec: TaskSpec) -> tuple[list[int], np.ndarray]:
 
 
 @pytest.mark.parametrize("unit", [10.0, 0.01, 1024.0])
-def test_alarms_of_a_regression_are_the_same_in_any_unit_of_its_labels(unit):
+def test_alarms_of_a_regression_are_the_same_in_any_unit_of_its_labels(unit: float) -> None:
     alarms, served = alarms_in(1.0, SQUARED)
     again, said = alarms_in(unit, SQUARED)
     assert 2 <= len(alarms) < 40
@@ -706,7 +713,7 @@ def test_alarms_of_a_regression_are_the_same_in_any_unit_of_its_labels(unit):
     np.testing.assert_allclose(said, served, rtol=1e-3, atol=1e-3)
 
 
-def test_a_detector_outside_the_scan_is_fed_the_same_surprise_of_a_regression():
+def test_a_detector_outside_the_scan_is_fed_the_same_surprise_of_a_regression() -> None:
     options = (("min_instances", 5), ("delta", 0.1), ("threshold", 2.0), ("mode", "up"))
     outside = replace(SQUARED, detector=River("PageHinkley", options, window=500))
     assert alarms_in(1.0, outside)[0] == alarms_in(1.0, SQUARED)[0]
@@ -716,7 +723,9 @@ def test_a_detector_outside_the_scan_is_fed_the_same_surprise_of_a_regression():
 
 
 @every_spec
-def test_a_label_that_was_learned_says_so_with_the_tasks_count_and_the_features_it_came_with(name):
+def test_a_label_that_was_learned_says_so_with_the_tasks_count_and_the_features_it_came_with(
+    name: str,
+) -> None:
     events = long_stream(15, 400, 2, name)
     driven = fold_in_cuts(name, events, [100], [(0, 0), (50, 1)], 2)
     learned, own = driven.outcome("learned"), SPECS[name].features.width
@@ -739,7 +748,9 @@ def test_a_label_that_was_learned_says_so_with_the_tasks_count_and_the_features_
 @every_spec
 @settings(max_examples=20)
 @given(script=st.lists(actions, min_size=1, max_size=70), cuts=st.lists(st.integers(1, 69), max_size=5))
-def test_an_observation_that_comes_again_is_answered_as_it_was_while_it_is_pending(name, script, cuts):
+def test_an_observation_that_comes_again_is_answered_as_it_was_while_it_is_pending(
+    name: str, script: list[Any], cuts: list[Any]
+) -> None:
     events = sequence(script, name)
     driven = fold_in_cuts(name, events, cuts, VERSIONS, 3)
     prediction, version, seen = (driven.outcome(column) for column in ("prediction", "version", "seen"))
@@ -760,7 +771,7 @@ def test_an_observation_that_comes_again_is_answered_as_it_was_while_it_is_pendi
 
 
 @pytest.mark.parametrize("again", ["in the same batch", "in a later one", "delivered again"])
-def test_a_pending_observation_is_answered_as_it_was_however_it_comes_again(again):
+def test_a_pending_observation_is_answered_as_it_was_however_it_comes_again(again: str) -> None:
     driven = drive("balanced", 2)
     first = [observation(1, 1.0, task=1), observation(2, 2.0), label(2, 1.0, 3.0)]
     if again == "in the same batch":
@@ -776,7 +787,9 @@ def test_a_pending_observation_is_answered_as_it_was_however_it_comes_again(agai
 
 
 @pytest.mark.parametrize("resolved", [label(1, 0.0, 1.0), observation(2, 60.0)], ids=["labelled", "expired"])
-def test_a_resolved_observation_that_comes_again_has_no_prediction_rather_than_another(resolved):
+def test_a_resolved_observation_that_comes_again_has_no_prediction_rather_than_another(
+    resolved: Event,
+) -> None:
     driven = drive("balanced")
     driven.fold([observation(1, 0.0), resolved, observation(1, 61.0)], theta("balanced", 1))
     assert driven.codes[2] == Outcome.REPEATED_OBSERVATION
@@ -794,7 +807,9 @@ def test_a_resolved_observation_that_comes_again_has_no_prediction_rather_than_a
 @given(
     script=st.lists(actions, min_size=1, max_size=70), began_s=st.sampled_from([-100.0, -101.0, -(2.0**30)])
 )
-def test_a_stream_before_1970_or_around_it_is_folded_like_any_other(name, script, began_s):
+def test_a_stream_before_1970_or_around_it_is_folded_like_any_other(
+    name: str, script: list[Any], began_s: Any
+) -> None:
     events = sequence(script, name)
     after = fold_in_cuts(name, events, [9], VERSIONS, 3)
     before = fold_in_cuts(name, moved_in_time(events, began_s), [9], VERSIONS, 3)
@@ -802,7 +817,7 @@ def test_a_stream_before_1970_or_around_it_is_folded_like_any_other(name, script
     assert set(before.same_bits(after)) <= times
 
 
-def test_the_clock_of_a_task_first_seen_at_the_epoch_does_not_run_back():
+def test_the_clock_of_a_task_first_seen_at_the_epoch_does_not_run_back() -> None:
     driven = drive("balanced")
     driven.fold([observation(1, 0.0), observation(2, -60.0)], theta("balanced", 1))
     assert driven.table.rows["clock_s"].tolist() == [0.0]
@@ -811,7 +826,9 @@ def test_the_clock_of_a_task_first_seen_at_the_epoch_does_not_run_back():
 
 
 @every_spec
-def test_an_event_from_the_future_is_taken_to_have_happened_when_its_log_took_it_at_the_latest(name):
+def test_an_event_from_the_future_is_taken_to_have_happened_when_its_log_took_it_at_the_latest(
+    name: str,
+) -> None:
     events = long_stream(4, 200, 2, name)
     now = np.array([event.time_s for event in events])
     future = [event._replace(time_s=4e9) if n % 7 == 3 else event for n, event in enumerate(events)]
@@ -825,7 +842,7 @@ def test_an_event_from_the_future_is_taken_to_have_happened_when_its_log_took_it
     assert folds[0].outcomes.prediction.tobytes() == folds[1].outcomes.prediction.tobytes()
 
 
-def test_one_event_from_the_year_2096_makes_no_later_label_late():
+def test_one_event_from_the_year_2096_makes_no_later_label_late() -> None:
     driven, after = drive("balanced"), 1_700_000_000.0
     batch = batch_of([observation(1, 4e9), observation(2, after + 1), label(2, 1.0, after + 2)])
     bounded = driven.engine.fold(driven.table, replace(batch, not_after_s=after), theta("balanced", 1))
@@ -846,8 +863,8 @@ def test_one_event_from_the_year_2096_makes_no_later_label_late():
     began_s=st.sampled_from([0.0, -1e6]),
 )
 def test_predict_changes_nothing_and_says_what_the_fold_would_serve_at_that_time(
-    name, seed, length, version, passed, began_s
-):
+    name: str, seed: int, length: int, version: int, passed: Any, began_s: Any
+) -> None:
     stream = [*long_stream(seed, length, 3, name), observation(80_000, 1000.0)]
     driven = fold_in_cuts(name, moved_in_time(stream, began_s), [], [(0, 1)], 3)
     before, x = driven.table.rows.tobytes(), np.array([[0.3, 1.0], [-1.0, 2.0], [2.0, 3.0]], np.float32)
@@ -860,7 +877,7 @@ def test_predict_changes_nothing_and_says_what_the_fold_would_serve_at_that_time
         assert served[:, column].tobytes() == expected.tobytes()
 
 
-def test_predict_gives_up_on_what_has_expired_by_then():
+def test_predict_gives_up_on_what_has_expired_by_then() -> None:
     driven = drive("balanced")
     busy = [observation(n, 10.0) for n in (1, 2, 3)]
     driven.fold([observation(8, 0.0), label(8, 2.0, 1.0), *busy, label(2, 2.0, 11.0)], theta("balanced", 1))
@@ -874,7 +891,7 @@ def test_predict_gives_up_on_what_has_expired_by_then():
     )  # the lowest lane, which has learned, is free again
 
 
-def test_predict_takes_more_tasks_than_a_block():
+def test_predict_takes_more_tasks_than_a_block() -> None:
     driven = drive("balanced", 2 * BLOCK + 5)
     x = np.random.default_rng(0).normal(size=(len(driven.table), 2)).astype(np.float32)
     whole = driven.engine.predict(driven.table, x, theta("balanced", 1), np.zeros(len(x)))
@@ -883,7 +900,7 @@ def test_predict_takes_more_tasks_than_a_block():
     assert whole.served[[3, 66]].tobytes() == some.served.tobytes()
 
 
-def test_predict_refuses_features_and_times_that_no_observation_has():
+def test_predict_refuses_features_and_times_that_no_observation_has() -> None:
     driven, x = drive("balanced", 2), np.zeros((2, 2), np.float32)
     with pytest.raises(EngineError, match=r"EventBatch.x has shape \(2, 3\), expected \(2, 2\)"):
         driven.engine.predict(driven.table, np.zeros((2, 3), np.float32), theta("balanced", 1), np.zeros(2))
@@ -897,7 +914,7 @@ def test_predict_refuses_features_and_times_that_no_observation_has():
 
 
 @pytest.mark.parametrize("hidden", [(9,), (8,), (13, 7), (32,)])
-def test_the_place_in_a_block_changes_no_bit(hidden):
+def test_the_place_in_a_block_changes_no_bit(hidden: tuple[int] | tuple[int, int]) -> None:
     """The same event, and the same support set, in every place of a block: aligned differently in memory."""
     spec = replace(SMALL, network=partial(mlp, hidden=hidden), adapts="all")
     engine = Engine(spec)

@@ -56,7 +56,7 @@ def shifted(by: float) -> Params:
     return {**THETA, last: THETA[last] + torch.tensor([by, -by])}
 
 
-def test_the_loss_of_an_episode_is_that_of_its_query_set_after_adaptation():
+def test_the_loss_of_an_episode_is_that_of_its_query_set_after_adaptation() -> None:
     [one] = episodes(1)
     x, y = torch.from_numpy(one.support_x), torch.from_numpy(one.support_y)
     fast = LEARNER.adapt(THETA, Batch(x[None], y[None], torch.from_numpy(one.support_weight)[None]))
@@ -65,40 +65,40 @@ def test_the_loss_of_an_episode_is_that_of_its_query_set_after_adaptation():
     assert losses_after_adaptation(LEARNER, THETA, [one], stack)[0] == pytest.approx(float(by_hand), rel=1e-5)
 
 
-def test_the_loss_does_not_depend_on_what_an_episode_is_padded_beside():
+def test_the_loss_does_not_depend_on_what_an_episode_is_padded_beside() -> None:
     some = episodes(BLOCK + 5)
     alone = [losses_after_adaptation(LEARNER, THETA, [one], stack)[0] for one in some]
     np.testing.assert_allclose(losses_after_adaptation(LEARNER, THETA, some, stack), alone, rtol=1e-5)
 
 
-def test_theta_against_itself_passes():
+def test_theta_against_itself_passes() -> None:
     verdict = judge(THETA, THETA, episodes(20))
     assert not verdict.refused
     assert verdict.loss_before == verdict.loss_after
     assert verdict.episodes == 20
 
 
-def test_a_candidate_that_is_worse_is_refused_and_the_other_way_round_it_passes():
+def test_a_candidate_that_is_worse_is_refused_and_the_other_way_round_it_passes() -> None:
     worse = shifted(4.0)
     assert judge(THETA, worse, episodes(40)).refused
     assert not judge(worse, THETA, episodes(40)).refused
 
 
-def test_few_tasks_refuse_nothing():
+def test_few_tasks_refuse_nothing() -> None:
     assert not judge(THETA, shifted(4.0), episodes(FEWEST - 1)).refused
 
 
-def test_a_candidate_that_is_not_finite_is_refused_without_any_episode():
+def test_a_candidate_that_is_not_finite_is_refused_without_any_episode() -> None:
     broken = {**THETA, next(iter(LEARNER.learned)): torch.full_like(THETA[LEARNER.learned[0]], float("nan"))}
     assert judge(THETA, broken, []).refused
 
 
-def test_without_episodes_a_candidate_passes():
+def test_without_episodes_a_candidate_passes() -> None:
     verdict = judge(THETA, shifted(4.0), [])
     assert (verdict.episodes, verdict.refused) == (0, False)
 
 
-def test_tasks_are_counted_and_not_how_often_each_was_judged():
+def test_tasks_are_counted_and_not_how_often_each_was_judged() -> None:
     """Enough episodes to refuse it, were each a task; of fewer tasks than say anything they refuse nothing."""
     some = episodes(8 * FEWEST)
     assert judge(THETA, shifted(4.0), some).refused
@@ -106,7 +106,7 @@ def test_tasks_are_counted_and_not_how_often_each_was_judged():
     assert judge(THETA, shifted(4.0), some, tasks=FEWEST).refused
 
 
-def test_a_task_judged_often_is_no_more_certain_than_one_judged_once():
+def test_a_task_judged_often_is_no_more_certain_than_one_judged_once() -> None:
     """A candidate that is worse for one task alone, which is judged a hundred times, is not worse for tasks."""
     spared = [replace(one, query_y=(one.query_x[:, 0] > 0).astype(np.float32)) for one in episodes(9)]
     hit = [replace(spared[0], query_y=np.ones(5, np.float32), support_y=one.support_y) for one in spared[:1]]
@@ -118,7 +118,9 @@ def test_a_task_judged_often_is_no_more_certain_than_one_judged_once():
 
 
 @pytest.mark.parametrize("deviation", [0.1, 10.0])
-def test_a_regression_is_judged_in_the_unit_of_its_labels_whatever_versions_count_in(deviation):
+def test_a_regression_is_judged_in_the_unit_of_its_labels_whatever_versions_count_in(
+    deviation: float,
+) -> None:
     """Labels of .5 and -.5, no support sets, and versions that say one number each, in two units."""
     learner = GradientLearner(replace(SPEC, target=Regression(-100.0, 100.0)))
     blank = learner.init(0)

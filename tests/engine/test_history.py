@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -22,6 +23,7 @@ from tests.engine.driving import (
     SMALL,
     SPECS,
     Driven,
+    Event,
     actions,
     drive,
     fold_in_cuts,
@@ -35,7 +37,7 @@ WITH_PAST = [name for name, spec in SPECS.items() if spec.history]
 QUIET = replace(SMALL, detector=Never(), history=History(numbers=("a",)))
 
 
-def folded(spec: TaskSpec, *events) -> Driven:
+def folded(spec: TaskSpec, *events: Event) -> Driven:
     engine = Engine(spec)
     driven = drive(engine)
     driven.fold(events, Meta(1, engine.learner.init(0)))
@@ -51,7 +53,7 @@ def past(driven: Driven, slot: int = 0) -> np.ndarray:
 # Nothing that was not known
 
 
-def moved(events, after: int, by: float):
+def moved(events: list[Event], after: int, by: float) -> list[Any]:
     """The same events, with other values for every label after one of them."""
     return [
         e._replace(y=(e.y + by) % 3 if by >= 1 else e.y + by) if n > after and e.kind == Kind.LABEL else e
@@ -63,8 +65,8 @@ def moved(events, after: int, by: float):
 @settings(max_examples=20)
 @given(script=st.lists(actions, min_size=2, max_size=60), seed=st.integers(0, 999), data=st.data())
 def test_labels_that_come_after_an_event_change_no_bit_of_its_features_or_prediction(
-    name, script, seed, data
-):
+    name: str, script: list[Any], seed: int, data: st.DataObject
+) -> None:
     events = [*long_stream(seed, 60, 3, name), *sequence(script, name)]
     after = data.draw(st.integers(0, len(events) - 1))
     by = 0.25 if isinstance(SPECS[name].target, Regression) else data.draw(st.sampled_from([1.0, 2.0]))
@@ -81,7 +83,7 @@ def test_labels_that_come_after_an_event_change_no_bit_of_its_features_or_predic
 
 
 @pytest.mark.parametrize("name", WITH_PAST)
-def test_a_label_that_came_before_does_change_what_is_served(name):
+def test_a_label_that_came_before_does_change_what_is_served(name: str) -> None:
     events = long_stream(4, 200, 1, name)
     whole = fold_in_cuts(name, events, [], [(0, 2)], 1)
     by = 0.25 if isinstance(SPECS[name].target, Regression) else 1.0
@@ -95,7 +97,7 @@ def test_a_label_that_came_before_does_change_what_is_served(name):
     assert (mine != its)[free].any(axis=1).mean() > 0.9
 
 
-def test_a_label_is_known_when_it_comes_and_not_when_it_was_asked_for():
+def test_a_label_is_known_when_it_comes_and_not_when_it_was_asked_for() -> None:
     late = folded(QUIET, observation(1, 0.0), observation(2, 1.0), label(2, 2.0, 2.0), observation(3, 3.0))
     first, third = past(late, 0), past(late, 1)
     assert not first[:9].any()
@@ -107,7 +109,7 @@ def test_a_label_is_known_when_it_comes_and_not_when_it_was_asked_for():
 # By hand
 
 
-def test_of_a_task_never_seen_all_counts_are_zero_and_every_time_is_missing():
+def test_of_a_task_never_seen_all_counts_are_zero_and_every_time_is_missing() -> None:
     fresh = past(folded(QUIET, observation(1, 5.0)))
     assert not fresh[:11].any()
     assert np.isnan(fresh[11:13]).all()
@@ -115,7 +117,7 @@ def test_of_a_task_never_seen_all_counts_are_zero_and_every_time_is_missing():
     assert np.isnan(fresh[16:18]).all()
 
 
-def test_a_correction_is_no_label_and_does_not_make_a_change_of_the_last_value():
+def test_a_correction_is_no_label_and_does_not_make_a_change_of_the_last_value() -> None:
     spec = replace(QUIET, target=Regression(-10.0, 10.0))
     events = [observation(1, 10.0), label(1, 5.0, 20.0), label(1, 6.0, 30.0), observation(2, 40.0)]
     row = past(folded(spec, *events))
@@ -125,14 +127,14 @@ def test_a_correction_is_no_label_and_does_not_make_a_change_of_the_last_value()
     assert row[9] == pytest.approx(math.log(2))
 
 
-def test_a_correction_of_an_earlier_label_leaves_the_last_as_it_is_though_they_were_equal():
+def test_a_correction_of_an_earlier_label_leaves_the_last_as_it_is_though_they_were_equal() -> None:
     events = [e for n in (1, 2) for e in (observation(n), label(n, 1.0))]
     row = past(folded(QUIET, *events, label(1, 0.0), observation(3)))
     assert row[9] == 1.0 + 1
     assert row[:3].tolist() == [1.0, 1.0, 0.0]
 
 
-def test_a_number_that_was_missing_at_first_is_compared_with_what_came_later_alone():
+def test_a_number_that_was_missing_at_first_is_compared_with_what_came_later_alone() -> None:
     spec = replace(
         QUIET, features=Features((Numeric("a", optional=True), Numeric("b"))), history=History(numbers=("a",))
     )
@@ -148,12 +150,12 @@ def test_a_number_that_was_missing_at_first_is_compared_with_what_came_later_alo
     assert row[16:].tolist() == [0.0, 1.0]
 
 
-def test_a_difference_of_huge_numbers_is_kept_finite():
+def test_a_difference_of_huge_numbers_is_kept_finite() -> None:
     row = past(folded(QUIET, observation(1, x=(3e38, 0.0)), observation(2, x=(-3e38, 0.0))), 1)
     assert row[17] == pytest.approx(-LARGEST, rel=1e-6)
 
 
-def test_where_it_goes_is_the_slope_of_the_last_two_values_and_at_most_ten_times_their_distance():
+def test_where_it_goes_is_the_slope_of_the_last_two_values_and_at_most_ten_times_their_distance() -> None:
     spec = replace(QUIET, target=Regression(-10.0, 10.0), memory=replace(QUIET.memory, ttl_s=1e9))
     events = [observation(1), label(1, 1.0, 10.0), observation(2), label(2, 3.0, 20.0)]
     near, far = folded(spec, *events, observation(3, 25.0)), folded(spec, *events, observation(3, 1e5))
@@ -165,7 +167,7 @@ def test_where_it_goes_is_the_slope_of_the_last_two_values_and_at_most_ten_times
 
 
 @pytest.mark.parametrize("classes", [2, MOST_CLASSES, MOST_CLASSES + 1, 40])
-def test_of_more_classes_than_the_limit_no_counts_are_written_and_all_else_is(classes):
+def test_of_more_classes_than_the_limit_no_counts_are_written_and_all_else_is(classes: int) -> None:
     spec = replace(
         SMALL,
         features=Features((Numeric("a"), Category("b", buckets=4, embedding=2))),
@@ -181,7 +183,7 @@ def test_of_more_classes_than_the_limit_no_counts_are_written_and_all_else_is(cl
     assert past(driven)[3 * counts] == 1.0
 
 
-def test_a_history_of_what_is_no_field_is_refused_by_name():
+def test_a_history_of_what_is_no_field_is_refused_by_name() -> None:
     with pytest.raises(EngineError, match=r"history\.by: 'a' is not one of \[\]"):
         replace(SMALL, history=History(by=("a",)))
     with pytest.raises(EngineError, match=r"history\.numbers: 'c' is not one of \['a', 'b'\]"):

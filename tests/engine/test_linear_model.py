@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 import pytest
@@ -23,7 +25,9 @@ STEPS = (Steps(0.2), Steps(0.7, 0.9))
 TARGETS = [Classification((0, 1)), Classification(("a", "b", "c")), Regression(-2.0, 5.0)]
 
 
-def stream(target, rows=60, delay=4, seed=0):
+def stream(
+    target: object, rows: int = 60, delay: int = 4, seed: int = 0
+) -> tuple[Stream, list[dict[str, str | float | None]]]:
     """Rows whose labels come up to `delay` observations late, some never."""
     rng = np.random.default_rng(seed)
     fields = [
@@ -47,14 +51,18 @@ def stream(target, rows=60, delay=4, seed=0):
 class Slow:
     """One variant, with a dictionary of weights."""
 
-    def __init__(self, target, steps, knows_task):
+    def __init__(self, target: object, steps: Steps, knows_task: bool) -> None:
         self.target, self.steps, self.knows_task = target, steps, knows_task
         self.weights, self.squares = {}, {}
         self.numbers = {"a": [], "b": []}
         self.labels = []
         self.outputs = target.outputs if target.outputs > 2 else 1
 
-    def active(self, fields, x, task):
+    def active(
+        self, fields: Any, x: Any, task: Any
+    ) -> Iterator[
+        tuple[tuple[str, Any], float] | tuple[str, Any] | tuple[tuple[str, str], float] | tuple[str, float]
+    ]:
         yield "bias", 1.0
         if self.knows_task:
             yield ("task", task), 1.0
@@ -74,21 +82,21 @@ class Slow:
         for one in ids:
             yield ("e", one), 1 / len(ids)
 
-    def scale(self):
+    def scale(self) -> tuple[float, float]:
         if not self.labels:
             return 1.5, 1.0
         return float(np.mean(self.labels)), float(np.std(self.labels)) if np.std(self.labels) > 1e-6 else 1.0
 
-    def raw(self, active):
+    def raw(self, active: list[tuple[Any, Any]] | list[Any]) -> list[Any]:
         return [sum(v * self.weights.get((s, k), 0.0) for s, v in active) for k in range(self.outputs)]
 
-    def shares(self, raw):
+    def shares(self, raw: list[Any]) -> list[Any]:
         if len(raw) == 1:
             return [1 / (1 + math.exp(-raw[0]))]
         grown = [math.exp(z - max(raw)) for z in raw]
         return [z / sum(grown) for z in grown]
 
-    def observe(self, fields, x, task):
+    def observe(self, fields: Any, x: Any, task: Any) -> list[Any]:
         for name, values in self.numbers.items():
             if fields[name] is not None:
                 values.append(float(np.float32(fields[name])))
@@ -100,7 +108,7 @@ class Slow:
         both = [1 - shares[0], shares[0]] if len(shares) == 1 else shares
         return [p * (1 - len(both) * self.target.floor) + self.target.floor for p in both]
 
-    def learn(self, fields, x, task, y):
+    def learn(self, fields: Any, x: Any, task: Any, y: Any) -> None:
         if isinstance(self.target, Regression):
             self.labels.append(y)
         active = [(slot, value) for slot, value in self.active(fields, x, task) if value]
@@ -122,7 +130,7 @@ class Slow:
 
 @pytest.mark.parametrize("knows_task", [False, True])
 @pytest.mark.parametrize("target", TARGETS)
-def test_every_prediction_is_that_of_a_slow_loop(target, knows_task):
+def test_every_prediction_is_that_of_a_slow_loop(target: object, knows_task: bool) -> None:
     events, fields = stream(target)
     judged = LinearModel(FEATURES, target, STEPS, knows_task=knows_task).follow(events)
     for g, steps in enumerate(STEPS):
@@ -138,7 +146,7 @@ def test_every_prediction_is_that_of_a_slow_loop(target, knows_task):
 
 
 @pytest.mark.parametrize("target", TARGETS)
-def test_the_leader_has_the_least_loss_among_labels_known_at_the_prediction(target):
+def test_the_leader_has_the_least_loss_among_labels_known_at_the_prediction(target: object) -> None:
     events, _ = stream(target)
     judged = LinearModel(FEATURES, target, STEPS).follow(events)
     y = events.y[events.order < 0]
@@ -153,7 +161,7 @@ def test_the_leader_has_the_least_loss_among_labels_known_at_the_prediction(targ
 
 
 @given(st.integers(0, 119), st.sampled_from(TARGETS))
-def test_a_stream_in_two_parts_is_predicted_as_in_one(cut, target):
+def test_a_stream_in_two_parts_is_predicted_as_in_one(cut: int, target: Any) -> None:
     events, _ = stream(target)
     for make in (
         lambda: LinearModel(FEATURES, target, STEPS),
@@ -170,7 +178,7 @@ def test_a_stream_in_two_parts_is_predicted_as_in_one(cut, target):
 
 
 @pytest.mark.parametrize("target", TARGETS)
-def test_a_label_changes_nothing_that_was_said_before_it_was_known(target):
+def test_a_label_changes_nothing_that_was_said_before_it_was_known(target: object) -> None:
     events, _ = stream(target)
     last = np.flatnonzero(events.order < 0)[-8]
     changed = events.y.copy()
@@ -181,7 +189,7 @@ def test_a_label_changes_nothing_that_was_said_before_it_was_known(target):
         assert (one.prediction[known] == other.prediction[known]).all()
 
 
-def rated(target, variants, *, last=False):
+def rated(target: Regression | Classification, variants: tuple[float], *, last: bool = False) -> Any:
     """Three labels of task 0 and one of task 1, each known before the next observation."""
     order = np.array([0, ~0, 1, ~1, 2, ~2, 3, ~3])
     y = np.array([0, 1.0, 0, 1.0, 0, 0.0, 0, 0.0])
@@ -189,7 +197,7 @@ def rated(target, variants, *, last=False):
     return TaskRates(target, variants, last=last).follow(events).prediction[:, 0, -1].tolist()
 
 
-def test_the_rate_of_a_task_is_shrunk_towards_the_stream():
+def test_the_rate_of_a_task_is_shrunk_towards_the_stream() -> None:
     half, strength = 0.5, 2.0
     second = (1 + strength * (1 + half) / 2) / (1 + strength)
     third = (2 + strength * (2 + half) / 3) / (2 + strength)
@@ -197,12 +205,12 @@ def test_the_rate_of_a_task_is_shrunk_towards_the_stream():
     assert rated(Classification((0, 1)), (strength,)) == pytest.approx(expected, abs=1e-5)
 
 
-def test_the_last_label_of_a_task_has_its_weight_and_the_rate_of_the_stream_the_rest():
+def test_the_last_label_of_a_task_has_its_weight_and_the_rate_of_the_stream_the_rest() -> None:
     expected = [0.5, 0.6 + 0.4 * 1.5 / 2, 0.6 + 0.4 * 2.5 / 3, 2.5 / 4]
     assert rated(Classification((0, 1)), (0.6,), last=True) == pytest.approx(expected, abs=1e-5)
 
 
-def test_of_a_regression_the_mean_and_the_last_label_are_said():
+def test_of_a_regression_the_mean_and_the_last_label_are_said() -> None:
     target = Regression(-1.0, 3.0)
     assert rated(target, (1.0,)) == pytest.approx([1.0, 1.0, 1.0, 2 / 3])
     assert rated(target, (1.0,), last=True) == pytest.approx([1.0, 1.0, 1.0, 2 / 3])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from functools import partial
+from typing import Any
 
 import pytest
 import torch
@@ -12,7 +13,7 @@ from torch import nn
 from engine.learners.base import fast_size
 from engine.learners.matching import MatchingLearner
 from engine.outer.backprop import Backprop
-from engine.task_spec import Memory
+from engine.task_spec import Memory, TaskSpec
 from engine.types import Batch, EngineError, Episodes
 from tests.engine import embedding_learners as common
 from tests.engine.embedding_learners import EPISODIC, NAMED, NUMBER, SPECS, gapped, outputs, queries, stirred
@@ -33,7 +34,7 @@ def bidirectional(context: nn.Module, width: int) -> nn.LSTM:
     return lstm
 
 
-def in_context(cell: nn.LSTMCell, f: torch.Tensor, keys, mass, reads: int) -> torch.Tensor:
+def in_context(cell: nn.LSTMCell, f: torch.Tensor, keys: list[Any], mass: Any, reads: int) -> torch.Tensor:
     h, c = f, torch.zeros_like(f)
     for _ in range(reads):
         weights = common.shares([h @ key / len(f) ** 0.5 for key in keys], mass)
@@ -44,7 +45,7 @@ def in_context(cell: nn.LSTMCell, f: torch.Tensor, keys, mass, reads: int) -> to
 
 
 @torch.no_grad()
-def slowly(learner: MatchingLearner, theta, batch: Batch, task: int, x: torch.Tensor) -> torch.Tensor:
+def slowly(learner: MatchingLearner, theta: Any, batch: Batch, task: int, x: torch.Tensor) -> torch.Tensor:
     """Outputs of one query of one task."""
     own, keys, y, mass, f = common.of_one_task(learner, theta, batch, task, x)
     if learner.full_context:
@@ -58,21 +59,21 @@ def slowly(learner: MatchingLearner, theta, batch: Batch, task: int, x: torch.Te
 
 @SPECS
 @pytest.mark.parametrize("full_context", [True, False])
-def test_a_query_takes_labels_by_attention(spec, full_context):
+def test_a_query_takes_labels_by_attention(spec: TaskSpec, full_context: bool) -> None:
     common.assert_predicts_as(slowly, matching(spec, full_context=full_context))
 
 
 # The support set
 
 
-def test_places_without_an_example_are_stepped_over_wherever_they_are():
+def test_places_without_an_example_are_stepped_over_wherever_they_are() -> None:
     learner, x = matching(NAMED), queries()
     theta, batch = stirred(learner), gapped()
     without = Batch(*(torch.cat([part[:, :2], part[:, 3:]], 1) for part in batch))
     torch.testing.assert_close(outputs(learner, theta, batch, x), outputs(learner, theta, without, x))
 
 
-def test_without_context_the_order_of_the_examples_does_not_matter():
+def test_without_context_the_order_of_the_examples_does_not_matter() -> None:
     batch, x = gapped(), queries()
     turned = Batch(*(part[:, [4, 3, 2, 1, 0]] for part in batch))
     for learner, alike in ((alone(NAMED), True), (matching(NAMED), False)):
@@ -81,7 +82,7 @@ def test_without_context_the_order_of_the_examples_does_not_matter():
         assert torch.allclose(*pair, atol=1e-5) is alike
 
 
-def test_an_example_of_twice_the_weight_counts_twice():
+def test_an_example_of_twice_the_weight_counts_twice() -> None:
     learner, x, y = alone(EPISODIC), torch.randn(1, 3, 2), torch.tensor([[0.0, 1, 2]])
     theta, twice = stirred(learner), [0, 0, 1, 2]
     weighed = Batch(x, y, torch.tensor([[0.5, 0.25, 0.25]]))
@@ -91,11 +92,11 @@ def test_an_example_of_twice_the_weight_counts_twice():
     )
 
 
-def test_classes_renamed_are_outputs_renamed():
+def test_classes_renamed_are_outputs_renamed() -> None:
     common.assert_classes_renamed_are_outputs_renamed(matching(EPISODIC))
 
 
-def test_a_class_without_an_example_is_unlikely_and_still_costs_a_finite_loss():
+def test_a_class_without_an_example_is_unlikely_and_still_costs_a_finite_loss() -> None:
     learner, batch = matching(EPISODIC), gapped()
     theta = learner.init(0)
     query = Batch(queries(), torch.tensor([[0.0, 1, 2]] * 2), torch.full((2, 3), 1 / 3))
@@ -106,13 +107,13 @@ def test_a_class_without_an_example_is_unlikely_and_still_costs_a_finite_loss():
     assert all(bool(value.isfinite().all()) for value in moves.values())
 
 
-def test_of_exchangeable_classes_without_examples_nothing_is_known():
+def test_of_exchangeable_classes_without_examples_nothing_is_known() -> None:
     learner = matching(EPISODIC)
     known = learner.shared(learner.init(0), queries(1)[0])
     torch.testing.assert_close(torch.softmax(known, 1), torch.full((3, 3), 1 / 3))
 
 
-def test_a_regression_without_examples_is_what_the_head_says():
+def test_a_regression_without_examples_is_what_the_head_says() -> None:
     learner = alone(NUMBER)
     theta, x = stirred(learner), queries(1)[0]
     embedded = learner.embed(theta, x[None])[0]
@@ -120,17 +121,17 @@ def test_a_regression_without_examples_is_what_the_head_says():
     torch.testing.assert_close(learner.shared(theta, x), common.in_unit_of_labels(learner, theta, said))
 
 
-def test_more_examples_than_a_row_has_places_for_are_refused():
+def test_more_examples_than_a_row_has_places_for_are_refused() -> None:
     with pytest.raises(EngineError, match=r"9 examples.*8 places.*set memory.support to at least 9"):
         matching(NAMED).adapt({}, Batch(torch.zeros(1, 9, 2), *torch.zeros(2, 1, 9)))
 
 
-def test_a_query_that_never_reads_is_refused():
+def test_a_query_that_never_reads_is_refused() -> None:
     with pytest.raises(EngineError, match="reads"):
         matching(NAMED, reads=0)
 
 
-def test_a_task_keeps_a_key_a_label_and_a_mass_for_each_place():
+def test_a_task_keeps_a_key_a_label_and_a_mass_for_each_place() -> None:
     assert fast_size(matching(replace(NAMED, memory=Memory(support=25)))) == 32 * (4 + 2)
 
 
@@ -138,12 +139,12 @@ def test_a_task_keeps_a_key_a_label_and_a_mass_for_each_place():
 
 
 @SPECS
-def test_the_gradient_is_that_of_finite_differences(spec):
+def test_the_gradient_is_that_of_finite_differences(spec: TaskSpec) -> None:
     common.assert_gradient_is_that_of_finite_differences(matching(spec))
 
 
 @pytest.mark.parametrize("full_context", [True, False])
-def test_training_learns_what_makes_examples_alike(full_context):
+def test_training_learns_what_makes_examples_alike(full_context: bool) -> None:
     learner = MatchingLearner(EPISODIC, width=16, full_context=full_context)
     early, late = common.losses_early_and_late(learner, common.one_column_tells())
     assert late < 0.5 < 0.9 < early

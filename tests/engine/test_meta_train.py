@@ -21,7 +21,7 @@ from engine.outer.descent import FitSettings
 from engine.outer.fit import fit, start
 from engine.targets import Classification
 from engine.task_spec import InnerLoop, TaskSpec
-from engine.types import EngineError, Params
+from engine.types import EngineError, Episodes, Params
 
 SPEC = TaskSpec(
     Features((Numeric("a"), Numeric("b"))),
@@ -48,7 +48,7 @@ def equal(a: Params, b: Params) -> bool:
     return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
 
 
-def test_training_stopped_between_stretches_and_resumed_goes_on_bit_for_bit():
+def test_training_stopped_between_stretches_and_resumed_goes_on_bit_for_bit() -> None:
     stretches = list(
         meta_train(LEARNER, Backprop(), TRAINED, JUDGED, SETTINGS, OUTER, begun(start(LEARNER, 0)))
     )
@@ -59,7 +59,7 @@ def test_training_stopped_between_stretches_and_resumed_goes_on_bit_for_bit():
     assert equal(resumed[-1].best, stretches[-1].best)
 
 
-def test_training_learns_to_tell_classes_it_never_saw():
+def test_training_learns_to_tell_classes_it_never_saw() -> None:
     settings = replace(SETTINGS, rounds=60, every=30, judged=50)
     first, *_, last = [
         *meta_train(LEARNER, Backprop(), TRAINED, JUDGED, replace(settings, every=1, rounds=1), OUTER,
@@ -69,7 +69,7 @@ def test_training_learns_to_tell_classes_it_never_saw():
     assert last.held_out_loss < first.held_out_loss
 
 
-def test_it_stops_when_held_out_tasks_no_longer_gain_and_keeps_the_best_theta():
+def test_it_stops_when_held_out_tasks_no_longer_gain_and_keeps_the_best_theta() -> None:
     outer = FitSettings(optimizer="SGD", lr=1e-12)
     stale = list(
         meta_train(
@@ -84,12 +84,12 @@ def test_it_stops_when_held_out_tasks_no_longer_gain_and_keeps_the_best_theta():
     assert equal(stale[-1].best, stale[best].state.params)
 
 
-def test_without_held_out_tasks_the_newest_theta_is_kept():
+def test_without_held_out_tasks_the_newest_theta_is_kept() -> None:
     last = list(meta_train(LEARNER, Backprop(), TRAINED, None, SETTINGS, OUTER, begun(start(LEARNER, 0))))[-1]
     assert equal(last.best, last.state.params)
 
 
-def test_accumulated_batches_are_one_batch_of_all_their_episodes():
+def test_accumulated_batches_are_one_batch_of_all_their_episodes() -> None:
     drawn = [TRAINED.draw(4, seed=0, step=step) for step in range(4)]
     whole = [
         type(drawn[0])(
@@ -109,7 +109,7 @@ def test_accumulated_batches_are_one_batch_of_all_their_episodes():
         torch.testing.assert_close(accumulated.params[name], value)
 
 
-def test_processes_draw_different_episodes_and_step_along_their_mean():
+def test_processes_draw_different_episodes_and_step_along_their_mean() -> None:
     """Two processes are run one after the other here: each hands the other what it would have sent."""
     sent: dict[int, list[Params]] = {0: [], 1: []}
 
@@ -138,19 +138,19 @@ def test_processes_draw_different_episodes_and_step_along_their_mean():
 @pytest.mark.parametrize(
     "broken", [{"rounds": 0}, {"tasks": 0}, {"every": 0}, {"judged": 0}, {"patience": -1}]
 )
-def test_training_of_nothing_is_refused(broken):
+def test_training_of_nothing_is_refused(broken: dict[str, int]) -> None:
     with pytest.raises(EngineError, match="positive"):
         MetaTraining(**{"rounds": 1, **broken})
 
 
-def test_rules_made_of_inner_steps_refuse_a_learner_that_takes_none():
+def test_rules_made_of_inner_steps_refuse_a_learner_that_takes_none() -> None:
     from engine.outer.reptile import Reptile
 
     with pytest.raises(EngineError, match="PrototypeLearner takes none"):
         fit(LEARNER, Reptile(), [TRAINED.draw(2, seed=0, step=0)], start(LEARNER, 0), OUTER)
 
 
-def test_the_gradient_learner_trains_on_the_same_episodes():
+def test_the_gradient_learner_trains_on_the_same_episodes() -> None:
     learner = GradientLearner(replace(SPEC, inner=InnerLoop(steps=1)))
     last = list(meta_train(learner, Backprop(), TRAINED, JUDGED, SETTINGS, OUTER, begun(start(learner, 0))))[
         -1
@@ -162,12 +162,12 @@ def test_the_gradient_learner_trains_on_the_same_episodes():
 class Blank:
     """Episodes whose queries are not numbers."""
 
-    def draw(self, count: int, *, seed: int, step: int):
+    def draw(self, count: int, *, seed: int, step: int) -> Episodes:
         support, query = JUDGED.draw(count, seed=seed, step=step)
         return type(JUDGED.draw(1, seed=0, step=0))(support, query._replace(x=query.x * torch.nan))
 
 
-def test_a_judgement_that_is_not_finite_keeps_the_best_theta_and_ends_training():
+def test_a_judgement_that_is_not_finite_keeps_the_best_theta_and_ends_training() -> None:
     (good,) = meta_train(
         LEARNER, Backprop(), TRAINED, JUDGED, replace(SETTINGS, rounds=3), OUTER, begun(start(LEARNER, 0))
     )
@@ -179,12 +179,12 @@ def test_a_judgement_that_is_not_finite_keeps_the_best_theta_and_ends_training()
     assert not equal(later[-1].state.params, good.state.params)
 
 
-def test_training_that_never_moves_theta_says_so():
+def test_training_that_never_moves_theta_says_so() -> None:
     with pytest.raises(EngineError, match="theta did not move in 3 rounds from 0 on"):
         list(meta_train(LEARNER, Backprop(), Blank(), None, SETTINGS, OUTER, begun(start(LEARNER, 0))))
 
 
-def test_a_last_stretch_that_is_short_may_be_all_skipped():
+def test_a_last_stretch_that_is_short_may_be_all_skipped() -> None:
     one = replace(SETTINGS, rounds=1)
     (last,) = meta_train(LEARNER, Backprop(), Blank(), None, one, OUTER, begun(start(LEARNER, 0)))
     assert last.state.step == 1

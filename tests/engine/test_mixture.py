@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -173,27 +174,33 @@ of_values = st.lists(st.tuples(moves, versions, values, values, values), max_siz
 
 @settings(max_examples=150)
 @given(four_priors, of_classes)
-def test_log_loss_as_served_is_within_ln_1_over_its_prior_a_lane_of_every_expert(given_priors, script):
+def test_log_loss_as_served_is_within_ln_1_over_its_prior_a_lane_of_every_expert(
+    given_priors: list[tuple[Any, ...]], script: list[tuple[int, int, float, float, float]]
+) -> None:
     play(Hedge(CLASSES), given_priors, script).check()
 
 
 @settings(max_examples=150)
 @given(four_priors, of_values)
 def test_squared_loss_as_served_is_within_the_lanes_gaps_of_every_expert_and_these_below_3_r_squared(
-    given_priors, script
-):
+    given_priors: list[tuple[Any, ...]], script: list[tuple[int, int, float, float, float]]
+) -> None:
     play(Hedge(VALUES), given_priors, script).check()
 
 
 @settings(max_examples=75)
 @given(four_priors, of_classes, st.sampled_from([0.001, 0.05, 0.5]))
-def test_fixed_share_adds_no_more_than_its_own_bound(given_priors, script, share):
+def test_fixed_share_adds_no_more_than_its_own_bound(
+    given_priors: list[tuple[Any, ...]], script: list[tuple[int, int, float, float, float]], share: Any
+) -> None:
     play(Hedge(replace(CLASSES, share=share)), given_priors, script).check()
 
 
 @settings(max_examples=50)
 @given(st.sampled_from([CLASSES, VALUES]), st.data())
-def test_before_the_first_version_no_lane_moves_and_none_takes_a_prior(spec, data):
+def test_before_the_first_version_no_lane_moves_and_none_takes_a_prior(
+    spec: Any, data: st.DataObject
+) -> None:
     script = data.draw(of_classes if spec is CLASSES else of_values)
     hedge = play(Hedge(spec), [EVEN] * 4, [(which, 0, *rest) for which, _, *rest in script])
     assert not hedge.lanes.any()
@@ -202,7 +209,7 @@ def test_before_the_first_version_no_lane_moves_and_none_takes_a_prior(spec, dat
     assert all(loss == pytest.approx(loss[0]) for loss in hedge.losses)
 
 
-def test_what_was_predicted_before_the_first_version_moves_no_lane_when_its_label_comes_after_it():
+def test_what_was_predicted_before_the_first_version_moves_no_lane_when_its_label_comes_after_it() -> None:
     hedge = Hedge(CLASSES).under(EVEN, 0)
     hedge.observe(0.2, 0.8)
     hedge.under(EVEN, 1).observe(0.2, 0.8)
@@ -212,7 +219,7 @@ def test_what_was_predicted_before_the_first_version_moves_no_lane_when_its_labe
     assert hedge.lanes[1].any()
 
 
-def test_a_squared_loss_learns_no_weights_from_what_was_predicted_before_the_first_label():
+def test_a_squared_loss_learns_no_weights_from_what_was_predicted_before_the_first_label() -> None:
     hedge = Hedge(VALUES)
     for _ in range(2):
         hedge.observe(1.0, 2.0)
@@ -225,7 +232,9 @@ def test_a_squared_loss_learns_no_weights_from_what_was_predicted_before_the_fir
     assert hedge.lanes[0].any()
 
 
-def test_a_lane_takes_the_prior_of_each_version_that_it_is_used_under_while_it_can_afford_the_change():
+def test_a_lane_takes_the_prior_of_each_version_that_it_is_used_under_while_it_can_afford_the_change() -> (
+    None
+):
     cheap, dear = (0.1, 0.1, 0.4, 0.2, 0.2), (0.01, 0.01, 0.96, 0.01, 0.01)
     hedge, spent = Hedge(CLASSES).under(EVEN, 1), 0.0
     for n in range(20):  # theta knows, nobody else does
@@ -261,7 +270,9 @@ SKEWED = (0.01, 0.01, 0.9, 0.03, 0.05)
 @pytest.mark.parametrize("delay", [0, 1, 3, LANES - 1])
 @pytest.mark.parametrize("extreme", [0.6, 0.99, 1 - FLOOR])
 @pytest.mark.parametrize("prior", [EVEN, SKEWED])
-def test_an_adversary_who_sees_what_is_served_gains_no_more_than_the_bound(delay, extreme, prior):
+def test_an_adversary_who_sees_what_is_served_gains_no_more_than_the_bound(
+    delay: int, extreme: float, prior: tuple[float, ...]
+) -> None:
     hedge = against_the_served(Hedge(CLASSES).under(prior), 600, delay, delay, extreme)
     assert hedge.most_waiting == delay + 1
     hedge.check()
@@ -269,7 +280,9 @@ def test_an_adversary_who_sees_what_is_served_gains_no_more_than_the_bound(delay
 
 @pytest.mark.parametrize("delay", [0, 1, LANES - 1])
 @pytest.mark.parametrize("prior", [EVEN, SKEWED])
-def test_an_adversary_of_the_squared_loss_gains_no_more_than_the_bound(delay, prior):
+def test_an_adversary_of_the_squared_loss_gains_no_more_than_the_bound(
+    delay: int, prior: tuple[float, ...]
+) -> None:
     hedge, served = Hedge(VALUES).under(prior), {}
     for n in range(600):
         made = hedge.observe(-1.0, 3.0) if n % 3 else hedge.observe(3.0, -1.0)
@@ -279,7 +292,9 @@ def test_an_adversary_of_the_squared_loss_gains_no_more_than_the_bound(delay, pr
     hedge.check()
 
 
-def test_the_gap_of_a_lane_that_the_squared_loss_is_mixed_in_stays_far_below_its_limit_where_losses_are_small():
+def test_the_gap_of_a_lane_that_the_squared_loss_is_mixed_in_stays_far_below_its_limit_where_losses_are_small() -> (
+    None
+):
     hedge, rng = Hedge(VALUES), np.random.default_rng(0)
     for _ in range(400):
         y = float(rng.normal(1.0, 0.05))
@@ -308,12 +323,12 @@ def naive_regret(labels: int, strength: float) -> float:
     return served - min(theta, adapted)
 
 
-def test_one_shared_weight_breaks_any_bound_at_a_delay_of_one():
+def test_one_shared_weight_breaks_any_bound_at_a_delay_of_one() -> None:
     assert naive_regret(600, strength=4.0) > 100
     assert naive_regret(1200, strength=4.0) > 1.9 * naive_regret(600, strength=4.0)
 
 
-def test_labels_in_order_use_a_single_lane_and_so_cost_ln_1_over_the_prior_at_most():
+def test_labels_in_order_use_a_single_lane_and_so_cost_ln_1_over_the_prior_at_most() -> None:
     hedge = against_the_served(Hedge(CLASSES).under(SKEWED), 300, 0, 5, 0.9)
     assert hedge.lanes[0].any()
     assert not hedge.lanes[1:].any()
@@ -322,7 +337,9 @@ def test_labels_in_order_use_a_single_lane_and_so_cost_ln_1_over_the_prior_at_mo
 
 @settings(max_examples=50)
 @given(priors, st.lists(st.tuples(probabilities, probabilities, st.booleans()), max_size=30))
-def test_in_order_what_is_served_is_the_bayesian_mixture_of_five_experts(prior, rounds):
+def test_in_order_what_is_served_is_the_bayesian_mixture_of_five_experts(
+    prior: tuple[Any, ...], rounds: list[Any]
+) -> None:
     hedge, likelihood, four = Hedge(CLASSES).under(prior), np.array(prior), np.array(prior[:EXPERTS])
     for theta, adapted, positive in rounds:
         made = hedge.observe(theta, adapted)
@@ -335,7 +352,7 @@ def test_in_order_what_is_served_is_the_bayesian_mixture_of_five_experts(prior, 
         hedge.label(0, float(positive))
 
 
-def test_the_losses_of_a_pushed_out_observation_are_never_scored():
+def test_the_losses_of_a_pushed_out_observation_are_never_scored() -> None:
     hedge = Hedge(CLASSES)
     for _ in range(3 * LANES):
         hedge.observe(0.2, 0.8)
@@ -344,7 +361,7 @@ def test_the_losses_of_a_pushed_out_observation_are_never_scored():
 
 
 @pytest.mark.parametrize("name", SPECS)
-def test_the_bound_holds_for_every_task_of_a_fold(name):
+def test_the_bound_holds_for_every_task_of_a_fold(name: str) -> None:
     spec = SPECS[name]
     values = isinstance(spec.target, Regression)
     driven = fold_in_cuts(name, long_stream(21, 3000, 6, name), [], [(0, 0), (90, 1), (1500, 2)], 6)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import partial
+from typing import Any
 
 import pytest
 import torch
@@ -60,7 +61,7 @@ every_network_and_norm = pytest.mark.parametrize(
 )
 
 
-def spec_of(network, inputs: int, adapts: str = "all") -> TaskSpec:
+def spec_of(network: Any, inputs: int, adapts: str = "all") -> TaskSpec:
     features = Features(tuple(Numeric(f"x{i}") for i in range(inputs)))
     return TaskSpec(features, Classification((0, 1, 2)), network, adapts, inner=InnerLoop(steps=1, lr=0.05))
 
@@ -77,21 +78,23 @@ def assert_close(a: Tensor, b: Tensor, tolerance: float = 1e-5) -> None:
 
 
 @pytest.mark.parametrize("name", ["mlp, group", "conv4", "resnet12, excitation", "tabular", "transformer"])
-def test_every_network_keeps_what_a_stream_needs_where_all_of_it_adapts(name):
+def test_every_network_keeps_what_a_stream_needs_where_all_of_it_adapts(name: str) -> None:
     spec = spec_of(*NETWORKS[name])
     run(MODEL_CHECKS, spec)
     run(LEARNER_CHECKS, GradientLearner(spec), spec)
 
 
 @every_network
-def test_the_head_and_norms_of_every_network_adapt_whatever_the_block_mates(network, inputs):
+def test_the_head_and_norms_of_every_network_adapt_whatever_the_block_mates(
+    network: Any, inputs: Any
+) -> None:
     spec = spec_of(network, inputs, "head+norms")
     checks = (a_task_does_not_depend_on_its_block_mates, an_event_does_not_depend_on_its_block_mates)
     run(checks, GradientLearner(spec), spec)
 
 
 @every_network_and_norm
-def test_tasks_side_by_side_compute_what_each_would_alone(network, inputs):
+def test_tasks_side_by_side_compute_what_each_would_alone(network: Any, inputs: Any) -> None:
     model, x = network(inputs, 3).double(), rows(2, 4, inputs).double()
     own = {name: torch.stack([p, p * 1.5]).detach() for name, p in model.named_parameters()}
     together = vmap(lambda params, x: functional_call(model, params, (x,)))(own, x)
@@ -101,7 +104,7 @@ def test_tasks_side_by_side_compute_what_each_would_alone(network, inputs):
 
 
 @every_network_and_norm
-def test_second_derivatives_agree_with_finite_differences(network, inputs):
+def test_second_derivatives_agree_with_finite_differences(network: Any, inputs: Any) -> None:
     spec = spec_of(network, inputs)
     learner = GradientLearner(spec)
     meta = {name: value.double() for name, value in learner.init(0).items()}
@@ -122,7 +125,7 @@ def test_second_derivatives_agree_with_finite_differences(network, inputs):
 
 
 @every_network_and_norm
-def test_the_last_linear_is_the_head_and_every_norm_adapts_with_it(network, inputs):
+def test_the_last_linear_is_the_head_and_every_norm_adapts_with_it(network: Any, inputs: Any) -> None:
     spec = spec_of(network, inputs, "head+norms")
     model = spec.model()
     assert isinstance(list(model.modules())[-1], nn.Linear)
@@ -136,7 +139,7 @@ def test_the_last_linear_is_the_head_and_every_norm_adapts_with_it(network, inpu
 
 
 @every_network
-def test_leading_axes_are_only_more_examples(network, inputs):
+def test_leading_axes_are_only_more_examples(network: Any, inputs: Any) -> None:
     model, x = network(inputs, 3).double(), rows(2, 3, inputs).double()
     assert_close(model(x), model(x.view(6, inputs)).view(2, 3, 3))
     assert model(x[:, :0]).shape == (2, 0, 3)
@@ -146,14 +149,14 @@ def test_leading_axes_are_only_more_examples(network, inputs):
 
 
 @pytest.mark.parametrize(("network", "inputs"), TRANSDUCTIVE.values(), ids=TRANSDUCTIVE)
-def test_batch_normalisation_is_refused_for_a_stream(network, inputs):
+def test_batch_normalisation_is_refused_for_a_stream(network: Any, inputs: Any) -> None:
     spec = spec_of(network, inputs)
     with pytest.raises(CheckFailed, match=r"beside other events; .*no batch statistics"):
         an_event_does_not_depend_on_its_block_mates(GradientLearner(spec), spec)
 
 
 @pytest.mark.parametrize("norm", ["layer", "group", "instance", "batch"])
-def test_an_image_is_normalised_over_what_the_choice_says(norm):
+def test_an_image_is_normalised_over_what_the_choice_says(norm: str) -> None:
     x = 3 * rows(5, 16, 2, 2) + 7
     y = image_norm(norm, 16)(x)
     over = {"layer": (5, 1, 64), "group": (5, 2, 32), "instance": (5, 16, 4)}
@@ -163,7 +166,7 @@ def test_an_image_is_normalised_over_what_the_choice_says(norm):
 
 
 @pytest.mark.parametrize("norm", ["layer", "group", "batch"])
-def test_a_row_is_normalised_over_what_the_choice_says(norm):
+def test_a_row_is_normalised_over_what_the_choice_says(norm: str) -> None:
     x = 3 * rows(5, 4, 16) + 7
     y = row_norm(norm, 16)(x)
     over = {"layer": (20, 1, 16), "group": (20, 2, 8)}
@@ -172,7 +175,7 @@ def test_a_row_is_normalised_over_what_the_choice_says(norm):
     assert_close(parts.var(-1, correction=0), torch.ones(parts.shape[:2]), 1e-2)
 
 
-def test_a_norm_that_does_not_fit_is_refused_and_the_way_out_named():
+def test_a_norm_that_does_not_fit_is_refused_and_the_way_out_named() -> None:
     with pytest.raises(EngineError, match=r"multiples of 8, got 12"):
         image_norm("group", 12)
     with pytest.raises(EngineError, match=r"a row must be 'layer', 'group' or 'batch', got 'instance'"):
@@ -181,7 +184,7 @@ def test_a_norm_that_does_not_fit_is_refused_and_the_way_out_named():
         image_norm("weight", 16)  # type: ignore[arg-type]
 
 
-def test_the_default_perceptron_is_named_and_initialised_as_ever():
+def test_the_default_perceptron_is_named_and_initialised_as_ever() -> None:
     torch.manual_seed(0)
     expected = nn.Sequential(nn.Linear(3, 8), nn.LayerNorm(8), nn.ReLU(), nn.Linear(8, 2)).state_dict()
     torch.manual_seed(0)
@@ -193,7 +196,7 @@ def test_the_default_perceptron_is_named_and_initialised_as_ever():
 # Images
 
 
-def test_conv4_is_four_blocks_of_convolution_norm_relu_and_maximum():
+def test_conv4_is_four_blocks_of_convolution_norm_relu_and_maximum() -> None:
     model, x = conv4(28 * 28, 5, width=8), rows(3, 28 * 28)
     params, y = dict(model.named_parameters()), x.view(3, 1, 28, 28)
     for block in range(4):
@@ -205,14 +208,14 @@ def test_conv4_is_four_blocks_of_convolution_norm_relu_and_maximum():
 
 
 @pytest.mark.parametrize(("side", "channels", "features"), [(28, 1, 64), (84, 3, 1600)])
-def test_conv4_has_64_filters_and_the_features_of_the_papers(side, channels, features):
+def test_conv4_has_64_filters_and_the_features_of_the_papers(side: int, channels: int, features: int) -> None:
     model = conv4(channels * side * side, 5)
     assert model.get_parameter("head.weight").shape == (5, features)
     assert model(rows(1, channels * side * side)).shape == (1, 5)
 
 
 @pytest.mark.parametrize(("side", "features"), [(28, 4), (32, 4), (33, 9)])
-def test_strided_conv4_halves_by_its_convolutions(side, features):
+def test_strided_conv4_halves_by_its_convolutions(side: int, features: int) -> None:
     model, x = conv4(side * side, 5, width=8, norm="group", strided=True), rows(3, side * side)
     params, y = dict(model.named_parameters()), x.view(3, 1, side, side)
     for block in range(4):
@@ -225,7 +228,7 @@ def test_strided_conv4_halves_by_its_convolutions(side, features):
 
 
 @pytest.mark.parametrize("network", [partial(mlp, hidden=(8, 16)), partial(conv4, width=8)])
-def test_a_step_from_a_zero_head_is_a_nearest_mean_classifier(network):
+def test_a_step_from_a_zero_head_is_a_nearest_mean_classifier(network: partial[nn.Module]) -> None:
     model, x, y = network(28 * 28, 3, head="zero"), rows(6, 28 * 28), torch.tensor([0, 1, 2, 0, 1, 2])
     assert not model(x).any()
     head = [module for module in model.modules() if isinstance(module, nn.Linear)][-1]
@@ -237,20 +240,20 @@ def test_a_step_from_a_zero_head_is_a_nearest_mean_classifier(network):
     assert (features[0] < 0).any()
 
 
-def test_a_head_that_does_not_exist_is_refused():
+def test_a_head_that_does_not_exist_is_refused() -> None:
     for network in (mlp, conv4):
         with pytest.raises(EngineError, match="head must be 'random' or 'zero', got 'none'"):
             network(28 * 28, 3, head="none")
 
 
-def test_resnet12_has_twelve_convolutions_beside_its_shortcuts():
+def test_resnet12_has_twelve_convolutions_beside_its_shortcuts() -> None:
     model = resnet12(3 * 84 * 84, 5)
     convolutions = [m for m in model.modules() if isinstance(m, nn.Conv2d)]
     assert len([m for m in convolutions if m.kernel_size == (3, 3)]) == 12
     assert model.get_parameter("head.weight").shape == (5, 640)
 
 
-def test_excitation_weighs_the_channels_of_a_branch_before_it_is_added():
+def test_excitation_weighs_the_channels_of_a_branch_before_it_is_added() -> None:
     weighed = resnet12(16, 3, widths=(16,), excitation=True)
     plain = resnet12(16, 3, widths=(16,))
     gate, last_norm = "body.0.branch.8.weigh.2.", "body.0.branch.7."
@@ -262,23 +265,23 @@ def test_excitation_weighs_the_channels_of_a_branch_before_it_is_added():
     assert_close(functional_call(weighed, theta, (x,)), functional_call(plain, halved, (x,)))
 
 
-def test_a_gradient_passes_through_an_image_network_to_what_encodes_its_rows():
+def test_a_gradient_passes_through_an_image_network_to_what_encodes_its_rows() -> None:
     model, x = conv4(256, 2, width=4).double(), rows(2, 256).double().requires_grad_()
     assert torch.autograd.gradcheck(lambda first: model(torch.cat([first, x[:, 1:]], 1)), x[:, :1])
 
 
-def test_channels_are_innermost_in_memory_on_a_cpu_only():
+def test_channels_are_innermost_in_memory_on_a_cpu_only() -> None:
     assert ChannelsLast.apply(rows(2, 1, 4, 4)).stride() == (16, 1, 4, 1)
     assert ChannelsLast.apply(torch.empty(2, 3, 4, 4, device="meta")).is_contiguous()
 
 
 @pytest.mark.parametrize("inputs", [0, 783, 2 * 784])
-def test_rows_that_are_no_square_images_are_refused(inputs):
+def test_rows_that_are_no_square_images_are_refused(inputs: int) -> None:
     with pytest.raises(EngineError, match=rf"{inputs} inputs are no square images of 1 or 3 channels"):
         conv4(inputs, 5)
 
 
-def test_images_too_small_for_the_network_are_refused():
+def test_images_too_small_for_the_network_are_refused() -> None:
     with pytest.raises(EngineError, match=r"side 15 are too small: .*from 16 on"):
         conv4(15 * 15, 5)
 
@@ -286,7 +289,7 @@ def test_images_too_small_for_the_network_are_refused():
 # Rows
 
 
-def test_a_transformer_attends_as_torch_s_own_does():
+def test_a_transformer_attends_as_torch_s_own_does() -> None:
     attention = transformer(3, 2, width=6, depth=1, heads=2)[1].attend[1]
     theirs = nn.MultiheadAttention(6, 2, batch_first=True)
     theirs.load_state_dict(
@@ -301,30 +304,30 @@ def test_a_transformer_attends_as_torch_s_own_does():
     assert_close(attention(tokens), theirs(tokens, tokens, tokens)[0])
 
 
-def test_a_transformer_sees_combinations_which_no_sum_over_features_does():
+def test_a_transformer_sees_combinations_which_no_sum_over_features_does() -> None:
     model = transformer(2, 1)
     corners = torch.tensor([[0.0, 0.0], [2.0, 2.0], [0.0, 2.0], [2.0, 0.0]])
     a, b, c, d = model(corners).flatten()
     assert abs(a + b - c - d) > 1e-3
 
 
-def test_a_transformer_of_heads_that_do_not_share_its_width_is_refused():
+def test_a_transformer_of_heads_that_do_not_share_its_width_is_refused() -> None:
     with pytest.raises(EngineError, match="multiple of heads, got 10 and 4"):
         transformer(3, 2, width=10)
 
 
-def test_a_residual_block_adds_to_what_came_in():
+def test_a_residual_block_adds_to_what_came_in() -> None:
     model, x = tabular(3, 2, width=8, blocks=1), rows(4, 3)
     first, block, norm, relu, head = model
     assert_close(model(x), head(relu(norm(first(x) + block.branch(first(x))))))
 
 
-def test_images_that_leave_one_pixel_to_normalise_are_refused():
+def test_images_that_leave_one_pixel_to_normalise_are_refused() -> None:
     with pytest.raises(EngineError, match="one pixel left"):
         conv4(16 * 16, 3, norm="instance", strided=True)
     assert conv4(16 * 16, 3, norm="group", strided=True)
 
 
-def test_a_precision_that_is_not_offered_is_refused():
+def test_a_precision_that_is_not_offered_is_refused() -> None:
     with pytest.raises(EngineError, match="precision must be"):
         conv4(28 * 28, 3, precision="bf16")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import replace
 from functools import partial
+from typing import Any
 
 import numpy as np
 import pytest
@@ -76,11 +77,13 @@ def differences(one: TrainState, other: TrainState) -> list[str]:
 
 @pytest.mark.parametrize("full", [False, True], ids=["padded texts", "texts without padding"])
 @pytest.mark.parametrize("target", [SPEC.target, Regression(-1.0, 2.0)], ids=["classes", "values"])
-def test_gathered_rows_take_the_step_that_whole_tables_would(monkeypatch, full, target):
+def test_gathered_rows_take_the_step_that_whole_tables_would(
+    monkeypatch: pytest.MonkeyPatch, full: bool, target: Classification | Regression
+) -> None:
     learner = GradientLearner(replace(SPEC, target=target))
     gathered, _ = Online(learner, Backprop(), RATES).learn(lessons(learner.spec, 0, 2, full), begun(learner))
 
-    def whole(spec, params, tables, lesson):
+    def whole(spec: Any, params: Any, tables: Any, lesson: Any) -> Any:
         every = [online._Rows(name, torch.arange(len(params[name]))) for name in tables]
         return dict(params), lesson, every
 
@@ -90,7 +93,7 @@ def test_gathered_rows_take_the_step_that_whole_tables_would(monkeypatch, full, 
         torch.testing.assert_close(value, by_tables.params[name], rtol=1e-4, atol=1e-6, msg=name)
 
 
-def test_only_rows_of_buckets_that_a_lesson_names_move():
+def test_only_rows_of_buckets_that_a_lesson_names_move() -> None:
     learner = GradientLearner(SPEC)
     before = begun(learner)
     [lesson] = lessons(SPEC, 0, 1)
@@ -101,7 +104,7 @@ def test_only_rows_of_buckets_that_a_lesson_names_move():
         assert set(moved) == named
 
 
-def test_resumed_from_its_state_training_goes_on_bit_for_bit():
+def test_resumed_from_its_state_training_goes_on_bit_for_bit() -> None:
     learner = GradientLearner(SPEC)
     how = Rates(FitSettings("Adam", lr=0.01))
     whole, rounds = Online(learner, Backprop(), how).learn(lessons(SPEC, 0, 6), start(learner, 0))
@@ -112,7 +115,7 @@ def test_resumed_from_its_state_training_goes_on_bit_for_bit():
     assert [one.step for one in rounds] == list(range(6))
 
 
-def test_learning_leaves_the_state_it_was_given_as_it_was():
+def test_learning_leaves_the_state_it_was_given_as_it_was() -> None:
     learner = GradientLearner(SPEC)
     state, _ = Online(learner, Backprop(), RATES).learn(lessons(SPEC, 0, 1), start(learner, 0))
     copy = replace(
@@ -132,7 +135,7 @@ PLAIN = TaskSpec(
 )
 
 
-def test_the_first_two_steps_of_the_linear_part_and_the_buckets_are_adagrads_by_hand():
+def test_the_first_two_steps_of_the_linear_part_and_the_buckets_are_adagrads_by_hand() -> None:
     """Theta begins at zero outputs: half for each class, so a label's gradient is known."""
     learner = GradientLearner(PLAIN)
     x = torch.tensor([[[2.0, 1.0], [-1.0, 3.0]]])
@@ -160,7 +163,7 @@ def test_the_first_two_steps_of_the_linear_part_and_the_buckets_are_adagrads_by_
     torch.testing.assert_close(twice.params["1.linear.weight"], expected)
 
 
-def test_theta_learns_a_bucket_from_its_labels_alone():
+def test_theta_learns_a_bucket_from_its_labels_alone() -> None:
     learner, rng = GradientLearner(PLAIN), np.random.default_rng(0)
 
     def lesson() -> Lesson:
@@ -178,7 +181,7 @@ def test_theta_learns_a_bucket_from_its_labels_alone():
 
 
 @pytest.mark.parametrize("poison", [float("nan"), float("inf")])
-def test_a_lesson_whose_gradient_is_not_finite_moves_nothing(poison):
+def test_a_lesson_whose_gradient_is_not_finite_moves_nothing(poison: float) -> None:
     learner = GradientLearner(PLAIN)
     x = torch.tensor([[[poison, 1.0]]])
     # A missing number is read as the mean, so only the label can break a regression's gradient.
@@ -195,7 +198,7 @@ def test_a_lesson_whose_gradient_is_not_finite_moves_nothing(poison):
     assert all(torch.isfinite(value).all() for value in harmless.params.values())
 
 
-def test_padding_of_a_lesson_counts_for_nothing():
+def test_padding_of_a_lesson_counts_for_nothing() -> None:
     learner = GradientLearner(PLAIN)
     x, y = torch.tensor([[[2.0, 1.0], [-1.0, 3.0]]]), torch.tensor([[1.0, 0.0]])
     padded = Batch(torch.cat([x, x[:, :1]], 1), torch.cat([y, y[:, 1:]], 1), torch.tensor([[1.0, 1, 0]]))
@@ -207,7 +210,7 @@ def test_padding_of_a_lesson_counts_for_nothing():
         torch.testing.assert_close(value, two.params[name], msg=name)
 
 
-def test_of_a_regression_steps_do_not_depend_on_the_unit_of_its_labels():
+def test_of_a_regression_steps_do_not_depend_on_the_unit_of_its_labels() -> None:
     x = torch.tensor([[[2.0, 1.0], [-1.0, 3.0], [0.5, 1.0]]])
     y, thetas = torch.tensor([[1.0, -0.5, 0.2]]), []
     for unit in (1.0, 1024.0):

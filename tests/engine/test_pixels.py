@@ -13,7 +13,7 @@ from engine.features.pixels import Pixels
 IMAGES = Features((Pixels("image", side=2),))
 
 
-def test_an_image_is_stored_row_by_row_and_reaches_the_network_as_it_is():
+def test_an_image_is_stored_row_by_row_and_reaches_the_network_as_it_is() -> None:
     image = [[0.0, 0.25], [0.5, 1.0]]
     encoded = IMAGES.encode([{"image": image}, {"image": np.array(image)}])
     assert not encoded.faults
@@ -21,7 +21,7 @@ def test_an_image_is_stored_row_by_row_and_reaches_the_network_as_it_is():
     assert torch.equal(IMAGES.front_end()(torch.from_numpy(encoded.x)), torch.from_numpy(encoded.x))
 
 
-def test_what_is_no_image_is_a_fault_that_says_what_was_expected():
+def test_what_is_no_image_is_a_fault_that_says_what_was_expected() -> None:
     wrong = [None, "text", [1.0], [[0, 0], [0, 2]], [[0, 0], [0, float("nan")]], [[0, 0], [0]], 10**400]
     encoded = IMAGES.encode([{"image": value} for value in wrong])
     assert set(encoded.faults) == set(range(len(wrong)))
@@ -29,11 +29,11 @@ def test_what_is_no_image_is_a_fault_that_says_what_was_expected():
     assert not encoded.x.any()
 
 
-def test_images_stand_beside_other_columns():
+def test_images_stand_beside_other_columns() -> None:
     both = Features((Numeric("a"), Pixels("image", side=2)))
     encoded = both.encode([{"a": 3, "image": [0, 0, 0, 1]}])
     assert both.front_end()(torch.from_numpy(encoded.x)).tolist() == [[3, 0, 0, 0, 1]]
 
 
-def test_the_encoder_keeps_what_every_encoder_keeps():
+def test_the_encoder_keeps_what_every_encoder_keeps() -> None:
     check_encoder(IMAGES)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import replace
 from functools import partial
+from typing import Any
 
 import pytest
 import torch
@@ -35,14 +37,16 @@ def support(tasks: int = 2) -> Batch:
     return Batch(x, y, torch.tensor([0.1, 0.2, 0.4, 0.3, 0]).expand(tasks, 5))
 
 
-def by_hand(learner: PrototypeLearner, theta, batch: Batch, task: int, x):
+def by_hand(
+    learner: PrototypeLearner, theta: dict[str, torch.Tensor], batch: Batch, task: int, x: torch.Tensor
+) -> tuple[Any, Any]:
     """Embeddings of one task's examples and query by plain torch modules."""
     model = learner._built(0)
     model.load_state_dict(theta)
     return model[1](model[0](batch.x[task])), model[1](model[0](x))
 
 
-def test_a_query_is_as_far_from_a_class_as_from_the_mean_of_its_examples():
+def test_a_query_is_as_far_from_a_class_as_from_the_mean_of_its_examples() -> None:
     learner = PrototypeLearner(EPISODIC, width=4)
     theta, batch, x = learner.init(0), support(), torch.randn(2, 3, 2)
     outputs = learner.predict(theta, learner.adapt(theta, batch), x)
@@ -55,7 +59,7 @@ def test_a_query_is_as_far_from_a_class_as_from_the_mean_of_its_examples():
         assert bool((found[:, 2] < -1000).all())
 
 
-def test_where_classes_have_names_theta_brings_an_example_of_each():
+def test_where_classes_have_names_theta_brings_an_example_of_each() -> None:
     learner = PrototypeLearner(NAMED, width=4)
     theta, batch, x = learner.init(0), support(), torch.randn(2, 3, 2)
     theta["2.log_weight"] = torch.tensor(0.7)
@@ -75,7 +79,7 @@ def test_where_classes_have_names_theta_brings_an_example_of_each():
         torch.testing.assert_close(outputs[task], expected, atol=1e-4, rtol=1e-4)
 
 
-def test_of_exchangeable_classes_without_examples_nothing_is_known():
+def test_of_exchangeable_classes_without_examples_nothing_is_known() -> None:
     learner = PrototypeLearner(EPISODIC, width=4)
     theta = learner.init(0)
     torch.testing.assert_close(
@@ -84,7 +88,7 @@ def test_of_exchangeable_classes_without_examples_nothing_is_known():
     assert not any(name.startswith("2.") for name in theta)
 
 
-def test_the_gradient_reaches_support_and_query_through_one_network():
+def test_the_gradient_reaches_support_and_query_through_one_network() -> None:
     learner = PrototypeLearner(NAMED, width=4)
     batch = support()
     query = Batch(torch.randn(2, 3, 2), torch.tensor([[0.0, 1, 2]] * 2), torch.full((2, 3), 1 / 3))
@@ -93,11 +97,11 @@ def test_the_gradient_reaches_support_and_query_through_one_network():
     assert report.query_loss_after > 0
 
 
-def test_training_brings_classes_together():
+def test_training_brings_classes_together() -> None:
     learner = PrototypeLearner(EPISODIC, width=4)
     generator = torch.Generator().manual_seed(0)
 
-    def episodes():
+    def episodes() -> Iterator[Episodes]:
         for _ in range(60):
             centre = torch.randn(16, 3, 2, generator=generator)
             sides = (
@@ -117,18 +121,18 @@ def test_training_brings_classes_together():
     assert sum(late) < 0.7 * sum(early)
 
 
-def test_a_regression_has_no_prototypes():
+def test_a_regression_has_no_prototypes() -> None:
     with pytest.raises(EngineError, match="prototypes need classes"):
         PrototypeLearner(replace(NAMED, target=Regression(0, 1)))
 
 
-def test_an_embedding_of_nothing_is_refused():
+def test_an_embedding_of_nothing_is_refused() -> None:
     with pytest.raises(EngineError, match="width"):
         PrototypeLearner(NAMED, width=0)
 
 
 @pytest.mark.parametrize("scale", [1.0, 100.0, 1000.0])
-def test_the_nearest_class_is_told_at_any_distance_where_another_is_absent(scale):
+def test_the_nearest_class_is_told_at_any_distance_where_another_is_absent(scale: float) -> None:
     spec = replace(EPISODIC, network=lambda inputs, outputs: torch.nn.Identity())
     learner = PrototypeLearner(spec, width=2)
     rows = scale * torch.tensor([[[0.0, 0.0], [1.0, 0.0]]])

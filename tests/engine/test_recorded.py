@@ -16,7 +16,7 @@ def ranked(x: torch.Tensor) -> torch.Tensor:
 @pytest.mark.parametrize(
     "other", [torch.zeros(3, dtype=torch.float64), torch.zeros(3, device="meta")], ids=["type", "device"]
 )
-def test_another_type_or_device_is_recorded_anew(other):
+def test_another_type_or_device_is_recorded_anew(other: torch.Tensor) -> None:
     recorded = Recorded(ranked)
     recorded(other)
     found = recorded(torch.zeros(3))
@@ -24,13 +24,13 @@ def test_another_type_or_device_is_recorded_anew(other):
     assert found.tolist() == [0, 1, 2]
 
 
-def test_what_is_recorded_follows_the_values_it_is_given():
+def test_what_is_recorded_follows_the_values_it_is_given() -> None:
     recorded = Recorded(ranked)
     assert recorded(torch.zeros(3)).tolist() == [0, 1, 2]
     assert recorded(torch.full((3,), 5.0)).tolist() == [5, 6, 7]
 
 
-def test_what_is_kept_is_bounded_and_what_was_used_last_stays(monkeypatch):
+def test_what_is_kept_is_bounded_and_what_was_used_last_stays(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("engine.traced.MOST", 3)
     recorded, made = Recorded(ranked), []
     record = recorded._record

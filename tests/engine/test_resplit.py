@@ -45,7 +45,7 @@ def examples(side: Batch) -> list[int]:
 @pytest.mark.parametrize(
     ("turn", "support"), [(0, [0, 10, 20]), (1, [1, 11, 21]), (2, [2, 12, 20]), (3, [0, 13, 21])]
 )
-def test_each_example_of_a_class_takes_its_turn_in_the_support_set(turn, support):
+def test_each_example_of_a_class_takes_its_turn_in_the_support_set(turn: int, support: list[int]) -> None:
     after = resplit(episode(), turn)
     assert examples(after.support) == support
     everything = sorted(examples(episode().support) + examples(episode().query))
@@ -56,7 +56,7 @@ def test_each_example_of_a_class_takes_its_turn_in_the_support_set(turn, support
             assert w == 0 or int(x) // 10 == int(y)
 
 
-def test_every_split_keeps_the_weight_of_each_class():
+def test_every_split_keeps_the_weight_of_each_class() -> None:
     support, query = episode()
     weighed = Episodes(support._replace(weight=torch.tensor([[0.1, 0.6, 0.3]])), query)
     for turn in range(3):
@@ -65,7 +65,7 @@ def test_every_split_keeps_the_weight_of_each_class():
                 torch.testing.assert_close(side.weight[side.y == k].sum(), before.weight[before.y == k].sum())
 
 
-def test_training_in_all_splits_at_once_is_training_on_each():
+def test_training_in_all_splits_at_once_is_training_on_each() -> None:
     learner = PrototypeLearner(SPEC, width=4)
     theta = learner.init(0)
     together, report = Backprop(splits=3)(learner, theta, episode())
@@ -75,18 +75,18 @@ def test_training_in_all_splits_at_once_is_training_on_each():
     assert report.query_loss_after == pytest.approx(sum(r.query_loss_after for _, r in apart) / 3, rel=1e-5)
 
 
-def test_a_learner_that_embeds_nothing_has_nothing_to_split():
+def test_a_learner_that_embeds_nothing_has_nothing_to_split() -> None:
     learner = GradientLearner(replace(SPEC, adapts="all"))
     with pytest.raises(EngineError, match="leave splits at 1"):
         Backprop(splits=2)(learner, learner.init(0), episode())
 
 
-def test_no_split_is_refused():
+def test_no_split_is_refused() -> None:
     with pytest.raises(EngineError, match="at least 1"):
         Backprop(splits=0)
 
 
-def test_a_learner_of_embeddings_adapts_on_what_is_embedded_already():
+def test_a_learner_of_embeddings_adapts_on_what_is_embedded_already() -> None:
     learner = PrototypeLearner(SPEC, width=4)
     theta, (support, query) = learner.init(0), episode()
     outputs = learner.predict(theta, learner.adapt(theta, support), query.x)
@@ -95,7 +95,7 @@ def test_a_learner_of_embeddings_adapts_on_what_is_embedded_already():
     torch.testing.assert_close(reader.predict(theta, fast, learner.embed(theta, query.x)), outputs)
 
 
-def test_a_regression_has_no_classes_to_split_by():
+def test_a_regression_has_no_classes_to_split_by() -> None:
     learner = MatchingLearner(replace(SPEC, target=Regression(0, 1)), width=4)
     with pytest.raises(EngineError, match="a regression has none"):
         Backprop(splits=2)(learner, learner.init(0), episode())

@@ -12,7 +12,7 @@ from engine.outer.step_size import SIZES, chosen
 MEMORY = 3.0
 
 
-def test_the_mean_and_its_error_are_those_of_values_that_weigh_less_the_older_they_are():
+def test_the_mean_and_its_error_are_those_of_values_that_weigh_less_the_older_they_are() -> None:
     batches = [torch.randn(2, n, generator=torch.Generator().manual_seed(n)).double() for n in (4, 1, 6)]
     total = torch.zeros(3, 2, dtype=torch.float64)
     for batch in batches:
@@ -26,7 +26,7 @@ def test_the_mean_and_its_error_are_those_of_values_that_weigh_less_the_older_th
     np.testing.assert_allclose(error, np.sqrt(spread / weight.sum()))
 
 
-def test_of_nothing_the_mean_is_zero_and_not_in_doubt():
+def test_of_nothing_the_mean_is_zero_and_not_in_doubt() -> None:
     assert [float(value) for value in faded_mean(torch.zeros(3))] == [0.0, 0.0]
 
 
@@ -46,11 +46,13 @@ def costs(of_small: list[float]) -> np.ndarray:
         ([0.1], 0.0),
     ],
 )
-def test_a_step_size_is_taken_where_it_beats_none_by_a_standard_error(of_small, size):
+def test_a_step_size_is_taken_where_it_beats_none_by_a_standard_error(
+    of_small: list[float], size: float
+) -> None:
     assert chosen(None, costs(of_small))[0] == size
 
 
-def test_a_choice_follows_new_episodes_within_a_few_hundred():
+def test_a_choice_follows_new_episodes_within_a_few_hundred() -> None:
     size, before = chosen(None, costs([-0.5, -0.4] * 200))
     assert size == SIZES[1]
     size, _ = chosen(before, costs([0.3, 0.2] * 200))

@@ -54,7 +54,7 @@ def examples() -> tuple[Tensor, Tensor, Tensor]:
 
 
 @every_learner
-def test_in_another_unit_the_same_theta_says_the_same_in_that_unit(name):
+def test_in_another_unit_the_same_theta_says_the_same_in_that_unit(name: str) -> None:
     x, y, weight = examples()
     said = []
     for unit, zero in ((1.0, 0.0), (10.0, 300.0)):
@@ -69,7 +69,7 @@ def test_in_another_unit_the_same_theta_says_the_same_in_that_unit(name):
 
 
 @every_learner
-def test_what_is_standardised_is_neither_the_range_nor_nothing(name):
+def test_what_is_standardised_is_neither_the_range_nor_nothing(name: str) -> None:
     """The range says nothing to a learner; the statistics do."""
     x, y, weight = examples()
     wider = LEARNERS[name](replace(SPEC, target=Regression(-4e3, 8e3)))
@@ -82,14 +82,14 @@ def test_what_is_standardised_is_neither_the_range_nor_nothing(name):
 
 
 @every_learner
-def test_training_descends_losses_in_units_of_the_deviation_of_labels(name):
+def test_training_descends_losses_in_units_of_the_deviation_of_labels(name: str) -> None:
     learner = LEARNERS[name](SPEC)
     outputs, y = torch.tensor([[[3.0], [1.0]]]), torch.tensor([[1.0, 1.0]])
     assert example_losses(SPEC, moved(learner, 0.0, 4.0), outputs, y).tolist() == [[0.25, 0.0]]
 
 
 @every_learner
-def test_recorded_and_differentiable_adaptation_agree_on_standardised_labels(name):
+def test_recorded_and_differentiable_adaptation_agree_on_standardised_labels(name: str) -> None:
     x, y, weight = examples()
     learner = LEARNERS[name](SPEC)
     theta, support = moved(learner, 1.5, 2.5), Batch(x, y, weight)

@@ -32,7 +32,7 @@ def folded(name: str) -> TaskTable:
 
 
 @every_spec
-def test_what_is_encoded_is_decoded_to_the_same_bits(name):
+def test_what_is_encoded_is_decoded_to_the_same_bits(name: str) -> None:
     table = folded(name)
     again = TaskTable.decode(table.layout, table.ids, table.encode())
     assert again.ids == table.ids
@@ -41,20 +41,20 @@ def test_what_is_encoded_is_decoded_to_the_same_bits(name):
     assert again.encode() == table.encode()
 
 
-def test_encoding_changes_no_row():
+def test_encoding_changes_no_row() -> None:
     table = folded("balanced")
     before = table.rows.tobytes()
     table.encode()
     assert table.rows.tobytes() == before
 
 
-def test_decoded_rows_can_be_folded_on():
+def test_decoded_rows_can_be_folded_on() -> None:
     table = folded("balanced")
     again = TaskTable.decode(table.layout, table.ids, table.encode())
     assert again.rows.flags.writeable
 
 
-def test_a_task_the_store_does_not_know_is_a_task_never_seen():
+def test_a_task_the_store_does_not_know_is_a_task_never_seen() -> None:
     layout, stored = engine_for("balanced").layout, folded("balanced").encode()
     table = TaskTable.decode(layout, ["a", "b", "c"], [None, stored[1], None])
     blank = TaskTable.empty(layout, ["a"]).rows
@@ -62,7 +62,7 @@ def test_a_task_the_store_does_not_know_is_a_task_never_seen():
     assert table.rows["seq"][1] > 0
 
 
-def test_a_task_never_seen_is_all_zeros_but_for_the_fingerprint():
+def test_a_task_never_seen_is_all_zeros_but_for_the_fingerprint() -> None:
     layout = engine_for("balanced").layout
     row = TaskTable.empty(layout, ["a"]).rows.tobytes()
     assert row[:8] == layout.fingerprint.to_bytes(8, "little")
@@ -71,7 +71,7 @@ def test_a_task_never_seen_is_all_zeros_but_for_the_fingerprint():
 
 @settings(max_examples=200)
 @given(st.data())
-def test_a_flipped_bit_anywhere_is_refused_and_the_task_named(data):
+def test_a_flipped_bit_anywhere_is_refused_and_the_task_named(data: st.DataObject) -> None:
     layout, stored = engine_for("balanced").layout, ROWS
     at = data.draw(st.integers(0, layout.bytes_per_task - 1))
     damaged = bytearray(stored[1])
@@ -85,7 +85,7 @@ ROWS = [bytes(row) for row in folded("balanced").encode()]
 
 
 @pytest.mark.parametrize("kept", [0, 1, 7, 8, 100, -1])
-def test_a_row_cut_short_is_refused_and_the_task_named(kept):
+def test_a_row_cut_short_is_refused_and_the_task_named(kept: int) -> None:
     layout = engine_for("balanced").layout
     with pytest.raises(
         RowError, match=r"row of task 'cut' has \d+ bytes instead of \d+; .*restore the store"
@@ -93,12 +93,12 @@ def test_a_row_cut_short_is_refused_and_the_task_named(kept):
         TaskTable.decode(layout, ["cut"], [ROWS[0][:kept]])
 
 
-def test_a_row_with_something_after_it_is_refused():
+def test_a_row_with_something_after_it_is_refused() -> None:
     with pytest.raises(RowError, match="bytes instead of"):
         TaskTable.decode(engine_for("balanced").layout, ["long"], [ROWS[0] + b"\0" * 8])
 
 
-def test_a_row_of_another_task_spec_is_refused_with_the_way_out():
+def test_a_row_of_another_task_spec_is_refused_with_the_way_out() -> None:
     other = engine_for("regression").layout
     with pytest.raises(
         RowError, match=rf"task 'a' has layout .*{other.fingerprint:016x}; run `reptide rebuild`"
@@ -106,7 +106,7 @@ def test_a_row_of_another_task_spec_is_refused_with_the_way_out():
         TaskTable.decode(other, ["a"], [ROWS[0]])
 
 
-def test_two_rows_swapped_in_place_are_still_two_sound_rows_but_words_swapped_inside_are_not():
+def test_two_rows_swapped_in_place_are_still_two_sound_rows_but_words_swapped_inside_are_not() -> None:
     row, layout = bytearray(ROWS[0]), engine_for("balanced").layout
     words = [bytes(row[i : i + 8]) for i in range(0, len(row), 8)]
     first = next(i for i in range(2, len(words) - 1) if words[i] != words[i + 1])
@@ -115,7 +115,7 @@ def test_two_rows_swapped_in_place_are_still_two_sound_rows_but_words_swapped_in
         TaskTable.decode(layout, ["a"], [b"".join(words)])
 
 
-def test_taking_some_tasks_copies_them():
+def test_taking_some_tasks_copies_them() -> None:
     table = folded("balanced")
     some = table.take(np.array([2, 0]))
     some.rows["seq"] = -1
@@ -132,7 +132,9 @@ def forged(name: str, field: str, place: tuple[int, ...], value: float) -> list[
 
 @pytest.mark.parametrize("value", [3.0, -1.0, 1e9, 0.5, np.nan, np.inf])
 @pytest.mark.parametrize(("field", "used"), [("support_y", "support_seq"), ("recent_y", "recent_status")])
-def test_a_row_whose_labels_are_no_classes_is_refused_whatever_its_checksum(field, used, value):
+def test_a_row_whose_labels_are_no_classes_is_refused_whatever_its_checksum(
+    field: str, used: str, value: float
+) -> None:
     table = folded("balanced")
     place = (
         1,
@@ -144,14 +146,16 @@ def test_a_row_whose_labels_are_no_classes_is_refused_whatever_its_checksum(fiel
 
 @pytest.mark.parametrize("value", [4.0, -1.0, 0.5, np.nan])
 @pytest.mark.parametrize(("field", "used"), [("support_x", "support_seq"), ("pending_x", "pending_order")])
-def test_a_row_whose_categories_are_no_buckets_is_refused_whatever_its_checksum(field, used, value):
+def test_a_row_whose_categories_are_no_buckets_is_refused_whatever_its_checksum(
+    field: str, used: str, value: float
+) -> None:
     table = folded("history")
     slot = int(np.flatnonzero(table.rows[used][2])[0])
     with pytest.raises(RowError, match="row of task 'c' holds a bucket that this task spec cannot have made"):
         TaskTable.decode(table.layout, "abc", forged("history", field, (2, slot, 1), value))
 
 
-def test_a_row_of_a_regression_whose_labels_are_no_numbers_is_refused():
+def test_a_row_of_a_regression_whose_labels_are_no_numbers_is_refused() -> None:
     table = folded("regression")
     slot = int(np.flatnonzero(table.rows["support_seq"][0])[0])
     with pytest.raises(RowError, match="holds a label that this task spec cannot have made"):
@@ -160,7 +164,9 @@ def test_a_row_of_a_regression_whose_labels_are_no_numbers_is_refused():
 
 @settings(max_examples=60)
 @given(data=st.data())
-def test_a_row_of_any_bytes_with_a_right_checksum_is_refused_or_folded_without_reaching_outside(data):
+def test_a_row_of_any_bytes_with_a_right_checksum_is_refused_or_folded_without_reaching_outside(
+    data: st.DataObject,
+) -> None:
     name = data.draw(st.sampled_from(["balanced", "history", "wide", "regression with history"]))
     layout, row = engine_for(name).layout, bytearray(folded_rows(name)[0])
     for _ in range(data.draw(st.integers(1, 30))):
@@ -208,13 +214,13 @@ CHANGES = {
 }
 
 
-def test_each_change_of_what_a_row_means_changes_the_fingerprint():
+def test_each_change_of_what_a_row_means_changes_the_fingerprint() -> None:
     prints = {name: row_fingerprint(GradientLearner(spec)) for name, spec in CHANGES.items()}
     prints["as it was"] = row_fingerprint(GradientLearner(SMALL))
     assert len(set(prints.values())) == len(prints)
 
 
-def test_what_does_not_change_a_rows_meaning_keeps_its_fingerprint():
+def test_what_does_not_change_a_rows_meaning_keeps_its_fingerprint() -> None:
     same = replace(
         SMALL,
         inner=replace(SMALL.inner, lr=0.7, steps=9),
@@ -226,7 +232,7 @@ def test_what_does_not_change_a_rows_meaning_keeps_its_fingerprint():
     assert row_fingerprint(GradientLearner(same)) == row_fingerprint(GradientLearner(SMALL))
 
 
-def test_bytes_per_task_are_fixed_by_the_spec_and_counted_by_hand():
+def test_bytes_per_task_are_fixed_by_the_spec_and_counted_by_hand() -> None:
     layout = layout_of(GradientLearner(SMALL))
     header = 8 * (
         1 + 1 + 1 + 1 + 1 + 1
@@ -241,6 +247,6 @@ def test_bytes_per_task_are_fixed_by_the_spec_and_counted_by_hand():
     assert all(len(row) == engine_for("balanced").layout.bytes_per_task for row in ROWS)
 
 
-def test_bytes_per_task_grow_with_what_a_task_remembers():
+def test_bytes_per_task_grow_with_what_a_task_remembers() -> None:
     more = Engine(replace(SMALL, memory=Memory(support=64, pending=64), policy=Policy(every=16)))
     assert more.layout.bytes_per_task > engine_for("balanced").layout.bytes_per_task

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import pytest
 import torch
@@ -9,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from engine.episodes.task_source import ClassEpisodes, Examples, TaskEpisodes, held_out
-from engine.types import EngineError
+from engine.types import Batch, EngineError
 
 
 def examples(classes: int = 6, each: int = 7, tasks: int = 1) -> Examples:
@@ -24,15 +26,15 @@ def examples(classes: int = 6, each: int = 7, tasks: int = 1) -> Examples:
     )
 
 
-def traced(side, task: int) -> list[int]:
+def traced(side: Batch, task: int) -> list[int]:
     return [int(x) for x, w in zip(side.x[task, :, 0], side.weight[task], strict=True) if w > 0]
 
 
 @settings(deadline=None, max_examples=30)
 @given(ways=st.integers(2, 6), shots=st.integers(1, 4), queries=st.integers(1, 9), seed=st.integers(0, 99))
 def test_an_episode_has_its_ways_and_shots_and_judges_on_other_examples_of_the_same_classes(
-    ways, shots, queries, seed
-):
+    ways: int, shots: int, queries: int, seed: int
+) -> None:
     pool = examples()
     drawn = ClassEpisodes(pool, ways, shots, queries).draw(3, seed=seed, step=0)
     for task in range(3):
@@ -46,13 +48,13 @@ def test_an_episode_has_its_ways_and_shots_and_judges_on_other_examples_of_the_s
         assert len(query) == ways * min(queries, 7 - shots)
 
 
-def test_weights_of_each_side_of_an_episode_sum_to_one():
+def test_weights_of_each_side_of_an_episode_sum_to_one() -> None:
     drawn = ClassEpisodes(examples(), 3, 2, 4).draw(5, seed=0, step=0)
     for side in drawn:
         torch.testing.assert_close(side.weight.sum(1), torch.ones(5))
 
 
-def test_the_classes_of_an_episode_come_from_one_task_and_a_task_with_fewer_gives_fewer_ways():
+def test_the_classes_of_an_episode_come_from_one_task_and_a_task_with_fewer_gives_fewer_ways() -> None:
     pool = examples(classes=4, each=5, tasks=3)
     pool = pool.take(~((pool.task == 2) & (pool.y > 1)))
     drawn = ClassEpisodes(pool, 4, 1, 2).draw(40, seed=0, step=0)
@@ -67,7 +69,7 @@ def test_the_classes_of_an_episode_come_from_one_task_and_a_task_with_fewer_give
 @pytest.mark.parametrize(
     "source", [ClassEpisodes(examples(), 3, 1, 2), TaskEpisodes(examples(tasks=5), 3, 4)]
 )
-def test_a_draw_depends_on_seed_and_step_alone(source):
+def test_a_draw_depends_on_seed_and_step_alone(source: ClassEpisodes | TaskEpisodes) -> None:
     first, again = source.draw(4, seed=1, step=2), source.draw(4, seed=1, step=2)
     assert all(
         torch.equal(a, b) for x, y in zip(first, again, strict=True) for a, b in zip(x, y, strict=True)
@@ -78,7 +80,9 @@ def test_a_draw_depends_on_seed_and_step_alone(source):
 
 @settings(deadline=None, max_examples=30)
 @given(shots=st.integers(1, 8), queries=st.integers(1, 8), seed=st.integers(0, 99))
-def test_a_temporal_episode_judges_on_what_came_right_after_its_support_set(shots, queries, seed):
+def test_a_temporal_episode_judges_on_what_came_right_after_its_support_set(
+    shots: int, queries: int, seed: int
+) -> None:
     drawn = TaskEpisodes(examples(tasks=4), shots, queries, temporal=True).draw(4, seed=seed, step=0)
     for task in range(4):
         support, query = traced(drawn.support, task), traced(drawn.query, task)
@@ -88,7 +92,7 @@ def test_a_temporal_episode_judges_on_what_came_right_after_its_support_set(shot
 
 
 @pytest.mark.parametrize("balanced", [False, True])
-def test_a_drawn_episode_of_a_task_is_its_own_and_disjoint(balanced):
+def test_a_drawn_episode_of_a_task_is_its_own_and_disjoint(balanced: bool) -> None:
     drawn = TaskEpisodes(examples(classes=3, tasks=4), 2, 50, balanced=balanced).draw(4, seed=0, step=0)
     seen = set()
     for task in range(4):
@@ -106,14 +110,14 @@ def test_a_drawn_episode_of_a_task_is_its_own_and_disjoint(balanced):
     assert seen == {0, 1, 2, 3}
 
 
-def test_a_source_tells_which_task_each_episode_of_a_draw_is_of():
+def test_a_source_tells_which_task_each_episode_of_a_draw_is_of() -> None:
     source = TaskEpisodes(examples(tasks=5), 3, 4)
     drawn = source.draw(7, seed=1, step=2)
     owners = [traced(drawn.support, task)[0] // 42 for task in range(7)]
     assert source.tasks(7, seed=1, step=2).tolist() == owners
 
 
-def test_more_episodes_than_tasks_visit_every_task_before_any_comes_again():
+def test_more_episodes_than_tasks_visit_every_task_before_any_comes_again() -> None:
     drawn = TaskEpisodes(examples(tasks=3), 2, 2).draw(6, seed=0, step=0)
     owners = [traced(drawn.support, task)[0] // 42 for task in range(6)]
     assert sorted(owners[:3]) == sorted(owners[3:]) == [0, 1, 2]
@@ -129,13 +133,15 @@ def test_more_episodes_than_tasks_visit_every_task_before_any_comes_again():
         lambda: TaskEpisodes(examples(), 1, 1, temporal=True, balanced=True),
     ],
 )
-def test_examples_that_hold_no_episode_are_refused(build):
+def test_examples_that_hold_no_episode_are_refused(
+    build: Callable[..., ClassEpisodes] | Callable[..., TaskEpisodes],
+) -> None:
     with pytest.raises(EngineError, match="episode"):
         build()
 
 
 @pytest.mark.parametrize("classes", [False, True])
-def test_whole_tasks_or_whole_classes_are_held_out(classes):
+def test_whole_tasks_or_whole_classes_are_held_out(classes: bool) -> None:
     pool = examples(tasks=5)
     trained, judged = held_out(pool, 0.4, seed=0, classes=classes)
     assert len(trained.x) + len(judged.x) == len(pool.x)
@@ -146,14 +152,14 @@ def test_whole_tasks_or_whole_classes_are_held_out(classes):
     assert len(groups[1]) == (12 if classes else 2)
 
 
-def test_a_balanced_support_set_leaves_the_queries_the_tasks_own_share_of_a_rare_class():
+def test_a_balanced_support_set_leaves_the_queries_the_tasks_own_share_of_a_rare_class() -> None:
     pool = examples(classes=10, each=6, tasks=4)
     pool = pool._replace(y=(pool.y == 0).astype(np.float32))  # 6 of the 60 examples of a task are rare
     drawn = TaskEpisodes(pool, 5, 20, balanced=True).draw(400, seed=0, step=0)
     assert float(drawn.query.y.mean()) == pytest.approx(0.1, abs=0.01)
 
 
-def test_a_balanced_support_set_weighs_back_to_the_class_counts_of_what_it_was_drawn_from():
+def test_a_balanced_support_set_weighs_back_to_the_class_counts_of_what_it_was_drawn_from() -> None:
     pool = examples(classes=10, each=6, tasks=4)
     pool = pool._replace(y=(pool.y == 0).astype(np.float32))  # 6 of the 60 examples of a task are rare
     support, query = TaskEpisodes(pool, 2, 20, balanced=True).draw(40, seed=0, step=0)
@@ -164,7 +170,7 @@ def test_a_balanced_support_set_weighs_back_to_the_class_counts_of_what_it_was_d
     torch.testing.assert_close(query.weight, torch.full((40, 20), 1 / 20))
 
 
-def test_an_episode_of_classes_tells_its_domain_and_is_its_own_task_where_there_is_one():
+def test_an_episode_of_classes_tells_its_domain_and_is_its_own_task_where_there_is_one() -> None:
     source = ClassEpisodes(examples(tasks=3), 2, 1, 2)
     drawn = source.draw(20, seed=1, step=2)
     owners = [traced(drawn.support, task)[0] // 42 for task in range(20)]
@@ -174,7 +180,9 @@ def test_an_episode_of_classes_tells_its_domain_and_is_its_own_task_where_there_
     assert len(set(numbers)) == 12
 
 
-def shapes(source, draws: int = 60, count: int = 2) -> tuple[set[int], set[int]]:
+def shapes(
+    source: TaskEpisodes | ClassEpisodes, draws: int = 60, count: int = 2
+) -> tuple[set[int], set[int]]:
     """Lengths of support and of query sets over many draws."""
     drawn = [source.draw(count, seed=0, step=step) for step in range(draws)]
     return {one.support.y.shape[1] for one in drawn}, {one.query.y.shape[1] for one in drawn}
@@ -189,7 +197,7 @@ def uneven() -> Examples:
 
 
 @pytest.mark.parametrize("count", [1, 4])
-def test_ragged_sets_come_in_few_lengths(count):
+def test_ragged_sets_come_in_few_lengths(count: int) -> None:
     support, query = shapes(TaskEpisodes(uneven(), 9, 40, balanced=True), count=count)
     assert support <= {8, 16, 22}
     assert query <= {8, 16, 25}
@@ -201,20 +209,20 @@ def test_ragged_sets_come_in_few_lengths(count):
     assert query <= {8, 16, 32, 48}
 
 
-def test_sets_that_are_all_as_long_are_not_padded():
+def test_sets_that_are_all_as_long_are_not_padded() -> None:
     assert shapes(ClassEpisodes(examples(), 3, 2, 15)) == ({6}, {15})
     assert shapes(TaskEpisodes(examples(tasks=3), 5, 11)) == ({5}, {11})
     assert shapes(TaskEpisodes(examples(classes=3, each=40, tasks=3), 3, 11, balanced=True)) == ({9}, {11})
 
 
 @pytest.mark.parametrize("source", [ClassEpisodes, TaskEpisodes])
-def test_a_label_that_is_no_number_is_refused(source):
+def test_a_label_that_is_no_number_is_refused(source: type[ClassEpisodes] | type[TaskEpisodes]) -> None:
     pool = examples(tasks=2)
     pool.y[3] = np.nan
     with pytest.raises(EngineError, match="label of example 3 is nan"):
         source(pool)
 
 
-def test_as_many_tasks_as_are_needed_are_held_out():
+def test_as_many_tasks_as_are_needed_are_held_out() -> None:
     trained, judged = held_out(examples(tasks=5), 0.1, seed=0, classes=False, least=2)
     assert [len(np.unique(part.task)) for part in (trained, judged)] == [3, 2]

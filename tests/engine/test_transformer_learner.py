@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from functools import partial
+from typing import Any
 
 import pytest
 import torch
@@ -13,7 +14,7 @@ from engine.learners.base import fast_size
 from engine.learners.matching import MatchingLearner
 from engine.learners.transformer import TransformerLearner
 from engine.targets import Regression
-from engine.task_spec import Memory
+from engine.task_spec import Memory, TaskSpec
 from engine.types import Batch, EngineError, Episodes
 from tests.engine import embedding_learners as common
 from tests.engine.embedding_learners import EPISODIC, NAMED, NUMBER, SPECS, gapped, outputs, queries, stirred
@@ -24,7 +25,9 @@ transformer = partial(TransformerLearner, width=4, heads=2)
 # By hand
 
 
-def moved(block, x: torch.Tensor, tokens, mass, bias: list[torch.Tensor]) -> torch.Tensor:
+def moved(
+    block: Any, x: torch.Tensor, tokens: list[Any], mass: Any | list[Any], bias: list[torch.Tensor]
+) -> torch.Tensor:
     """One vector x [D] by M tokens, head by head; bias: of each token, by head."""
     width, size = len(x), len(x) // block.heads
     query, normed = block.query(block.norm(x)), [block.norm_tokens(token) for token in tokens]
@@ -40,7 +43,7 @@ def moved(block, x: torch.Tensor, tokens, mass, bias: list[torch.Tensor]) -> tor
 
 
 @torch.no_grad()
-def slowly(learner: TransformerLearner, theta, batch: Batch, task: int, x: torch.Tensor) -> torch.Tensor:
+def slowly(learner: TransformerLearner, theta: Any, batch: Batch, task: int, x: torch.Tensor) -> torch.Tensor:
     """Outputs of one query of one task."""
     target = learner.spec.target
     own, tokens, y, mass, q = common.of_one_task(learner, theta, batch, task, x)
@@ -60,11 +63,11 @@ def slowly(learner: TransformerLearner, theta, batch: Batch, task: int, x: torch
 
 
 @SPECS
-def test_examples_attend_to_each_other_and_queries_to_examples(spec):
+def test_examples_attend_to_each_other_and_queries_to_examples(spec: TaskSpec) -> None:
     common.assert_predicts_as(slowly, transformer(spec))
 
 
-def test_it_begins_as_a_matching_network_without_context():
+def test_it_begins_as_a_matching_network_without_context() -> None:
     learner, plain = transformer(EPISODIC), MatchingLearner(EPISODIC, width=4, full_context=False)
     theta, batch, x = learner.init(0), gapped(), queries()
     same = {name: theta[name] for name in plain.init(0)}
@@ -75,18 +78,18 @@ def test_it_begins_as_a_matching_network_without_context():
 
 
 @SPECS
-def test_neither_the_order_of_the_examples_matters_nor_where_padding_is(spec):
+def test_neither_the_order_of_the_examples_matters_nor_where_padding_is(spec: TaskSpec) -> None:
     learner, batch, x = transformer(spec), gapped(), queries()
     theta = stirred(learner)
     turned = Batch(*(part[:, [4, 3, 1, 0]] for part in batch))
     torch.testing.assert_close(outputs(learner, theta, batch, x), outputs(learner, theta, turned, x))
 
 
-def test_classes_renamed_are_outputs_renamed():
+def test_classes_renamed_are_outputs_renamed() -> None:
     common.assert_classes_renamed_are_outputs_renamed(transformer(EPISODIC))
 
 
-def test_which_examples_are_of_one_class_matters_to_all_of_them():
+def test_which_examples_are_of_one_class_matters_to_all_of_them() -> None:
     learner, batch = transformer(EPISODIC), gapped()
     theta = stirred(learner)
     regrouped = batch._replace(y=torch.tensor([0.0, 0, 2, 1, 1]).expand(2, 5))
@@ -97,31 +100,31 @@ def test_which_examples_are_of_one_class_matters_to_all_of_them():
 # What theta knows, and what a row holds
 
 
-def test_of_exchangeable_classes_without_examples_nothing_is_known():
+def test_of_exchangeable_classes_without_examples_nothing_is_known() -> None:
     learner = transformer(EPISODIC)
     known = learner.shared(stirred(learner), queries(1)[0])
     torch.testing.assert_close(torch.softmax(known, 1), torch.full((3, 3), 1 / 3))
 
 
-def test_without_examples_each_query_is_predicted_from_what_theta_brings():
+def test_without_examples_each_query_is_predicted_from_what_theta_brings() -> None:
     for spec in (NAMED, NUMBER):
         learner = transformer(spec)
         known = learner.shared(stirred(learner), queries(1)[0])
         assert bool((known[0] != known[1]).all())
 
 
-def test_more_examples_than_a_row_has_places_for_are_refused():
+def test_more_examples_than_a_row_has_places_for_are_refused() -> None:
     with pytest.raises(EngineError, match=r"set memory\.support to at least 9"):
         transformer(NAMED).adapt({}, Batch(torch.zeros(1, 9, 2), *torch.zeros(2, 1, 9)))
 
 
 @pytest.mark.parametrize("sizes", [{"depth": 0}, {"heads": 0}, {"heads": 3}])
-def test_sizes_that_make_no_transformer_are_refused(sizes):
+def test_sizes_that_make_no_transformer_are_refused(sizes: dict[str, int]) -> None:
     with pytest.raises(EngineError, match="heads divide width"):
         TransformerLearner(NAMED, **{"width": 4, **sizes})
 
 
-def test_a_task_keeps_a_token_a_label_and_a_mass_for_each_place_however_deep():
+def test_a_task_keeps_a_token_a_label_and_a_mass_for_each_place_however_deep() -> None:
     spec = replace(NAMED, memory=Memory(support=25))
     assert fast_size(transformer(spec, depth=3)) == 32 * (4 + 2)
 
@@ -130,17 +133,17 @@ def test_a_task_keeps_a_token_a_label_and_a_mass_for_each_place_however_deep():
 
 
 @SPECS
-def test_the_gradient_is_that_of_finite_differences(spec):
+def test_the_gradient_is_that_of_finite_differences(spec: TaskSpec) -> None:
     common.assert_gradient_is_that_of_finite_differences(transformer(spec))
 
 
-def test_training_learns_what_makes_examples_alike():
+def test_training_learns_what_makes_examples_alike() -> None:
     learner = TransformerLearner(EPISODIC, width=16, depth=1)
     early, late = common.losses_early_and_late(learner, common.one_column_tells())
     assert late < 0.5 < 0.9 < early, (early, late)
 
 
-def test_training_learns_a_family_of_lines():
+def test_training_learns_a_family_of_lines() -> None:
     """A task is a line of its own slope through the middle, told by four points; the mean of them tells nothing."""
     learner, generator = TransformerLearner(NUMBER, width=16, depth=1), torch.Generator().manual_seed(0)
 

@@ -79,7 +79,9 @@ def moved(learner: Learner, rule: OuterRule, episodes: Episodes) -> tuple[Params
     ],
     ids=lambda case: type(case).__name__,
 )
-def test_a_ragged_batch_is_the_mean_of_its_tasks_as_they_are_without_padding(learner, rule):
+def test_a_ragged_batch_is_the_mean_of_its_tasks_as_they_are_without_padding(
+    learner: GradientLearner | PrototypeLearner, rule: Backprop | Implicit | Reptile
+) -> None:
     episodes = ragged().draw(6, seed=0, step=0)
     sizes = [len(part.query.y) for part in by_size(episodes)]
     assert max(sizes) == 1, "tasks of one size share the statistics of an embedding"
@@ -91,7 +93,7 @@ def test_a_ragged_batch_is_the_mean_of_its_tasks_as_they_are_without_padding(lea
 
 
 @pytest.mark.parametrize("rule", [Backprop(), Reptile(), Pooled()], ids=str)
-def test_more_padding_moves_nothing_else(rule):
+def test_more_padding_moves_nothing_else(rule: Backprop | Reptile | Pooled) -> None:
     learner, episodes = GradientLearner(SPEC), ragged().draw(6, seed=0, step=1)
     pad = nn.functional.pad
     longer = Episodes(*(Batch(pad(x, (0, 0, 0, 5)), pad(y, (0, 5)), pad(w, (0, 5))) for x, y, w in episodes))
@@ -100,12 +102,12 @@ def test_more_padding_moves_nothing_else(rule):
         torch.testing.assert_close(value, theirs[name])
 
 
-def test_tasks_of_one_size_stay_one_call():
+def test_tasks_of_one_size_stay_one_call() -> None:
     (same,) = by_size(TaskEpisodes(ragged().examples, shots=4, queries=1).draw(8, seed=0, step=0))
     assert same.support.y.shape == (8, 4)
 
 
-def test_episodes_without_a_query_set_contribute_nothing_where_sizes_differ():
+def test_episodes_without_a_query_set_contribute_nothing_where_sizes_differ() -> None:
     learner, episodes = GradientLearner(SPEC), ragged().draw(6, seed=0, step=0)
     weight = episodes.query.weight.clone()
     weight[2:] = 0
@@ -118,7 +120,7 @@ def test_episodes_without_a_query_set_contribute_nothing_where_sizes_differ():
         torch.testing.assert_close(value, theirs[name])
 
 
-def test_nothing_to_be_judged_on_moves_nothing():
+def test_nothing_to_be_judged_on_moves_nothing() -> None:
     episodes = ragged().draw(6, seed=0, step=0)
     query = episodes.query._replace(weight=torch.zeros_like(episodes.query.weight))
     moves, loss = moved(GradientLearner(SPEC), Backprop(), episodes._replace(query=query))
@@ -126,7 +128,7 @@ def test_nothing_to_be_judged_on_moves_nothing():
     assert np.isnan(loss)
 
 
-def test_theta_is_judged_without_padding():
+def test_theta_is_judged_without_padding() -> None:
     learner, source = GradientLearner(SPEC), ragged()
     theta, settings = learner.init(0), MetaTraining(1, judged=25)
     episodes = source.draw(25, seed=0, step=0)
@@ -137,7 +139,9 @@ def test_theta_is_judged_without_padding():
     assert judged(learner, theta, source, settings, "cpu") == pytest.approx(np.mean(alone), rel=1e-5)
 
 
-def test_a_network_that_treats_examples_alone_is_called_with_the_whole_batch(monkeypatch):
+def test_a_network_that_treats_examples_alone_is_called_with_the_whole_batch(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     plain = GradientLearner(replace(SPEC, network=nn.Linear))
     seen = []
     monkeypatch.setattr(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
@@ -14,12 +15,12 @@ from tests.recordings import not_shared
 
 
 @pytest.mark.parametrize("name", ["unbalanced", "regression with history"])
-def test_nothing_is_recorded_in_the_midst_of_a_stream(name, monkeypatch):
+def test_nothing_is_recorded_in_the_midst_of_a_stream(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Recorded, "__init__", not_shared)
     engine = Engine(replace(SPECS[name], memory=replace(SPECS[name].memory, support=20)))
     warm_up(engine)
 
-    def record(*_):
+    def record(*_: Any) -> None:
         raise AssertionError("a call is recorded in the midst of a stream")
 
     monkeypatch.setattr(Recorded, "_record", record)

@@ -37,7 +37,9 @@ def rows(spec: TaskSpec, count: int = 6) -> Tensor:
 
 @pytest.mark.parametrize("history", [None, History(by=("c",), numbers=("n",))], ids=["alone", "with history"])
 @pytest.mark.parametrize("target", TARGETS, ids=["classes", "values"])
-def test_wide_and_deep_begins_by_saying_nothing(target, history):
+def test_wide_and_deep_begins_by_saying_nothing(
+    target: Classification | Regression, history: History | None
+) -> None:
     learner = GradientLearner(replace(SPEC, target=target, history=history))
     theta = learner.init(4)
     assert not learner.shared(theta, rows(learner.spec)).any()
@@ -47,12 +49,12 @@ def test_wide_and_deep_begins_by_saying_nothing(target, history):
     assert zero >= {"1.linear.weight", "1.linear.bias", *head, *tables}
 
 
-def test_its_hidden_layers_do_not_begin_at_zero_or_nothing_would_ever_be_learned():
+def test_its_hidden_layers_do_not_begin_at_zero_or_nothing_would_ever_be_learned() -> None:
     theta = GradientLearner(SPEC).init(4)
     assert theta["1.network.0.weight"].abs().mean() > 0.05
 
 
-def test_outputs_are_bias_and_weights_of_buckets_and_of_numbers_and_the_network_added():
+def test_outputs_are_bias_and_weights_of_buckets_and_of_numbers_and_the_network_added() -> None:
     learner = GradientLearner(SPEC)
     theta, x, g = learner.init(4), rows(SPEC), torch.Generator().manual_seed(2)
     for name in learner.learned:
@@ -82,13 +84,13 @@ def test_outputs_are_bias_and_weights_of_buckets_and_of_numbers_and_the_network_
 
 
 @pytest.mark.parametrize("adapts", ["head", "head+norms", "all"])
-def test_the_linear_part_adapts_with_the_head_and_the_buckets_weights_do_not(adapts):
+def test_the_linear_part_adapts_with_the_head_and_the_buckets_weights_do_not(adapts: str) -> None:
     learner = GradientLearner(replace(SPEC, adapts=adapts))
     assert {"1.linear.weight", "1.linear.bias"} <= set(learner.fast_shapes)
     assert not any(name.startswith("0.") for name in learner.fast_shapes)
 
 
-def test_it_adapts_from_nothing_towards_the_labels_of_a_task():
+def test_it_adapts_from_nothing_towards_the_labels_of_a_task() -> None:
     learner = GradientLearner(SPEC)
     theta, x = learner.init(0), rows(SPEC)
     fast = learner.adapt(theta, Batch(x[None], torch.full((1, 6), 2.0), torch.full((1, 6), 1 / 6)))

@@ -5,6 +5,8 @@ That is rows, theta, adoptions and outputs, bit for bit; outputs may be repeated
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -92,50 +94,52 @@ LONG_EFFECTS = effects_of(LONG, 6)
 @settings(max_examples=80)
 @given(logs, schedules, st.permutations(range(3)), st.integers(0, 3), batches)
 def test_any_interleaving_of_three_workers_dying_anywhere_leaves_what_an_uninterrupted_run_leaves(
-    records, schedule, order, survivors, batch
-):
+    records: list[Record], schedule: list[Turn], order: list[Any], survivors: int, batch: int
+) -> None:
     left = scheduled(records, schedule, order[:survivors], batch)
     assert left.differs(uninterrupted(records)) == []
 
 
 @settings(max_examples=40)
 @given(logs, batches)
-def test_the_cut_into_batches_changes_nothing(records, batch):
+def test_the_cut_into_batches_changes_nothing(records: list[Record], batch: int) -> None:
     assert uninterrupted(records, batch).differs(uninterrupted(records)) == []
 
 
 @pytest.mark.parametrize("kind", sorted({*EFFECTS}))
-def test_a_process_that_dies_before_any_one_effect_leaves_what_an_uninterrupted_run_leaves(kind):
+def test_a_process_that_dies_before_any_one_effect_leaves_what_an_uninterrupted_run_leaves(kind: str) -> None:
     whole = uninterrupted(LONG)
     moments = [n for n, effect in enumerate(LONG_EFFECTS) if effect == kind]
     assert {n: d for n in moments if (d := dying_before(LONG, n, 6).differs(whole))} == {}
     assert moments
 
 
-def test_dying_again_and_again_at_the_same_place_changes_nothing():
+def test_dying_again_and_again_at_the_same_place_changes_nothing() -> None:
     schedule = [Turn(0, effect, times, dies=True) for times in (1, 2) for effect in EFFECTS * 2]
     assert scheduled(LONG, schedule).differs(uninterrupted(LONG)) == []
 
 
 @pytest.mark.parametrize("effect", EFFECTS)
-def test_a_worker_that_stalls_before_an_effect_and_wakes_much_later_for_one_step_changes_nothing(effect):
+def test_a_worker_that_stalls_before_an_effect_and_wakes_much_later_for_one_step_changes_nothing(
+    effect: str,
+) -> None:
     stalls, others_go_on, wakes = Turn(1, effect, 2), Turn(0, "commit", 4), Turn(1, "commit", dies=True)
     assert scheduled(LONG, [stalls, others_go_on, wakes] * 3).differs(uninterrupted(LONG)) == []
 
 
-def test_a_worker_that_loses_a_row_folds_what_the_winner_has_not():
+def test_a_worker_that_loses_a_row_folds_what_the_winner_has_not() -> None:
     # The other one's batch is shorter: it wins the rows, and dies before the rest of the first one's batch.
     for swaps in range(1, 5):
         loses = [Turn(0, "swap", batch=GRID), Turn(1, "swap", swaps, batch=3), Turn(1, "commit", dies=True)]
         assert scheduled(LONG, [*loses, Turn(0, "poll")] * 4).differs(uninterrupted(LONG)) == []
 
 
-def test_two_workers_that_swap_row_by_row_in_turn_change_nothing():
+def test_two_workers_that_swap_row_by_row_in_turn_change_nothing() -> None:
     side_by_side = [Turn(n % 2, "swap") for n in range(60)]
     assert scheduled(LONG, side_by_side, zombies=[1, 0]).differs(uninterrupted(LONG)) == []
 
 
-def test_a_version_published_between_two_adoptions_of_the_same_point_serves_both_workers_alike():
+def test_a_version_published_between_two_adoptions_of_the_same_point_serves_both_workers_alike() -> None:
     # The first has read which version is the newest and waits; the second publishes, adopts, and dies.
     for times in range(1, 6):
         race = [
@@ -148,14 +152,14 @@ def test_a_version_published_between_two_adoptions_of_the_same_point_serves_both
         assert scheduled(LONG, race * 3).differs(uninterrupted(LONG)) == []
 
 
-def test_a_round_trains_on_no_episode_from_beyond_it():
+def test_a_round_trains_on_no_episode_from_beyond_it() -> None:
     # No label before the first round, which therefore publishes nothing and cannot know that it has been run.
     records = stream(3, 40, tasks=1, wait=GRID + 1)
     died_in_the_second_cell = [Turn(0, "commit", 3, dies=True)]
     assert scheduled(records, died_in_the_second_cell).differs(uninterrupted(records)) == []
 
 
-def test_the_long_log_exercises_what_is_promised():
+def test_the_long_log_exercises_what_is_promised() -> None:
     whole = uninterrupted(LONG)
     assert len(whole.versions) >= 3
     assert all(whole.lines[topic] for topic in ("predictions", "scores", "episodes", "dead-letter"))

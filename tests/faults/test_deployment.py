@@ -34,7 +34,7 @@ def survived(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFa
     return survive(tmp_path_factory.mktemp("deployment"), QUICK, seed=0, client=request.param, apache=apache)
 
 
-def test_every_fault_of_the_plan_happened_under_load(survived):
+def test_every_fault_of_the_plan_happened_under_load(survived: Mapping[str, float]) -> None:
     assert survived["kills"] == QUICK.kills
     assert survived["trainer_kills"] == QUICK.trainer_kills
     assert survived["zombies"] == QUICK.zombies
@@ -45,29 +45,31 @@ def test_every_fault_of_the_plan_happened_under_load(survived):
     assert survived["versions_adopted"] > 1
 
 
-def test_every_acknowledged_event_is_folded(survived):
+def test_every_acknowledged_event_is_folded(survived: Mapping[str, float]) -> None:
     assert survived["lost"] == 0
 
 
-def test_no_event_is_folded_twice(survived):
+def test_no_event_is_folded_twice(survived: Mapping[str, float]) -> None:
     assert survived["doubled"] == 0
 
 
-def test_every_row_is_that_of_an_uninterrupted_refold_bit_for_bit(survived):
+def test_every_row_is_that_of_an_uninterrupted_refold_bit_for_bit(survived: Mapping[str, float]) -> None:
     assert survived["rows"] == len(TASKS)
     assert survived["rows_differing"] == 0
 
 
-def test_no_output_is_lost(survived):
+def test_no_output_is_lost(survived: Mapping[str, float]) -> None:
     assert survived["outputs"] > survived["events"]
     assert survived["outputs_lost"] == 0
 
 
-def test_every_output_that_is_repeated_is_identical(survived):
+def test_every_output_that_is_repeated_is_identical(survived: Mapping[str, float]) -> None:
     assert survived["outputs_differing"] == 0
 
 
-def test_every_message_to_be_refused_is_a_dead_letter_exactly_as_it_was_sent_and_for_its_reason(survived):
+def test_every_message_to_be_refused_is_a_dead_letter_exactly_as_it_was_sent_and_for_its_reason(
+    survived: Mapping[str, float],
+) -> None:
     assert survived["refused"] > 100
     assert survived["refused.wrong_partition"] > 5
     assert survived["dead_letters_missing"] == 0
@@ -75,13 +77,15 @@ def test_every_message_to_be_refused_is_a_dead_letter_exactly_as_it_was_sent_and
     assert survived["dead_letters_unexpected"] == 0
 
 
-def test_theta_learns_from_every_label_once_whatever_else_is_written_among_the_episodes(survived):
+def test_theta_learns_from_every_label_once_whatever_else_is_written_among_the_episodes(
+    survived: Mapping[str, float],
+) -> None:
     assert survived["forged_episodes"] > 5
     assert survived["labels_unlearned"] == 0
     assert survived["labels_learned_twice"] == 0
 
 
-def test_told_to_stop_every_process_exits_in_seconds(survived):
+def test_told_to_stop_every_process_exits_in_seconds(survived: Mapping[str, float]) -> None:
     assert survived["exit_s"] < 10
 
 
@@ -106,18 +110,22 @@ def decoded(drawn: list[Drawn], deployment: Deployment) -> Decoded:
     return kept._replace(rejected=[*found.rejected, *aside])
 
 
-def test_the_load_is_told_apart_by_its_sender_as_it_is_by_a_worker(drawn, decoded):
+def test_the_load_is_told_apart_by_its_sender_as_it_is_by_a_worker(
+    drawn: list[Drawn], decoded: Decoded
+) -> None:
     refused = {rejected.record.offset: rejected.reason for rejected in decoded.rejected}
     assert refused == {n: one.reason for n, one in enumerate(drawn) if one.reason}
     tasks = Counter(record.task for record in decoded.records)
     assert tasks == Counter(one.counted[0] for one in drawn if one.counted)
 
 
-def test_the_load_holds_messages_to_be_refused_of_every_kind(drawn, decoded):
+def test_the_load_holds_messages_to_be_refused_of_every_kind(drawn: list[Drawn], decoded: Decoded) -> None:
     assert {one.message.value for one in drawn if one.reason} >= {kind.value for kind in KINDS.values()}
     assert len({rejected.reason for rejected in decoded.rejected}) >= 10
 
 
-def test_no_line_of_episodes_in_the_load_is_one_that_a_worker_could_have_written(deployment):
+def test_no_line_of_episodes_in_the_load_is_one_that_a_worker_could_have_written(
+    deployment: Deployment,
+) -> None:
     lines = [line or b"" for line in FORGED.values()]
     assert all(isinstance(found, str) for found in LabelReader(deployment.spec).read(lines))

@@ -88,26 +88,28 @@ def survived(request: pytest.FixtureRequest) -> Settings:
     return settings
 
 
-def test_every_row_is_that_of_an_uninterrupted_run_bit_for_bit(survived, whole):
+def test_every_row_is_that_of_an_uninterrupted_run_bit_for_bit(survived: Settings, whole: Left) -> None:
     assert what_is_left(survived).rows == whole.rows
 
 
-def test_every_row_has_counted_each_observation_and_label_of_the_input_once(survived):
+def test_every_row_has_counted_each_observation_and_label_of_the_input_once(survived: Settings) -> None:
     assert counts(survived) == counts_of_input(survived)
 
 
-def test_the_outer_loop_goes_on_bit_for_bit(survived, whole):
+def test_the_outer_loop_goes_on_bit_for_bit(survived: Settings, whole: Left) -> None:
     left = what_is_left(survived)
     assert left.versions == whole.versions
     assert left.adoptions == whole.adoptions
     assert len(left.versions) > 5
 
 
-def test_no_output_is_lost_and_every_repeat_is_identical(survived, whole):
+def test_no_output_is_lost_and_every_repeat_is_identical(survived: Settings, whole: Left) -> None:
     assert what_is_left(survived).lines == whole.lines
 
 
-def test_a_prediction_comes_for_every_observation_and_says_the_same_whenever_it_is_repeated(survived):
+def test_a_prediction_comes_for_every_observation_and_says_the_same_whenever_it_is_repeated(
+    survived: Settings,
+) -> None:
     lines = pl.read_ndjson(survived.run.directory / "outputs" / "predictions.jsonl")
     assert len(lines) > lines.n_unique()  # some were repeated
     said = lines.unique().group_by("task", "id").len()
@@ -115,7 +117,9 @@ def test_a_prediction_comes_for_every_observation_and_says_the_same_whenever_it_
     assert len(said) == pl.read_csv(survived.input.path).height
 
 
-def test_a_run_that_has_ended_changes_nothing_when_it_is_started_again(died_of_everything, whole):
+def test_a_run_that_has_ended_changes_nothing_when_it_is_started_again(
+    died_of_everything: Settings, whole: Left
+) -> None:
     before = contents(died_of_everything.run.directory, "outputs/*", "theta/*", "position.json")
     assert run_to_the_end(died_of_everything).differs(whole) == []
     assert contents(died_of_everything.run.directory, "outputs/*", "theta/*", "position.json") == before
@@ -126,7 +130,7 @@ def contents(directory: Path, *patterns: str) -> dict[Path, bytes]:
 
 
 @pytest.mark.long
-def test_the_command_may_be_killed_as_well(tmp_path, whole):
+def test_the_command_may_be_killed_as_well(tmp_path: Path, whole: Left) -> None:
     settings = shop(tmp_path)
     command = [sys.executable, "-W", "ignore", "-m", "streams.cli", "run", str(tmp_path / "shop.toml")]
     predictions = settings.run.directory / "outputs" / "predictions.jsonl"

@@ -59,7 +59,7 @@ def is_as_uninterrupted(worker: RedisWorker) -> bool:
 
 def test_a_replica_that_takes_the_place_of_its_master_is_gone_on_with_and_nothing_differs(
     six: Six, stream: str
-):
+) -> None:
     """Every replica is waited for, too: each node is asked for its own."""
 
     def dies() -> None:
@@ -71,7 +71,9 @@ def test_a_replica_that_takes_the_place_of_its_master_is_gone_on_with_and_nothin
     assert is_as_uninterrupted(worker)
 
 
-def test_a_master_that_was_deposed_while_it_stood_still_is_seen_to_be_a_replica(six: Six, stream: str):
+def test_a_master_that_was_deposed_while_it_stood_still_is_seen_to_be_a_replica(
+    six: Six, stream: str
+) -> None:
     """Nothing else would tell a worker that has no events, and whose offsets are about to be committed."""
     server, deposed = connected(six), six.cluster.nodes[0]
     server.meet()
@@ -135,7 +137,7 @@ class Moving:
         return int(told.get(f"errorstat_{how}", {"count": 0})["count"])
 
 
-def test_slots_that_move_under_a_worker_change_nothing(six: Six, stream: str):
+def test_slots_that_move_under_a_worker_change_nothing(six: Six, stream: str) -> None:
     """Between two batches, and within one between its reads and its writes; adoptions among them."""
     worker = RedisWorker(connected(six), stream, {})
     adoptions = worker.store._adoptions._table(1, 0)
@@ -149,7 +151,7 @@ def test_slots_that_move_under_a_worker_change_nothing(six: Six, stream: str):
     assert all(moving.redirected(how) > n for how, n in zip(("ASK", "MOVED"), before, strict=True))
 
 
-def test_keys_are_not_looked_through_while_slots_move(six: Six, stream: str):
+def test_keys_are_not_looked_through_while_slots_move(six: Six, stream: str) -> None:
     """A key that moves from a node that is looked through later to one that was before would be passed over."""
     server = connected(six)
     keys = [f"reptide:{stream}:{n}" for n in range(200)]

@@ -54,7 +54,7 @@ def is_as_uninterrupted(worker: RedisWorker) -> bool:
 class TestSentinel:
     def test_a_master_that_dies_is_followed_to_its_replica_and_nothing_differs(
         self, watched: Watched, stream: str
-    ):
+    ) -> None:
         def dies() -> None:
             assert watched.is_in_step()
             watched.master.kill()
@@ -67,7 +67,7 @@ class TestSentinel:
     @pytest.mark.parametrize("within_a_batch", [False, True])
     def test_a_master_that_was_deposed_while_it_stood_still_is_left_when_it_wakes(
         self, watched: Watched, stream: str, within_a_batch: bool
-    ):
+    ) -> None:
         """It takes itself for the master, until Sentinel has told it otherwise some seconds later."""
         worker = RedisWorker(connected(watched), stream, {})
         if within_a_batch:
@@ -80,7 +80,7 @@ class TestSentinel:
 
     def test_no_version_of_theta_is_shown_by_a_master_that_was_deposed_meanwhile(
         self, watched: Watched, stream: str
-    ):
+    ) -> None:
         server, deposed = connected(watched), watched.master
         struck = iter([lambda: stands_still(watched)])
         versions = RedisMeta(
@@ -103,7 +103,9 @@ def stands_still(watched: Watched) -> None:
     assert deposed.ask("ROLE")[0] == b"master"
 
 
-def test_a_master_that_was_a_replica_for_a_while_has_another_history(own_redis: Callable[..., Server]):
+def test_a_master_that_was_a_replica_for_a_while_has_another_history(
+    own_redis: Callable[..., Server],
+) -> None:
     """There and back while a worker stood still: its address and its run are what they were."""
     one, other = own_redis(*QUICK_SYNC), own_redis(*QUICK_SYNC)
     server = RedisServer(one.url)
@@ -124,7 +126,7 @@ class TestWaitReplicas:
 
     def test_without_it_what_was_committed_and_had_not_reached_the_replica_is_lost(
         self, watched: Watched, stream: str
-    ):
+    ) -> None:
         faults = {self.CUT_AFTER: watched.cut, self.DIES_AFTER: watched.fail_over}
         worker = RedisWorker(connected(watched), stream, faults).run()
         committed = self.DIES_AFTER - self.CUT_AFTER - TRAIL
@@ -132,7 +134,7 @@ class TestWaitReplicas:
 
     def test_with_it_nothing_is_committed_before_the_replica_has_it_and_nothing_is_lost(
         self, watched: Watched, stream: str
-    ):
+    ) -> None:
         worker = RedisWorker(connected(watched, 1), stream, {})
         committed: list[int] = []
 
@@ -155,7 +157,9 @@ class TestWaitReplicas:
     @pytest.mark.parametrize(
         "missing, way", [("~reptide:confirm:*", "~reptide:confirm:*"), ("+wait", "+wait")]
     )
-    def test_it_takes_what_the_page_says_a_user_needs(self, one_redis: Server, missing: str, way: str):
+    def test_it_takes_what_the_page_says_a_user_needs(
+        self, one_redis: Server, missing: str, way: str
+    ) -> None:
         worker = USERS["reptide-worker"]
         server = RedisServer(worker.url(one_redis.url), timeout_s=2.0, wait_replicas=1)
         with redis.Redis(port=one_redis.port) as node:
@@ -169,7 +173,7 @@ class TestWaitReplicas:
 
     def test_nothing_is_counted_on_that_the_replica_lacks_whoever_wrote_it(
         self, own_redis: Callable[..., Server], stream: str
-    ):
+    ) -> None:
         master = own_redis(*QUICK_SYNC)
         replica = own_redis(*QUICK_SYNC, "--replicaof", "127.0.0.1", str(master.port))
         server = RedisServer(master.url, timeout_s=1.0, wait_replicas=1)

@@ -33,7 +33,7 @@ def server(own_redis: Callable[..., Server]) -> Server:
 @pytest.mark.parametrize("within_a_batch", [False, True])
 def test_a_worker_waits_says_so_once_and_goes_on_and_nothing_is_lost_or_said_again_and_again(
     server: Server, within_a_batch: bool
-):
+) -> None:
     worker = RedisWorker(RedisServer(server.url), "s", {})
     lines: list[int] = []
 
@@ -60,7 +60,7 @@ def test_a_worker_waits_says_so_once_and_goes_on_and_nothing_is_lost_or_said_aga
     assert (worker.rows, worker.outputs) == worker.uninterrupted()
 
 
-def test_what_is_no_longer_kept_is_deleted_where_there_is_no_room_to_note_it(server: Server):
+def test_what_is_no_longer_kept_is_deleted_where_there_is_no_room_to_note_it(server: Server) -> None:
     connection = RedisServer(server.url)
     store = RedisStore(connection, "s", engine().layout)
     versions = RedisMeta(connection, "s", theta_fingerprint(engine().learner), 0.0)
@@ -83,7 +83,7 @@ def deployment(server: Server, tmp_path: Path) -> Iterator[Deployment]:
 @pytest.mark.parametrize("policy", ["allkeys-lru", "allkeys-lfu", "allkeys-random"])
 def test_a_worker_does_not_start_where_its_rows_would_be_evicted(
     server: Server, deployment: Deployment, policy: str
-):
+) -> None:
     server.ask("CONFIG", "SET", "maxmemory", "100mb")
     commands._check_room(deployment)
     server.ask("CONFIG", "SET", "maxmemory-policy", policy)

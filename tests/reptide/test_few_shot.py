@@ -28,7 +28,7 @@ def fitted() -> FewShot:
     return FewShot("prototype", ways=4, shots=2, settings=SHORT).fit(*clusters())
 
 
-def test_a_task_of_new_classes_is_told_apart_after_two_examples_each(fitted):
+def test_a_task_of_new_classes_is_told_apart_after_two_examples_each(fitted: FewShot) -> None:
     x, y = clusters()
     kinds = np.unique(fitted.laboratory_.parts.held_out.y)[:3]
     names = [fitted.laboratory_.labelled.examples.y == kind for kind in kinds]
@@ -43,20 +43,20 @@ def test_a_task_of_new_classes_is_told_apart_after_two_examples_each(fitted):
     assert model.score(x[query], y[query]) > 0.9
 
 
-def test_tensors_are_taken_as_arrays_are(fitted):
+def test_tensors_are_taken_as_arrays_are(fitted: FewShot) -> None:
     x, y = clusters()
     arrays = fitted.adapt(x[:24], y[:24]).predict_proba(x)
     tensors = fitted.adapt(torch.from_numpy(x[:24]), y[:24]).predict_proba(torch.from_numpy(x))
     assert (arrays == tensors).all()
 
 
-def test_the_same_examples_and_seed_give_the_same_theta(fitted):
+def test_the_same_examples_and_seed_give_the_same_theta(fitted: FewShot) -> None:
     again = FewShot("prototype", ways=4, shots=2, settings=SHORT).fit(*clusters())
     assert all(torch.equal(fitted.theta_[name], value) for name, value in again.theta_.items())
     assert [stretch.state.step for stretch in again.history_] == [0, 10, 20]
 
 
-def test_it_is_judged_beside_baselines_on_held_out_classes(fitted):
+def test_it_is_judged_beside_baselines_on_held_out_classes(fitted: FewShot) -> None:
     said: list[str] = []
     found = fitted.evaluate(25, say=said.append)
     assert next(iter(found["contenders"])) == "prototype"
@@ -65,7 +65,7 @@ def test_it_is_judged_beside_baselines_on_held_out_classes(fitted):
 
 
 @pytest.mark.parametrize("learner", ["gradient", PrototypeLearner])
-def test_tasks_whose_classes_mean_the_same_are_pairs(learner):
+def test_tasks_whose_classes_mean_the_same_are_pairs(learner: str | type[PrototypeLearner]) -> None:
     drawn, tasks = np.random.default_rng(1), []
     for task in range(12):
         x = drawn.normal(size=(30, 3)).astype(np.float32)
@@ -84,7 +84,7 @@ def network(inputs: int, outputs: int) -> nn.Module:
     return nn.Sequential(nn.Linear(inputs, 8), nn.Tanh(), nn.Linear(8, outputs))
 
 
-def test_a_number_is_predicted_where_the_target_is_one():
+def test_a_number_is_predicted_where_the_target_is_one() -> None:
     drawn = np.random.default_rng(1)
     x = drawn.uniform(-1, 1, size=(12, 20, 1)).astype(np.float32)
     slope = drawn.uniform(-2, 2, size=(12, 1))
@@ -98,7 +98,7 @@ def test_a_number_is_predicted_where_the_target_is_one():
         adapted.predict_proba(x[0])
 
 
-def test_images_are_taken_as_they_are():
+def test_images_are_taken_as_they_are() -> None:
     drawn = np.random.default_rng(0)
     images, kinds = drawn.integers(0, 256, (160, 8, 8), np.uint8), np.repeat(np.arange(40), 4)
     model = FewShot(ways=3, shots=1, settings={**SHORT, "episodes.queries": 2}).fit(images, kinds)
@@ -119,6 +119,6 @@ def test_images_are_taken_as_they_are():
         (lambda f: FewShot("cleverest").fit(*clusters()), "learner"),
     ],
 )
-def test_what_cannot_be_used_is_said(fitted, call, said):
+def test_what_cannot_be_used_is_said(fitted: FewShot, call: Any, said: str) -> None:
     with pytest.raises((EngineError, ReptideError), match=said):
         call(fitted)

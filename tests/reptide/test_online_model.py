@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -103,7 +104,7 @@ def test_what_is_served_is_what_a_run_of_the_same_events_serves(tmp_path: Path) 
     assert list(model.report().loss.values()) == pytest.approx(means.tolist(), abs=1e-6)
 
 
-def test_many_at_once_are_served_what_one_after_the_other_is():
+def test_many_at_once_are_served_what_one_after_the_other_is() -> None:
     frame = visits(300)
     one, many = online(), online()
     for start in range(0, len(frame), 50):
@@ -118,7 +119,7 @@ def test_many_at_once_are_served_what_one_after_the_other_is():
         assert [told.loss for told in learned] == [told.loss for told in at_once]
 
 
-def test_a_saved_model_goes_on_bit_for_bit(tmp_path):
+def test_a_saved_model_goes_on_bit_for_bit(tmp_path: Path) -> None:
     events = in_order(visits())
     whole, first = online(), online()
     served = streamed(whole, events)
@@ -128,7 +129,7 @@ def test_a_saved_model_goes_on_bit_for_bit(tmp_path):
     assert before + after == served
 
 
-def test_a_prediction_says_where_it_comes_from():
+def test_a_prediction_says_where_it_comes_from() -> None:
     model = online()
     streamed(model, in_order(visits()))
     served = model.predict_one("u1", {"amount": 2.0, "country": "nl"}, id="new", at=BEGIN_S + 1e6)
@@ -142,7 +143,7 @@ def test_a_prediction_says_where_it_comes_from():
         assert sum(expert.values()) == pytest.approx(1)
 
 
-def test_without_an_id_the_prediction_names_one_that_its_label_carries():
+def test_without_an_id_the_prediction_names_one_that_its_label_carries() -> None:
     model = online()
     served = model.predict_one("ann", {"amount": 1, "country": "nl"})
     assert model.learn_one("ann", "yes", id=served.id).outcome == "scored"
@@ -150,7 +151,7 @@ def test_without_an_id_the_prediction_names_one_that_its_label_carries():
     assert model.learn_one("ann", "no", id=served.id).outcome == "corrected"
 
 
-def test_a_label_with_features_and_no_prediction_before_is_learned_from():
+def test_a_label_with_features_and_no_prediction_before_is_learned_from() -> None:
     model = online()
     learned = model.learn_one("ann", "yes", x={"amount": 1, "country": "nl"})
     assert learned.outcome == "example"
@@ -158,7 +159,7 @@ def test_a_label_with_features_and_no_prediction_before_is_learned_from():
     assert model.report().outcomes["example"] == 1
 
 
-def test_a_number_is_served_where_the_target_is_one():
+def test_a_number_is_served_where_the_target_is_one() -> None:
     model = Online([Numeric("amount")], Regression(0.0, 10.0))
     served = model.predict_one("ann", {"amount": 1}, at=1.0)
     assert isinstance(served, float)
@@ -185,7 +186,7 @@ def test_a_number_is_served_where_the_target_is_one():
         (lambda m: m.predict_many(["ann"], task="who"), "expected a frame of polars or pandas, or dicts"),
     ],
 )
-def test_what_cannot_be_used_is_said_and_changes_nothing(call, said):
+def test_what_cannot_be_used_is_said_and_changes_nothing(call: Callable[..., Any], said: str) -> None:
     model = online()
     with pytest.raises(EngineError, match=said):
         call(model)
@@ -193,7 +194,7 @@ def test_what_cannot_be_used_is_said_and_changes_nothing(call, said):
     assert sum(model.report().outcomes.values()) == 0
 
 
-def test_one_row_of_many_that_cannot_be_used_leaves_all_of_them_out():
+def test_one_row_of_many_that_cannot_be_used_leaves_all_of_them_out() -> None:
     model = online()
     rows = [{"user": "ann", "amount": 1, "country": "nl"}, {"user": "bob", "amount": None, "country": "nl"}]
     with pytest.raises(EngineError, match="'bob'"):
@@ -201,7 +202,7 @@ def test_one_row_of_many_that_cannot_be_used_leaves_all_of_them_out():
     assert model.position == 0
 
 
-def test_an_id_that_has_its_label_is_not_served_again():
+def test_an_id_that_has_its_label_is_not_served_again() -> None:
     model = online()
     x = {"amount": 1, "country": "nl"}
     first = model.predict_one("ann", x, id="v1", at=1.0)
@@ -211,12 +212,12 @@ def test_an_id_that_has_its_label_is_not_served_again():
         model.predict_one("ann", x, id="v1", at=4.0)
 
 
-def test_a_setting_that_is_none_is_refused_by_its_path():
+def test_a_setting_that_is_none_is_refused_by_its_path() -> None:
     with pytest.raises(ReptideError, match=r"outer\.evry"):
         online(**{"outer.evry": 3})
 
 
-def test_a_saved_model_that_was_damaged_is_refused(tmp_path):
+def test_a_saved_model_that_was_damaged_is_refused(tmp_path: Path) -> None:
     model = online()
     model.predict_one("ann", {"amount": 1, "country": "nl"})
     model.save(tmp_path / "shop")
@@ -232,7 +233,7 @@ def own_network(inputs: int, outputs: int) -> nn.Module:
     return nn.Sequential(nn.Linear(inputs, 8), nn.Tanh(), nn.Linear(8, outputs))
 
 
-def test_a_network_of_ones_own_is_saved_by_name_or_refused(tmp_path):
+def test_a_network_of_ones_own_is_saved_by_name_or_refused(tmp_path: Path) -> None:
     model = Online(COLUMNS, BOUGHT, network=own_network)
     streamed(model, in_order(visits(100)))
     model.save(tmp_path / "named")
@@ -244,12 +245,12 @@ def test_a_network_of_ones_own_is_saved_by_name_or_refused(tmp_path):
         unnamed.save(tmp_path / "unnamed")
 
 
-def test_importing_the_package_imports_nothing_that_is_slow():
+def test_importing_the_package_imports_nothing_that_is_slow() -> None:
     code = "import sys, reptide; assert 'torch' not in sys.modules and 'numpy' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
-def test_every_name_of_the_package_is_there():
+def test_every_name_of_the_package_is_there() -> None:
     for name in reptide.__all__:
         assert getattr(reptide, name).__name__ == name
     with pytest.raises(AttributeError, match=r"no attribute 'Offline'; it has Adapted, Category"):

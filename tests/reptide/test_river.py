@@ -29,7 +29,7 @@ def classifier() -> OnlineClassifier:
 
 
 @pytest.mark.parametrize("delay", [None, dt.timedelta(seconds=5)])
-def test_progressive_validation_finds_what_the_model_records(delay):
+def test_progressive_validation_finds_what_the_model_records(delay: dt.timedelta | None) -> None:
     model = classifier()
     found = evaluate.progressive_val_score(
         phishing(), model, metrics.LogLoss(), moment="at" if delay else None, delay=delay
@@ -40,7 +40,7 @@ def test_progressive_validation_finds_what_the_model_records(delay):
     assert report.loss["served"] < report.loss["base"]
 
 
-def test_observations_of_the_same_fields_have_a_label_each():
+def test_observations_of_the_same_fields_have_a_label_each() -> None:
     model, x = classifier(), phishing(1)[0][0]
     for y in (True, False):
         model.predict_proba_one(x)
@@ -52,7 +52,7 @@ def test_observations_of_the_same_fields_have_a_label_each():
     assert model.online.report().outcomes["example"] == 1
 
 
-def test_a_regressor_is_evaluated_too():
+def test_a_regressor_is_evaluated_too() -> None:
     model = OnlineRegressor([Numeric("clouds"), Numeric("humidity")], Regression(0.0, 100.0), task="station")
     pairs = [
         ({"clouds": n % 7, "humidity": n % 5, "station": n % 2}, float(10 * (n % 2) + n % 7))

@@ -76,19 +76,19 @@ def accepted(folder: Path, line: bytes) -> None:
 LABEL_ONLY = [Kind.LABEL]
 
 
-def test_a_malformed_line(tmp_path):
+def test_a_malformed_line(tmp_path: Path) -> None:
     refused(tmp_path, text()[:-9], "malformed", "unexpected end of data", [])
 
 
-def test_a_line_that_is_no_object(tmp_path):
+def test_a_line_that_is_no_object(tmp_path: Path) -> None:
     refused(tmp_path, b"[1, 2]", "malformed", "expected a JSON object, got list", [])
 
 
-def test_a_line_that_is_not_utf8(tmp_path):
+def test_a_line_that_is_not_utf8(tmp_path: Path) -> None:
     refused(tmp_path, text().replace(b"NL", b"\xff\xfe"), "malformed", "UTF-8", [])
 
 
-def test_a_csv_line_with_a_wrong_number_of_cells(tmp_path):
+def test_a_csv_line_with_a_wrong_number_of_cells(tmp_path: Path) -> None:
     path = tmp_path / "events.csv"
     path.write_bytes(b"card,at,amount\nann,1,2\nann,2\nann,3,4\n")
     features = Features((Numeric("amount"),))
@@ -100,12 +100,12 @@ def test_a_csv_line_with_a_wrong_number_of_cells(tmp_path):
 
 
 @pytest.mark.parametrize("token", [b"NaN", b"Infinity", b"1e999"])
-def test_a_number_that_json_does_not_have(token, tmp_path):
+def test_a_number_that_json_does_not_have(token: bytes, tmp_path: Path) -> None:
     refused(tmp_path, text(amount=77).replace(b"77", token), "malformed", "line 1 column", [])
 
 
 @pytest.mark.parametrize("cell", ["nan", "inf", "-inf", "1e999"])
-def test_a_nan_or_infinite_feature(cell, tmp_path):
+def test_a_nan_or_infinite_feature(cell: str, tmp_path: Path) -> None:
     path = tmp_path / "events.csv"
     path.write_text(f"card,at,amount\nann,1,2\nann,2,{cell}\nann,3,4\n")
     features = Features((Numeric("amount"),))
@@ -120,68 +120,68 @@ def test_a_nan_or_infinite_feature(cell, tmp_path):
     assert counted == ("bad_feature", Tally(1, f"{path}, line 3", detail))
 
 
-def test_a_number_too_large_for_a_feature(tmp_path):
+def test_a_number_too_large_for_a_feature(tmp_path: Path) -> None:
     refused(tmp_path, text(amount=1e300), "bad_feature", "field 'amount': 1e+300", LABEL_ONLY)
 
 
-def test_a_category_never_seen_is_accepted(tmp_path):
+def test_a_category_never_seen_is_accepted(tmp_path: Path) -> None:
     accepted(tmp_path, text(country="Atlantis"))
 
 
-def test_a_missing_field(tmp_path):
+def test_a_missing_field(tmp_path: Path) -> None:
     line = json.dumps({k: v for k, v in row(BAD_LINE).items() if k != "amount"}).encode()
     refused(tmp_path, line, "bad_feature", "field 'amount' is missing", LABEL_ONLY)
 
 
-def test_an_extra_field_is_accepted(tmp_path):
+def test_an_extra_field_is_accepted(tmp_path: Path) -> None:
     accepted(tmp_path, text(colour="red", nested={"a": [1]}))
 
 
-def test_a_value_of_the_wrong_type(tmp_path):
+def test_a_value_of_the_wrong_type(tmp_path: Path) -> None:
     refused(
         tmp_path, text(amount="nine"), "bad_feature", "'amount': expected a number, got 'nine'", LABEL_ONLY
     )
 
 
-def test_a_label_dated_before_its_observation_is_delivered_after_it(tmp_path):
+def test_a_label_dated_before_its_observation_is_delivered_after_it(tmp_path: Path) -> None:
     accepted(tmp_path, text(known=0.5))
 
 
-def test_huge_text_within_the_limit_is_accepted(tmp_path):
+def test_huge_text_within_the_limit_is_accepted(tmp_path: Path) -> None:
     accepted(tmp_path, text(note="x" * 1_000_000))
 
 
-def test_a_line_over_the_limit(tmp_path):
+def test_a_line_over_the_limit(tmp_path: Path) -> None:
     refused(tmp_path, text(note="x" * 1_048_576), "too_large", "longer than 1048576 bytes", [])
 
 
-def test_a_duplicate_id_is_delivered_twice(tmp_path):
+def test_a_duplicate_id_is_delivered_twice(tmp_path: Path) -> None:
     kinds, counted = outcome(tmp_path, text(id="e2"))
     assert (kinds, counted) == ([Kind.OBSERVATION, Kind.LABEL], {})
 
 
-def test_a_label_that_is_no_class(tmp_path):
+def test_a_label_that_is_no_class(tmp_path: Path) -> None:
     refused(tmp_path, text(fraud="maybe"), "unknown_class", "'maybe' is none of [0, 1]", [Kind.OBSERVATION])
 
 
-def test_a_label_time_that_is_no_time(tmp_path):
+def test_a_label_time_that_is_no_time(tmp_path: Path) -> None:
     refused(tmp_path, text(known="soon"), "bad_time", "'soon'", [Kind.OBSERVATION])
 
 
-def test_a_time_in_milliseconds(tmp_path):
+def test_a_time_in_milliseconds(tmp_path: Path) -> None:
     refused(
         tmp_path, text(at=1_700_000_000_000, fraud=None), "bad_time", "as milliseconds it is 2023-11-14", []
     )
 
 
 @pytest.mark.parametrize("task", [None, ""])
-def test_a_missing_task(task, tmp_path):
+def test_a_missing_task(task: str | None, tmp_path: Path) -> None:
     refused(tmp_path, text(card=task, fraud=None), "missing_task", "no task", [])
 
 
-def test_a_task_that_is_no_id(tmp_path):
+def test_a_task_that_is_no_id(tmp_path: Path) -> None:
     refused(tmp_path, text(card=1.5, fraud=None), "bad_task", "got 1.5", [])
 
 
-def test_a_missing_id(tmp_path):
+def test_a_missing_id(tmp_path: Path) -> None:
     refused(tmp_path, text(id=None, fraud=None), "missing_id", "no id", [])

@@ -78,11 +78,11 @@ def warning(seen: Findings, about: str) -> str:
     return sentence
 
 
-def test_a_sound_table_gives_no_warning(tmp_path):
+def test_a_sound_table_gives_no_warning(tmp_path: Path) -> None:
     assert check(tmp_path, table()).warnings == ()
 
 
-def test_rows_tasks_labels_and_delays_are_those_of_the_table(tmp_path):
+def test_rows_tasks_labels_and_delays_are_those_of_the_table(tmp_path: Path) -> None:
     frame = table(tasks=4, known=BEGIN_S + np.arange(400) * HOUR_S + np.where(np.arange(400) < 399, 60, 7200))
     seen = check(tmp_path, frame)
     assert (seen.sample.rows, seen.sample.tasks) == (400, 4)
@@ -94,23 +94,23 @@ def test_rows_tasks_labels_and_delays_are_those_of_the_table(tmp_path):
     assert "60 s (median), 2 h 0 min (longest)" in text
 
 
-def test_the_first_observation_of_each_task_is_the_one_that_its_model_cannot_help(tmp_path):
+def test_the_first_observation_of_each_task_is_the_one_that_its_model_cannot_help(tmp_path: Path) -> None:
     assert check(tmp_path, table(rows=400, tasks=4)).labels.helped == pytest.approx(396 / 400)
 
 
-def test_tasks_with_hardly_a_label_are_told_to_be_coarser(tmp_path):
+def test_tasks_with_hardly_a_label_are_told_to_be_coarser(tmp_path: Path) -> None:
     seen = check(tmp_path, table(rows=400, tasks=380))
     assert "only 5.0% of observations" in warning(seen, "coarser column in input.task")
 
 
-def test_class_rates_are_shown_and_a_class_that_never_comes_is_named(tmp_path):
+def test_class_rates_are_shown_and_a_class_that_never_comes_is_named(tmp_path: Path) -> None:
     labels = ["yes"] * 100 + ["no"] * 300
     seen = check(tmp_path, table(label=labels), target=Classification(("no", "yes", "mayby")))
     assert "400: no 75.0%, yes 25.0%" in printed(seen)
     assert "no label is 'mayby'" in warning(seen, "target.classes")
 
 
-def test_the_range_of_numbers_includes_those_that_are_refused(tmp_path):
+def test_the_range_of_numbers_includes_those_that_are_refused(tmp_path: Path) -> None:
     labels = np.linspace(0, 10, 400).round(3)
     labels[:3] = 20, -5, 20
     seen = check(tmp_path, table(label=labels), target=Regression(0, 10))
@@ -118,7 +118,7 @@ def test_the_range_of_numbers_includes_those_that_are_refused(tmp_path):
     assert "from -5 to 20; 3 outside of 0 to 10" in " ".join(printed(seen).split())
 
 
-def test_a_copy_of_the_label_is_a_leak(tmp_path):
+def test_a_copy_of_the_label_is_a_leak(tmp_path: Path) -> None:
     frame = table()
     codes = {"no": "cancelled", "yes": "paid"}
     frame = frame.with_columns(
@@ -130,7 +130,7 @@ def test_a_copy_of_the_label_is_a_leak(tmp_path):
     assert not any("'amount'" in one for one in seen.warnings)
 
 
-def test_a_copy_of_a_rare_class_of_many_classes_and_of_a_number_is_a_leak():
+def test_a_copy_of_a_rare_class_of_many_classes_and_of_a_number_is_a_leak() -> None:
     rng = np.random.default_rng(0)
     rare = (rng.random(4000) < 0.005).astype(float)
     many = rng.integers(0, 5, 4000).astype(float)
@@ -143,7 +143,7 @@ def test_a_copy_of_a_rare_class_of_many_classes_and_of_a_number_is_a_leak():
         assert unrelated is not None and abs(unrelated.value) < 0.7
 
 
-def test_a_feature_is_judged_on_later_labels_than_it_learned_from():
+def test_a_feature_is_judged_on_later_labels_than_it_learned_from() -> None:
     rng = np.random.default_rng(0)
     y = rng.integers(0, 2, 400).astype(float)
     of_the_past = np.where(np.arange(400) < 200, y, rng.integers(0, 2, 400))
@@ -153,17 +153,17 @@ def test_a_feature_is_judged_on_later_labels_than_it_learned_from():
     assert an_id is not None and not an_id.leaks
 
 
-def test_a_category_of_nearly_one_value_an_event_is_an_id(tmp_path):
+def test_a_category_of_nearly_one_value_an_event_is_an_id(tmp_path: Path) -> None:
     seen = check(tmp_path, table(visit=[f"v{n}" for n in range(400)]), Category("visit", buckets=4096))
     assert "'visit' looks like an id: 400 different values" in warning(seen, "an id")
 
 
-def test_a_number_that_rises_with_time_is_a_counter(tmp_path):
+def test_a_number_that_rises_with_time_is_a_counter(tmp_path: Path) -> None:
     seen = check(tmp_path, table(count=np.arange(400.0)), Numeric("count"), Numeric("amount"))
     assert "'count'" in warning(seen, "rises with time")
 
 
-def test_a_feature_that_never_changes_is_named(tmp_path):
+def test_a_feature_that_never_changes_is_named(tmp_path: Path) -> None:
     frame = table(one=["x"] * 400, none=pl.Series([None] * 400, dtype=pl.Float64))
     seen = check(tmp_path, frame, Category("one"), Numeric("none", optional=True))
     assert "'one'" in warning(seen, "never changes")
@@ -171,7 +171,7 @@ def test_a_feature_that_never_changes_is_named(tmp_path):
     assert "100.0%" in printed(seen)
 
 
-def test_values_that_share_a_bucket_are_those_counted_by_hand(tmp_path):
+def test_values_that_share_a_bucket_are_those_counted_by_hand(tmp_path: Path) -> None:
     values = [f"shop {n}" for n in range(30)]
     column = Category("shop", buckets=16)
     stored = column.encode(values).x[:, 0].tolist()
@@ -182,7 +182,7 @@ def test_values_that_share_a_bucket_are_those_counted_by_hand(tmp_path):
     assert f"30 values in 16 buckets, and {expected} of them" in warning(seen, "buckets = 512")
 
 
-def test_labels_later_than_their_time_to_live_are_warned_of_with_the_time_to_set(tmp_path):
+def test_labels_later_than_their_time_to_live_are_warned_of_with_the_time_to_set(tmp_path: Path) -> None:
     late = BEGIN_S + np.arange(400) * HOUR_S + np.where(np.arange(400) % 4 == 0, 250_000, 60)
     frame = table(known=late)
     seen = check(tmp_path, frame, memory=Memory(pending=100))
@@ -191,14 +191,14 @@ def test_labels_later_than_their_time_to_live_are_warned_of_with_the_time_to_set
     assert mended.warnings == ()
 
 
-def test_a_longer_time_to_live_comes_with_the_room_that_it_takes(tmp_path):
+def test_a_longer_time_to_live_comes_with_the_room_that_it_takes(tmp_path: Path) -> None:
     frame = table(known=BEGIN_S + np.arange(400) * HOUR_S + 250_000)
     sentence = warning(check(tmp_path, frame, memory=Memory(pending=4)), "memory.ttl_s")
     assert sentence.endswith("set memory.ttl_s to 250000 and memory.pending to 16")
     assert check(tmp_path, frame, memory=Memory(pending=16, ttl_s=250_000)).warnings == ()
 
 
-def test_labels_that_are_lost_are_those_that_the_engine_gives_up(tmp_path):
+def test_labels_that_are_lost_are_those_that_the_engine_gives_up(tmp_path: Path) -> None:
     rng = np.random.default_rng(4)
     frame = table(rows=600, known=BEGIN_S + np.arange(600) * HOUR_S + rng.exponential(40_000, 600))
     path = tmp_path / "visits.parquet"
@@ -231,11 +231,11 @@ def test_labels_that_are_lost_are_those_that_the_engine_gives_up(tmp_path):
     assert missed.late + missed.pushed_out == met["late"].events
 
 
-def test_the_range_of_times_is_shown_as_it_was_read(tmp_path):
+def test_the_range_of_times_is_shown_as_it_was_read(tmp_path: Path) -> None:
     assert "2024-01-01 00:00 to 2024-01-17 15:01 UTC" in printed(check(tmp_path, table()))
 
 
-def test_dates_that_were_read_as_seconds_are_warned_of_by_the_range_of_1970(tmp_path):
+def test_dates_that_were_read_as_seconds_are_warned_of_by_the_range_of_1970(tmp_path: Path) -> None:
     days = 20_240_101 + np.arange(28)
     frame = table(28, time=days, known=days + 1)
     sentence = warning(check(tmp_path, frame, columns=replace(COLUMNS, time="time")), "input.time")
@@ -243,14 +243,14 @@ def test_dates_that_were_read_as_seconds_are_warned_of_by_the_range_of_1970(tmp_
     assert "2024-01-15" in sentence
 
 
-def test_a_few_times_of_zero_are_counted(tmp_path):
+def test_a_few_times_of_zero_are_counted(tmp_path: Path) -> None:
     time = BEGIN_S + np.arange(400) * HOUR_S
     time[[3, 7]] = 0
     sentence = warning(check(tmp_path, table(time=time)), "in 1970")
     assert sentence.startswith("2 of 400 rows")
 
 
-def test_null_dates_of_the_year_1_are_counted(tmp_path):
+def test_null_dates_of_the_year_1_are_counted(tmp_path: Path) -> None:
     time = BEGIN_S + np.arange(400) * HOUR_S
     time[[3, 7]] = epoch_seconds("0001-01-01")
     sentence = warning(check(tmp_path, table(time=time)), "in the year 1")
@@ -258,13 +258,13 @@ def test_null_dates_of_the_year_1_are_counted(tmp_path):
     assert "leave input.time empty" in sentence
 
 
-def test_a_table_of_the_future_is_warned_of(tmp_path):
+def test_a_table_of_the_future_is_warned_of(tmp_path: Path) -> None:
     time = epoch_seconds("2096-01-01") + np.arange(400) * HOUR_S
     sentence = warning(check(tmp_path, table(time=time, known=time + 60)), "long after the table was written")
     assert "times run to 2096-01-17" in sentence
 
 
-def test_what_the_log_remarks_of_its_labels_is_a_warning(tmp_path):
+def test_what_the_log_remarks_of_its_labels_is_a_warning(tmp_path: Path) -> None:
     known = BEGIN_S + np.arange(400) * HOUR_S - 60
     frame = table(known=pl.Series(known).scatter([1, 2], None))
     seen = check(tmp_path, frame)
@@ -273,7 +273,7 @@ def test_what_the_log_remarks_of_its_labels_is_a_warning(tmp_path):
     assert len(seen.labels.event) == 398
 
 
-def test_refused_events_are_warned_of_with_their_place_and_the_way_out(tmp_path):
+def test_refused_events_are_warned_of_with_their_place_and_the_way_out(tmp_path: Path) -> None:
     labels = ["Yes"] * 30 + ["no", "yes"] * 185
     sentence = warning(check(tmp_path, table(label=labels)), "will be refused")
     assert sentence.startswith("30 events will be refused (unknown_class), the first in ")
@@ -281,14 +281,14 @@ def test_refused_events_are_warned_of_with_their_place_and_the_way_out(tmp_path)
     assert "name every class in target.classes" in sentence
 
 
-def test_a_log_without_a_single_round_is_told_so_and_a_longer_one_is_not(tmp_path):
+def test_a_log_without_a_single_round_is_told_so_and_a_longer_one_is_not(tmp_path: Path) -> None:
     assert "base rates are all" in warning(
         check(tmp_path, table(6), every=4096), "before the first shared model"
     )
     assert not [one for one in check(tmp_path, table(), every=4096).warnings if "shared model" in one]
 
 
-def test_a_table_without_a_label_column_is_looked_at_too(tmp_path):
+def test_a_table_without_a_label_column_is_looked_at_too(tmp_path: Path) -> None:
     columns = replace(COLUMNS, label=None, label_time=None)
     seen = check(tmp_path, table().drop("label", "known"), columns=columns)
     assert "input.label" in warning(seen, "no label column")
@@ -296,7 +296,7 @@ def test_a_table_without_a_label_column_is_looked_at_too(tmp_path):
 
 
 @pytest.mark.parametrize("rows", [0, 1])
-def test_a_table_of_a_row_or_none_is_looked_at_too(tmp_path, rows):
+def test_a_table_of_a_row_or_none_is_looked_at_too(tmp_path: Path, rows: int) -> None:
     features = (Numeric("amount"), Category("c"), Cyclic("hour", 24.0), Text("note"))
     frame = table(1, c=["x"], hour=[3.0], note=["hi"]).head(rows)
     seen = check(tmp_path, frame, *features)
@@ -304,7 +304,7 @@ def test_a_table_of_a_row_or_none_is_looked_at_too(tmp_path, rows):
     assert "feature" in printed(seen)
 
 
-def test_a_table_of_nulls_is_looked_at_too(tmp_path):
+def test_a_table_of_nulls_is_looked_at_too(tmp_path: Path) -> None:
     nothing = pl.Series([None] * 400, dtype=pl.Float64)
     frame = table(amount=nothing, label=pl.Series([None] * 400, dtype=pl.String))
     seen = check(tmp_path, frame, Numeric("amount"))
@@ -312,13 +312,15 @@ def test_a_table_of_nulls_is_looked_at_too(tmp_path):
     assert "refused" in printed(seen)
 
 
-def test_a_longer_table_is_looked_at_in_its_first_rows_and_that_is_said(tmp_path):
+def test_a_longer_table_is_looked_at_in_its_first_rows_and_that_is_said(tmp_path: Path) -> None:
     seen = check(tmp_path, table(), most_rows=100)
     assert seen.sample.rows == 100
     assert "of 800 events in time" in printed(seen)
 
 
-def test_what_is_printed_begins_with_the_warnings_a_line_each_and_its_tables_fit_80_columns(tmp_path):
+def test_what_is_printed_begins_with_the_warnings_a_line_each_and_its_tables_fit_80_columns(
+    tmp_path: Path,
+) -> None:
     frame = table(a_feature_with_quite_a_long_name_that_somebody_chose=np.arange(400.0))
     seen = check(tmp_path, frame, Numeric("a_feature_with_quite_a_long_name_that_somebody_chose"))
     lines = printed(seen).splitlines()

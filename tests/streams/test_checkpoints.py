@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 import os
 import zlib
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -59,24 +61,24 @@ def versions(request: pytest.FixtureRequest, tmp_path: Path) -> MetaStore:
 
 
 class TestEveryMetaStore:
-    def test_there_is_no_version_at_first(self, versions: MetaStore):
+    def test_there_is_no_version_at_first(self, versions: MetaStore) -> None:
         assert versions.current() == 0
         with pytest.raises(CheckpointError, match="version 1"):
             versions.load(1)
 
-    def test_a_version_is_read_back_as_it_was_written(self, versions: MetaStore):
+    def test_a_version_is_read_back_as_it_was_written(self, versions: MetaStore) -> None:
         assert versions.publish(checkpoint())
         assert versions.current() == 1
         assert same(versions.load(1), checkpoint())
 
-    def test_only_the_next_version_is_published(self, versions: MetaStore):
+    def test_only_the_next_version_is_published(self, versions: MetaStore) -> None:
         assert not versions.publish(checkpoint(2))
         assert versions.publish(checkpoint(1))
         assert not versions.publish(checkpoint(1, seed=1))
         assert not versions.publish(checkpoint(3))
         assert same(versions.load(1), checkpoint(1))
 
-    def test_older_versions_stay(self, versions: MetaStore):
+    def test_older_versions_stay(self, versions: MetaStore) -> None:
         for version in range(1, 12):
             assert versions.publish(checkpoint(version, seed=version))
         assert versions.current() == 11
@@ -86,12 +88,12 @@ class TestEveryMetaStore:
 @pytest.mark.parametrize("moment", ["fsync", "link"])
 @pytest.mark.parametrize("seed", [0, 1], ids=["same content", "other content"])
 def test_of_two_trainers_at_once_the_first_to_finish_wins_and_its_version_stays(
-    moment, seed, tmp_path, monkeypatch
-):
+    moment: str, seed: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     first, second = DirectoryMeta(tmp_path), DirectoryMeta(tmp_path)
     effect, won = getattr(os, moment), []
 
-    def other_comes_first(*arguments):
+    def other_comes_first(*arguments: Any) -> None:
         monkeypatch.setattr(checkpoints.os, moment, effect)
         with monkeypatch.context() as another_process:
             another_process.setattr(checkpoints.os, "getpid", lambda: 1)
@@ -116,12 +118,12 @@ def published(tmp_path: Path) -> DirectoryMeta:
 
 @pytest.mark.parametrize("nth", range(7))
 def test_a_crash_at_any_moment_of_publishing_leaves_the_previous_version_or_the_new_one(
-    published, nth, monkeypatch
-):
+    published: DirectoryMeta, nth: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
     moments = iter(range(nth, -10, -1))
 
-    def dying(effect):
-        def call(*arguments):
+    def dying(effect: Any) -> Callable[..., Any]:
+        def call(*arguments: Any) -> Any:
             if next(moments) == 0:
                 raise Crash(effect.__name__)
             return effect(*arguments)
@@ -179,7 +181,9 @@ def with_content(path: Path, content: bytes | None) -> bytes:
 
 
 @given(st.integers(0, 10**6), st.integers(1, 255))
-def test_a_byte_changed_anywhere_in_the_tensors_is_refused(intact, place, change):
+def test_a_byte_changed_anywhere_in_the_tensors_is_refused(
+    intact: DirectoryMeta, place: int, change: int
+) -> None:
     (path,) = intact.directory.glob("*.safetensors.z")
     content = bytearray(path.read_bytes())
     content[place % len(content)] ^= change
@@ -189,7 +193,9 @@ def test_a_byte_changed_anywhere_in_the_tensors_is_refused(intact, place, change
 
 
 @given(st.integers(0, 10**6), st.integers(1, 255))
-def test_a_byte_changed_anywhere_in_the_description_is_refused_unless_it_says_the_same(intact, place, change):
+def test_a_byte_changed_anywhere_in_the_description_is_refused_unless_it_says_the_same(
+    intact: DirectoryMeta, place: int, change: int
+) -> None:
     (path,) = intact.directory.glob("*.json")
     content = bytearray(path.read_bytes())
     content[place % len(content)] ^= change
@@ -200,7 +206,9 @@ def test_a_byte_changed_anywhere_in_the_description_is_refused_unless_it_says_th
 
 @pytest.mark.parametrize("suffix", ["json", "safetensors.z"])
 @pytest.mark.parametrize("kept", [None, 0, 1, 8, 100, -1])
-def test_a_version_cut_short_or_missing_is_refused(intact, suffix, kept):
+def test_a_version_cut_short_or_missing_is_refused(
+    intact: DirectoryMeta, suffix: str, kept: int | None
+) -> None:
     (path,) = intact.directory.glob(f"*.{suffix}")
     before = path.read_bytes()
     with_content(path, None if kept is None else before[:kept])
@@ -224,7 +232,7 @@ def size_of(version: Checkpoint) -> int:
     return sum(map(len, sealed(version)))
 
 
-def test_buckets_that_were_never_met_cost_next_to_nothing():
+def test_buckets_that_were_never_met_cost_next_to_nothing() -> None:
     few, many = of_tables(64), of_tables(16_384)
     plain = sum(value.nbytes for value in (*many.params.values(), *many.trainer.values()))
     assert plain > 2_500_000
@@ -232,7 +240,7 @@ def test_buckets_that_were_never_met_cost_next_to_nothing():
     assert same(unsealed(*sealed(many)), many)
 
 
-def test_one_bucket_that_is_met_costs_about_its_own_numbers():
+def test_one_bucket_that_is_met_costs_about_its_own_numbers() -> None:
     before, after = of_tables(16_384), of_tables(16_384)
     after.params["0.embeddings.0.weight"][77] = torch.randn(8)
     assert size_of(after) - size_of(before) < 100
@@ -247,19 +255,21 @@ def sealed_again(head: bytes, content: bytes, size: int) -> tuple[bytes, bytes]:
 
 
 @pytest.mark.parametrize("size", [0, 1, 100, -1, 10**12])
-def test_what_says_another_size_than_it_has_is_refused_before_it_is_decompressed_further(size):
+def test_what_says_another_size_than_it_has_is_refused_before_it_is_decompressed_further(size: int) -> None:
     head, content = sealed(checkpoint())
     with pytest.raises(ValueError, match=r"its tensors (do not take|are said to take)"):
         unsealed(*sealed_again(head, content, size))
 
 
-def test_a_few_bytes_that_would_become_gigabytes_are_refused():
+def test_a_few_bytes_that_would_become_gigabytes_are_refused() -> None:
     head, _ = sealed(checkpoint())
     with pytest.raises(ValueError, match="its tensors do not take the 1,000 bytes"):
         unsealed(*sealed_again(head, zlib.compress(bytes(10**8)), 1_000))
 
 
-def test_a_version_too_large_to_be_read_back_is_not_written(tmp_path, monkeypatch):
+def test_a_version_too_large_to_be_read_back_is_not_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("streams.stores.sealed.MOST_BYTES", 1000)
     with pytest.raises(CheckpointError, match=r"takes 1,\d+ bytes, more than 1,000; choose fewer buckets"):
         DirectoryMeta(tmp_path).publish(checkpoint())
@@ -269,7 +279,7 @@ def test_a_version_too_large_to_be_read_back_is_not_written(tmp_path, monkeypatc
 # Use
 
 
-def test_a_version_of_another_task_spec_is_refused_in_one_sentence():
+def test_a_version_of_another_task_spec_is_refused_in_one_sentence() -> None:
     versions = MemoryMeta()
     other = replace(SPEC, features=Features((Numeric("a"), Numeric("c"))))
     versions.publish(checkpoint(spec=other))
@@ -278,13 +288,13 @@ def test_a_version_of_another_task_spec_is_refused_in_one_sentence():
         ThetaCache(engine(), versions).get(1)
 
 
-def test_classes_in_another_order_are_another_task_spec():
+def test_classes_in_another_order_are_another_task_spec() -> None:
     swapped = replace(SPEC, target=Classification(("y", "x")))
     assert theta_fingerprint(GradientLearner(swapped)) != theta_fingerprint(GradientLearner(SPEC))
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
-def test_a_version_that_is_not_finite_is_refused_by_the_name_of_the_tensor(value):
+def test_a_version_that_is_not_finite_is_refused_by_the_name_of_the_tensor(value: float) -> None:
     versions = MemoryMeta()
     params = engine().learner.init(0)
     name = list(params)[-1]
@@ -294,11 +304,11 @@ def test_a_version_that_is_not_finite_is_refused_by_the_name_of_the_tensor(value
         ThetaCache(engine(), versions).get(1)
 
 
-def test_version_0_is_no_theta():
+def test_version_0_is_no_theta() -> None:
     assert ThetaCache(engine(), MemoryMeta()).get(0).version == 0
 
 
-def test_going_back_and_forth_between_versions_gives_each_as_it_is():
+def test_going_back_and_forth_between_versions_gives_each_as_it_is() -> None:
     versions = MemoryMeta()
     for version in (1, 2):
         versions.publish(checkpoint(version, seed=version))

@@ -136,7 +136,7 @@ def given(group: ConfluentGroup, *partitions: int) -> None:
     assert offsets(group) == {}
 
 
-def test_what_is_revoked_within_a_fetch_is_neither_assigned_nor_handed_out(group: ConfluentGroup):
+def test_what_is_revoked_within_a_fetch_is_neither_assigned_nor_handed_out(group: ConfluentGroup) -> None:
     given(group, 0, 1)
     after = Message(1, 7), Message(0, 6), Message(0, 7, KafkaError._PARTITION_EOF)
     script(group, brings(), brings(Message(0, 5)), happens(lambda client: client.takes(0), *after))
@@ -148,7 +148,7 @@ def test_what_is_revoked_within_a_fetch_is_neither_assigned_nor_handed_out(group
     assert group.assigned() == {(0, 1)}
 
 
-def test_what_is_revoked_and_given_back_within_a_fetch_is_read_from_its_commit(group: ConfluentGroup):
+def test_what_is_revoked_and_given_back_within_a_fetch_is_read_from_its_commit(group: ConfluentGroup) -> None:
     given(group, 0)
 
     def back(client: Scripted) -> None:
@@ -161,7 +161,7 @@ def test_what_is_revoked_and_given_back_within_a_fetch_is_read_from_its_commit(g
     assert (client.reads, group.position((0, 0))) == ({0: 3}, 4)
 
 
-def test_an_offset_out_of_range_of_what_was_revoked_is_not_raised(group: ConfluentGroup):
+def test_an_offset_out_of_range_of_what_was_revoked_is_not_raised(group: ConfluentGroup) -> None:
     given(group, 0, 1)
     expired = (Message(p, 0, KafkaError._AUTO_OFFSET_RESET) for p in (0, 1))
     script(group, brings(), brings(*expired), happens(lambda client: client.takes(0)))
@@ -172,7 +172,7 @@ def test_an_offset_out_of_range_of_what_was_revoked_is_not_raised(group: Conflue
     assert offsets(group) == {}
 
 
-def test_where_commits_are_not_told_reading_begins_at_them_later(group: ConfluentGroup):
+def test_where_commits_are_not_told_reading_begins_at_them_later(group: ConfluentGroup) -> None:
     client = script(group, happens(lambda client: client.gives(0, 1)))
     client.commits, client.away = {0: 8}, True
     assert offsets(group) == {}
@@ -185,7 +185,7 @@ def test_where_commits_are_not_told_reading_begins_at_them_later(group: Confluen
     assert client.reads == {0: 8, 1: OFFSET_BEGINNING}
 
 
-def test_what_is_taken_away_before_its_commit_was_told_is_never_read(group: ConfluentGroup):
+def test_what_is_taken_away_before_its_commit_was_told_is_never_read(group: ConfluentGroup) -> None:
     client = script(group, happens(lambda client: client.gives(0)), happens(lambda client: client.takes(0)))
     client.away = True
     assert group.fetch(10, 0.0).revoked == {(0, 0)}
@@ -194,7 +194,7 @@ def test_what_is_taken_away_before_its_commit_was_told_is_never_read(group: Conf
     assert (group.assigned(), client.reads) == (frozenset(), {})
 
 
-def test_records_that_came_before_an_error_are_handed_out_after_it(group: ConfluentGroup):
+def test_records_that_came_before_an_error_are_handed_out_after_it(group: ConfluentGroup) -> None:
     given(group, 0)
 
     def fails(client: Scripted) -> Sequence[Any]:
@@ -207,19 +207,19 @@ def test_records_that_came_before_an_error_are_handed_out_after_it(group: Conflu
 
 
 @pytest.mark.parametrize("call", ["pause", "resume", "commit", "close"])
-def test_every_error_of_the_client_is_one_of_ours(group: ConfluentGroup, call: str):
+def test_every_error_of_the_client_is_one_of_ours(group: ConfluentGroup, call: str) -> None:
     given(group, 0)
     arguments = {"pause": [{(0, 0)}], "resume": [{(0, 0)}], "commit": [{(0, 0): 1}], "close": []}
     with pytest.raises(ReptideError, match="group g"):
         getattr(group, call)(*arguments[call])
 
 
-def test_the_end_of_a_log_that_is_not_told_is_not_known(group: ConfluentGroup):
+def test_the_end_of_a_log_that_is_not_told_is_not_known(group: ConfluentGroup) -> None:
     given(group, 0)
     assert group.highwater((0, 0)) is None
 
 
-def test_an_error_that_is_told_again_and_again_is_kept_once(group: ConfluentGroup):
+def test_an_error_that_is_told_again_and_again_is_kept_once(group: ConfluentGroup) -> None:
     for _ in range(1000):
         group._notice(KafkaError(KafkaError._AUTHENTICATION))
     with pytest.raises(ReptideError, match="does not take"):
@@ -230,7 +230,7 @@ def test_an_error_that_is_told_again_and_again_is_kept_once(group: ConfluentGrou
 @pytest.mark.parametrize(
     "code", [KafkaError.INVALID_SESSION_TIMEOUT, KafkaError.UNSUPPORTED_VERSION, KafkaError._BAD_MSG]
 )
-def test_what_a_broker_refuses_for_good_is_raised_by_the_next_fetch(group: ConfluentGroup, code: int):
+def test_what_a_broker_refuses_for_good_is_raised_by_the_next_fetch(group: ConfluentGroup, code: int) -> None:
     group._notice(KafkaError(code))
     with pytest.raises(InputError, match="group g"):
         group.fetch(10, 0.0)
@@ -239,18 +239,18 @@ def test_what_a_broker_refuses_for_good_is_raised_by_the_next_fetch(group: Confl
 @pytest.mark.parametrize(
     "code", [KafkaError._ALL_BROKERS_DOWN, KafkaError._TRANSPORT, KafkaError.NOT_COORDINATOR]
 )
-def test_what_passes_is_waited_out_by_the_library(group: ConfluentGroup, code: int):
+def test_what_passes_is_waited_out_by_the_library(group: ConfluentGroup, code: int) -> None:
     group._notice(KafkaError(code))
     assert offsets(group) == {}
 
 
-def test_an_error_that_ends_the_client_ends_the_process(group: ConfluentGroup):
+def test_an_error_that_ends_the_client_ends_the_process(group: ConfluentGroup) -> None:
     group._notice(KafkaError(KafkaError.UNKNOWN_MEMBER_ID, fatal=True))
     with pytest.raises(InputError, match="start this worker again"):
         group.fetch(10, 0.0)
 
 
-def test_a_log_that_was_cut_is_told_apart_from_one_that_expired(group: ConfluentGroup):
+def test_a_log_that_was_cut_is_told_apart_from_one_that_expired(group: ConfluentGroup) -> None:
     given(group, 0)
     script(group, brings(), brings(Message(0, 0, KafkaError._LOG_TRUNCATION)))
     group.fetch(10, 0.0)

@@ -59,7 +59,9 @@ steps = st.lists(st.tuples(st.sampled_from(TASKS), st.booleans()), max_size=16)
 
 @settings(max_examples=40)
 @given(steps, st.lists(st.integers(1, 3), max_size=8), st.integers(1, 6))
-def test_whatever_a_producer_sends_again_changes_no_row_and_no_prediction(drawn, portions, size):
+def test_whatever_a_producer_sends_again_changes_no_row_and_no_prediction(
+    drawn: list[tuple[str, bool]], portions: list[Any], size: int
+) -> None:
     once = list[Record]()
     for n, (task, labelled) in enumerate(drawn):
         once.append(event(task, f"e{n}", time=float(n)))
@@ -79,7 +81,7 @@ def test_whatever_a_producer_sends_again_changes_no_row_and_no_prediction(drawn,
         assert said_of(seen, output) == said_of(expected, output)
 
 
-def test_what_comes_again_is_said_to_be_a_repeat():
+def test_what_comes_again_is_said_to_be_a_repeat() -> None:
     scene = folded([event("ann", "1"), event("ann", "1"), known("ann", "1", 2.0), known("ann", "1", 2.0)])
     said = [
         (line["offset"], line["outcome"])
@@ -89,7 +91,7 @@ def test_what_comes_again_is_said_to_be_a_repeat():
     assert said == [(0, "predicted"), (1, "repeated_observation"), (2, "scored"), (3, "repeated_label")]
 
 
-def test_a_label_that_overtook_its_observation_scores_nothing_and_sent_again_it_does():
+def test_a_label_that_overtook_its_observation_scores_nothing_and_sent_again_it_does() -> None:
     overtaken = [known("ann", "1", 2.0), event("ann", "1")]
     scene = folded(overtaken)
     assert outcomes(scene, "ann") == {"ORPHAN": 1, "PREDICTED": 1}
@@ -98,7 +100,7 @@ def test_a_label_that_overtook_its_observation_scores_nothing_and_sent_again_it_
     assert outcomes(scene, "ann") == {"ORPHAN": 1, "PREDICTED": 1, "SCORED": 1}
 
 
-def test_observations_that_were_swapped_are_both_served_and_scored_and_no_clock_goes_back():
+def test_observations_that_were_swapped_are_both_served_and_scored_and_no_clock_goes_back() -> None:
     later, earlier = event("ann", "2", time=20.0), event("ann", "1", time=10.0)
     scene = folded([later, earlier, known("ann", "1", 11.0), known("ann", "2", 21.0)])
     in_order = folded([earlier, known("ann", "1", 11.0), later, known("ann", "2", 21.0)])

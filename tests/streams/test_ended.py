@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 from typer.testing import CliRunner, Result
@@ -58,7 +59,7 @@ def visit(n: int, bought: str = "yes", *, amount: object = 1, known: float = 0.5
     return f"u{n % 2},{id or n},{n},{amount},{bought},{n + known}"
 
 
-def test_a_run_whose_labels_are_all_refused_says_why_and_fails(tmp_path):
+def test_a_run_whose_labels_are_all_refused_says_why_and_fails(tmp_path: Path) -> None:
     ended = reptide(tmp_path, "run", [visit(n, "Yes") for n in range(6)])
     assert ended.exit_code == 1
     assert (
@@ -69,14 +70,16 @@ def test_a_run_whose_labels_are_all_refused_says_why_and_fails(tmp_path):
     assert "visits.csv, line 2: label 'Yes' is none of ['no', 'yes']; name every class" in said(ended)
 
 
-def test_what_a_user_wrote_is_neither_cut_at_a_width_nor_read_as_markup(tmp_path):
+def test_what_a_user_wrote_is_neither_cut_at_a_width_nor_read_as_markup(tmp_path: Path) -> None:
     folder = tmp_path / ("of-a-long-name-" * 8) / "[bold]" / ":bug:"
     folder.mkdir(parents=True)
     ended = reptide(folder, "run", [visit(n, "[red]yes[/]") for n in range(6)])
     assert f"the first in {folder}/visits.csv, line 2: label '[red]yes[/]' is none of" in ended.stderr
 
 
-def test_a_check_of_labels_that_are_all_refused_fails_and_says_nothing_that_only_follows(tmp_path):
+def test_a_check_of_labels_that_are_all_refused_fails_and_says_nothing_that_only_follows(
+    tmp_path: Path,
+) -> None:
     checked = reptide(tmp_path, "check", [visit(n, "Yes") for n in range(6)])
     assert checked.exit_code == 1
     assert "6 events will be refused (unknown_class)" in said(checked)
@@ -85,7 +88,7 @@ def test_a_check_of_labels_that_are_all_refused_fails_and_says_nothing_that_only
     )
 
 
-def test_labels_whose_observation_is_refused_are_counted_as_those(tmp_path):
+def test_labels_whose_observation_is_refused_are_counted_as_those(tmp_path: Path) -> None:
     rows = [visit(0, amount="much"), visit(1), visit(2, amount="much"), visit(3, "no")]
     checked = reptide(tmp_path, "check", rows)
     assert "2 labels will not be scored, since their observation is refused" in said(checked)
@@ -98,14 +101,14 @@ def test_labels_whose_observation_is_refused_are_counted_as_those(tmp_path):
     assert "their observation was refused, or else look at input.time" in said(ended)
 
 
-def test_late_labels_are_said_with_their_settings(tmp_path):
+def test_late_labels_are_said_with_their_settings(tmp_path: Path) -> None:
     ended = reptide(tmp_path, "run", [visit(n, known=1000 if n == 3 else 0.5) for n in range(6)])
     assert ended.exit_code == 0
     assert "given up, not scored: 1, the first of task 'u1', id 4, at 1970-01-01 00:16" in said(ended)
     assert "memory.ttl_s or memory.pending" in said(ended)
 
 
-def test_an_id_that_repeats_is_said_by_check_and_at_the_end_of_a_run(tmp_path):
+def test_an_id_that_repeats_is_said_by_check_and_at_the_end_of_a_run(tmp_path: Path) -> None:
     rows = [visit(n, id="same") for n in range(10)]
     checked = reptide(tmp_path, "check", rows, 'input.id="visit"')
     assert "8 of 10 observations have an id that their task had before" in said(checked)
@@ -134,13 +137,15 @@ def test_an_id_that_repeats_is_said_by_check_and_at_the_end_of_a_run(tmp_path):
         ),
     ],
 )
-def test_a_run_without_labels_fails_unless_none_are_asked_for(tmp_path, rows, flags, status, words):
+def test_a_run_without_labels_fails_unless_none_are_asked_for(
+    tmp_path: Path, rows: Any, flags: tuple[Any, ...] | tuple[str, str], status: int, words: str
+) -> None:
     ended = reptide(tmp_path, "run", rows, *flags)
     assert ended.exit_code == status
     assert words in said(ended)
 
 
-def test_a_label_among_the_features_is_said_by_check_and_by_run(tmp_path):
+def test_a_label_among_the_features_is_said_by_check_and_by_run(tmp_path: Path) -> None:
     for command in ("check", "run"):
         leaky = (
             'features=[{"encoder": "category", "name": "bought"}, {"encoder": "numeric", "name": "known"}]'
@@ -158,12 +163,14 @@ def test_a_label_among_the_features_is_said_by_check_and_by_run(tmp_path):
         ('input.id="bought"', "field 'bought' of input.id is input.label itself"),
     ],
 )
-def test_a_label_that_names_a_task_or_an_event_is_said_by_check_and_by_run(tmp_path, flag, warned):
+def test_a_label_that_names_a_task_or_an_event_is_said_by_check_and_by_run(
+    tmp_path: Path, flag: str, warned: str
+) -> None:
     for command in ("check", "run"):
         assert warned in said(reptide(tmp_path, command, [visit(n) for n in range(4)], flag))
 
 
-def test_outputs_that_were_moved_away_fail_no_run_but_lost_episodes_do(tmp_path):
+def test_outputs_that_were_moved_away_fail_no_run_but_lost_episodes_do(tmp_path: Path) -> None:
     rows = [visit(n) for n in range(80)]
     assert reptide(tmp_path, "run", rows).exit_code == 0
     (outputs,) = tmp_path.rglob("outputs")
@@ -180,11 +187,11 @@ def test_outputs_that_were_moved_away_fail_no_run_but_lost_episodes_do(tmp_path)
     assert lost in str(reptide(tmp_path, "run", [*rows, *(visit(n) for n in range(80, 90))]).exception)
 
 
-def test_one_label_is_counted_in_the_singular(tmp_path):
+def test_one_label_is_counted_in_the_singular(tmp_path: Path) -> None:
     assert "1 label scored" in said(reptide(tmp_path, "run", [visit(0)]))
 
 
-def test_a_task_that_is_not_known_is_no_page_of_zeros(tmp_path):
+def test_a_task_that_is_not_known_is_no_page_of_zeros(tmp_path: Path) -> None:
     assert reptide(tmp_path, "run", [visit(0)]).exit_code == 0
     settings = str(tmp_path / "shop.toml")
     with pytest.raises(ReptideError, match="no task 'nobody' is known"):
@@ -192,7 +199,7 @@ def test_a_task_that_is_not_known_is_no_page_of_zeros(tmp_path):
     assert json.loads(CliRunner().invoke(app, ["inspect", "u0", settings]).stdout)["known"]
 
 
-def test_the_report_counts_what_every_process_streamed(tmp_path):
+def test_the_report_counts_what_every_process_streamed(tmp_path: Path) -> None:
     assert reptide(tmp_path, "run", [*(visit(n) for n in range(9)), visit(9, "maybe")]).exit_code == 0
     settings = load_settings(tmp_path / "shop.toml", {})
     program = embedded(settings)

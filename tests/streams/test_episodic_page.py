@@ -6,8 +6,11 @@ import json
 import struct
 import zlib
 from base64 import b64decode
+from collections.abc import Callable
 from copy import deepcopy
 from functools import cache
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -17,6 +20,7 @@ from torch import nn
 from engine.episodes.task_source import ClassEpisodes, Examples, TaskEpisodes
 from engine.evaluation.episodic.baselines import SupportGuess
 from engine.evaluation.episodic.evaluate import Contender, Judging, Setting, evaluate
+from engine.evaluation.episodic.report import EpisodicDict, EpisodicReport
 from engine.features.encoder import Features
 from engine.features.pixels import Pixels
 from engine.learners.gradient import GradientLearner
@@ -33,15 +37,15 @@ HOSTILE = "</td><script>alert('x')</script><img src=http://evil.example/a onerro
 SIDE = 3
 
 
-def normed(inputs, outputs):
+def normed(inputs: Any, outputs: Any) -> nn.Sequential:
     return nn.Sequential(nn.BatchNorm1d(inputs, track_running_stats=False), nn.Linear(inputs, outputs))
 
 
-def linear(inputs, outputs):
+def linear(inputs: Any, outputs: Any) -> nn.Linear:
     return nn.Linear(inputs, outputs)
 
 
-def examples():
+def examples() -> Examples:
     rng = np.random.default_rng(0)
     y = np.repeat(np.arange(6), 12)
     x = np.clip(rng.random((6, SIDE * SIDE))[y] + rng.normal(0, 0.1, (len(y), SIDE * SIDE)), 0, 1)
@@ -50,7 +54,7 @@ def examples():
 
 
 @cache
-def of_images():
+def of_images() -> EpisodicReport:
     features = Features((Pixels("image", SIDE),))
     target = Classification((0, 1, 2), exchangeable=True)
     spec = TaskSpec(features, target, linear, adapts="all", inner=InnerLoop(lr=0.5))
@@ -68,19 +72,19 @@ def of_images():
 
 
 @cache
-def of_numbers():
+def of_numbers() -> EpisodicReport:
     spec = TaskSpec(Features((Pixels("image", SIDE),)), Regression(0, 6))
     source = TaskEpisodes(examples()._replace(task=np.arange(72) % 4), shots=5)
     contenders = [Contender(name, SupportGuess, spec, {}) for name in ("support mean", "its twin")]
     return evaluate(contenders, [Setting(5, source), Setting(6, source)], Judging("its twin", episodes=25))
 
 
-def page(report=of_images, **changes):
+def page(report: Any = of_images, **changes: str | float | dict[Any, Any]) -> dict[Any, Any]:
     given = {"title": "Characters", "source": "6 classes", "evaluation": report().as_dict()}
     return given | changes
 
 
-def full():
+def full() -> dict[Any, Any]:
     return page(
         command="reptide evaluate",
         machine="2 cores",
@@ -90,7 +94,13 @@ def full():
     )
 
 
-def figures(evaluation, contender, metric="accuracy", mode="inductive", **wanted):
+def figures(
+    evaluation: EpisodicDict,
+    contender: str,
+    metric: str = "accuracy",
+    mode: str = "inductive",
+    **wanted: int | str,
+) -> Any:
     return next(
         j
         for j in evaluation["judgements"]
@@ -99,7 +109,7 @@ def figures(evaluation, contender, metric="accuracy", mode="inductive", **wanted
     )
 
 
-def printed(evaluation, width=80):
+def printed(evaluation: EpisodicDict, width: int = 80) -> str:
     console = Console(width=width)
     with console.capture() as captured:
         console.print(table(evaluation))
@@ -107,7 +117,7 @@ def printed(evaluation, width=80):
 
 
 @pytest.mark.parametrize("made", [full, page, lambda: page(of_numbers)])
-def test_every_page_is_well_formed_and_fetches_nothing(made):
+def test_every_page_is_well_formed_and_fetches_nothing(made: Callable[..., Any]) -> None:
     text = render(made())
     outline = Outline(text)
     assert "://" not in text
@@ -119,12 +129,12 @@ def test_every_page_is_well_formed_and_fetches_nothing(made):
 
 
 @pytest.mark.parametrize("made", [full, lambda: page(of_numbers)])
-def test_every_page_is_drawn_alike_from_its_json(made):
+def test_every_page_is_drawn_alike_from_its_json(made: Callable[..., Any]) -> None:
     contents = made()
     assert render(json.loads(json.dumps(contents, allow_nan=False))) == render(contents)
 
 
-def test_the_charts_come_first_and_every_section_is_there():
+def test_the_charts_come_first_and_every_section_is_there() -> None:
     assert Outline(render(full())).within("h2") == [
         "Adaptation: accuracy by inner steps",
         "Contenders with 2 shots",
@@ -134,7 +144,7 @@ def test_the_charts_come_first_and_every_section_is_there():
     ]
 
 
-def test_without_images_and_training_tasks_their_sections_are_left_out():
+def test_without_images_and_training_tasks_their_sections_are_left_out() -> None:
     outline = Outline(render(page(of_numbers)))
     assert outline.within("h2") == [
         "Adaptation: squared error by inner steps",
@@ -144,7 +154,7 @@ def test_without_images_and_training_tasks_their_sections_are_left_out():
     assert "image" not in outline.seen
 
 
-def test_the_figures_of_the_evaluation_are_in_the_table():
+def test_the_figures_of_the_evaluation_are_in_the_table() -> None:
     contents = page()
     evaluation = contents["evaluation"]
     cells = Outline(render(contents)).within("td")
@@ -156,14 +166,14 @@ def test_the_figures_of_the_evaluation_are_in_the_table():
         assert f"{figures(evaluation, contender, 'log_loss', headline=True)['figures']['mean']:.4f}" in cells
 
 
-def test_each_contender_has_a_line_and_a_band():
+def test_each_contender_has_a_line_and_a_band() -> None:
     drawn = [
         value for tag, name, value in Outline(render(page())).attributes if (tag, name) == ("path", "class")
     ]
     assert drawn == ["band c0", "line c0 once", "band c1", "line c1", "band c2", "line c2 once"]
 
 
-def test_a_transductive_figure_is_marked_as_not_counting():
+def test_a_transductive_figure_is_marked_as_not_counting() -> None:
     contents = page()
     found = figures(contents["evaluation"], "prototypes", mode="transductive", tasks="held out")
     outline = Outline(render(contents))
@@ -173,7 +183,7 @@ def test_a_transductive_figure_is_marked_as_not_counting():
     assert "not counted" in printed(contents["evaluation"])
 
 
-def test_few_episodes_are_called_few():
+def test_few_episodes_are_called_few() -> None:
     assert "Fewer than the customary 600" in " ".join(Outline(render(page())).within("p"))
     contents = deepcopy(page())
     for size in contents["evaluation"]["sizes"]:
@@ -181,7 +191,7 @@ def test_few_episodes_are_called_few():
     assert "customary" not in render(contents)
 
 
-def test_a_contender_that_memorises_is_warned_of():
+def test_a_contender_that_memorises_is_warned_of() -> None:
     contents = deepcopy(page())
     gap = contents["evaluation"]["gaps"][0]
     gap |= {"training": 0.9, "held_out": 0.5, "value": 0.4, "low": 0.3, "high": 0.5, "parts": True}
@@ -194,7 +204,7 @@ def test_a_contender_that_memorises_is_warned_of():
     assert warnings(page()["evaluation"]) == []
 
 
-def test_episodes_are_drawn_with_what_was_right_and_wrong():
+def test_episodes_are_drawn_with_what_was_right_and_wrong() -> None:
     contents = deepcopy(page())
     query = contents["evaluation"]["episodes"][0]["query"]
     query[0] |= {"label": 0, "predicted": 2}
@@ -205,7 +215,7 @@ def test_episodes_are_drawn_with_what_was_right_and_wrong():
 
 
 @pytest.mark.parametrize("channels", [1, 3])
-def test_an_image_is_a_png_of_its_pixels(channels):
+def test_an_image_is_a_png_of_its_pixels(channels: int) -> None:
     pixels = list(range(4 * channels))
     encoded = png({"label": 0, "predicted": None, "pixels": pixels}, 2, channels)
     assert encoded[:8] == b"\x89PNG\r\n\x1a\n"
@@ -216,14 +226,14 @@ def test_an_image_is_a_png_of_its_pixels(channels):
     assert (rows[:, 1:].reshape(2, 2, channels) == planes.transpose(1, 2, 0)).all()
 
 
-def test_the_images_of_the_page_decode():
+def test_the_images_of_the_page_decode() -> None:
     sources = [v for _, name, v in Outline(render(page())).attributes if name == "href"]
     assert all(
         b64decode(source.partition(",")[2]).endswith(b"\x00\x00\x00\x00IEND\xaeB`\x82") for source in sources
     )
 
 
-def test_a_figure_without_a_value_is_a_dash():
+def test_a_figure_without_a_value_is_a_dash() -> None:
     contents = deepcopy(page(of_numbers))
     for judgement in contents["evaluation"]["judgements"]:
         if judgement["contender"] == "support mean":
@@ -235,7 +245,7 @@ def test_a_figure_without_a_value_is_a_dash():
     assert "figure" not in Outline(render(contents)).seen
 
 
-def test_every_text_is_escaped():
+def test_every_text_is_escaped() -> None:
     evaluation = deepcopy(of_images().as_dict())
     evaluation["contenders"] = {
         HOSTILE if name == "prototypes" else name: HOSTILE for name in evaluation["contenders"]
@@ -258,11 +268,11 @@ def test_every_text_is_escaped():
         ("accuracy", -0.01, 0.03, 0),
     ],
 )
-def test_accuracy_is_better_high_and_errors_low(metric, low, high, expected):
+def test_accuracy_is_better_high_and_errors_low(metric: str, low: float, high: float, expected: int) -> None:
     assert standing(metric, {"value": 0.0, "low": low, "high": high}) == expected
 
 
-def test_the_verdict_says_what_the_interval_allows():
+def test_the_verdict_says_what_the_interval_allows() -> None:
     evaluation = deepcopy(of_images().as_dict())
     found = figures(evaluation, "prototypes", headline=True, tasks="held out")
     found["figures"] |= {"mean": 0.9, "high": 0.92}
@@ -275,7 +285,7 @@ def test_the_verdict_says_what_the_interval_allows():
     assert "against" not in verdict(alone)
 
 
-def test_the_table_has_every_number_of_steps_and_fits_a_terminal():
+def test_the_table_has_every_number_of_steps_and_fits_a_terminal() -> None:
     evaluation = of_images().as_dict()
     lines = printed(evaluation).splitlines()
     assert max(map(len, lines)) <= 80
@@ -287,7 +297,7 @@ def test_the_table_has_every_number_of_steps_and_fits_a_terminal():
     assert "tie" in tie
 
 
-def test_a_page_that_cannot_be_written_names_the_path(tmp_path):
+def test_a_page_that_cannot_be_written_names_the_path(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(StoreError, match=r"file/page\.html"):
         write_page(tmp_path / "file" / "page.html", page())

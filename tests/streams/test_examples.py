@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import polars as pl
 import pytest
 import torch
@@ -93,7 +96,7 @@ def of_folder(folder: Path, more: str = "") -> str:
 # What is read
 
 
-def test_a_table_is_the_same_examples_in_every_format(tmp_path):
+def test_a_table_is_the_same_examples_in_every_format(tmp_path: Path) -> None:
     table = visits()
     table.write_csv(tmp_path / "own.csv")
     table.write_parquet(tmp_path / "own.parquet")
@@ -110,7 +113,9 @@ def test_a_table_is_the_same_examples_in_every_format(tmp_path):
     np.testing.assert_array_equal(read[0].time_s, np.arange(60) * 60.0)
 
 
-def test_the_rows_of_an_event_log_are_examples_and_those_that_a_stream_refuses_are_left_out(tmp_path):
+def test_the_rows_of_an_event_log_are_examples_and_those_that_a_stream_refuses_are_left_out(
+    tmp_path: Path,
+) -> None:
     table = visits().with_columns(
         bought=pl.when(pl.int_range(60) == 3).then(pl.lit("maybe")).otherwise("bought")
     )
@@ -121,7 +126,7 @@ def test_the_rows_of_an_event_log_are_examples_and_those_that_a_stream_refuses_a
     assert "maybe" in found.refused[0].detail
 
 
-def test_an_example_without_a_label_is_passed_over(tmp_path):
+def test_an_example_without_a_label_is_passed_over(tmp_path: Path) -> None:
     table = visits().with_columns(bought=pl.when(pl.int_range(60) > 1).then("bought"))
     table.write_parquet(tmp_path / "own.parquet")
     found = opened(tmp_path, TABLE.format(path="own.parquet", episodes="")).labelled
@@ -129,7 +134,7 @@ def test_an_example_without_a_label_is_passed_over(tmp_path):
     assert "(2 without a label passed over)" in found.said
 
 
-def test_arrays_of_numbers_and_of_images_bring_their_own_features(tmp_path):
+def test_arrays_of_numbers_and_of_images_bring_their_own_features(tmp_path: Path) -> None:
     y = np.repeat(list(CLASSES), 3)
     numbers = opened(tmp_path, of_arrays(tmp_path, x=np.arange(90.0).reshape(45, 2), y=y))
     assert numbers.spec.features == Features((Numeric("x0"), Numeric("x1")))
@@ -139,7 +144,7 @@ def test_arrays_of_numbers_and_of_images_bring_their_own_features(tmp_path):
     np.testing.assert_array_equal(coloured[1], images[1].transpose(2, 0, 1).reshape(-1) / np.float32(255))
 
 
-def test_images_of_a_folder_are_scaled_to_squares_and_their_folders_are_classes(tmp_path):
+def test_images_of_a_folder_are_scaled_to_squares_and_their_folders_are_classes(tmp_path: Path) -> None:
     drawings(tmp_path / "own", *CLASSES)
     found = opened(tmp_path, of_folder(tmp_path / "own", "channels = 3")).labelled
     assert found.examples.x.shape == (45, 3 * 4 * 4)
@@ -147,7 +152,7 @@ def test_images_of_a_folder_are_scaled_to_squares_and_their_folders_are_classes(
     np.testing.assert_array_equal(found.examples.y, np.repeat(np.arange(15), 3))
 
 
-def test_folders_of_folders_are_tasks_and_whole_tasks_are_held_out(tmp_path):
+def test_folders_of_folders_are_tasks_and_whole_tasks_are_held_out(tmp_path: Path) -> None:
     drawings(tmp_path / "own", *(f"{task}/{label}" for task in "pqrstuvwxy" for label in "ab"))
     found = opened(tmp_path, of_folder(tmp_path / "own"))
     tasks = [set(part.task.tolist()) for part in found.parts if part is not None]
@@ -158,7 +163,7 @@ def test_folders_of_folders_are_tasks_and_whole_tasks_are_held_out(tmp_path):
 # What is kept apart
 
 
-def test_no_task_and_where_there_is_one_task_no_class_is_in_two_parts():
+def test_no_task_and_where_there_is_one_task_no_class_is_in_two_parts() -> None:
     rng = np.random.default_rng(0)
     x, many = np.zeros((400, 1), np.float32), rng.integers(0, 20, 400)
     by_task = split(Examples(x, many % 2 * 1.0, many, x[:, 0] * 1.0), Episodes(), seed=3)
@@ -174,7 +179,7 @@ def test_no_task_and_where_there_is_one_task_no_class_is_in_two_parts():
 # What is done to episodes
 
 
-def test_noise_moves_numbers_by_their_own_scale_and_leaves_the_ids_of_categories(tmp_path):
+def test_noise_moves_numbers_by_their_own_scale_and_leaves_the_ids_of_categories(tmp_path: Path) -> None:
     visits().with_columns(price=pl.col("price") * 1000, shop=pl.lit("x")).write_parquet(
         tmp_path / "own.parquet"
     )
@@ -191,14 +196,14 @@ def test_noise_moves_numbers_by_their_own_scale_and_leaves_the_ids_of_categories
 
 
 @pytest.mark.parametrize("name", ["rotate", "shift", "mixup"])
-def test_an_augmentation_that_does_not_go_with_the_features_is_refused(tmp_path, name):
+def test_an_augmentation_that_does_not_go_with_the_features_is_refused(tmp_path: Path, name: str) -> None:
     visits().write_parquet(tmp_path / "own.parquet")
     text = TABLE.format(path="own.parquet", episodes=f'augment = ["{name}"]')
     of_categories = text.replace('"numeric"\nname = "price"', '"category"\nname = "user"')
     assert f"'{name}'" in refusal(tmp_path, of_categories)
 
 
-def test_images_may_be_turned_shifted_and_blended(tmp_path):
+def test_images_may_be_turned_shifted_and_blended(tmp_path: Path) -> None:
     drawings(tmp_path / "own", *CLASSES)
     found = opened(
         tmp_path, of_folder(tmp_path / "own") + 'augment = ["rotate", "shift", "mixup", "permute"]\n'
@@ -223,7 +228,9 @@ def test_images_may_be_turned_shifted_and_blended(tmp_path):
         (lambda t: t.with_columns(user=pl.lit("ann")), "too few to hold 2 out"),
     ],
 )
-def test_a_table_that_cannot_be_trained_on_is_refused(tmp_path, change, said):
+def test_a_table_that_cannot_be_trained_on_is_refused(
+    tmp_path: Path, change: Callable[..., Any], said: str
+) -> None:
     change(visits()).write_parquet(tmp_path / "own.parquet")
     assert said in refusal(tmp_path, TABLE.format(path="own.parquet", episodes=""))
 
@@ -244,28 +251,30 @@ def test_a_table_that_cannot_be_trained_on_is_refused(tmp_path, change, said):
         ({"x": np.zeros((8, 1)), "y": np.arange(8)}, "too few examples"),
     ],
 )
-def test_arrays_that_do_not_go_together_are_refused(tmp_path, arrays, said):
+def test_arrays_that_do_not_go_together_are_refused(
+    tmp_path: Path, arrays: dict[str, npt.NDArray[np.float64]] | dict[str, npt.NDArray[Any]], said: str
+) -> None:
     text = of_arrays(tmp_path, **arrays)
     assert said in refusal(tmp_path, text)
 
 
-def test_a_pickle_is_never_opened(tmp_path):
+def test_a_pickle_is_never_opened(tmp_path: Path) -> None:
     class Bomb:
-        def __reduce__(self):
+        def __reduce__(self) -> Any:
             return sys.exit, ("opened",)
 
     text = of_arrays(tmp_path, x=np.array([Bomb()], object), y=np.zeros(1))
     assert "cannot be read" in refusal(tmp_path, text)
 
 
-def test_an_image_that_is_none_is_named(tmp_path):
+def test_an_image_that_is_none_is_named(tmp_path: Path) -> None:
     drawings(tmp_path / "own", "a", "b")
     (tmp_path / "own" / "b" / "1.png").write_bytes(b"not an image")
     assert str(tmp_path / "own" / "b" / "1.png") in refusal(tmp_path, of_folder(tmp_path / "own"))
 
 
 @pytest.mark.parametrize("empty", ["", "c", "a/deep"])
-def test_a_folder_that_is_not_as_it_should_be_is_named(tmp_path, empty):
+def test_a_folder_that_is_not_as_it_should_be_is_named(tmp_path: Path, empty: str) -> None:
     if empty:
         drawings(tmp_path / "own", "a", "b")
     (tmp_path / "own" / empty).mkdir(parents=True)
@@ -275,7 +284,7 @@ def test_a_folder_that_is_not_as_it_should_be_is_named(tmp_path, empty):
     assert "CLASS" in said
 
 
-def test_images_without_pillow_name_what_to_install(tmp_path, monkeypatch):
+def test_images_without_pillow_name_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     drawings(tmp_path / "own", "a", "b")
     monkeypatch.setitem(sys.modules, "PIL", None)
     monkeypatch.delitem(sys.modules, "streams.laboratory.images", raising=False)
@@ -294,7 +303,7 @@ def test_images_without_pillow_name_what_to_install(tmp_path, monkeypatch):
         (TABLE.format(path="own.csv", episodes="") + "[outer]\nmomentum = 0.9", "'Adam' takes no momentum"),
     ],
 )
-def test_settings_that_do_not_go_together_are_refused(tmp_path, text, said):
+def test_settings_that_do_not_go_together_are_refused(tmp_path: Path, text: str, said: str) -> None:
     visits().write_csv(tmp_path / "own.csv")
     assert said in refusal(tmp_path, text)
 
@@ -307,7 +316,7 @@ def test_settings_that_do_not_go_together_are_refused(tmp_path, text, said):
     [("with_dropout", "two forward passes over the same rows differ"), ("with_batch_norm", "changes the buffers"),
      ("of_wrong_sizes", "checking that")],
 )  # fmt: skip
-def test_a_network_that_mixes_tasks_or_draws_numbers_is_refused(tmp_path, name, said):
+def test_a_network_that_mixes_tasks_or_draws_numbers_is_refused(tmp_path: Path, name: str, said: str) -> None:
     visits().write_parquet(tmp_path / "own.parquet")
     network = f'[model]\nnetwork = "tests.streams.test_examples:{name}"\n'
     assert said in refusal(tmp_path, TABLE.format(path="own.parquet", episodes="") + network)
@@ -334,12 +343,14 @@ def of_wrong_sizes(inputs: int, outputs: int) -> nn.Module:
         ("held_out = 0.9\nvalidation = 0.09", "they leave nothing to train on"),
     ],
 )
-def test_what_an_evaluation_would_refuse_is_refused_before_training(tmp_path, episodes, said):
+def test_what_an_evaluation_would_refuse_is_refused_before_training(
+    tmp_path: Path, episodes: str, said: str
+) -> None:
     visits().write_parquet(tmp_path / "own.parquet")
     assert said in refusal(tmp_path, TABLE.format(path="own.parquet", episodes=episodes))
 
 
-def test_more_shots_than_a_task_has_room_for_are_refused_before_training(tmp_path):
+def test_more_shots_than_a_task_has_room_for_are_refused_before_training(tmp_path: Path) -> None:
     visits(each=30).write_parquet(tmp_path / "own.parquet")
     text = TABLE.format(path="own.parquet", episodes="judged_shots = [2, 20]") + "[memory]\nsupport = 4\n"
     said = refusal(tmp_path, 'learner = "matching"\n' + text)
@@ -349,7 +360,7 @@ def test_more_shots_than_a_task_has_room_for_are_refused_before_training(tmp_pat
     assert "with 20 shots: a support set of 20 examples does not fit" in said
 
 
-def test_the_largest_of_uneven_support_sets_is_tried_before_training(tmp_path):
+def test_the_largest_of_uneven_support_sets_is_tried_before_training(tmp_path: Path) -> None:
     users = pl.concat([visits(users=20), visits(users=1, each=60).with_columns(user=pl.lit("busy"))])
     users.write_parquet(tmp_path / "own.parquet")
     text = TABLE.format(path="own.parquet", episodes="balanced = true").replace("shots = 2", "shots = 5")
@@ -357,7 +368,7 @@ def test_the_largest_of_uneven_support_sets_is_tried_before_training(tmp_path):
     assert "with 5 shots: a support set of 10 examples does not fit" in said
 
 
-def test_a_number_has_no_classes_to_balance(tmp_path):
+def test_a_number_has_no_classes_to_balance(tmp_path: Path) -> None:
     visits().with_columns(bought=pl.col("price")).write_parquet(tmp_path / "own.parquet")
     text = TABLE.format(path="own.parquet", episodes="balanced = true")
     assert "no classes to balance" in refusal(
@@ -365,12 +376,12 @@ def test_a_number_has_no_classes_to_balance(tmp_path):
     )
 
 
-def test_labels_that_are_all_one_class_are_refused(tmp_path):
+def test_labels_that_are_all_one_class_are_refused(tmp_path: Path) -> None:
     visits().with_columns(bought=pl.lit("yes")).write_parquet(tmp_path / "own.parquet")
     assert "every label is 'yes'" in refusal(tmp_path, TABLE.format(path="own.parquet", episodes=""))
 
 
-def test_episodes_of_classes_may_come_from_an_event_log(tmp_path):
+def test_episodes_of_classes_may_come_from_an_event_log(tmp_path: Path) -> None:
     visits(users=5, each=12).write_parquet(tmp_path / "own.parquet")
     text = TABLE.format(path="own.parquet", episodes="ways = 2").replace("[examples]", "[input]")
     found = opened(tmp_path, text.replace('[target]\nclasses = ["no", "yes"]', ""))
@@ -378,14 +389,14 @@ def test_episodes_of_classes_may_come_from_an_event_log(tmp_path):
     assert "held out 24 of 4 classes" in found.said
 
 
-def test_domains_are_held_out_by_two_so_that_an_interval_can_count_them(tmp_path):
+def test_domains_are_held_out_by_two_so_that_an_interval_can_count_them(tmp_path: Path) -> None:
     visits(users=4, each=12).write_parquet(tmp_path / "own.parquet")
     text = TABLE.format(path="own.parquet", episodes="ways = 2")
     said = refusal(tmp_path, text.replace('[target]\nclasses = ["no", "yes"]', ""))
     assert "of 4 tasks, too few to hold 2 out and have 2 left to train on" in said
 
 
-def test_domains_of_which_one_alone_has_enough_examples_are_no_interval():
+def test_domains_of_which_one_alone_has_enough_examples_are_no_interval() -> None:
     y, task = np.repeat(np.arange(6.0), [9, 9, 9, 2, 2, 2]), np.repeat([0, 1], [27, 6])
     one = ClassEpisodes(Examples(np.zeros((33, 1), np.float32), y, task, np.zeros(33)), 2, 3, 2)
     with pytest.raises(EngineError, match="all episodes are of one task"):
@@ -393,7 +404,7 @@ def test_domains_of_which_one_alone_has_enough_examples_are_no_interval():
 
 
 @pytest.mark.parametrize("learner", ["gradient", "prototype"])
-def test_a_network_may_keep_whole_numbers(tmp_path, learner):
+def test_a_network_may_keep_whole_numbers(tmp_path: Path, learner: str) -> None:
     visits().write_parquet(tmp_path / "own.parquet")
     network = '[model]\nnetwork = "tests.streams.test_examples:with_an_index"\n'
     found = opened(
@@ -416,7 +427,7 @@ def with_an_index(inputs: int, outputs: int) -> nn.Module:
 
 
 @pytest.mark.parametrize("flag", ["run.device=gpu", "run.device=cuda:99", "run.seed=-1", "inner.lr=1e30"])
-def test_settings_that_cannot_be_used_are_named(tmp_path, flag):
+def test_settings_that_cannot_be_used_are_named(tmp_path: Path, flag: str) -> None:
     visits().write_parquet(tmp_path / "own.parquet")
     config = tmp_path / "settings.toml"
     config.write_text(TABLE.format(path="own.parquet", episodes=""), encoding="utf-8")
@@ -428,7 +439,7 @@ def test_settings_that_cannot_be_used_are_named(tmp_path, flag):
 
 
 @pytest.mark.parametrize("content", [b"", b"PK\x03\x04", b"\x93NUMPY", b"no archive"])
-def test_a_damaged_archive_is_refused_in_a_sentence(tmp_path, content):
+def test_a_damaged_archive_is_refused_in_a_sentence(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "own.npz").write_bytes(content)
     text = '[examples]\npath = "own.npz"\n[episodes]\nways = 2\n'
     assert "cannot be read as a NumPy archive: " in refusal(tmp_path, text)
@@ -436,7 +447,9 @@ def test_a_damaged_archive_is_refused_in_a_sentence(tmp_path, content):
 
 @settings(deadline=None, max_examples=60)
 @given(place=st.integers(0, 1800), value=st.integers(0, 255))
-def test_an_archive_with_any_byte_changed_is_read_or_refused(tmp_path_factory, place, value):
+def test_an_archive_with_any_byte_changed_is_read_or_refused(
+    tmp_path_factory: pytest.TempPathFactory, place: int, value: int
+) -> None:
     folder = tmp_path_factory.mktemp("damaged")
     text = of_arrays(folder, x=np.eye(12), y=np.arange(12) % 4)
     damaged = bytearray((folder / "own.npz").read_bytes())
@@ -446,12 +459,14 @@ def test_an_archive_with_any_byte_changed_is_read_or_refused(tmp_path_factory, p
         opened(folder, text)
 
 
-def one_image(folder: Path, image: Image.Image, suffix: str = "png", **more) -> np.ndarray:
+def one_image(
+    folder: Path, image: Image.Image, suffix: str = "png", **more: bytes | Image.Exif
+) -> np.ndarray:
     image.save(folder / f"image.{suffix}", **more)
     return _pixels(folder / f"image.{suffix}", 4, 1)
 
 
-def test_what_is_transparent_is_white(tmp_path):
+def test_what_is_transparent_is_white(tmp_path: Path) -> None:
     alpha = np.zeros((4, 4), np.uint8)
     alpha[1] = 255
     ink = Image.merge("LA", (Image.new("L", (4, 4)), Image.fromarray(alpha)))
@@ -460,12 +475,12 @@ def test_what_is_transparent_is_white(tmp_path):
     assert (seen[[0, 2, 3]] == 1).all()
 
 
-def test_sixteen_bits_of_grey_keep_their_scale(tmp_path):
+def test_sixteen_bits_of_grey_keep_their_scale(tmp_path: Path) -> None:
     grey = Image.fromarray(np.full((4, 4), 0x8000, np.uint16))
     np.testing.assert_allclose(one_image(tmp_path, grey), 128 / 255)
 
 
-def test_a_photograph_is_turned_as_its_camera_was_held(tmp_path):
+def test_a_photograph_is_turned_as_its_camera_was_held(tmp_path: Path) -> None:
     upright = np.zeros((4, 4), np.uint8)
     upright[0] = 255
     turned = Image.fromarray(np.rot90(upright).copy())
@@ -475,7 +490,7 @@ def test_a_photograph_is_turned_as_its_camera_was_held(tmp_path):
 
 
 @pytest.mark.parametrize("place", range(18))
-def test_what_a_camera_wrote_wrongly_beside_sound_pixels_is_passed_over(tmp_path, place):
+def test_what_a_camera_wrote_wrongly_beside_sound_pixels_is_passed_over(tmp_path: Path, place: Any) -> None:
     image = Image.new("L", (4, 4), 255)
     exif = image.getexif()
     exif[0x0112], exif[0x010F] = 6, "camera"
@@ -485,6 +500,6 @@ def test_what_a_camera_wrote_wrongly_beside_sound_pixels_is_passed_over(tmp_path
     assert one_image(tmp_path, image, "jpg", exif=bytes(damaged)).min() > 0.9
 
 
-def test_numbers_without_a_range_are_refused(tmp_path):
+def test_numbers_without_a_range_are_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="range is not known"):
         one_image(tmp_path, Image.fromarray(np.zeros((4, 4), np.float32)), "tif")

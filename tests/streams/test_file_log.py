@@ -85,39 +85,39 @@ def log(request: pytest.FixtureRequest, tmp_path: Path) -> ReplayLog:
 
 
 class TestEveryLog:
-    def test_events_come_in_the_order_of_their_times(self, log):
+    def test_events_come_in_the_order_of_their_times(self, log: ReplayLog) -> None:
         assert names(everything(log)) == EXPECTED
 
-    def test_offsets_are_dense_from_zero(self, log):
+    def test_offsets_are_dense_from_zero(self, log: ReplayLog) -> None:
         assert [record.offset for record in everything(log)] == list(range(log.end()))
 
-    def test_a_poll_returns_at_most_what_was_asked_for(self, log):
+    def test_a_poll_returns_at_most_what_was_asked_for(self, log: ReplayLog) -> None:
         assert [len(log.poll(3)[0].records) for _ in range(3)] == [3, 3, 2]
         assert log.poll(3) == []
 
-    def test_the_result_does_not_depend_on_how_it_was_polled(self, log):
+    def test_the_result_does_not_depend_on_how_it_was_polled(self, log: ReplayLog) -> None:
         assert everything(log, at_once=1) == everything(log, at_once=100)
 
-    def test_polling_advances_the_position(self, log):
+    def test_polling_advances_the_position(self, log: ReplayLog) -> None:
         log.poll(3)
         assert log.position() == 3
 
-    def test_seek_goes_back_and_forth(self, log):
+    def test_seek_goes_back_and_forth(self, log: ReplayLog) -> None:
         log.poll(5)
         log.seek(2)
         assert [record.offset for record in log.poll(2)[0].records] == [2, 3]
         log.seek(log.end())
         assert log.poll(1) == []
 
-    def test_nothing_is_committed_at_first_and_polling_commits_nothing(self, log):
+    def test_nothing_is_committed_at_first_and_polling_commits_nothing(self, log: ReplayLog) -> None:
         log.poll(4)
         assert log.committed() == 0
 
-    def test_a_commit_is_read_back(self, log):
+    def test_a_commit_is_read_back(self, log: ReplayLog) -> None:
         log.commit({ONLY: 4})
         assert log.committed() == 4
 
-    def test_every_kind_of_log_gives_identical_decoded_events(self, log, tmp_path):
+    def test_every_kind_of_log_gives_identical_decoded_events(self, log: ReplayLog, tmp_path: Path) -> None:
         other = FileLog(written(tmp_path, "parquet"), COLUMNS, FEATURES)
         (tasks, events, _, rejected), expected = (decode(x.poll(100), SPEC) for x in (log, other))
         assert not rejected
@@ -125,14 +125,14 @@ class TestEveryLog:
         for name in ("row", "kind", "id", "time_s", "x", "has_x", "y", "topic", "offset"):
             np.testing.assert_array_equal(getattr(events, name), getattr(expected.events, name))
 
-    def test_an_origin_tells_records_apart(self, log):
+    def test_an_origin_tells_records_apart(self, log: ReplayLog) -> None:
         assert len({log.origin(r) for r in everything(log) if r.kind == Kind.OBSERVATION}) == len(TABLE)
 
 
 # Order
 
 
-def test_without_a_label_time_a_label_directly_follows_its_own_observation(tmp_path):
+def test_without_a_label_time_a_label_directly_follows_its_own_observation(tmp_path: Path) -> None:
     log = FileLog(written(tmp_path, "csv"), IMMEDIATE, FEATURES)
     assert names(everything(log)) == [
         ("b2", Kind.OBSERVATION),
@@ -147,7 +147,7 @@ def test_without_a_label_time_a_label_directly_follows_its_own_observation(tmp_p
     ]
 
 
-def test_without_a_label_column_there_are_observations_only(tmp_path):
+def test_without_a_label_column_there_are_observations_only(tmp_path: Path) -> None:
     for kind in ("csv", "jsonl", "parquet"):
         log = FileLog(written(tmp_path, kind), TableColumns(task=("card",), time="at"), FEATURES)
         assert [record.id for record in everything(log)] == [4, 1, 2, 3, 5]
@@ -160,7 +160,9 @@ ROWS = st.lists(
 
 @pytest.mark.parametrize("kind", ["csv", "jsonl", "parquet"])
 @given(rows=ROWS)
-def test_any_table_is_replayed_by_time_then_kind_then_row(kind, rows, tmp_path_factory):
+def test_any_table_is_replayed_by_time_then_kind_then_row(
+    kind: str, rows: list[tuple[int, int | None, int | None]], tmp_path_factory: pytest.TempPathFactory
+) -> None:
     schema = {"at": pl.Int64, "known": pl.Int64, "fraud": pl.Int64}
     table = pl.DataFrame(rows, schema=schema, orient="row").with_columns(card=pl.lit("c"), amount=1.0)
     path = written(tmp_path_factory.mktemp("any"), kind, table.cast({"at": pl.Float64, "known": pl.Float64}))
@@ -178,19 +180,19 @@ def test_any_table_is_replayed_by_time_then_kind_then_row(kind, rows, tmp_path_f
 # What rows hold
 
 
-def test_several_task_columns_are_joined_by_a_bar(tmp_path):
+def test_several_task_columns_are_joined_by_a_bar(tmp_path: Path) -> None:
     columns = TableColumns(task=("card", "country"), time="at")
     log = FileLog(written(tmp_path, "jsonl"), columns, FEATURES)
     assert everything(log)[0].task == "bob|FR"
 
 
-def test_a_missing_part_of_a_task_makes_it_missing(tmp_path):
+def test_a_missing_part_of_a_task_makes_it_missing(tmp_path: Path) -> None:
     path = lines(tmp_path, b'{"a": "x", "b": null, "at": 1}\n{"a": "x", "b": 7, "at": 2}\n')
     log = FileLog(path, TableColumns(task=("a", "b"), time="at"), Features(()))
     assert [record.task for record in everything(log)] == [None, "x|7"]
 
 
-def test_without_an_id_column_the_row_number_is_the_id_in_every_format(tmp_path):
+def test_without_an_id_column_the_row_number_is_the_id_in_every_format(tmp_path: Path) -> None:
     columns = TableColumns(task=("card",), time="at")
     ids = [
         [r.id for r in everything(FileLog(written(tmp_path, kind), columns, FEATURES))]
@@ -199,14 +201,14 @@ def test_without_an_id_column_the_row_number_is_the_id_in_every_format(tmp_path)
     assert ids[0] == ids[1] == ids[2] == [4, 1, 2, 3, 5]
 
 
-def test_an_empty_csv_cell_is_absent_and_numeric_cells_are_numbers(tmp_path):
+def test_an_empty_csv_cell_is_absent_and_numeric_cells_are_numbers(tmp_path: Path) -> None:
     path = lines(tmp_path, b'card,at,amount,country,hour\nann,1,,NL,2\nbob,2,"1,5","N""L",\n', "csv")
     fields = [r.fields for r in everything(FileLog(path, TableColumns(task=("card",), time="at"), FEATURES))]
     assert fields[0] == {"card": "ann", "at": "1", "country": "NL", "hour": 2.0}
     assert fields[1] == {"card": "bob", "at": "2", "amount": "1,5", "country": 'N"L'}
 
 
-def test_byte_order_mark_carriage_returns_and_blank_lines_are_no_part_of_the_content(tmp_path):
+def test_byte_order_mark_carriage_returns_and_blank_lines_are_no_part_of_the_content(tmp_path: Path) -> None:
     path = lines(tmp_path, b"\xef\xbb\xbfcard,at\r\n\r\nann,1\r\n   \r\nbob,2", "csv")
     records = everything(FileLog(path, TableColumns(task=("card",), time="at"), Features(())))
     assert [(r.task, r.line, r.id, r.raw) for r in records] == [
@@ -216,7 +218,7 @@ def test_byte_order_mark_carriage_returns_and_blank_lines_are_no_part_of_the_con
 
 
 @pytest.mark.parametrize("kind", ["csv", "jsonl", "parquet"])
-def test_times_may_be_numbers_texts_or_datetimes(kind, tmp_path):
+def test_times_may_be_numbers_texts_or_datetimes(kind: str, tmp_path: Path) -> None:
     moment = datetime(2024, 5, 6, 7, 8, 9, 500_000, tzinfo=UTC)
     times = [
         pl.Series([moment]),
@@ -234,7 +236,7 @@ def test_times_may_be_numbers_texts_or_datetimes(kind, tmp_path):
         assert events.time_s.tolist() == [moment.timestamp()]
 
 
-def test_dates_decimals_and_times_of_day_become_numbers(tmp_path):
+def test_dates_decimals_and_times_of_day_become_numbers(tmp_path: Path) -> None:
     table = pl.DataFrame({"card": ["ann"], "day": [datetime(1970, 1, 3, 1).date()]}).with_columns(
         amount=pl.lit("1.25").cast(pl.Decimal(10, 2)), hour=pl.time(1, 0, 30)
     )
@@ -247,7 +249,7 @@ def test_dates_decimals_and_times_of_day_become_numbers(tmp_path):
 # What cannot be read
 
 
-def test_a_line_that_cannot_be_parsed_takes_the_place_of_its_predecessor(tmp_path):
+def test_a_line_that_cannot_be_parsed_takes_the_place_of_its_predecessor(tmp_path: Path) -> None:
     path = lines(tmp_path, b'{"c": 1, "at": 9}\n{"c": 2, "at": 3}\n{nonsense\n{"c": 3, "at": 5}\n')
     records = everything(FileLog(path, TableColumns(task=("c",), time="at"), Features(())))
     assert [record.line for record in records] == [2, 3, 4, 1]
@@ -255,7 +257,7 @@ def test_a_line_that_cannot_be_parsed_takes_the_place_of_its_predecessor(tmp_pat
     assert records[1].fault is not None
 
 
-def test_rows_without_a_readable_time_keep_their_place_too(tmp_path):
+def test_rows_without_a_readable_time_keep_their_place_too(tmp_path: Path) -> None:
     table = pl.DataFrame({"card": ["a", "b", "c"], "at": [math.nan, 7.0, math.inf], "fraud": [1, 1, 1]})
     for kind in ("csv", "parquet"):
         columns = TableColumns(task=("card",), time="at", label="fraud")
@@ -264,7 +266,7 @@ def test_rows_without_a_readable_time_keep_their_place_too(tmp_path):
 
 
 @pytest.mark.parametrize("kind", ["jsonl", "parquet"])
-def test_a_label_without_a_readable_time_follows_its_observation(kind, tmp_path):
+def test_a_label_without_a_readable_time_follows_its_observation(kind: str, tmp_path: Path) -> None:
     table = pl.DataFrame(
         {"card": ["a", "b"], "at": [1.0, 2.0], "fraud": [1, 1], "known": ["soon", "1970-01-02"]}
     )
@@ -275,7 +277,9 @@ def test_a_label_without_a_readable_time_follows_its_observation(kind, tmp_path)
 
 @pytest.mark.parametrize("kind", ["csv", "jsonl"])
 @given(junk=st.binary(max_size=200))
-def test_any_bytes_in_a_line_never_raise_and_never_take_a_good_line_along(kind, junk, tmp_path_factory):
+def test_any_bytes_in_a_line_never_raise_and_never_take_a_good_line_along(
+    kind: str, junk: bytes, tmp_path_factory: pytest.TempPathFactory
+) -> None:
     first, last = {
         "csv": (b"card,id,at,amount\nann,first,1,2\n", b"\nann,last,2,3\n"),
         "jsonl": (
@@ -300,23 +304,23 @@ def refusal(path: Path, columns: TableColumns = COLUMNS) -> str:
     return str(caught.value)
 
 
-def test_a_missing_file_is_named(tmp_path):
+def test_a_missing_file_is_named(tmp_path: Path) -> None:
     assert "no such file" in refusal(tmp_path / "nowhere.csv")
 
 
-def test_an_unknown_suffix_is_refused_with_the_known_ones(tmp_path):
+def test_an_unknown_suffix_is_refused_with_the_known_ones(tmp_path: Path) -> None:
     assert ".csv, .jsonl, .parquet" in refusal(tmp_path / "table.xlsx")
 
 
 @pytest.mark.parametrize("kind", ["csv", "jsonl", "parquet"])
 @pytest.mark.parametrize("gone", ["card", "id", "at", "fraud", "known", "country"])
-def test_a_missing_column_is_named_with_those_there_are(kind, gone, tmp_path):
+def test_a_missing_column_is_named_with_those_there_are(kind: str, gone: str, tmp_path: Path) -> None:
     message = refusal(written(tmp_path, kind, TABLE.drop(gone)))
     assert f"no column '{gone}'" in message
     assert "'amount', " in message
 
 
-def test_json_lines_may_each_lack_a_column_that_others_have(tmp_path):
+def test_json_lines_may_each_lack_a_column_that_others_have(tmp_path: Path) -> None:
     rows = b'{"card":"a","at":1,"x":1,"y":2,"z":3}\n{"card":"b","at":2,"amount":1}\n'
     log = FileLog(
         lines(tmp_path, rows), TableColumns(task=("card",), time="at"), Features((Numeric("amount"),))
@@ -325,25 +329,25 @@ def test_json_lines_may_each_lack_a_column_that_others_have(tmp_path):
 
 
 @pytest.mark.parametrize("kind", ["csv", "jsonl", "parquet"])
-def test_a_column_of_optional_numbers_may_be_absent(kind, tmp_path):
+def test_a_column_of_optional_numbers_may_be_absent(kind: str, tmp_path: Path) -> None:
     features = Features((Numeric("amount"), Numeric("age", optional=True)))
     assert FileLog(written(tmp_path, kind), COLUMNS, features).end() == len(EXPECTED)
 
 
-def test_files_that_are_no_table_are_refused(tmp_path):
+def test_files_that_are_no_table_are_refused(tmp_path: Path) -> None:
     assert "the file is empty" in refusal(lines(tmp_path, b"", "csv"))
     assert "names a column twice" in refusal(lines(tmp_path, b"a,b,a\n", "csv"))
     assert "header cannot be read" in refusal(lines(tmp_path, b"\xff,b\n", "csv"))
     assert "as Parquet" in refusal(lines(tmp_path, b"nonsense", "parquet"))
 
 
-def test_a_table_without_rows_is_a_log_without_events(tmp_path):
+def test_a_table_without_rows_is_a_log_without_events(tmp_path: Path) -> None:
     for path in (lines(tmp_path, b""), written(tmp_path, "csv", TABLE.clear())):
         log = FileLog(path, COLUMNS, FEATURES)
         assert (log.end(), log.poll(1)) == (0, [])
 
 
-def test_seeking_beyond_the_end_is_refused(tmp_path):
+def test_seeking_beyond_the_end_is_refused(tmp_path: Path) -> None:
     log = FileLog(written(tmp_path, "csv"), COLUMNS, FEATURES)
     with pytest.raises(InputError, match="the log ends at 8"):
         log.seek(9)
@@ -352,7 +356,7 @@ def test_seeking_beyond_the_end_is_refused(tmp_path):
 # Restarts
 
 
-def test_a_new_reader_starts_where_the_last_one_committed(tmp_path):
+def test_a_new_reader_starts_where_the_last_one_committed(tmp_path: Path) -> None:
     path = written(tmp_path, "csv")
     log = FileLog(path, COLUMNS, FEATURES, tmp_path)
     log.poll(6)
@@ -364,7 +368,7 @@ def incarnation(path: Path, columns: TableColumns = COLUMNS) -> int:
     return FileLog(path, columns, FEATURES).poll(1)[0].incarnations[0]
 
 
-def test_the_incarnation_stays_with_the_file(tmp_path):
+def test_the_incarnation_stays_with_the_file(tmp_path: Path) -> None:
     path = written(tmp_path, "csv")
     first = incarnation(path)
     path.touch()
@@ -372,7 +376,7 @@ def test_the_incarnation_stays_with_the_file(tmp_path):
     assert 0 < first < 2**63
 
 
-def test_another_file_is_another_incarnation_and_one_that_grew_is_not(tmp_path):
+def test_another_file_is_another_incarnation_and_one_that_grew_is_not(tmp_path: Path) -> None:
     path = written(tmp_path, "csv")
     first = incarnation(path)
     path.write_bytes(path.read_bytes() + b"eve,e2,50.0,1.5,NL,3,1,60.0\n")
@@ -381,7 +385,7 @@ def test_another_file_is_another_incarnation_and_one_that_grew_is_not(tmp_path):
     assert incarnation(path) != first
 
 
-def test_other_columns_are_another_incarnation_because_offsets_hang_on_them(tmp_path):
+def test_other_columns_are_another_incarnation_because_offsets_hang_on_them(tmp_path: Path) -> None:
     path = written(tmp_path, "csv")
     assert incarnation(path, IMMEDIATE) != incarnation(path)
 
@@ -389,7 +393,7 @@ def test_other_columns_are_another_incarnation_because_offsets_hang_on_them(tmp_
 # Injected crashes
 
 
-def test_a_crash_before_an_effect_leaves_it_undone():
+def test_a_crash_before_an_effect_leaves_it_undone() -> None:
     def die(effect: str) -> None:
         raise Crash(effect)
 

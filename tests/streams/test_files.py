@@ -30,7 +30,7 @@ def room_for_files_of(size: int) -> Iterator[None]:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
-def test_a_disk_that_is_full_again_and_again_costs_nothing_but_starting_again(tmp_path):
+def test_a_disk_that_is_full_again_and_again_costs_nothing_but_starting_again(tmp_path: Path) -> None:
     (tmp_path / "free").mkdir()
     (tmp_path / "full").mkdir()
     expected = run_to_the_end(shop(tmp_path / "free"))
@@ -53,11 +53,11 @@ def test_a_disk_that_is_full_again_and_again_costs_nothing_but_starting_again(tm
         (errno.EISDIR, "/x/y: is a directory"),
     ],
 )
-def test_what_a_file_system_refuses_is_a_sentence(code, said):
+def test_what_a_file_system_refuses_is_a_sentence(code: int, said: str) -> None:
     assert refusal(OSError(code, os.strerror(code)), Path("/x/y")).startswith(said)
 
 
-def test_a_file_that_cannot_be_written_stays_as_it_was_and_leaves_no_draft(tmp_path):
+def test_a_file_that_cannot_be_written_stays_as_it_was_and_leaves_no_draft(tmp_path: Path) -> None:
     path = tmp_path / "position.json"
     write_whole(path, b"old")
     with room_for_files_of(100), pytest.raises(StoreError, match=r"position\.json: file too large"):
@@ -66,7 +66,9 @@ def test_a_file_that_cannot_be_written_stays_as_it_was_and_leaves_no_draft(tmp_p
     assert list(tmp_path.iterdir()) == [path]
 
 
-def test_names_are_on_disk_before_a_file_or_a_version_counts_as_written(tmp_path, monkeypatch):
+def test_names_are_on_disk_before_a_file_or_a_version_counts_as_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     kept: list[set[str]] = []
     monkeypatch.setattr(files, "keep_names", lambda folder: kept.append({p.name for p in folder.iterdir()}))
     write_whole(tmp_path / "report.html", b"page")

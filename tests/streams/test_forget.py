@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -31,7 +32,7 @@ def rows(settings: Settings) -> dict[str, dict[str, bytes]]:
         program.close()
 
 
-def test_nothing_of_a_forgotten_task_is_left_and_the_others_are_as_they_were(tmp_path):
+def test_nothing_of_a_forgotten_task_is_left_and_the_others_are_as_they_were(tmp_path: Path) -> None:
     settings = shop(tmp_path)
     before = run_to_the_end(settings)
     assert USER.encode() in bytes_of(settings.run.directory)
@@ -50,7 +51,7 @@ def test_nothing_of_a_forgotten_task_is_left_and_the_others_are_as_they_were(tmp
     }
 
 
-def test_forgetting_a_task_that_was_never_there_says_so_and_speaks_of_no_snapshots(tmp_path):
+def test_forgetting_a_task_that_was_never_there_says_so_and_speaks_of_no_snapshots(tmp_path: Path) -> None:
     settings = shop(tmp_path)
     run_to_the_end(settings)
     told = forget_task(settings, "nobody")
@@ -58,7 +59,7 @@ def test_forgetting_a_task_that_was_never_there_says_so_and_speaks_of_no_snapsho
     assert "snapshots" not in told
 
 
-def test_replaying_the_log_does_not_bring_it_back(tmp_path):
+def test_replaying_the_log_does_not_bring_it_back(tmp_path: Path) -> None:
     settings = shop(tmp_path)
     before = run_to_the_end(settings)
     forget_task(settings, USER)
@@ -71,7 +72,7 @@ def test_replaying_the_log_does_not_bring_it_back(tmp_path):
     program.close()
 
 
-def test_a_task_forgotten_before_its_first_event_is_never_folded(tmp_path):
+def test_a_task_forgotten_before_its_first_event_is_never_folded(tmp_path: Path) -> None:
     settings = shop(tmp_path)
     assert "there was no row" in forget_task(settings, USER)
     run_to_the_end(settings)
@@ -88,7 +89,7 @@ BROKEN = """
 """
 
 
-def two_columns(tmp_path) -> Settings:
+def two_columns(tmp_path: Path) -> Settings:
     settings = shop(tmp_path)
     (tmp_path / "events.jsonl").write_text(BROKEN)
     source = settings.input.model_copy(
@@ -104,7 +105,7 @@ def letters(settings: Settings) -> list[str]:
     return read
 
 
-def test_dead_letters_of_the_task_go_however_it_is_written_and_those_of_others_stay(tmp_path):
+def test_dead_letters_of_the_task_go_however_it_is_written_and_those_of_others_stay(tmp_path: Path) -> None:
     settings = two_columns(tmp_path)
     run_to_the_end(settings)
     before = letters(settings)
@@ -114,7 +115,7 @@ def test_dead_letters_of_the_task_go_however_it_is_written_and_those_of_others_s
     assert after == [line for line in before if '"at": 5' not in line and '"at": 7' not in line]
 
 
-def test_refused_events_of_a_forgotten_task_are_no_dead_letters_either(tmp_path):
+def test_refused_events_of_a_forgotten_task_are_no_dead_letters_either(tmp_path: Path) -> None:
     settings = two_columns(tmp_path)
     forget_task(settings, "a|jos\u00e9")
     run_to_the_end(settings)
@@ -145,17 +146,17 @@ def test_refused_events_of_a_forgotten_task_are_no_dead_letters_either(tmp_path)
         ("ann", [], False),
     ],
 )
-def test_a_line_is_about_the_task_that_it_names(task, said, speaks):
+def test_a_line_is_about_the_task_that_it_names(task: str, said: Any, speaks: bool) -> None:
     assert speaks_of(json.dumps(said).encode(), task) == speaks
 
 
-def test_a_damaged_line_is_about_the_task_whose_name_it_holds():
+def test_a_damaged_line_is_about_the_task_whose_name_it_holds() -> None:
     damaged = b'{"task": "ann", "time": \xff'
     assert speaks_of(damaged, "ann")
     assert not speaks_of(damaged, "eve")
 
 
-def test_positions_in_an_output_stay_where_lines_are_erased(tmp_path):
+def test_positions_in_an_output_stay_where_lines_are_erased(tmp_path: Path) -> None:
     log = OutputFile(tmp_path / "said.jsonl")
     log.append([b'{"n":1}', b'{"n":22}', b'{"n":3}'])
     _, after_two = log.read(0, 2)

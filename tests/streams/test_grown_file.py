@@ -18,6 +18,7 @@ from streams.errors import InputError, StoreError
 from streams.program.embedded import run
 from streams.replay.embedded import rebuild
 from streams.settings.tree import Settings, load_settings
+from tests.faults.model import Left
 from tests.faults.shop import files_of, run_to_the_end, stop_after
 
 CHUNK, CHUNKS = 12, 20
@@ -84,7 +85,7 @@ def kind(request: pytest.FixtureRequest) -> str:
     return request.param
 
 
-def test_a_file_appended_to_twenty_times_leaves_what_one_uninterrupted_run_leaves(tmp_path):
+def test_a_file_appended_to_twenty_times_leaves_what_one_uninterrupted_run_leaves(tmp_path: Path) -> None:
     whole = run_to_the_end(shop(tmp_path / "whole", CHUNKS))
     for chunks in range(1, CHUNKS + 1):
         stop_after(shop(tmp_path / "grown", chunks), batches=99)
@@ -93,21 +94,25 @@ def test_a_file_appended_to_twenty_times_leaves_what_one_uninterrupted_run_leave
 
 
 @pytest.mark.parametrize("delayed", [True, False])
-def test_a_file_of_any_kind_that_grew_leaves_what_one_uninterrupted_run_leaves(tmp_path, kind, delayed):
+def test_a_file_of_any_kind_that_grew_leaves_what_one_uninterrupted_run_leaves(
+    tmp_path: Path, kind: str, delayed: bool
+) -> None:
     whole = run_to_the_end(shop(tmp_path / "whole", 9, kind, delayed=delayed))
     for chunks in (5, 9):
         grown = run_to_the_end(shop(tmp_path / "grown", chunks, kind, delayed=delayed))
     assert grown.differs(whole) == []
 
 
-def test_a_run_stopped_in_the_middle_goes_on_in_the_file_that_grew_meanwhile(tmp_path):
+def test_a_run_stopped_in_the_middle_goes_on_in_the_file_that_grew_meanwhile(tmp_path: Path) -> None:
     settings = shop(tmp_path / "grown", 12)
     stop_after(settings, batches=3)
     write(settings, table(CHUNKS))
     assert run_to_the_end(settings).differs(run_to_the_end(shop(tmp_path / "whole", CHUNKS))) == []
 
 
-def test_new_rows_may_come_before_labels_that_a_stopped_run_has_not_come_to(tmp_path, monkeypatch):
+def test_new_rows_may_come_before_labels_that_a_stopped_run_has_not_come_to(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("streams.logs.file.log.AHEAD", 0)
     late = table(CHUNKS).with_columns(known_at=pl.col("known_at") + 10 * DAY)
     settings = shop(tmp_path / "grown", 10)
@@ -119,7 +124,7 @@ def test_new_rows_may_come_before_labels_that_a_stopped_run_has_not_come_to(tmp_
     assert run_to_the_end(settings).differs(run_to_the_end(whole)) == []
 
 
-def test_a_rebuild_of_a_file_that_grew_makes_anew_what_was_folded_and_the_run_goes_on(tmp_path):
+def test_a_rebuild_of_a_file_that_grew_makes_anew_what_was_folded_and_the_run_goes_on(tmp_path: Path) -> None:
     settings = shop(tmp_path / "grown", 10)
     before = run_to_the_end(settings)
     write(settings, table(CHUNKS))
@@ -127,7 +132,7 @@ def test_a_rebuild_of_a_file_that_grew_makes_anew_what_was_folded_and_the_run_go
     assert run_to_the_end(settings).differs(run_to_the_end(shop(tmp_path / "whole", CHUNKS))) == []
 
 
-def test_every_label_is_said_once_however_often_the_file_grew(tmp_path):
+def test_every_label_is_said_once_however_often_the_file_grew(tmp_path: Path) -> None:
     for chunks in (10, 15, CHUNKS):
         settings = shop(tmp_path, chunks)
         run_to_the_end(settings)
@@ -169,14 +174,18 @@ OTHERS = {
 
 @pytest.mark.parametrize("other", OTHERS)
 @pytest.mark.parametrize("command", [run_to_the_end, lambda settings: rebuild(settings, lambda *_: None)])
-def test_any_other_table_is_refused_before_a_byte_is_touched(settings, other, command):
+def test_any_other_table_is_refused_before_a_byte_is_touched(
+    settings: Settings, other: str, command: Callable[[Settings], Left] | Callable[..., int]
+) -> None:
     write(settings, OTHERS[other]())
     said = refusal(settings, command)
     assert "run.directory" in said
     assert "rows at its end" in said
 
 
-def test_a_row_before_what_was_streamed_is_refused_by_its_line_and_the_time_to_come_after(settings, kind):
+def test_a_row_before_what_was_streamed_is_refused_by_its_line_and_the_time_to_come_after(
+    settings: Settings, kind: str
+) -> None:
     late = table(CHUNKS)[130:131].with_columns(pl.lit(5, pl.Int64).alias("at"))
     write(settings, pl.concat([table(10), late]))
     said = refusal(settings)
@@ -185,28 +194,28 @@ def test_a_row_before_what_was_streamed_is_refused_by_its_line_and_the_time_to_c
     assert "1970-01-01 00:07" in said
 
 
-def test_a_table_with_a_directory_of_its_own_is_streamed(settings, tmp_path):
+def test_a_table_with_a_directory_of_its_own_is_streamed(settings: Settings, tmp_path: Path) -> None:
     write(settings, table(CHUNKS, seed=1))
     refusal(settings)
     own = settings.model_copy(update={"run": settings.run.model_copy(update={"directory": tmp_path / "own"})})
     assert len(run_to_the_end(own).rows) == 4
 
 
-def test_the_old_rows_with_new_ones_at_their_end_are_streamed(settings):
+def test_the_old_rows_with_new_ones_at_their_end_are_streamed(settings: Settings) -> None:
     write(settings, table(10, seed=1))
     refusal(settings)
     write(settings, table(CHUNKS))
     assert len(run_to_the_end(settings).rows) == 4
 
 
-def test_the_file_may_be_moved(settings, tmp_path, kind):
+def test_the_file_may_be_moved(settings: Settings, tmp_path: Path, kind: str) -> None:
     (tmp_path / f"events.{kind}").rename(tmp_path / f"moved.{kind}")
     assert settings.input is not None
     moved = settings.input.model_copy(update={"path": tmp_path / f"moved.{kind}"})
     run_to_the_end(settings.model_copy(update={"input": moved}))
 
 
-def test_other_columns_are_refused_by_their_setting(settings):
+def test_other_columns_are_refused_by_their_setting(settings: Settings) -> None:
     assert settings.input is not None
     other = settings.input.model_copy(update={"label_time": None})
     with pytest.raises(Exception, match=r"input\.label_time is null and was \"known_at\""):
@@ -225,7 +234,9 @@ def test_other_columns_are_refused_by_their_setting(settings):
         ("u,1,0,1,x,2\nu,3,0,1,x,4\n\n", "u,1,0,1,x,2\nu,3,0,1,x,4\r\nu,9,0,1,x,9", True),
     ],
 )
-def test_a_last_line_that_goes_on_is_a_changed_row(tmp_path, before, after, goes_on):
+def test_a_last_line_that_goes_on_is_a_changed_row(
+    tmp_path: Path, before: str, after: str, goes_on: bool
+) -> None:
     settings = shop(tmp_path, 1)
     path = tmp_path / "events.csv"
     header = "user,at,a,b,bought,known_at\n"
@@ -245,17 +256,17 @@ def test_a_last_line_that_goes_on_is_a_changed_row(tmp_path, before, after, goes
     "content",
     [b"", b'{"incarnation":', b"[]", b"{}", b'{"offset": 3}', b'{"incarnation": 7, "offset": 200}', b"\xff"],
 )
-def test_a_damaged_position_is_refused_with_the_way_out(settings, content):
+def test_a_damaged_position_is_refused_with_the_way_out(settings: Settings, content: bytes) -> None:
     (settings.run.directory / "position.json").write_bytes(content)
     assert "restore it from a backup, or give this table a directory of its own" in refusal(settings)
 
 
-def test_rows_without_their_position_are_refused(settings):
+def test_rows_without_their_position_are_refused(settings: Settings) -> None:
     (settings.run.directory / "position.json").unlink()
     assert "position.json is not there" in refusal(settings)
 
 
-def test_nothing_is_left_behind_where_the_input_is_refused_at_first(tmp_path):
+def test_nothing_is_left_behind_where_the_input_is_refused_at_first(tmp_path: Path) -> None:
     settings = shop(tmp_path, 1)
     assert settings.input is not None
     settings.input.path.unlink()
@@ -264,14 +275,14 @@ def test_nothing_is_left_behind_where_the_input_is_refused_at_first(tmp_path):
     assert not settings.run.directory.exists()
 
 
-def test_a_table_from_which_nothing_was_streamed_yet_may_be_replaced(tmp_path):
+def test_a_table_from_which_nothing_was_streamed_yet_may_be_replaced(tmp_path: Path) -> None:
     settings = shop(tmp_path / "shop", 1)
     embedded(settings).close()
     write(settings, table(CHUNKS, seed=1))
     assert len(run_to_the_end(settings).rows) == len(set(table(CHUNKS, seed=1)["user"]))
 
 
-def test_a_file_that_is_being_written_to_goes_on_with_what_comes_next(tmp_path):
+def test_a_file_that_is_being_written_to_goes_on_with_what_comes_next(tmp_path: Path) -> None:
     settings = shop(tmp_path / "grown", 2)
     log = embedded(settings)
     path = settings.input.path
@@ -283,7 +294,7 @@ def test_a_file_that_is_being_written_to_goes_on_with_what_comes_next(tmp_path):
     assert run_to_the_end(settings).differs(run_to_the_end(shop(tmp_path / "whole", 3))) == []
 
 
-def test_one_whose_times_would_be_believed_now_and_were_not_is_refused(tmp_path):
+def test_one_whose_times_would_be_believed_now_and_were_not_is_refused(tmp_path: Path) -> None:
     """What is of the future hangs on when a table was written."""
     settings = shop(tmp_path / "shop", 1, delayed=False)
     path = settings.input.path
@@ -294,14 +305,14 @@ def test_one_whose_times_would_be_believed_now_and_were_not_is_refused(tmp_path)
     assert "would be taken otherwise" in refusal(settings)
 
 
-def test_settings_are_not_kept_where_the_directory_is_refused(tmp_path):
+def test_settings_are_not_kept_where_the_directory_is_refused(tmp_path: Path) -> None:
     settings = shop(tmp_path / "shop", 1)
     run_to_the_end(settings)
     (settings.run.directory / "position.json").unlink()
     refusal(settings.model_copy(update={"inner": settings.inner.model_copy(update={"steps": 3})}))
 
 
-def test_rows_without_the_settings_that_they_were_made_under_are_refused(tmp_path):
+def test_rows_without_the_settings_that_they_were_made_under_are_refused(tmp_path: Path) -> None:
     settings = shop(tmp_path / "shop", 1)
     run_to_the_end(settings)
     (settings.run.directory / "settings.json").unlink()
@@ -309,7 +320,7 @@ def test_rows_without_the_settings_that_they_were_made_under_are_refused(tmp_pat
 
 
 @pytest.mark.parametrize("offset", [-5, 9999])
-def test_a_position_that_no_run_has_written_is_refused(offset, tmp_path):
+def test_a_position_that_no_run_has_written_is_refused(offset: int, tmp_path: Path) -> None:
     settings = shop(tmp_path / "shop", 1)
     run_to_the_end(settings)
     path = settings.run.directory / "position.json"
@@ -317,7 +328,7 @@ def test_a_position_that_no_run_has_written_is_refused(offset, tmp_path):
     assert "position.json is damaged" in refusal(settings)
 
 
-def test_rows_that_are_gone_are_refused_and_made_anew_by_the_advice(tmp_path):
+def test_rows_that_are_gone_are_refused_and_made_anew_by_the_advice(tmp_path: Path) -> None:
     settings = shop(tmp_path / "shop", 2)
     whole = run_to_the_end(settings)
     shutil.rmtree(settings.run.directory / "rows")
@@ -327,7 +338,7 @@ def test_rows_that_are_gone_are_refused_and_made_anew_by_the_advice(tmp_path):
     assert run_to_the_end(settings).rows.keys() == whole.rows.keys()
 
 
-def test_a_store_that_was_cut_short_is_refused(tmp_path):
+def test_a_store_that_was_cut_short_is_refused(tmp_path: Path) -> None:
     settings = shop(tmp_path / "shop", 2)
     run_to_the_end(settings)
     path = settings.run.directory / "rows" / "data.mdb"
@@ -336,7 +347,7 @@ def test_a_store_that_was_cut_short_is_refused(tmp_path):
         run_to_the_end(settings)
 
 
-def test_a_last_row_without_its_line_break_is_said(tmp_path):
+def test_a_last_row_without_its_line_break_is_said(tmp_path: Path) -> None:
     settings = shop(tmp_path / "shop", 1)
     path = settings.input.path
     path.write_bytes(path.read_bytes().rstrip(b"\n"))

@@ -74,7 +74,7 @@ def lines(settings: Settings, topic: str) -> list[dict]:
 
 
 @pytest.mark.parametrize("learner", ["gradient", "prototype"])
-def test_a_class_appended_is_learned_and_rows_and_theta_go_on(directory, learner):
+def test_a_class_appended_is_learned_and_rows_and_theta_go_on(directory: Path, learner: str) -> None:
     before = named(directory, "x", "y", learner=learner)
     stop_after(before, events=300)
     counted = sum(1 for line in lines(before, "scores") if line["outcome"] == "scored")
@@ -92,7 +92,9 @@ def test_a_class_appended_is_learned_and_rows_and_theta_go_on(directory, learner
     program.close()
 
 
-def test_a_prediction_made_before_its_class_was_named_is_scored_by_no_less_than_the_floor(directory):
+def test_a_prediction_made_before_its_class_was_named_is_scored_by_no_less_than_the_floor(
+    directory: Path,
+) -> None:
     labels = pl.read_csv(directory / "events.csv")["bought"]
     program = embedded.embedded(before := named(directory, "x", "y"))
     for _ in steps(program):
@@ -104,38 +106,40 @@ def test_a_prediction_made_before_its_class_was_named_is_scored_by_no_less_than_
     assert -log(2e-6) < max(line["loss"]["served"] for line in scores) <= -log(1e-6) + 1e-3
 
 
-def test_outputs_speak_of_classes_that_are_named_alone(directory):
+def test_outputs_speak_of_classes_that_are_named_alone(directory: Path) -> None:
     stop_after(settings := named(directory, "x", "y"), events=250)
     served = [line["served"] for line in lines(settings, "predictions") if "served" in line]
     assert {len(one) for one in served} == {2}
     assert np.allclose(np.sum(served, axis=1), 1, atol=1e-5)
 
 
-def test_a_label_that_is_not_named_is_a_dead_letter_that_says_where_to_append_it(directory):
+def test_a_label_that_is_not_named_is_a_dead_letter_that_says_where_to_append_it(directory: Path) -> None:
     run_to_the_end(settings := named(directory, "x", "y"))
     details = {letter["detail"] for letter in lines(settings, "dead-letter")}
     assert details == {"label 'z' is none of ['x', 'y']; append it to target.classes, there is room for 2"}
 
 
 @pytest.mark.parametrize("classes", [("y", "x"), ("x", "z", "y"), ("x", "z")])
-def test_classes_that_move_or_vanish_are_refused_before_anything_is_folded(directory, classes):
+def test_classes_that_move_or_vanish_are_refused_before_anything_is_folded(
+    directory: Path, classes: tuple[str, str] | tuple[str, str, str]
+) -> None:
     stop_after(named(directory, "x", "y"), events=60)
     with pytest.raises(SettingsError, match=r'target\.classes: theta and rows were made for \["x", "y"\]'):
         embedded.embedded(named(directory, *classes))
 
 
-def test_a_class_appended_once_stays(directory):
+def test_a_class_appended_once_stays(directory: Path) -> None:
     stop_after(named(directory, "x", "y", "z"), events=60)
     with pytest.raises(SettingsError, match="none is renamed or left out"):
         embedded.embedded(named(directory, "x", "y"))
 
 
-def test_there_are_no_more_classes_than_the_reserve(directory):
+def test_there_are_no_more_classes_than_the_reserve(directory: Path) -> None:
     with pytest.raises(EngineError, match="reserve makes room for 2 classes, and there are 3"):
         embedded.embedded(named(directory, "x", "y", "z", reserve=2))
 
 
-def test_a_trainer_that_knows_fewer_classes_than_the_workers_stops_and_says_so(directory):
+def test_a_trainer_that_knows_fewer_classes_than_the_workers_stops_and_says_so(directory: Path) -> None:
     run_to_the_end(settings := named(directory, "x", "y", "z"))
     found = [read_learned(orjson.dumps(line)) for line in lines(settings, "episodes")]
     spec = parts.task_spec(named(directory, "x", "y"))
@@ -151,7 +155,7 @@ Open = Callable[[], ClassNames]
 
 
 @pytest.fixture(params=["a file", "redis"])
-def recorder(request, tmp_path) -> Open:
+def recorder(request: pytest.FixtureRequest, tmp_path: Path) -> Open:
     """Opens the same names again and again."""
     if request.param == "a file":
         return lambda: ClassFile(tmp_path / "classes.json")
@@ -159,33 +163,33 @@ def recorder(request, tmp_path) -> Open:
     return lambda: RedisClasses(RedisServer(url), stream, "0")
 
 
-def test_names_are_written_once_and_in_their_places(recorder):
+def test_names_are_written_once_and_in_their_places(recorder: Callable[[], ClassNames]) -> None:
     assert recorder().record(()) == []
     assert recorder().record(["a", "b"]) == ["a", "b"]
     assert recorder().record(["b", "a", "ü c"]) == ["a", "b", "ü c"]
     assert recorder().record(()) == ["a", "b", "ü c"]
 
 
-def test_names_that_are_refused_are_not_recorded(recorder):
+def test_names_that_are_refused_are_not_recorded(recorder: Callable[[], ClassNames]) -> None:
     agree(recorder(), Classification(("a", "b"), reserve=4))
     with pytest.raises(SettingsError):
         agree(recorder(), Classification(("b", "a", "c"), reserve=4))
     agree(recorder(), Classification(("a", "b", "d"), reserve=4))
 
 
-def test_one_as_a_number_and_as_text_are_two_names(recorder):
+def test_one_as_a_number_and_as_text_are_two_names(recorder: Callable[[], ClassNames]) -> None:
     agree(recorder(), Classification((0, 1), reserve=4))
     with pytest.raises(SettingsError):
         agree(recorder(), Classification((0, "1"), reserve=4))
 
 
-def test_where_there_is_no_room_nothing_is_recorded(recorder):
+def test_where_there_is_no_room_nothing_is_recorded(recorder: Callable[[], ClassNames]) -> None:
     agree(recorder(), Classification(("a", "b")))
     agree(recorder(), Regression(0, 1))
     assert recorder().record(()) == []
 
 
-def test_a_damaged_file_is_refused_by_its_name(tmp_path):
+def test_a_damaged_file_is_refused_by_its_name(tmp_path: Path) -> None:
     (tmp_path / "classes.json").write_text("[")
     with pytest.raises(StoreError, match=r"classes\.json is damaged"):
         ClassFile(tmp_path / "classes.json").record(())

@@ -35,6 +35,6 @@ def heap_grown(how: str) -> int:
 
 
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="other allocators keep it or not as they like")
-def test_what_training_frees_stays_with_the_allocator():
+def test_what_training_frees_stays_with_the_allocator() -> None:
     assert heap_grown("kept") > BYTES * (TENSORS - 1)
     assert heap_grown("given back") < BYTES

@@ -13,6 +13,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import orjson
 import pytest
@@ -28,6 +29,7 @@ from streams.events.record import NULL_VALUE, Record
 from streams.logs.kafka.group import Connection
 from streams.logs.kafka.log import KafkaLog
 from streams.logs.kafka.outputs import KafkaOutputs
+from streams.logs.kafka.reader import KafkaTopicReader
 from tests.kafka_brokers import Broker, append, group_of, noida, producer_of, tansu, topic_of
 
 __all__ = ["noida", "tansu"]
@@ -50,7 +52,12 @@ def joined(library: str) -> Iterator[Callable[..., KafkaLog]]:
     logs: list[KafkaLog] = []
 
     def join(
-        broker: Broker, topics: Sequence[str], instance=None, session=SESSION, poll_s=300.0, **settings
+        broker: Broker,
+        topics: Sequence[str],
+        instance: Any = None,
+        session: tuple[float, float] = SESSION,
+        poll_s: float = 300.0,
+        **settings: Any,
     ) -> KafkaLog:
         connection, envelope = Connection(broker.servers), Envelope(topics=len(topics))
         group, more = f"of {topics[0]}", (*session, instance, poll_s)
@@ -129,8 +136,8 @@ def messages(broker: Broker, topic: str, count: int) -> list:
 
 class TestMembers:
     def test_where_one_is_killed_the_other_goes_on_from_its_commits(
-        self, tansu: Broker, joined, library: str
-    ):
+        self, tansu: Broker, joined: Callable[..., KafkaLog], library: str
+    ) -> None:
         topic = topic_of(tansu, 2, many(100))
         dying = subprocess.Popen(
             [sys.executable, "-m", "tests.streams.kafka_member", tansu.servers, library, topic],
@@ -155,7 +162,9 @@ class TestMembers:
         assert len(read) == len(set(read))
         assert len(seen | set(read)) == 201
 
-    def test_one_that_leaves_hands_its_partitions_over(self, noida: Broker, joined):
+    def test_one_that_leaves_hands_its_partitions_over(
+        self, noida: Broker, joined: Callable[..., KafkaLog]
+    ) -> None:
         topic = topic_of(noida, 2, many(40))
         clock = Clock()
         first = joined(noida, [topic], clock=clock)
@@ -166,7 +175,9 @@ class TestMembers:
         append(noida, topic, many(10, first=40))
         assert {record.id for record in poll(joined(noida, [topic]), 10)} == {f"e{n}" for n in range(40, 50)}
 
-    def test_waiting_keeps_the_membership_and_every_record_in_its_order(self, tansu: Broker, joined):
+    def test_waiting_keeps_the_membership_and_every_record_in_its_order(
+        self, tansu: Broker, joined: Callable[..., KafkaLog]
+    ) -> None:
         topic = topic_of(tansu, 2, many(60))
         log = joined(tansu, [topic])
         records: list[Record] = []
@@ -181,7 +192,9 @@ class TestMembers:
             offsets = [record.offset for record in records if record.partition == partition]
             assert offsets == list(range(len(offsets)))
 
-    def test_a_partition_paused_half_read_is_read_on(self, noida: Broker, joined):
+    def test_a_partition_paused_half_read_is_read_on(
+        self, noida: Broker, joined: Callable[..., KafkaLog]
+    ) -> None:
         topic = topic_of(noida, 3, many(300))
         log = joined(noida, [topic])
         records: list[Record] = []
@@ -191,7 +204,9 @@ class TestMembers:
             log.wait(0.02)
         assert Counter(record.id for record in records) == Counter(f"e{n}" for n in range(300))
 
-    def test_the_incarnation_changes_with_the_topic(self, tansu: Broker, joined, library: str):
+    def test_the_incarnation_changes_with_the_topic(
+        self, tansu: Broker, joined: Callable[..., KafkaLog], library: str
+    ) -> None:
         found = []
         for name in ("", "again"):
             topic = topic_of(tansu, 1, name=name)
@@ -216,8 +231,8 @@ class TestTwoTopics:
 
     @pytest.mark.parametrize("broker", ["noida", "tansu"])
     def test_labels_written_first_come_after_the_observations_there_were(
-        self, broker: str, joined, request: pytest.FixtureRequest
-    ):
+        self, broker: str, joined: Callable[..., KafkaLog], request: pytest.FixtureRequest
+    ) -> None:
         server = request.getfixturevalue(broker)
         observations, labels = self.topics(server)
         append(server, labels, [label(f"task{n % 17}", f"e{n}") for n in range(100)])
@@ -231,14 +246,18 @@ class TestTwoTopics:
             seen.add(record.id)
         assert Counter(record.topic for record in records) == {0: 100, 1: 100}
 
-    def test_partition_counts_that_differ_are_refused(self, noida: Broker, joined):
+    def test_partition_counts_that_differ_are_refused(
+        self, noida: Broker, joined: Callable[..., KafkaLog]
+    ) -> None:
         topics = self.topics(noida, 2, of_labels=3)
         with pytest.raises(InputError, match=rf"{topics[0]} and {topics[1]} have 2 and 3 partitions"):
             poll(joined(noida, topics), 1)
 
 
 class TestBadInput:
-    def test_a_poison_message_at_the_head_lets_the_partition_move_on(self, noida: Broker, joined):
+    def test_a_poison_message_at_the_head_lets_the_partition_move_on(
+        self, noida: Broker, joined: Callable[..., KafkaLog]
+    ) -> None:
         hostile = [(b"k", b"\xff\xfe"), (b"k", None), (b"", b""), (b"\xff", b"[" * 5000), (b"k", b"null")]
         topic = topic_of(noida, 1, [*hostile, *many(3)])
         records = poll(joined(noida, [topic]), 8)
@@ -246,13 +265,15 @@ class TestBadInput:
         assert [record.raw for record in records[:5]] == [value or b"" for _, value in hostile]
         assert [record.key for record in records[:5]] == [key for key, _ in hostile]
 
-    def test_hostile_ids_come_as_they_are(self, noida: Broker, joined):
+    def test_hostile_ids_come_as_they_are(self, noida: Broker, joined: Callable[..., KafkaLog]) -> None:
         ids = ["", "\n", "{a}", "x" * 65_536, "\0", "🙂", "%", "../../etc"]
         topic = topic_of(noida, 1, [observation(name or "-", name) for name in ids])
         records = poll(joined(noida, [topic]), len(ids))
         assert [(record.id, record.task) for record in records] == [(name, name or "-") for name in ids]
 
-    def test_cloud_events_and_plain_json_lie_side_by_side(self, noida: Broker, joined):
+    def test_cloud_events_and_plain_json_lie_side_by_side(
+        self, noida: Broker, joined: Callable[..., KafkaLog]
+    ) -> None:
         topic = topic_of(noida, 1, [observation("ann", "e1")])
         append(noida, topic, [observation("ann", "e2")], [("ce_id", b"c2"), ("ce_type", b"shop")])
         records = poll(joined(noida, [topic]), 2)
@@ -261,8 +282,8 @@ class TestBadInput:
         assert abs(records[0].appended_s - time.time()) < 60
 
     def test_a_header_whose_name_is_not_utf_8_lets_the_partition_move_on(
-        self, noida: Broker, joined, library: str
-    ):
+        self, noida: Broker, joined: Callable[..., KafkaLog], library: str
+    ) -> None:
         """The interpreter calls a method otherwise once it has called it some times: hence so many."""
         topic = topic_of(noida, 1, many(30))
         append(noida, topic, many(1, first=30), [(NotUtf8("name"), b"value"), ("ce_id", b"c2")] * 2)
@@ -277,7 +298,9 @@ class TestBadInput:
             assert [(refused.key, refused.raw)] == many(1, first=30)
             assert refused.headers == ()
 
-    def test_a_topic_that_does_not_exist_is_named(self, noida: Broker, joined, produced):
+    def test_a_topic_that_does_not_exist_is_named(
+        self, noida: Broker, joined: Callable[..., KafkaLog], produced: Callable[..., KafkaOutputs]
+    ) -> None:
         with pytest.raises(InputError, match=r"no topic nowhere.*topics create"):
             joined(noida, ["nowhere"])
         with pytest.raises(InputError, match=r"no topic nowhere.*topics create"):
@@ -287,7 +310,7 @@ class TestBadInput:
 class TestExpiredOffsets:
     """Only noida tells that an offset is out of range; it has no retention to expire them, so they are deleted."""
 
-    def topic(self, broker: Broker, joined) -> str:
+    def topic(self, broker: Broker, joined: Any) -> str:
         topic = topic_of(broker, 1, many(10))
         clock = Clock()
         log = joined(broker, [topic], clock=clock)
@@ -299,13 +322,13 @@ class TestExpiredOffsets:
         expire(broker, topic, 6)
         return topic
 
-    def test_stop_the_worker(self, noida: Broker, joined):
+    def test_stop_the_worker(self, noida: Broker, joined: Callable[..., KafkaLog]) -> None:
         topic = self.topic(noida, joined)
         with pytest.raises(InputError, match=rf"{topic} partition 0: offset 3 .* starts at 6: 3 are lost"):
             poll(joined(noida, [topic]), 1)
 
     @pytest.mark.parametrize("library", ["kafka-python"])
-    def test_a_reader_of_a_topic_passes_over_them_loudly(self, noida: Broker, library: str):
+    def test_a_reader_of_a_topic_passes_over_them_loudly(self, noida: Broker, library: str) -> None:
         from streams.logs.kafka.reader import KafkaTopicReader
 
         topic = topic_of(noida, 1, many(10))
@@ -319,7 +342,7 @@ class TestExpiredOffsets:
         assert reader.skipped == 4
         reader.close()
 
-    def test_are_skipped_loudly(self, noida: Broker, joined):
+    def test_are_skipped_loudly(self, noida: Broker, joined: Callable[..., KafkaLog]) -> None:
         log = joined(noida, [self.topic(noida, joined)], expired="skip")
         with pytest.warns(RuntimeWarning, match="3 are lost"):
             records = poll(log, 4)
@@ -328,7 +351,9 @@ class TestExpiredOffsets:
 
 
 class TestOutputs:
-    def test_lines_of_a_key_lie_in_one_partition_in_order(self, noida: Broker, produced):
+    def test_lines_of_a_key_lie_in_one_partition_in_order(
+        self, noida: Broker, produced: Callable[..., KafkaOutputs]
+    ) -> None:
         topic = topic_of(noida, 4)
         outputs = produced(noida, topic)
         keys = [f"task{n % 5}".encode() for n in range(200)]
@@ -340,7 +365,9 @@ class TestOutputs:
             assert len({partition for partition, _, _ in mine}) == 1
             assert [n for _, _, n in mine] == [n for n in range(200) if keys[n] == key]
 
-    def test_both_libraries_put_a_key_into_the_same_partition_as_kafka_itself(self, noida: Broker, produced):
+    def test_both_libraries_put_a_key_into_the_same_partition_as_kafka_itself(
+        self, noida: Broker, produced: Callable[..., KafkaOutputs]
+    ) -> None:
         topic = topic_of(noida, 7)
         keys = [b"", b"a", b"ab", b"abc", b"abcd", "ü🙂".encode(), b"\xff\0\xfe", b"x" * 1000]
         outputs = produced(noida, topic)
@@ -352,7 +379,9 @@ class TestOutputs:
             places.setdefault(message.key, set()).add(message.partition)
         assert all(len(partitions) == 1 for partitions in places.values())
 
-    def test_a_dead_letter_is_the_message_as_it_came_and_why(self, noida: Broker, produced):
+    def test_a_dead_letter_is_the_message_as_it_came_and_why(
+        self, noida: Broker, produced: Callable[..., KafkaOutputs]
+    ) -> None:
         topic = topic_of(noida, 1)
         outputs = produced(noida, topic)
         came = Record(
@@ -372,8 +401,8 @@ class TestOutputs:
         ]  # fmt: skip
 
     def test_everything_refused_by_a_fold_reaches_the_dead_letters_byte_for_byte(
-        self, noida: Broker, joined, produced
-    ):
+        self, noida: Broker, joined: Callable[..., KafkaLog], produced: Callable[..., KafkaOutputs]
+    ) -> None:
         sent = [(b"k", b"{"), (b"\xff", b"{}"), (b"k", None), (b"", b"\0" * 100), (b"k", b'{"task": "a"}')]
         topic, letters = topic_of(noida, 1, sent), topic_of(noida, 1)
         log, outputs = joined(noida, [topic]), produced(noida, letters)
@@ -389,8 +418,12 @@ class TestOutputs:
         )
 
     def test_of_messages_sent_no_more_than_so_many_are_kept(
-        self, noida: Broker, produced, library: str, monkeypatch: pytest.MonkeyPatch
-    ):
+        self,
+        noida: Broker,
+        produced: Callable[..., KafkaOutputs],
+        library: str,
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
         if library == "confluent":
             pytest.skip("librdkafka tells of failures alone, and the first is kept")
         monkeypatch.setattr("streams.logs.kafka.kafka_python.producer.UNSETTLED", 64)
@@ -402,14 +435,18 @@ class TestOutputs:
         assert outputs._producer._pending == []
         assert len(messages(noida, topic, 1000)) == 1000
 
-    def test_a_message_beyond_the_topics_limit_names_the_setting(self, noida: Broker, produced):
+    def test_a_message_beyond_the_topics_limit_names_the_setting(
+        self, noida: Broker, produced: Callable[..., KafkaOutputs]
+    ) -> None:
         topic = topic_of(noida, 1)
         outputs = produced(noida, topic)
         with pytest.raises(ReptideError, match=r"max\.message\.bytes"):
             outputs.topic(topic).append([os.urandom(5 << 20)], [b"k"])
             outputs.sync()
 
-    def test_a_stalled_broker_is_unavailable_and_then_works_again(self, noida: Broker, produced):
+    def test_a_stalled_broker_is_unavailable_and_then_works_again(
+        self, noida: Broker, produced: Callable[..., KafkaOutputs]
+    ) -> None:
         topic = topic_of(noida, 1)
         outputs = produced(noida, topic, timeout_s=1.0)
 
@@ -428,7 +465,7 @@ class TestOutputs:
         reader_saw = {message.value for message in messages_at_least(noida, topic, {b"before", b"again"})}
         assert {b"before", b"again"} <= reader_saw
 
-    def test_a_reader_goes_on_from_the_positions_it_is_given(self, noida: Broker):
+    def test_a_reader_goes_on_from_the_positions_it_is_given(self, noida: Broker) -> None:
         from streams.logs.kafka.reader import KafkaTopicReader
 
         topic = topic_of(noida, 2, many(50))
@@ -442,7 +479,9 @@ class TestOutputs:
 
 
 class TestBrokerAway:
-    def test_trying_again_and_again_leaves_nothing_open(self, library: str, monkeypatch: pytest.MonkeyPatch):
+    def test_trying_again_and_again_leaves_nothing_open(
+        self, library: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         monkeypatch.setattr("streams.logs.kafka.kafka_python.client.BOOTSTRAP_MS", 200)
         monkeypatch.setattr("streams.logs.kafka.confluent.client.ANSWER_S", 0.2)
         attempts = [
@@ -455,7 +494,7 @@ class TestBrokerAway:
                 attempt()
         eventually(lambda: threading.active_count() <= threads)
 
-    def test_a_stall_is_waited_out_by_a_member(self, noida: Broker, joined):
+    def test_a_stall_is_waited_out_by_a_member(self, noida: Broker, joined: Callable[..., KafkaLog]) -> None:
         topic = topic_of(noida, 1, many(5))
         clock = Clock()
         log = joined(noida, [topic], durability_lag_s=0.0, clock=clock)
@@ -473,7 +512,7 @@ class TestBrokerAway:
 class TestSecrets:
     def test_no_message_holds_one(
         self, library: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-    ):
+    ) -> None:
         monkeypatch.setattr("streams.logs.kafka.kafka_python.client.BOOTSTRAP_MS", 200)
         monkeypatch.setattr("streams.logs.kafka.confluent.client.ANSWER_S", 0.2)
         caplog.set_level("DEBUG")
@@ -498,7 +537,7 @@ class TestSecrets:
         gc.collect()
         assert SECRET not in caplog.text
 
-    def test_an_unknown_setting_is_named_without_its_value(self):
+    def test_an_unknown_setting_is_named_without_its_value(self) -> None:
         with pytest.raises(SettingsError, match="sasl_pasword") as caught:
             Connection("h:1", {"sasl_pasword": SECRET})
         assert SECRET not in str(caught.value)
@@ -542,7 +581,7 @@ def expire(broker: Broker, topic: str, below: int) -> None:
     admin.close()
 
 
-def read(reader, positions: dict[int, int], count: int) -> tuple[list, dict[int, int]]:
+def read(reader: KafkaTopicReader, positions: dict[int, int], count: int) -> tuple[list, dict[int, int]]:
     found: list = []
     deadline = time.monotonic() + PATIENCE_S
     while len(found) < count and time.monotonic() < deadline:

@@ -64,13 +64,13 @@ def of_confluent(code: int) -> ReptideError:
 
 
 @pytest.mark.parametrize("code", PASSING)
-def test_what_passes_when_brokers_come_and_go_is_tried_again(code: str):
+def test_what_passes_when_brokers_come_and_go_is_tried_again(code: str) -> None:
     assert isinstance(of_kafka_python(PASSING[code]), Unavailable)
     assert isinstance(of_confluent(getattr(KafkaError, code.upper())), Unavailable)
 
 
 @pytest.mark.parametrize("code", COMMON)
-def test_what_a_broker_refuses_for_good_is_not_and_both_clients_say_the_same(code: int):
+def test_what_a_broker_refuses_for_good_is_not_and_both_clients_say_the_same(code: int) -> None:
     said = of_kafka_python(errors.for_code(code)), of_confluent(code)
     assert not any(isinstance(error, Unavailable) for error in said)
     without_name = {re.sub(r" \(\w+\):", ":", str(error)) for error in said}
@@ -79,22 +79,22 @@ def test_what_a_broker_refuses_for_good_is_not_and_both_clients_say_the_same(cod
 
 
 @pytest.mark.parametrize("code", sorted(broker_errors.PASSING))
-def test_what_passes_passes_with_both(code: int):
+def test_what_passes_passes_with_both(code: int) -> None:
     assert isinstance(of_kafka_python(errors.for_code(code)), Unavailable)
     assert isinstance(of_confluent(code), Unavailable)
 
 
 @pytest.mark.parametrize("code", LASTING)
-def test_what_lasts_of_the_librarys_own_is_one_sentence_with_the_way_out(code: str):
+def test_what_lasts_of_the_librarys_own_is_one_sentence_with_the_way_out(code: str) -> None:
     said = of_confluent(getattr(KafkaError, code.upper()))
     assert isinstance(said, InputError)
     assert LASTING[code] in str(said)
 
 
-def test_a_clock_that_brokers_do_not_take_is_named():
+def test_a_clock_that_brokers_do_not_take_is_named() -> None:
     assert "the clock of this machine" in str(of_confluent(KafkaError.INVALID_TIMESTAMP))
 
 
-def test_a_log_that_was_cut_is_said_to_be_by_both():
+def test_a_log_that_was_cut_is_said_to_be_by_both() -> None:
     by_kafka_python = kafka_client._translated(errors.LogTruncationError({}), AT, "group g")
     assert str(by_kafka_python) == str(of_confluent(KafkaError._LOG_TRUNCATION))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 
 import pytest
 
@@ -110,13 +110,13 @@ def seen(polled: list[Polled]) -> list[tuple[int, int, int]]:
     return [(r.topic, r.partition, r.offset) for part in polled for r in part.records]
 
 
-def kafka_log(group: ScriptedGroup, **settings) -> KafkaLog:
+def kafka_log(group: ScriptedGroup, **settings: str | Clock) -> KafkaLog:
     names = ["observations", "labels"][: len(group.counts)]
     return KafkaLog(group, names, **settings)
 
 
 class TestPolling:
-    def test_one_polled_a_partition_with_its_position_and_incarnation(self):
+    def test_one_polled_a_partition_with_its_position_and_incarnation(self) -> None:
         group = ScriptedGroup(partitions=2)
         group.append((0, 0), 3)
         group.append((0, 1), 2)
@@ -127,7 +127,7 @@ class TestPolling:
         assert (polled.partition, polled.position, polled.incarnations) == (1, 2, (7,))
         assert polled.partitions == 2
 
-    def test_records_fetched_while_the_broker_could_not_be_asked_more_are_not_lost(self):
+    def test_records_fetched_while_the_broker_could_not_be_asked_more_are_not_lost(self) -> None:
         group = ScriptedGroup()
         group.append((0, 0), 3)
         log = kafka_log(group)
@@ -138,7 +138,7 @@ class TestPolling:
         group.away = False
         assert seen(log.poll(2)) + seen(log.poll(2)) == [(0, 0, 0), (0, 0, 1), (0, 0, 2)]
 
-    def test_the_lag_counts_what_was_not_handed_out(self):
+    def test_the_lag_counts_what_was_not_handed_out(self) -> None:
         group = ScriptedGroup()
         group.append((0, 0), 5)
         log = kafka_log(group)
@@ -146,7 +146,7 @@ class TestPolling:
         assert log.lag() == {(0, 0): 3}
         assert log.assigned() == {0}
 
-    def test_the_origin_names_topic_partition_offset_and_incarnation(self):
+    def test_the_origin_names_topic_partition_offset_and_incarnation(self) -> None:
         group = ScriptedGroup()
         group.append((0, 0), 1)
         log = kafka_log(group)
@@ -156,7 +156,7 @@ class TestPolling:
 
 
 class TestWaiting:
-    def test_reads_nothing_on_and_loses_nothing(self):
+    def test_reads_nothing_on_and_loses_nothing(self) -> None:
         group = ScriptedGroup(partitions=2)
         group.append((0, 0), 2)
         log = kafka_log(group)
@@ -166,7 +166,7 @@ class TestWaiting:
         assert not group.paused
         assert seen(log.poll(10)) == [(0, 0, 1)]
 
-    def test_what_came_with_a_new_partition_is_handed_out_later(self):
+    def test_what_came_with_a_new_partition_is_handed_out_later(self) -> None:
         group = ScriptedGroup()
         log = kafka_log(group)
         group.append((0, 0), 2)
@@ -175,14 +175,14 @@ class TestWaiting:
 
 
 class TestCommits:
-    def folded(self, clock: Clock, **settings) -> tuple[ScriptedGroup, KafkaLog]:
+    def folded(self, clock: Clock, **settings: float) -> tuple[ScriptedGroup, KafkaLog]:
         group = ScriptedGroup()
         group.append((0, 0), 100)
         log = kafka_log(group, clock=clock, **settings)
         log.poll(1)
         return group, log
 
-    def test_trail_what_took_effect_by_the_durability_lag(self):
+    def test_trail_what_took_effect_by_the_durability_lag(self) -> None:
         clock = Clock()
         group, log = self.folded(clock)
         log.commit({(0, 0): 1})
@@ -196,7 +196,7 @@ class TestCommits:
         log.poll(1)
         assert group.committed[1:] == [{(0, 0): 5}]
 
-    def test_one_that_the_group_did_not_take_is_tried_again_where_the_partition_is_still_ours(self):
+    def test_one_that_the_group_did_not_take_is_tried_again_where_the_partition_is_still_ours(self) -> None:
         clock = Clock()
         group, log = self.folded(clock, durability_lag_s=0.0)
         clock.now += 2.0
@@ -207,7 +207,7 @@ class TestCommits:
         log.poll(1)
         assert group.committed == [{(0, 0): 1}, {(0, 0): 1}]
 
-    def test_one_that_was_not_taken_never_undoes_a_later_one(self):
+    def test_one_that_was_not_taken_never_undoes_a_later_one(self) -> None:
         clock = Clock()
         group, log = self.folded(clock, durability_lag_s=0.0)
         for offset in (1, 5):
@@ -219,7 +219,7 @@ class TestCommits:
         log.poll(1)
         assert group.committed == [{(0, 0): 1}, {(0, 0): 5}]
 
-    def test_while_the_store_is_away_nothing_is_committed(self):
+    def test_while_the_store_is_away_nothing_is_committed(self) -> None:
         clock = Clock()
         group, log = self.folded(clock)
         log.commit({(0, 0): 1})
@@ -227,7 +227,7 @@ class TestCommits:
         log.wait(0.1)
         assert group.committed == []
 
-    def test_are_at_most_one_a_second(self):
+    def test_are_at_most_one_a_second(self) -> None:
         clock = Clock()
         group, log = self.folded(clock, durability_lag_s=0.0)
         for offset in range(1, 41):
@@ -235,7 +235,7 @@ class TestCommits:
             log.commit({(0, 0): offset})
         assert group.committed == [{(0, 0): offset} for offset in (8, 16, 24, 32, 40)]
 
-    def test_closing_commits_only_what_is_old_enough(self):
+    def test_closing_commits_only_what_is_old_enough(self) -> None:
         clock = Clock()
         group, log = self.folded(clock)
         log.commit({(0, 0): 1})
@@ -246,7 +246,7 @@ class TestCommits:
         assert group.committed == [{(0, 0): 1}]
         assert group.closed
 
-    def test_of_a_revoked_partition_are_dropped(self):
+    def test_of_a_revoked_partition_are_dropped(self) -> None:
         clock = Clock()
         group, log = self.folded(clock)
         log.commit({(0, 0): 1})
@@ -256,7 +256,7 @@ class TestCommits:
         log.poll(1)
         assert group.committed == []
 
-    def test_a_broker_that_is_away_is_asked_again_later(self):
+    def test_a_broker_that_is_away_is_asked_again_later(self) -> None:
         clock = Clock()
         group, log = self.folded(clock, durability_lag_s=0.0)
         group.away = True
@@ -269,7 +269,7 @@ class TestCommits:
 
 
 class TestRewinding:
-    def test_hands_out_again_what_was_not_committed(self):
+    def test_hands_out_again_what_was_not_committed(self) -> None:
         clock = Clock()
         group = ScriptedGroup()
         group.append((0, 0), 9)
@@ -285,7 +285,7 @@ class TestRewinding:
         assert seen(log.poll(9)) == [(0, 0, offset) for offset in range(4, 9)]
         assert group.committed == [{(0, 0): 4}]
 
-    def test_goes_back_to_the_first_record_handed_out_where_nothing_was_committed(self):
+    def test_goes_back_to_the_first_record_handed_out_where_nothing_was_committed(self) -> None:
         group = ScriptedGroup()
         group.append((0, 0), 3)
         log = kafka_log(group)
@@ -295,7 +295,7 @@ class TestRewinding:
 
 
 class TestRebalance:
-    def test_what_was_fetched_of_a_revoked_partition_is_dropped(self):
+    def test_what_was_fetched_of_a_revoked_partition_is_dropped(self) -> None:
         group = ScriptedGroup(partitions=2)
         log = kafka_log(group)
         log.poll(1)
@@ -309,7 +309,7 @@ class TestRebalance:
         group.places = frozenset({(0, 1)})
         assert seen(log.poll(10)) == [(0, 1, 0)]
 
-    def test_a_partition_that_comes_back_is_read_from_its_new_position(self):
+    def test_a_partition_that_comes_back_is_read_from_its_new_position(self) -> None:
         group = ScriptedGroup()
         group.append((0, 0), 10)
         log = kafka_log(group)
@@ -320,7 +320,7 @@ class TestRebalance:
 
 
 class TestTwoTopics:
-    def test_a_label_waits_for_every_observation_that_was_in_the_log_before_it(self):
+    def test_a_label_waits_for_every_observation_that_was_in_the_log_before_it(self) -> None:
         group = ScriptedGroup(topics=2)
         group.append((1, 0), 2)
         log = kafka_log(group)
@@ -331,7 +331,7 @@ class TestTwoTopics:
         assert seen(log.poll(2)) == [(0, 0, 0), (0, 0, 1)]
         assert seen(log.poll(10)) == [(0, 0, 2), (1, 0, 0), (1, 0, 1)]
 
-    def test_it_does_not_wait_for_those_that_came_later(self):
+    def test_it_does_not_wait_for_those_that_came_later(self) -> None:
         group = ScriptedGroup(topics=2)
         group.append((1, 0), 1)
         group.append((0, 0), 1)
@@ -343,7 +343,7 @@ class TestTwoTopics:
         group.append((0, 0), 5)
         assert seen(log.poll(2)) == [(0, 0, 1), (0, 0, 2)]
 
-    def test_a_broker_that_forgets_all_but_the_first_of_the_last_batch_changes_nothing(self):
+    def test_a_broker_that_forgets_all_but_the_first_of_the_last_batch_changes_nothing(self) -> None:
         group = ScriptedGroup(topics=2)
         group.hidden = 4
         group.append((1, 0), 1)
@@ -355,7 +355,7 @@ class TestTwoTopics:
         assert seen(log.poll(2)) == [(0, 0, 0), (0, 0, 1)]
         assert seen(log.poll(10)) == [(0, 0, 2), (0, 0, 3), (0, 0, 4), (1, 0, 0)]
 
-    def test_labels_that_came_later_do_not_hold_up_those_before(self):
+    def test_labels_that_came_later_do_not_hold_up_those_before(self) -> None:
         group = ScriptedGroup(topics=2)
         group.append((0, 0), 1)
         group.append((1, 0), 1)
@@ -369,7 +369,7 @@ class TestTwoTopics:
         assert seen(log.poll(1)) == [(0, 0, 0)]
         assert seen(log.poll(10))[:1] == [(0, 0, 1)]
 
-    def test_labels_are_not_read_on_while_many_wait(self, monkeypatch: pytest.MonkeyPatch):
+    def test_labels_are_not_read_on_while_many_wait(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(kafka, "HELD_LABELS", 10)
         group = ScriptedGroup(topics=2)
         group.append((1, 0), 100)
@@ -384,7 +384,7 @@ class TestTwoTopics:
         got = [part for _ in range(40) for part in seen(log.poll(4))]
         assert got == [(0, 0, 0), *((1, 0, n) for n in range(100))]
 
-    def test_never_more_than_asked_for_in_all(self):
+    def test_never_more_than_asked_for_in_all(self) -> None:
         group = ScriptedGroup(topics=2, partitions=3)
         for place in group.places:
             group.append(place, 50)
@@ -397,7 +397,7 @@ class TestTwoTopics:
         for t, p in group.places:
             assert [n for place_t, place_p, n in got if (place_t, place_p) == (t, p)] == list(range(50))
 
-    def test_the_position_is_the_first_topics(self):
+    def test_the_position_is_the_first_topics(self) -> None:
         group = ScriptedGroup(topics=2)
         group.append((0, 0), 3)
         log = kafka_log(group)
@@ -406,13 +406,13 @@ class TestTwoTopics:
         [polled] = log.poll(10)
         assert (polled.position, polled.incarnations, seen([polled])) == (3, (7, 8), [(1, 0, 0)])
 
-    def test_a_split_pair_is_refused_by_its_topics(self):
+    def test_a_split_pair_is_refused_by_its_topics(self) -> None:
         group = ScriptedGroup(topics=2, partitions=2)
         group.places -= {(1, 1)}
         with pytest.raises(InputError, match=r"observations and labels.*\[0, 1\].*\[0\].*range assignor"):
             kafka_log(group).poll(10)
 
-    def test_topics_of_different_partition_counts_are_refused_by_topics_and_counts(self):
+    def test_topics_of_different_partition_counts_are_refused_by_topics_and_counts(self) -> None:
         group = ScriptedGroup(topics=2, partitions=2)
         group.counts = [2, 3]
         with pytest.raises(
@@ -428,13 +428,13 @@ class TestExpiredOffsets:
         group.first, group.at = {(0, 0): 6}, {(0, 0): 2}
         return group
 
-    def test_stop_the_worker_with_the_place_and_the_way_out(self):
+    def test_stop_the_worker_with_the_place_and_the_way_out(self) -> None:
         with pytest.raises(
             InputError, match=r"observations partition 0: offset 2 .* 6: 4 are lost.*skip.*retention.ms"
         ):
             kafka_log(self.expired()).poll(10)
 
-    def test_are_skipped_loudly_where_that_is_set(self):
+    def test_are_skipped_loudly_where_that_is_set(self) -> None:
         group = self.expired()
         log = kafka_log(group, expired="skip")
         with pytest.warns(RuntimeWarning, match="4 are lost"):
@@ -444,7 +444,7 @@ class TestExpiredOffsets:
         assert (polled.position, [r.offset for r in polled.records]) == (6, [6, 7, 8, 9])
 
     @pytest.mark.parametrize("expired", ["fail", "skip"])
-    def test_one_beyond_the_end_is_never_skipped(self, expired):
+    def test_one_beyond_the_end_is_never_skipped(self, expired: str) -> None:
         group = self.expired()
         log = kafka_log(group, expired=expired)
         group.fetch = raising(OffsetOutOfRange((0, 0), 99))
@@ -452,14 +452,14 @@ class TestExpiredOffsets:
             log.poll(10)
 
     @pytest.mark.parametrize("expired", ["fail", "skip"])
-    def test_of_a_log_that_was_cut_nothing_is_skipped_wherever_it_ends_now(self, expired):
+    def test_of_a_log_that_was_cut_nothing_is_skipped_wherever_it_ends_now(self, expired: str) -> None:
         group = self.expired()
         group.fetch = raising(OffsetOutOfRange((0, 0), 2, cut=True))
         with pytest.raises(InputError, match=r"offset 2 .* created anew or cut: .*rebuild"):
             kafka_log(group, expired=expired).poll(10)
 
 
-def raising(error: Exception):
+def raising(error: Exception) -> Callable[[int, float], Fetched]:
     def fetch(max_records: int, timeout_s: float) -> Fetched:
         raise error
 

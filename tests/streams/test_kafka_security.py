@@ -63,13 +63,13 @@ class TestSettings:
     )  # fmt: skip
     def test_what_a_client_would_leave_out_or_refuse_without_saying_why_is_refused(
         self, security: Mapping[str, str], sentence: str
-    ):
+    ) -> None:
         with pytest.raises(SettingsError) as caught:
             Connection("h:1", security)
         assert str(caught.value).startswith(f"kafka.security.{sentence}")
         assert SECRET not in str(caught.value)
 
-    def test_yes_and_no_may_be_written_as_such(self, tmp_path: Path):
+    def test_yes_and_no_may_be_written_as_such(self, tmp_path: Path) -> None:
         config = tmp_path / "shop.toml"
         config.write_text(
             '[[features]]\nencoder = "numeric"\nname = "a"\n[target]\nclasses = [0, 1]\n'
@@ -81,13 +81,13 @@ class TestSettings:
             assert connection.security["ssl_check_hostname"] == checked
 
     @pytest.mark.parametrize("checked", ["true", "false"])
-    def test_each_client_is_told_whether_to_check_the_host_name(self, checked: str):
+    def test_each_client_is_told_whether_to_check_the_host_name(self, checked: str) -> None:
         connection = Connection("h:1", TLS | {"ssl_check_hostname": checked})
         assert kafka_client.common(connection)["ssl_check_hostname"] is (checked == "true")
         told = confluent_client.common(connection)["ssl.endpoint.identification.algorithm"]
         assert told == {"true": "https", "false": "none"}[checked]
 
-    def test_every_setting_is_one_of_the_library_it_is_handed_to(self):
+    def test_every_setting_is_one_of_the_library_it_is_handed_to(self) -> None:
         for name, (kafka_python, confluent) in PASSED.items():
             for client in (KafkaAdminClient, KafkaConsumer, KafkaProducer):
                 assert kafka_python is None or kafka_python in client.DEFAULT_CONFIG, name
@@ -99,7 +99,7 @@ class TestSettings:
             ):
                 AdminClient({confluent: "none" if "endpoint" in confluent else "a"})
 
-    def test_what_one_library_has_not_is_refused_by_the_other_that_has(self):
+    def test_what_one_library_has_not_is_refused_by_the_other_that_has(self) -> None:
         with pytest.raises(
             SettingsError, match=r'ssl_ciphers: .*"kafka-python" has no such setting, "conflu'
         ):
@@ -109,7 +109,7 @@ class TestSettings:
         ):
             named({"sasl_kerberos_name": "a"}, 1)
 
-    def test_every_setting_is_documented(self):
+    def test_every_setting_is_documented(self) -> None:
         operations = (Path(__file__).parents[2] / "docs" / "operations.md").read_text(encoding="utf-8")
         assert [name for name in sorted(KNOWN) if name not in operations] == []
         assert OAUTH < KNOWN
@@ -172,7 +172,7 @@ def endpoint() -> Iterator[Endpoint]:
 
 
 class TestTokens:
-    def test_an_endpoint_is_asked_as_the_standard_says(self, endpoint: Endpoint):
+    def test_an_endpoint_is_asked_as_the_standard_says(self, endpoint: Endpoint) -> None:
         endpoint.answers = [token("t1", expires_in=600)]
         tokens = endpoint.tokens(sasl_oauth_scope="kafka")
         assert tokens.current().text == tokens.current().text == "t1"
@@ -181,7 +181,7 @@ class TestTokens:
         assert login is not None
         assert b64decode(login.removeprefix("Basic ")) == b"ann:hunter2%2Fand%2Bmore"
 
-    def test_a_token_is_asked_for_again_before_it_expires_and_used_while_there_is_no_other(self):
+    def test_a_token_is_asked_for_again_before_it_expires_and_used_while_there_is_no_other(self) -> None:
         given: list[Token | ReptideError] = [
             Token("t1", 1100.0), Unavailable("away"), Token("t2", 1300.0), Unavailable("away"), Unavailable("away"),
         ]  # fmt: skip
@@ -217,7 +217,7 @@ class TestTokens:
     )  # fmt: skip
     def test_what_an_endpoint_refuses_or_does_not_say_becomes_a_sentence(
         self, endpoint: Endpoint, answer: tuple[int, bytes], error: type[ReptideError], sentence: str
-    ):
+    ) -> None:
         endpoint.answers = [answer]
         with pytest.raises(error) as caught:
             endpoint.tokens().current()
@@ -226,7 +226,7 @@ class TestTokens:
         assert len(endpoint.asked) == 1
 
     @pytest.mark.parametrize("library", ["kafka-python", "confluent"])
-    def test_where_no_token_is_to_be_had_a_client_says_so_at_once(self, library: str):
+    def test_where_no_token_is_to_be_had_a_client_says_so_at_once(self, library: str) -> None:
         nowhere = f"http://127.0.0.1:1/token?{SECRET}"
         connection = Connection("127.0.0.1:1", OAUTHBEARER | CLIENT | {"sasl_oauth_token_endpoint": nowhere})
         connects: list[Callable[[], object]] = [
@@ -241,7 +241,7 @@ class TestTokens:
             )
             assert SECRET not in str(caught.value)
 
-    def test_each_library_sends_the_token_and_what_belongs_to_it(self, endpoint: Endpoint):
+    def test_each_library_sends_the_token_and_what_belongs_to_it(self, endpoint: Endpoint) -> None:
         endpoint.answers = [token("t1", expires_in=600)]
         connection = Connection("h:1", endpoint.security(sasl_oauth_extensions="logicalCluster=l-1,poolId=p"))
         sent = SaslMechanismOAuth(**kafka_client.common(connection)).auth_bytes()
@@ -258,7 +258,7 @@ class TestTokens:
         ("name", "text"),
         [("tests.streams.test_kafka_security:signed", "signed by ann"), ("builtins:tuple", None)],
     )
-    def test_a_function_may_make_the_tokens(self, name: str, text: str | None):
+    def test_a_function_may_make_the_tokens(self, name: str, text: str | None) -> None:
         tokens = tokens_of(OAUTHBEARER | {"sasl_oauth_token_function": name})
         assert tokens is not None
         if text is not None:
@@ -270,19 +270,19 @@ class TestTokens:
                 tokens.current()
 
     @pytest.mark.parametrize("name", ["nowhere:signed", "builtins", "builtins:nothing", "math:pi"])
-    def test_a_function_that_is_none_is_refused(self, name: str):
+    def test_a_function_that_is_none_is_refused(self, name: str) -> None:
         with pytest.raises(
             SettingsError, match=r"_token_function: (it cannot be imported|write `module:fun)"
         ):
             tokens_of(OAUTHBEARER | {"sasl_oauth_token_function": name})
 
     @pytest.mark.parametrize("url", ["file:///etc/passwd", "id/t", "https://", f"https://ann:{SECRET}@id/t"])
-    def test_an_endpoint_is_an_http_address(self, url: str):
+    def test_an_endpoint_is_an_http_address(self, url: str) -> None:
         with pytest.raises(SettingsError, match=r"sasl_oauth_token_endpoint: write https://HOST/PATH$"):
             tokens_of(OAUTHBEARER | CLIENT | {"sasl_oauth_token_endpoint": url})
 
     @pytest.mark.parametrize("extensions", ["a", "a=", "a1=b", "=b"])
-    def test_extensions_that_cannot_be_read_are_refused(self, extensions: str):
+    def test_extensions_that_cannot_be_read_are_refused(self, extensions: str) -> None:
         with pytest.raises(SettingsError, match="sasl_oauth_extensions: write name=value"):
             tokens_of(OAUTHBEARER | CLIENT | {"sasl_oauth_extensions": extensions})
 
@@ -311,7 +311,7 @@ class TestTls:
 
     def test_with_its_certificate_and_whatever_its_name_a_broker_is_read(
         self, library: str, behind_tls: tuple[Broker, Path]
-    ):
+    ) -> None:
         broker, certificate = behind_tls
         connection = Connection(broker.servers, self.security(certificate, ssl_check_hostname="false"))
         with pytest.raises(InputError, match="no topic nowhere"):
@@ -320,7 +320,7 @@ class TestTls:
     @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
     def test_a_certificate_of_another_host_name_is_not_trusted(
         self, library: str, behind_tls: tuple[Broker, Path], monkeypatch: pytest.MonkeyPatch
-    ):
+    ) -> None:
         monkeypatch.setattr("streams.logs.kafka.kafka_python.client.BOOTSTRAP_MS", 500)
         monkeypatch.setattr("streams.logs.kafka.confluent.client.ANSWER_S", 0.5)
         broker, certificate = behind_tls
@@ -334,7 +334,7 @@ class TestTls:
 @pytest.mark.parametrize("library", ["kafka-python", "confluent"])
 def test_a_user_whom_the_brokers_do_not_know_is_told_from_brokers_that_are_away(
     library: str, asks_who_comes: Broker
-):
+) -> None:
     login = {"security_protocol": "SASL_PLAINTEXT", "sasl_mechanism": "SCRAM-SHA-512", **LOGIN}
     with pytest.raises(InputError, match="does not take the password of user ann by SCRAM-SHA-512") as caught:
         producer_of(library)(Connection(asks_who_comes.servers, login), ["nowhere"])

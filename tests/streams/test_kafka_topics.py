@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import zlib
+from typing import Any
 
 import pytest
 from kafka import KafkaAdminClient
@@ -26,7 +27,7 @@ def topics(name: str, inputs: int = 1) -> Topics:
 
 
 class TestCreate:
-    def test_again_creates_nothing_more_and_all_is_well(self, noida: Broker):
+    def test_again_creates_nothing_more_and_all_is_well(self, noida: Broker) -> None:
         connection, ours = Connection(noida.servers), topics("well")
         assert sorted(create(connection, ours, 3, 1, DAY_S)) == sorted(ours.all())
         assert create(connection, ours, 5, 1, DAY_S) == []
@@ -34,19 +35,19 @@ class TestCreate:
 
 
 class TestCheck:
-    def test_a_missing_topic_is_found(self, noida: Broker):
+    def test_a_missing_topic_is_found(self, noida: Broker) -> None:
         found = check(Connection(noida.servers), topics("nobody"), DAY_S, 30 * DAY_S)
         assert [f.severity for f in found] == ["error"] * 3
         assert "nobody-in0" in found[0].sentence
 
-    def test_inputs_that_do_not_pair_are_found_with_their_counts(self, noida: Broker):
+    def test_inputs_that_do_not_pair_are_found_with_their_counts(self, noida: Broker) -> None:
         ours = topics("odd", inputs=2)
         topic_of(noida, 2, name=ours.inputs[0])
         create(Connection(noida.servers), ours, 3, 1, DAY_S)
         found, _ = check(Connection(noida.servers), ours, DAY_S, 30 * DAY_S)
         assert "odd-in0 has 2 and odd-in1 has 3 partitions" in found.sentence
 
-    def test_timestamps_of_producers_are_found(self, noida: Broker):
+    def test_timestamps_of_producers_are_found(self, noida: Broker) -> None:
         ours = topics("stamped")
         topic_of(noida, 3, name=ours.inputs[0])
         create(Connection(noida.servers), ours, 3, 1, DAY_S)
@@ -55,7 +56,7 @@ class TestCheck:
         assert "stamped-in0 takes the timestamps of producers" in found.sentence
         assert "message.timestamp.type=LogAppendTime" in found.sentence
 
-    def test_timestamps_of_workers_are_found(self, noida: Broker):
+    def test_timestamps_of_workers_are_found(self, noida: Broker) -> None:
         ours = topics("stamps")
         topic_of(noida, 3, name=ours.dead_letter)
         create(Connection(noida.servers), ours, 3, 1, DAY_S)
@@ -71,8 +72,8 @@ class TestCheck:
         ],
     )
     def test_retention_is_held_against_both_lives(
-        self, noida: Broker, kept_s, pending_s, tombstone_s, expected
-    ):
+        self, noida: Broker, kept_s: float | None, pending_s: float, tombstone_s: float, expected: str
+    ) -> None:
         ours = topics("kept")
         self.created(noida, ours, kept_s)
         [found] = check(Connection(noida.servers), ours, pending_s, tombstone_s)
@@ -80,7 +81,9 @@ class TestCheck:
         assert expected in found.sentence
 
     @pytest.mark.parametrize("kept_s", [None, 9 * DAY_S, 30 * DAY_S])
-    def test_retention_that_is_long_enough_or_infinite_is_well(self, noida: Broker, kept_s):
+    def test_retention_that_is_long_enough_or_infinite_is_well(
+        self, noida: Broker, kept_s: float | None
+    ) -> None:
         ours = topics("kept")
         self.created(noida, ours, kept_s)
         assert check(Connection(noida.servers), ours, 8 * DAY_S, FOR_EVER_S) == []
@@ -94,7 +97,7 @@ class TestCheck:
         admin.alter_configs([ConfigResource(ConfigResourceType.TOPIC, name, wanted) for name in ours.inputs])
         admin.close()
 
-    def test_messages_without_a_key_are_found_in_the_log(self, noida: Broker):
+    def test_messages_without_a_key_are_found_in_the_log(self, noida: Broker) -> None:
         ours = topics("keyless")
         create(Connection(noida.servers), ours, 1, 1, DAY_S)
         append(noida, ours.inputs[0], [(None, b"{}"), (b"k", b"{}")])
@@ -103,23 +106,23 @@ class TestCheck:
 
 
 class TestPartitioning:
-    def found(self, hashed) -> list:
+    def found(self, hashed: Any) -> list:
         return list(partitioning([Sampled("in", hashed(key) % 7, key) for key in KEYS], COUNTS))
 
-    def test_murmur2_is_well(self):
+    def test_murmur2_is_well(self) -> None:
         assert self.found(key_hash) == []
 
-    def test_crc32_is_recognised_and_the_setting_named(self):
+    def test_crc32_is_recognised_and_the_setting_named(self) -> None:
         [found] = self.found(zlib.crc32)
         assert found.severity == "warning"
         assert "CRC32" in found.sentence
         assert "partitioner=murmur2_random" in found.sentence
 
-    def test_any_other_partitioner_is_told_too(self):
+    def test_any_other_partitioner_is_told_too(self) -> None:
         [found] = self.found(len)
         assert "otherwise" in found.sentence
 
-    def test_a_key_in_two_partitions_is_an_error(self):
+    def test_a_key_in_two_partitions_is_an_error(self) -> None:
         [found] = partitioning([Sampled("in", 1, b"ann"), Sampled("in", 2, b"ann")], COUNTS)
         assert found.severity == "error"
         assert "b'ann' in [1, 2]" in found.sentence

@@ -72,7 +72,9 @@ def learned(folds: Sequence[Fold]) -> list[tuple[Fold, int]]:
     return [(fold, int(n)) for fold in folds for n in np.flatnonzero(fold.folded.outcomes.learned)]
 
 
-def test_there_is_one_line_for_each_label_that_was_learned_from(folded):
+def test_there_is_one_line_for_each_label_that_was_learned_from(
+    folded: tuple[list[Fold], list[LearnedLabel]],
+) -> None:
     folds, lines = folded
     expected = [
         (fold.tasks[fold.events.row[n]], (1, fold.events.partition[n], fold.events.offset[n]))
@@ -82,7 +84,9 @@ def test_there_is_one_line_for_each_label_that_was_learned_from(folded):
     assert len({(line.task, line.labels) for line in lines}) == len(lines)
 
 
-def test_features_label_and_count_are_those_that_were_learned_from_bit_for_bit(folded):
+def test_features_label_and_count_are_those_that_were_learned_from_bit_for_bit(
+    folded: tuple[list[Fold], list[LearnedLabel]],
+) -> None:
     folds, lines = folded
     for line, (fold, n) in zip(lines, learned(folds), strict=True):
         out = fold.folded.outcomes
@@ -91,8 +95,8 @@ def test_features_label_and_count_are_those_that_were_learned_from_bit_for_bit(f
 
 
 def test_losses_are_those_of_the_experts_and_of_their_shared_mixture_and_of_no_label_that_was_not_scored(
-    folded,
-):
+    folded: tuple[list[Fold], list[LearnedLabel]],
+) -> None:
     folds, lines = folded
     unscored = 0
     for line, (fold, n) in zip(lines, learned(folds), strict=True):
@@ -106,7 +110,9 @@ def test_losses_are_those_of_the_experts_and_of_their_shared_mixture_and_of_no_l
     assert 0 < unscored < len(lines)
 
 
-def test_where_a_task_adapted_its_episode_is_there_as_it_was_if_it_was_drawn(folded):
+def test_where_a_task_adapted_its_episode_is_there_as_it_was_if_it_was_drawn(
+    folded: tuple[list[Fold], list[LearnedLabel]],
+) -> None:
     folds, lines = folded
     found = {(line.task, line.labels): line.episode for line in lines if line.episode is not None}
     ended = {
@@ -167,13 +173,13 @@ WRONG: list[tuple[str, Any]] = [
 
 
 @pytest.mark.parametrize(("member", "value"), WRONG)
-def test_a_line_with_a_member_that_is_wrong_is_none(taught, member, value):
+def test_a_line_with_a_member_that_is_wrong_is_none(taught: list[bytes], member: str, value: Any) -> None:
     why = read(changed(taught[-1], member, value))
     assert isinstance(why, str)
     assert re.match(r"(cannot be read \(\w+\)$|is not of this task spec, (whose|which) )", why)
 
 
-def test_every_line_that_a_worker_wrote_is_one(taught):
+def test_every_line_that_a_worker_wrote_is_one(taught: list[bytes]) -> None:
     assert all(isinstance(read(line), LearnedLabel) for line in taught)
     assert isinstance(read(changed(taught[-1], "more", 5)), LearnedLabel)
 
@@ -202,7 +208,9 @@ def mutated(draw: st.DrawFn, said: Any) -> Any:
 
 @settings(max_examples=300)
 @given(st.data())
-def test_of_any_line_a_label_is_read_that_can_be_trained_on_or_none(taught, data):
+def test_of_any_line_a_label_is_read_that_can_be_trained_on_or_none(
+    taught: list[bytes], data: st.DataObject
+) -> None:
     said = orjson.loads(data.draw(st.sampled_from(taught[-3:])))
     for _ in range(data.draw(st.integers(1, 2))):
         said = data.draw(mutated(said))
@@ -211,7 +219,7 @@ def test_of_any_line_a_label_is_read_that_can_be_trained_on_or_none(taught, data
 
 @settings(max_examples=200)
 @given(st.data())
-def test_of_a_line_with_any_bytes_changed_too(taught, data):
+def test_of_a_line_with_any_bytes_changed_too(taught: list[bytes], data: st.DataObject) -> None:
     line = bytearray(data.draw(st.sampled_from(taught[-3:])))
     for _ in range(data.draw(st.integers(1, 4))):
         line[data.draw(st.integers(0, len(line) - 1))] = data.draw(st.integers(0, 255))
@@ -235,7 +243,7 @@ def check_sound(one: LearnedLabel | str) -> None:
         assert np.isfinite(one.episode.support_weight).all()
 
 
-def test_rounds_pass_over_and_tell_what_is_no_label(taught):
+def test_rounds_pass_over_and_tell_what_is_no_label(taught: list[bytes]) -> None:
     """As they come from a file that somebody damaged."""
     said: list[str] = []
     versions = []

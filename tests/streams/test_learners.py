@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import NamedTuple, get_args
+from typing import Any, NamedTuple, get_args
 
 import numpy as np
 import polars as pl
@@ -23,6 +23,7 @@ from streams.program.embedded import run
 from streams.program.trainer import Trainer
 from streams.replay.embedded import rebuild
 from streams.settings.tree import Settings, load_settings
+from streams.stores.base import Swap
 from streams.stores.lmdb import LmdbStore
 from tests.faults.model import Left
 from tests.faults.shop import run_to_the_end, shop, what_is_left
@@ -70,11 +71,11 @@ def share(learner: Learner, patched: pytest.MonkeyPatch) -> None:
     patched.setattr(parts, "learner", lambda settings, spec: learner)
 
 
-def test_the_settings_name_it(streamed):
+def test_the_settings_name_it(streamed: Streamed) -> None:
     assert type(streamed.learner) is parts.LEARNERS[streamed.settings.learner]
 
 
-def test_a_deployment_has_the_same(tmp_path):
+def test_a_deployment_has_the_same(tmp_path: Path) -> None:
     servers = ('kafka={"bootstrap": ["nowhere:1"]}', 'redis={"url": "redis://nowhere:1/0"}')
     deployment = Deployment(of(tmp_path, "prototype", *servers))
     assert type(deployment.engine.learner) is parts.LEARNERS["prototype"]
@@ -82,7 +83,7 @@ def test_a_deployment_has_the_same(tmp_path):
         Deployment(of(tmp_path, "prototype", "outer.rule=reptile", *servers)).engine  # noqa: B018
 
 
-def test_it_adapts_and_theta_moves(streamed):
+def test_it_adapts_and_theta_moves(streamed: Streamed) -> None:
     first, *_, last = streamed.left.versions
     assert first != last
     fast = [np.frombuffer(row["fast"], np.float32) for row in streamed.left.rows.values()]
@@ -90,12 +91,14 @@ def test_it_adapts_and_theta_moves(streamed):
     assert len({one.tobytes() for one in fast}) == len(fast)
 
 
-def test_killed_and_gone_on_with_in_other_batches_it_leaves_the_same_bits(streamed, tmp_path, monkeypatch):
+def test_killed_and_gone_on_with_in_other_batches_it_leaves_the_same_bits(
+    streamed: Streamed, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     settings = streamed.elsewhere(tmp_path, "run.batch=11")
     swaps = iter(range(9, -1, -1))
     real = LmdbStore.swap
 
-    def dying(store, states):
+    def dying(store: Any, states: Any) -> list[Swap]:
         if not next(swaps):
             raise Crash("swap")
         return real(store, states)
@@ -107,24 +110,24 @@ def test_killed_and_gone_on_with_in_other_batches_it_leaves_the_same_bits(stream
     assert run_to_the_end(streamed.elsewhere(tmp_path)).differs(streamed.left) == []
 
 
-def test_a_row_of_it_can_be_looked_at(streamed):
+def test_a_row_of_it_can_be_looked_at(streamed: Streamed) -> None:
     assert describe_task(streamed.settings, "user 3/{}")["labels"] > 0
 
 
-def test_its_rows_come_back_from_the_log_with_the_same_bits(streamed):
+def test_its_rows_come_back_from_the_log_with_the_same_bits(streamed: Streamed) -> None:
     rebuild(streamed.settings, lambda position, progress: None)
     assert what_is_left(streamed.settings).differs(streamed.left) == []
 
 
-def test_meta_training_publishes_a_theta_to_begin_with(streamed, tmp_path):
+def test_meta_training_publishes_a_theta_to_begin_with(streamed: Streamed, tmp_path: Path) -> None:
     settings = streamed.elsewhere(tmp_path)
     assert "version 1 of theta" in meta_train(settings, 1, lambda passes, progress: None)
     assert len(what_is_left(settings).versions) == 1
 
 
 def test_meta_training_trains_on_no_task_that_is_held_out_where_there_are_many(
-    streamed, tmp_path, monkeypatch
-):
+    streamed: Streamed, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     few, many = tmp_path / "few", tmp_path / "many"
     for folder in (few, many):
         folder.mkdir()
@@ -145,26 +148,28 @@ def refusal(directory: Path, *flags: str) -> str:
     return str(caught.value)
 
 
-def test_every_learner_that_settings_may_name_is_wired():
+def test_every_learner_that_settings_may_name_is_wired() -> None:
     assert set(get_args(Settings.model_fields["learner"].annotation)) == set(parts.LEARNERS)
 
 
 @pytest.mark.parametrize("rule", parts.STEPPING)
 @pytest.mark.parametrize("learner", sorted(parts.LEARNERS.keys() - {"gradient"}))
-def test_a_rule_made_of_inner_steps_is_refused_where_none_are_taken(tmp_path, learner, rule):
+def test_a_rule_made_of_inner_steps_is_refused_where_none_are_taken(
+    tmp_path: Path, learner: str, rule: str
+) -> None:
     said = refusal(tmp_path, f"learner={learner}", f"outer.rule={rule}")
     assert all(part in said for part in ("outer.rule", rule, f"learner = '{learner}'"))
 
 
-def test_implicit_needs_what_holds_the_inner_loop(tmp_path):
+def test_implicit_needs_what_holds_the_inner_loop(tmp_path: Path) -> None:
     assert "inner.proximal" in refusal(tmp_path, "outer.rule=implicit")
 
 
-def test_reptile_learns_no_step_sizes(tmp_path):
+def test_reptile_learns_no_step_sizes(tmp_path: Path) -> None:
     assert "inner.rates" in refusal(tmp_path, "outer.rule=reptile", "inner.rates=learned")
 
 
-def test_prototypes_of_a_number_are_refused_by_the_names_of_the_settings(tmp_path):
+def test_prototypes_of_a_number_are_refused_by_the_names_of_the_settings(tmp_path: Path) -> None:
     said = refusal(tmp_path, "learner=prototype", 'target={"low": 0, "high": 1}')
     assert said.startswith("learner = 'prototype' does not go with [target]")
 
@@ -175,7 +180,7 @@ FRAUDS = 0.02
 RARE = ("memory.support=16", "policy.every=16", "outer.every=256", "outer.lr=0.01", "drift={}")
 
 
-def test_prototypes_keep_to_the_base_rate_of_a_rare_class(tmp_path):
+def test_prototypes_keep_to_the_base_rate_of_a_rare_class(tmp_path: Path) -> None:
     """The support set is balanced; what is served must not be."""
     rng, payments = np.random.default_rng(7), 4000
     customer, fraud = rng.integers(0, 20, payments), rng.random(payments) < FRAUDS

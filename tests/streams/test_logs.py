@@ -131,7 +131,9 @@ def poll(log: EventLog, count: int, max_events: int = 100) -> list[Record]:
 
 
 class TestEveryLog:
-    def test_records_come_in_order_each_once(self, store: Store, reading):
+    def test_records_come_in_order_each_once(
+        self, store: Store, reading: Callable[[Stored], EventLog]
+    ) -> None:
         log = reading(store(10))
         records = poll(log, 10, max_events=3)
         assert [record.id for record in records] == [f"e{n}" for n in range(10)]
@@ -139,14 +141,18 @@ class TestEveryLog:
         assert offsets == sorted(set(offsets))
         assert log.poll(10, 0.1) == []
 
-    def test_a_record_is_the_event_as_it_was_written(self, store: Store, reading):
+    def test_a_record_is_the_event_as_it_was_written(
+        self, store: Store, reading: Callable[[Stored], EventLog]
+    ) -> None:
         [record] = poll(reading(store(1)), 1)
         assert (record.kind, record.task, record.id, record.time) == (Kind.OBSERVATION, "ann", "e0", 100.0)
         assert record.fields is not None
         assert record.fields["a"] == 0
         assert (record.topic, record.partition, record.fault) == (0, 0, None)
 
-    def test_never_more_come_than_were_asked_for(self, store: Store, reading):
+    def test_never_more_come_than_were_asked_for(
+        self, store: Store, reading: Callable[[Stored], EventLog]
+    ) -> None:
         log, sizes = reading(store(10)), []
         deadline = time.monotonic() + PATIENCE_S
         while sum(sizes) < 10 and time.monotonic() < deadline:
@@ -154,14 +160,18 @@ class TestEveryLog:
         assert sum(sizes) == 10
         assert max(sizes) <= 4
 
-    def test_the_position_is_that_of_the_first_record(self, store: Store, reading):
+    def test_the_position_is_that_of_the_first_record(
+        self, store: Store, reading: Callable[[Stored], EventLog]
+    ) -> None:
         log, parts = reading(store(9)), []
         deadline = time.monotonic() + PATIENCE_S
         while sum(len(part.records) for part in parts) < 9 and time.monotonic() < deadline:
             parts += log.poll(4, 0.2)
         assert [part.position for part in parts] == [part.records[0].offset for part in parts]
 
-    def test_after_a_restart_it_goes_on_behind_what_was_committed(self, store: Store, reading):
+    def test_after_a_restart_it_goes_on_behind_what_was_committed(
+        self, store: Store, reading: Callable[[Stored], EventLog]
+    ) -> None:
         stored = store(10)
         log = reading(stored)
         fourth = poll(log, 6)[3]
@@ -169,7 +179,9 @@ class TestEveryLog:
         stored.end(log)
         assert [record.id for record in poll(reading(stored), 6)] == [f"e{n}" for n in range(4, 10)]
 
-    def test_what_was_never_committed_comes_again(self, store: Store, reading):
+    def test_what_was_never_committed_comes_again(
+        self, store: Store, reading: Callable[[Stored], EventLog]
+    ) -> None:
         stored = store(5)
         log = reading(stored)
         before = poll(log, 5)
@@ -177,7 +189,9 @@ class TestEveryLog:
         again = poll(reading(stored), 5)
         assert [(r.offset, r.id) for r in again] == [(r.offset, r.id) for r in before]
 
-    def test_the_incarnation_outlives_a_restart(self, store: Store, reading):
+    def test_the_incarnation_outlives_a_restart(
+        self, store: Store, reading: Callable[[Stored], EventLog]
+    ) -> None:
         stored, incarnations = store(1), set()
         for _ in range(2):
             log, deadline = reading(stored), time.monotonic() + PATIENCE_S
@@ -188,7 +202,9 @@ class TestEveryLog:
         [(incarnation,)] = incarnations
         assert 0 <= incarnation < 2**63
 
-    def test_the_origin_tells_one_record_from_another(self, store: Store, reading):
+    def test_the_origin_tells_one_record_from_another(
+        self, store: Store, reading: Callable[[Stored], EventLog]
+    ) -> None:
         log = reading(store(2))
         one, other = map(log.origin, poll(log, 2))
         assert one != other

@@ -10,6 +10,7 @@ import sys
 import time
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -19,7 +20,7 @@ from safetensors.torch import load_file
 
 from engine.episodes.meta_train import Place, Stretch
 from engine.evaluation.episodic.baselines import baselines
-from engine.evaluation.episodic.evaluate import tasks_of
+from engine.evaluation.episodic.evaluate import Contender, tasks_of
 from engine.types import EngineError, Params
 from streams.assembly.embedded import embedded
 from streams.cli.laboratory import evaluate, meta_train
@@ -145,7 +146,7 @@ def wait_for(path: Path) -> None:
 # Stopped and gone on with
 
 
-def test_training_that_was_killed_goes_on_bit_for_bit(blobs):
+def test_training_that_was_killed_goes_on_bit_for_bit(blobs: Path) -> None:
     rounds = ("episodes.rounds=4000",)
     config = settings_in(blobs, "killed")
     command = [sys.executable, "-m", "streams.cli", "meta-train", str(config), "--set", *rounds]
@@ -160,13 +161,13 @@ def test_training_that_was_killed_goes_on_bit_for_bit(blobs):
     assert same(trained(config, end), trained(settings_in(blobs, "whole"), end))
 
 
-def test_only_the_newest_stretch_is_kept(blobs):
+def test_only_the_newest_stretch_is_kept(blobs: Path) -> None:
     trained(settings_in(blobs, "state"))
     (kept,) = (blobs / "state" / "training").glob("*.safetensors.z")
     assert kept.name.startswith("00000006")
 
 
-def test_a_finished_training_is_not_done_again_and_more_rounds_go_on_with_it(blobs):
+def test_a_finished_training_is_not_done_again_and_more_rounds_go_on_with_it(blobs: Path) -> None:
     config = settings_in(blobs, "state")
     first = trained(config)
     assert same(trained(config), first)
@@ -175,7 +176,7 @@ def test_a_finished_training_is_not_done_again_and_more_rounds_go_on_with_it(blo
     )
 
 
-def test_training_ends_where_validation_tasks_tell(blobs):
+def test_training_ends_where_validation_tasks_tell(blobs: Path) -> None:
     flags = ("outer.lr=1e-12", 'outer.optimizer="SGD"', "episodes.patience=2", "episodes.rounds=99")
     last = trained(settings_in(blobs, "state"), *flags)
     assert last.stale == 2
@@ -183,14 +184,14 @@ def test_training_ends_where_validation_tasks_tell(blobs):
 
 
 @pytest.mark.parametrize("flag", ["outer.lr=0.02", "run.seed=1", "episodes.held_out=0.3", "episodes.shots=2"])
-def test_a_training_begun_otherwise_is_not_gone_on_with(blobs, flag):
+def test_a_training_begun_otherwise_is_not_gone_on_with(blobs: Path, flag: str) -> None:
     config = settings_in(blobs, "state")
     trained(config)
     with pytest.raises(SettingsError, match="begun with other"):
         trained(config, flag)
 
 
-def test_a_training_begun_with_other_examples_is_not_gone_on_with(blobs):
+def test_a_training_begun_with_other_examples_is_not_gone_on_with(blobs: Path) -> None:
     config = settings_in(blobs, "state")
     trained(config)
     arrays = dict(np.load(blobs / "blobs.npz"))
@@ -200,7 +201,7 @@ def test_a_training_begun_with_other_examples_is_not_gone_on_with(blobs):
         trained(config)
 
 
-def test_of_two_that_train_in_one_folder_one_is_refused(blobs):
+def test_of_two_that_train_in_one_folder_one_is_refused(blobs: Path) -> None:
     found = opened(settings_in(blobs, "state"))
     late = SavedTraining(found)
     last = train(found, Place(), nothing)
@@ -212,7 +213,7 @@ def test_of_two_that_train_in_one_folder_one_is_refused(blobs):
 
 
 @pytest.mark.long
-def test_two_processes_train_the_theta_of_one_that_draws_the_episodes_of_both(blobs):
+def test_two_processes_train_the_theta_of_one_that_draws_the_episodes_of_both(blobs: Path) -> None:
     # Not Adam, which makes full steps of the rounding in a gradient of zero.
     text = BLOBS.replace("lr = 0.01", 'lr = 0.1\noptimizer = "SGD"')
     config = settings_in(blobs, "both", text)
@@ -239,7 +240,9 @@ def test_two_processes_train_the_theta_of_one_that_draws_the_episodes_of_both(bl
 # The commands
 
 
-def test_examples_are_trained_on_and_judged_beside_every_baseline(blobs, capsys):
+def test_examples_are_trained_on_and_judged_beside_every_baseline(
+    blobs: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     config = settings_in(blobs, "state")
     meta_train(config)
     evaluate(config, episodes=30)
@@ -260,12 +263,12 @@ def test_examples_are_trained_on_and_judged_beside_every_baseline(blobs, capsys)
     assert not (blobs / "state" / "theta").exists()
 
 
-def test_nothing_trained_is_nothing_to_evaluate(blobs):
+def test_nothing_trained_is_nothing_to_evaluate(blobs: Path) -> None:
     with pytest.raises(ReptideError, match="reptide meta-train"):
         evaluate(settings_in(blobs, "state"))
 
 
-def test_theta_of_a_stream_is_published_once_as_its_first_version(shop):
+def test_theta_of_a_stream_is_published_once_as_its_first_version(shop: Path) -> None:
     last = trained(shop)
     directory = shop.parent / "reptide-state" / "theta"
     published = DirectoryMeta(directory)
@@ -277,7 +280,7 @@ def test_theta_of_a_stream_is_published_once_as_its_first_version(shop):
         trained(shop, "episodes.rounds=9")
 
 
-def test_the_stream_takes_the_theta_that_was_trained_for_its_own(shop):
+def test_the_stream_takes_the_theta_that_was_trained_for_its_own(shop: Path) -> None:
     trained(shop)
     program = embedded(load_settings(shop, {}))
     newest = program.trainer.newest()
@@ -286,25 +289,25 @@ def test_the_stream_takes_the_theta_that_was_trained_for_its_own(shop):
     assert (newest.version, program.trainer.state(newest).step) == (1, 0)
 
 
-def test_a_schedule_that_the_stream_would_refuse_is_refused_before_training(shop):
+def test_a_schedule_that_the_stream_would_refuse_is_refused_before_training(shop: Path) -> None:
     with pytest.raises(EngineError, match="needs steps"):
         opened(shop, "outer.schedule=linear")
 
 
-def test_validation_that_is_never_finite_leaves_no_theta(shop, monkeypatch):
+def test_validation_that_is_never_finite_leaves_no_theta(shop: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("engine.episodes.meta_train.judged", lambda *_: float("nan"))
     with pytest.raises(ReptideError, match="no validation loss was finite in 4 rounds"):
         trained(shop)
     assert not DirectoryMeta(shop.parent / "reptide-state" / "theta").current()
 
 
-def test_examples_without_episodes_say_what_is_missing(blobs):
+def test_examples_without_episodes_say_what_is_missing(blobs: Path) -> None:
     config = settings_in(blobs, "state", BLOBS.partition("[episodes]")[0])
     with pytest.raises(SettingsError, match=r"\[episodes\]"):
         meta_train(config)
 
 
-def test_training_that_was_interrupted_says_what_is_saved(blobs):
+def test_training_that_was_interrupted_says_what_is_saved(blobs: Path) -> None:
     config = settings_in(blobs, "state")
     command = [
         sys.executable,
@@ -325,17 +328,21 @@ def test_training_that_was_interrupted_says_what_is_saved(blobs):
     assert "Traceback" not in said
 
 
-def test_an_evaluation_of_unfinished_training_says_so(blobs, capsys):
+def test_an_evaluation_of_unfinished_training_says_so(
+    blobs: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     config = settings_in(blobs, "state")
     trained(config, "episodes.rounds=4")
     evaluate(config, episodes=30)
     assert "prototype: meta-trained, 4 rounds of 12, unfinished." in capsys.readouterr().err
 
 
-def test_the_pooled_baseline_sees_as_many_examples_as_training_drew(blobs, monkeypatch):
+def test_the_pooled_baseline_sees_as_many_examples_as_training_drew(
+    blobs: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     seen = []
 
-    def spying(spec, examples, source, training, *others):
+    def spying(spec: Any, examples: Any, source: Any, training: Any, *others: Any) -> list[Contender]:
         seen.append(training)
         return baselines(spec, examples, source, training, *others)
 
@@ -349,7 +356,9 @@ def test_the_pooled_baseline_sees_as_many_examples_as_training_drew(blobs, monke
     assert training.examples == 4 * 3 * 6, "a class has six examples, whatever was asked for"
 
 
-def test_a_theta_that_another_published_first_is_not_called_the_streams(shop, capsys):
+def test_a_theta_that_another_published_first_is_not_called_the_streams(
+    shop: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     meta_train(shop)
     assert "version 1 of theta is it" in capsys.readouterr().err
     state = shop.parent / "reptide-state"
@@ -361,7 +370,7 @@ def test_a_theta_that_another_published_first_is_not_called_the_streams(shop, ca
     assert "version 1 of theta is it" not in capsys.readouterr().err
 
 
-def test_a_rate_that_falls_is_zero_where_training_ends(blobs):
+def test_a_rate_that_falls_is_zero_where_training_ends(blobs: Path) -> None:
     found = opened(settings_in(blobs, "state"), "outer.schedule=linear")
     assert found.fit.rate(0) == 0.01
     assert found.fit.rate(12) == 0
@@ -369,7 +378,7 @@ def test_a_rate_that_falls_is_zero_where_training_ends(blobs):
     assert longer.fingerprint != found.fingerprint
 
 
-def test_a_damaged_training_names_the_folder_to_delete(blobs):
+def test_a_damaged_training_names_the_folder_to_delete(blobs: Path) -> None:
     config = settings_in(blobs, "state")
     trained(config)
     (kept,) = (blobs / "state" / "training").glob("*.safetensors.z")
@@ -378,7 +387,7 @@ def test_a_damaged_training_names_the_folder_to_delete(blobs):
         trained(config)
 
 
-def test_offline_training_forgets_what_a_killed_one_left(shop):
+def test_offline_training_forgets_what_a_killed_one_left(shop: Path) -> None:
     text = (
         shop.read_text().partition("[episodes]")[0] + "[target]" + shop.read_text().partition("[target]")[2]
     )
@@ -393,7 +402,7 @@ def test_offline_training_forgets_what_a_killed_one_left(shop):
     assert equal(dict(DirectoryMeta(state / "theta").load(1).params), clean)
 
 
-def test_episodes_that_are_watched_are_of_the_tasks_that_they_were(tmp_path):
+def test_episodes_that_are_watched_are_of_the_tasks_that_they_were(tmp_path: Path) -> None:
     np.savez(tmp_path / "own.npz", x=np.zeros((24, 1)), y=np.arange(24) % 2, task=np.arange(24) // 4)
     (tmp_path / "own.toml").write_text(
         '[examples]\npath = "own.npz"\n[target]\nclasses = [0, 1]\n[episodes]\nshots = 2\nvalidation = 0.0\n'

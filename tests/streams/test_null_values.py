@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from engine.types import Kind
+from streams.events.record import Record
 from streams.stores.base import key_of
 from tests.faults.model import label, null_value, observation
 from tests.streams.test_set_aside import Scene, event
@@ -29,7 +30,7 @@ def details(scene: Scene) -> list[tuple[str, str]]:
     return [(one["reason"], one["detail"]) for one in said]
 
 
-def test_one_is_a_dead_letter_that_says_how_it_would_forget_and_changes_nothing_else():
+def test_one_is_a_dead_letter_that_says_how_it_would_forget_and_changes_nothing_else() -> None:
     scene, without = refused_here(Scene()), Scene()
     scene.take([event("ann", "1"), null_value("ann"), event("ann", "2")])
     without.take([event("ann", "1")], [])
@@ -41,7 +42,7 @@ def test_one_is_a_dead_letter_that_says_how_it_would_forget_and_changes_nothing_
     assert b'reptide_dead_letters_total{reason="null_value"} 1.0' in scene.worker.telemetry.exposition()
 
 
-def test_one_forgets_what_came_before_it_and_passes_over_what_comes_after_in_one_batch_or_many():
+def test_one_forgets_what_came_before_it_and_passes_over_what_comes_after_in_one_batch_or_many() -> None:
     for cut in (1, 2, 5):
         scene = Scene()
         events = [
@@ -62,20 +63,20 @@ def test_one_forgets_what_came_before_it_and_passes_over_what_comes_after_in_one
 
 
 @pytest.mark.parametrize("key", [None, b"", b"\xff", b"null"])
-def test_one_whose_key_names_no_task_is_a_dead_letter_all_the_same(key):
+def test_one_whose_key_names_no_task_is_a_dead_letter_all_the_same(key: bytes | None) -> None:
     scene = Scene()
     scene.take([null_value(None)._replace(key=key), event("ann", "1")])
     assert details(scene) == [("null_value", "the message has no value, and its key names no task")]
     assert scene.predicted() == {("ann", "1")}
 
 
-def test_it_is_the_key_that_counts_wherever_the_message_lies():
+def test_it_is_the_key_that_counts_wherever_the_message_lies() -> None:
     scene = Scene()
     scene.take([event("ann", "1")], [event("bob", "2"), null_value("ann")])
     assert list(scene.rows()) == [key_of("bob")]
 
 
-def test_dead_letters_of_the_task_that_come_after_it_are_not_kept_and_those_before_it_were():
+def test_dead_letters_of_the_task_that_come_after_it_are_not_kept_and_those_before_it_were() -> None:
     scene = Scene()
     bad = [observation("ann", n, "soon")._replace(key=b"ann") for n in ("1", "2")]
     scene.take([bad[0], null_value("ann"), bad[1]])
@@ -94,7 +95,9 @@ records = st.lists(
 
 @settings(max_examples=40)
 @given(records, st.integers(1, 6))
-def test_of_any_log_what_comes_before_a_forgetting_is_said_and_no_row_of_its_task_is_left(log, size):
+def test_of_any_log_what_comes_before_a_forgetting_is_said_and_no_row_of_its_task_is_left(
+    log: list[Record], size: int
+) -> None:
     scene = Scene(partitions=1)
     for start in range(0, len(log), size):
         scene.take(log[start : start + size])

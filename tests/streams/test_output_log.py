@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -14,7 +16,7 @@ from streams.logs.output import OutputFile, OutputLog
 
 
 @pytest.fixture(params=["file", "memory"])
-def output(request: pytest.FixtureRequest, tmp_path: Path):
+def output(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[OutputFile | MemoryOutput]:
     if request.param == "memory":
         yield MemoryOutput()
         return
@@ -24,20 +26,20 @@ def output(request: pytest.FixtureRequest, tmp_path: Path):
 
 
 class TestEveryOutput:
-    def test_lines_are_read_back_in_order(self, output: OutputLog):
+    def test_lines_are_read_back_in_order(self, output: OutputLog) -> None:
         output.append([b"one", b"two"])
         output.append([b"three"])
         output.sync()
         assert output.read(0, 10)[0] == [b"one", b"two", b"three"]
 
-    def test_reading_goes_on_where_it_stopped(self, output: OutputLog):
+    def test_reading_goes_on_where_it_stopped(self, output: OutputLog) -> None:
         output.append([b"one", b"two", b"three"])
         first, position = output.read(0, 2)
         rest, end = output.read(position, 2)
         assert (first, rest) == ([b"one", b"two"], [b"three"])
         assert output.read(end, 2) == ([], end)
 
-    def test_appending_nothing_adds_nothing(self, output: OutputLog):
+    def test_appending_nothing_adds_nothing(self, output: OutputLog) -> None:
         output.append([])
         assert output.read(0, 1) == ([], 0)
 
@@ -49,14 +51,16 @@ def reopened(path: Path, more: list[bytes]) -> list[bytes]:
     return file.read(0, 1000)[0]
 
 
-def test_appending_goes_on_after_a_restart(tmp_path):
+def test_appending_goes_on_after_a_restart(tmp_path: Path) -> None:
     path = tmp_path / "scores.jsonl"
     reopened(path, [b"one"])
     assert reopened(path, [b"two"]) == [b"one", b"two"]
 
 
 @given(cut=st.integers(0, 200_011))
-def test_a_line_torn_anywhere_is_cut_off_and_the_whole_ones_stay(cut, tmp_path_factory):
+def test_a_line_torn_anywhere_is_cut_off_and_the_whole_ones_stay(
+    cut: int, tmp_path_factory: pytest.TempPathFactory
+) -> None:
     path = tmp_path_factory.mktemp("torn") / "scores.jsonl"
     content = b"one\ntwo\n" + b"x" * 200_000 + b"\nyz"
     path.write_bytes(content[:cut])
@@ -64,7 +68,7 @@ def test_a_line_torn_anywhere_is_cut_off_and_the_whole_ones_stay(cut, tmp_path_f
     assert reopened(path, [b"new"]) == [*whole, b"new"]
 
 
-def test_a_line_still_being_written_is_not_read(tmp_path):
+def test_a_line_still_being_written_is_not_read(tmp_path: Path) -> None:
     path = tmp_path / "scores.jsonl"
     file = OutputFile(path)
     file.append([b"one"])
@@ -74,7 +78,9 @@ def test_a_line_still_being_written_is_not_read(tmp_path):
     file.close()
 
 
-def test_an_append_that_fails_leaves_nothing_of_itself(tmp_path, monkeypatch):
+def test_an_append_that_fails_leaves_nothing_of_itself(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     path = tmp_path / "scores.jsonl"
     file = OutputFile(path)
     file.append([b"one"])
@@ -83,7 +89,7 @@ def test_an_append_that_fails_leaves_nothing_of_itself(tmp_path, monkeypatch):
         def write(self, content: bytes) -> int:
             return raw.write(content[:2])
 
-        def __getattr__(self, name: str):
+        def __getattr__(self, name: str) -> Any:
             return getattr(raw, name)
 
     raw = file._file

@@ -75,26 +75,28 @@ def settings(folder: Path, *flags: str) -> Settings:
     return load_settings(folder / "shop.toml", {}, ["drift.options={}", *flags])
 
 
-def test_a_detector_is_made_with_its_options(tmp_path):
+def test_a_detector_is_made_with_its_options(tmp_path: Path) -> None:
     options = [f"drift.detector={HERE}:Often", 'drift.options={"every": 3}']
     made = parts.task_spec(settings(tmp_path, *options)).detector
     assert (type(made).__name__, vars(made)) == ("Often", {"every": 3})
 
 
-def test_a_learner_is_made_of_the_task_spec(tmp_path):
+def test_a_learner_is_made_of_the_task_spec(tmp_path: Path) -> None:
     own = settings(tmp_path, f"learner={HERE}:Short")
     made = parts.learner(own, parts.task_spec(own))
     assert (type(made).__name__, made.fast_shapes["sums"], made.spec.wide) == ("Short", (2, 4), False)
 
 
-def test_check_runs_the_conformance_checks_of_both(tmp_path):
+def test_check_runs_the_conformance_checks_of_both(tmp_path: Path) -> None:
     own = settings(tmp_path, f"learner={HERE}:Short", f"drift.detector={HERE}:Often")
     spec = parts.task_spec(own)
     kept = list(promises_kept(spec, parts.learner(own, spec)))
     assert {"tasks_do_not_share_a_detector", "padding_with_weight_zero_changes_nothing"} <= set(kept)
 
 
-def test_the_programs_of_the_document_keep_every_promise_and_run_in_a_stream(tmp_path, monkeypatch):
+def test_the_programs_of_the_document_keep_every_promise_and_run_in_a_stream(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     package = tmp_path / "my_shop"
     package.mkdir()
     for block in re.findall(r"```python\n(# my_shop/(\w+\.py)\n.*?)```", DOCUMENT.read_text(), re.DOTALL):
@@ -118,7 +120,9 @@ def test_the_programs_of_the_document_keep_every_promise_and_run_in_a_stream(tmp
         (f"learner={HERE}:Growing", "examples of weight 0 change what a task adapts to"),
     ],
 )
-def test_a_stream_refuses_what_breaks_a_promise_before_its_first_event(tmp_path, flag, said):
+def test_a_stream_refuses_what_breaks_a_promise_before_its_first_event(
+    tmp_path: Path, flag: str, said: str
+) -> None:
     own = settings(tmp_path, flag)
     with pytest.raises(CheckFailed, match=said):
         parts.stream_engine(own, parts.task_spec(own))
@@ -145,7 +149,9 @@ def test_a_stream_refuses_what_breaks_a_promise_before_its_first_event(tmp_path,
          '"transformer" or text that matches ^[\\w.]+:[\\w.]+$, got "often"'),
     ],
 )  # fmt: skip
-def test_what_cannot_be_used_is_one_sentence_that_names_the_setting(tmp_path, flags, said):
+def test_what_cannot_be_used_is_one_sentence_that_names_the_setting(
+    tmp_path: Path, flags: list[str], said: str
+) -> None:
     with pytest.raises(SettingsError) as caught:
         own = settings(tmp_path, *flags)
         parts.learner(own, parts.task_spec(own))

@@ -17,7 +17,7 @@ def of_a_log() -> tuple[Console, StringIO]:
     return Console(file=file, force_terminal=False, soft_wrap=True, markup=False), file
 
 
-def test_a_stream_in_a_log_says_a_line_every_half_minute():
+def test_a_stream_in_a_log_says_a_line_every_half_minute() -> None:
     console, file = of_a_log()
     now = [0.0]
     with progress_bar(console, "flights", 4000, clock=lambda: now[0]) as show:
@@ -27,7 +27,7 @@ def test_a_stream_in_a_log_says_a_line_every_half_minute():
     assert file.getvalue().splitlines() == ["flights: 2,000 of 4,000 (50.0%)  56/s"]
 
 
-def test_what_is_said_now_and_then_is_the_latest():
+def test_what_is_said_now_and_then_is_the_latest() -> None:
     now, said = [0.0], list[str]()
     tell = now_and_then(said.append, 10.0, lambda: now[0])
     for second in range(25):
@@ -36,7 +36,7 @@ def test_what_is_said_now_and_then_is_the_latest():
     assert said == ["at 10", "at 20"]
 
 
-def test_work_that_says_nothing_by_itself_is_said_to_go_on():
+def test_work_that_says_nothing_by_itself_is_said_to_go_on() -> None:
     console, file = of_a_log()
     asked, told = Queue[float](), Queue[bool]()
 
@@ -58,14 +58,14 @@ def test_work_that_says_nothing_by_itself_is_said_to_go_on():
     assert file.getvalue().splitlines() == ["looking at the table (30 s)", "rebuilding: 7 events (60 s)"]
 
 
-def test_short_work_says_nothing_in_a_log():
+def test_short_work_says_nothing_in_a_log() -> None:
     console, file = of_a_log()
     with working(console, "looking at the table"):
         pass
     assert file.getvalue() == ""
 
 
-def test_on_a_terminal_there_is_a_bar():
+def test_on_a_terminal_there_is_a_bar() -> None:
     file = StringIO()
     console = Console(file=file, force_terminal=True, width=80)
     with progress_bar(console, "flights", 10) as show:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 from uuid import uuid4
 
 import pytest
@@ -51,7 +52,7 @@ def cells(count: int, versions: int, partitions: int = PARTITIONS) -> dict[Sourc
     ),
     most=st.floats(0, 4000),
 )
-def test_what_a_restart_needs_is_always_kept(adopted, most):
+def test_what_a_restart_needs_is_always_kept(adopted: dict[Any, Any], most: float) -> None:
     sizes = dict.fromkeys(range(1, 301), 10)
     gone = prunable(adopted, sizes, most)
     kept = {at: version for at, version in adopted.items() if at not in gone.cells}
@@ -66,7 +67,7 @@ def test_what_a_restart_needs_is_always_kept(adopted, most):
         assert set(newest[-FRESH:]) <= kept.keys()
 
 
-def test_what_is_kept_of_a_partition_has_no_holes():
+def test_what_is_kept_of_a_partition_has_no_holes() -> None:
     sizes = dict.fromkeys(range(1, 1001), 10)
     adopted = {SourcePosition(7, 0, n * EVERY): max(0, 5 * (n - 50)) for n in range(200)}
     gone = prunable(adopted, sizes, most_bytes=1500)
@@ -74,7 +75,7 @@ def test_what_is_kept_of_a_partition_has_no_holes():
     assert kept == set(range(min(kept), 200 * EVERY, EVERY)) and min(kept) > 50 * EVERY
 
 
-def test_versions_that_were_never_adopted_go_and_of_the_others_the_oldest():
+def test_versions_that_were_never_adopted_go_and_of_the_others_the_oldest() -> None:
     sizes = dict.fromkeys(range(1, 1001), 10)
     adopted = {SourcePosition(7, 0, n * EVERY): 5 * n for n in range(200)}
     gone = prunable(adopted, sizes, most_bytes=1e9)
@@ -87,7 +88,7 @@ def test_versions_that_were_never_adopted_go_and_of_the_others_the_oldest():
     assert {adopted[at] for at in tight.cells} == set(range(0, tight.adopted + 5, 5))
 
 
-def months_in(store, versions, most: int) -> None:
+def months_in(store: LmdbStore | RedisStore, versions: DirectoryMeta | RedisMeta, most: int) -> None:
     """Prune 20,000 versions and 100,000 cells."""
     gone = prune(store, versions, most / GIB)
     kept = versions.sizes()
@@ -100,7 +101,7 @@ def months_in(store, versions, most: int) -> None:
     assert not again.cells and not again.versions
 
 
-def test_months_in_minutes_in_redis(one_redis: Server):
+def test_months_in_minutes_in_redis(one_redis: Server) -> None:
     server, stream = RedisServer(one_redis.url), uuid4().hex
     store, versions = RedisStore(server, stream, engine().layout), RedisMeta(server, stream, THETA, 0)
     content = b"x" * 500
@@ -132,7 +133,7 @@ def versions_in(server: RedisServer, stream: str, count: int = 200) -> RedisMeta
 
 
 @pytest.mark.parametrize("keep_gib", [1.0, 60_000 / GIB])
-def test_what_another_layout_was_folded_under_is_kept_alike(server: RedisServer, keep_gib: float):
+def test_what_another_layout_was_folded_under_is_kept_alike(server: RedisServer, keep_gib: float) -> None:
     stream = uuid4().hex
     old, new = (
         RedisStore(server, stream, Engine(replace(SPEC, memory=Memory(pending=pending))).layout)
@@ -146,7 +147,9 @@ def test_what_another_layout_was_folded_under_is_kept_alike(server: RedisServer,
     assert not versions.missing(new.adoptions().values())
 
 
-def test_a_worker_that_reminds_a_restarted_redis_brings_nothing_back_that_was_pruned(server: RedisServer):
+def test_a_worker_that_reminds_a_restarted_redis_brings_nothing_back_that_was_pruned(
+    server: RedisServer,
+) -> None:
     stream = uuid4().hex
     worker, trainer = (RedisStore(server, stream, engine().layout) for _ in range(2))
     versions = versions_in(server, stream)
@@ -160,7 +163,7 @@ def test_a_worker_that_reminds_a_restarted_redis_brings_nothing_back_that_was_pr
     assert trainer.adoptions() == kept
 
 
-def test_a_version_that_was_put_back_counts(server: RedisServer):
+def test_a_version_that_was_put_back_counts(server: RedisServer) -> None:
     stream = uuid4().hex
     store, versions = RedisStore(server, stream, engine().layout), versions_in(server, stream)
     prune(store, versions, 0.0)
@@ -175,7 +178,7 @@ def test_a_version_that_was_put_back_counts(server: RedisServer):
     assert versions.missing([5]) == {5}
 
 
-def test_months_in_minutes_on_disk(tmp_path: Path):
+def test_months_in_minutes_on_disk(tmp_path: Path) -> None:
     store, versions = LmdbStore(tmp_path / "rows"), DirectoryMeta(tmp_path / "theta")
     for version in range(1, VERSIONS + 1):
         (tmp_path / "theta" / f"{version:08d}.json").write_bytes(b"x" * 100)
@@ -196,7 +199,9 @@ def lmdb_key(at: SourcePosition) -> bytes:
     return ADOPTED.pack(*at)
 
 
-def test_a_run_that_keeps_little_goes_on_to_the_same_rows(tmp_path, monkeypatch):
+def test_a_run_that_keeps_little_goes_on_to_the_same_rows(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     (tmp_path / "whole").mkdir()
     whole = run_to_the_end(shop(tmp_path / "whole"))
     settings = keeping_nothing(shop(tmp_path), monkeypatch)
@@ -211,7 +216,7 @@ def test_a_run_that_keeps_little_goes_on_to_the_same_rows(tmp_path, monkeypatch)
     } == whole.rows
 
 
-def test_theta_and_adoptions_count_in_the_room_that_redis_needs():
+def test_theta_and_adoptions_count_in_the_room_that_redis_needs() -> None:
     beside = most_bytes(1.0, 12)
     assert beside == GIB + 12 * MOST_CELLS * CELL_BYTES
     room = Capacity("redis:6379", 1000, False, 0, 2 * GIB, "noeviction", beside, True, "always")

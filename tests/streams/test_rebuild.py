@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from pathlib import Path
+from typing import Any
 
 import lmdb
 import pytest
@@ -70,39 +71,41 @@ def write_raw(settings: Settings, task: str, change: int | None) -> None:
     environment.close()
 
 
-def test_rebuilding_what_is_sound_changes_nothing(settings, whole):
+def test_rebuilding_what_is_sound_changes_nothing(settings: Settings, whole: Left) -> None:
     assert rebuilt(settings).differs(whole) == []
 
 
-def test_a_deleted_row_comes_back_with_the_same_bits(settings, whole):
+def test_a_deleted_row_comes_back_with_the_same_bits(settings: Settings, whole: Left) -> None:
     write_raw(settings, "user 3/{}", None)
     assert what_is_left(settings).differs(whole) == ["rows"]
     assert rebuilt(settings).differs(whole) == []
 
 
 @pytest.mark.parametrize("byte", [0, 8, 16, 24, 100, 700, -1])
-def test_a_damaged_row_is_refused_by_its_task_and_comes_back_with_the_same_bits(settings, whole, byte):
+def test_a_damaged_row_is_refused_by_its_task_and_comes_back_with_the_same_bits(
+    settings: Settings, whole: Left, byte: int
+) -> None:
     write_raw(settings, "user 3/{}", byte)
     with pytest.raises(RowError, match=r"'user 3/\{\}'.*reptide rebuild"):
         what_is_left(settings)
     assert rebuilt(settings).differs(whole) == []
 
 
-def test_a_rebuild_that_is_refused_leaves_every_row(settings, whole):
+def test_a_rebuild_that_is_refused_leaves_every_row(settings: Settings, whole: Left) -> None:
     other = settings.model_copy(update={"learner": "prototype"})
     with pytest.raises(SettingsError, match='learner is "prototype" and was "gradient"'):
         rebuild(other, lambda position, progress: None)
     assert what_is_left(settings).differs(whole) == []
 
 
-def test_a_rebuild_writes_no_output_and_no_theta(settings):
+def test_a_rebuild_writes_no_output_and_no_theta(settings: Settings) -> None:
     kept = [*(settings.run.directory / "outputs").iterdir(), *(settings.run.directory / "theta").iterdir()]
     before = {path: path.read_bytes() for path in kept}
     rebuilt(settings)
     assert {path: path.read_bytes() for path in kept} == before
 
 
-def test_a_rebuild_goes_no_further_than_the_run_had_come(tmp_path, whole):
+def test_a_rebuild_goes_no_further_than_the_run_had_come(tmp_path: Path, whole: Left) -> None:
     settings = shop(tmp_path, observations=120)
     stop_after(settings, batches=4)
     stopped = what_is_left(settings)
@@ -110,7 +113,7 @@ def test_a_rebuild_goes_no_further_than_the_run_had_come(tmp_path, whole):
     assert run_to_the_end(settings).differs(whole) == []
 
 
-def test_a_rebuild_before_the_first_run_leaves_every_output_to_it(tmp_path, whole):
+def test_a_rebuild_before_the_first_run_leaves_every_output_to_it(tmp_path: Path, whole: Left) -> None:
     settings = shop(tmp_path, observations=120)
     rebuilt(settings)
     assert run_to_the_end(settings).differs(whole) == []
@@ -120,11 +123,13 @@ def test_a_rebuild_before_the_first_run_leaves_every_output_to_it(tmp_path, whol
 @pytest.mark.parametrize(
     ("effect", "nth"), [("clear", 0), ("load", 0), ("swap", 0), ("load", 3), ("swap", 3)]
 )
-def test_a_rebuild_that_dies_anywhere_loses_nothing(settings, whole, monkeypatch, effect, nth, finish):
+def test_a_rebuild_that_dies_anywhere_loses_nothing(
+    settings: Settings, whole: Left, monkeypatch: pytest.MonkeyPatch, effect: str, nth: int, finish: str
+) -> None:
     countdown = iter(range(nth, -(10**6), -1))
     real = getattr(LmdbStore, effect)
 
-    def dying(*arguments):
+    def dying(*arguments: Any) -> Any:
         if next(countdown) == 0:
             raise Crash(effect)
         return real(*arguments)
@@ -141,7 +146,7 @@ def test_a_rebuild_that_dies_anywhere_loses_nothing(settings, whole, monkeypatch
 
 
 @pytest.mark.parametrize("change", [None, 24, 700])
-def test_one_row_is_made_anew_alone(settings, whole, change):
+def test_one_row_is_made_anew_alone(settings: Settings, whole: Left, change: int | None) -> None:
     write_raw(settings, "user 3/{}", change)
     write_raw(settings, "user 5/{}", 24)
     assert rebuild(settings, lambda position, progress: None, task="user 3/{}") == 1
@@ -151,7 +156,7 @@ def test_one_row_is_made_anew_alone(settings, whole, change):
     assert what_is_left(settings).differs(whole) == []
 
 
-def test_a_task_that_is_not_in_the_log_or_was_forgotten_is_not_made_anew(settings):
+def test_a_task_that_is_not_in_the_log_or_was_forgotten_is_not_made_anew(settings: Settings) -> None:
     with pytest.raises(InputError, match="holds no event of task 'nobody'"):
         rebuild(settings, lambda position, progress: None, task="nobody")
     forget_task(settings, "user 3/{}")
@@ -169,7 +174,9 @@ def rows_of(settings: Settings) -> dict[str, bytes]:
     return {user: row.tobytes() for user, row in zip(table.ids, table.rows, strict=True)}
 
 
-def test_a_rebuild_after_pruning_is_refused_and_leaves_every_row(tmp_path, monkeypatch):
+def test_a_rebuild_after_pruning_is_refused_and_leaves_every_row(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     settings = keeping_nothing(shop(tmp_path), monkeypatch)
     run_to_the_end(settings)
     before = rows_of(settings)
@@ -179,7 +186,7 @@ def test_a_rebuild_after_pruning_is_refused_and_leaves_every_row(tmp_path, monke
 
 
 @pytest.mark.parametrize("cell", [0, 64])
-def test_a_single_adoption_that_is_gone_is_missed(settings, whole, cell):
+def test_a_single_adoption_that_is_gone_is_missed(settings: Settings, whole: Left, cell: int) -> None:
     store = LmdbStore(settings.run.directory / "rows")
     store.drop_adoptions({at for at in store.adoptions() if at.offset == cell})
     store.close()
@@ -189,8 +196,8 @@ def test_a_single_adoption_that_is_gone_is_missed(settings, whole, cell):
 
 
 def test_where_a_theta_is_no_longer_kept_nothing_is_cleared_unless_the_rows_need_not_be_the_same(
-    settings, whole
-):
+    settings: Settings, whole: Left
+) -> None:
     store = LmdbStore(settings.run.directory / "rows")
     versions = DirectoryMeta(settings.run.directory / "theta")
     prune(store, versions, keep_gib=0.0)
@@ -228,7 +235,9 @@ def rebuild_inexactly(settings: Settings) -> None:
     rebuild(settings, lambda position, progress: None, inexact=True)
 
 
-def test_where_a_version_is_lost_rows_are_made_anew_under_what_is_left(settings, whole):
+def test_where_a_version_is_lost_rows_are_made_anew_under_what_is_left(
+    settings: Settings, whole: Left
+) -> None:
     delete(settings, 1)
     with pytest.raises(InputError, match=r"is not kept"):
         rebuild(settings, lambda position, progress: None)
@@ -238,7 +247,7 @@ def test_where_a_version_is_lost_rows_are_made_anew_under_what_is_left(settings,
 
 
 @pytest.mark.parametrize("newest", [True, False])
-def test_what_is_said_of_a_damaged_version_leads_out(tmp_path, newest):
+def test_what_is_said_of_a_damaged_version_leads_out(tmp_path: Path, newest: bool) -> None:
     settings = shop(tmp_path)
     stop_after(settings, batches=13)
     rows = keys_of(settings)
@@ -253,7 +262,9 @@ def test_what_is_said_of_a_damaged_version_leads_out(tmp_path, newest):
     assert counts(settings) == counts_of_input(settings)
 
 
-def test_a_run_says_what_pruning_takes_from_a_rebuild(tmp_path, monkeypatch):
+def test_a_run_says_what_pruning_takes_from_a_rebuild(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     settings, said = keeping_nothing(shop(tmp_path), monkeypatch), []
     program = embedded(settings, said.append)
     run(program, lambda progress: None)

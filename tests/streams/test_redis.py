@@ -113,7 +113,7 @@ class TestAReplyThatIsLost:
     def store(self, kind: str, request: pytest.FixtureRequest, connected: Open, stream: str) -> RedisStore:
         return connected(request.getfixturevalue(kind).url, stream, cluster=kind == "redis_cluster")
 
-    def test_a_swap_is_asked_again_and_recognised(self, store: RedisStore, lost_reply: LostReply):
+    def test_a_swap_is_asked_again_and_recognised(self, store: RedisStore, lost_reply: LostReply) -> None:
         table = marked(store, ["a"], 7)
         lost_reply.countdown = 1
         assert store.swap(table) == [Swap.ALREADY]
@@ -122,7 +122,9 @@ class TestAReplyThatIsLost:
         assert marks(store, ["a"]) == [7]
 
     @pytest.mark.parametrize("nth", [1, 5, 10])
-    def test_no_row_of_a_batch_is_taken_for_lost(self, store: RedisStore, lost_reply: LostReply, nth: int):
+    def test_no_row_of_a_batch_is_taken_for_lost(
+        self, store: RedisStore, lost_reply: LostReply, nth: int
+    ) -> None:
         tasks = [f"t{n}" for n in range(10)]
         table = marked(store, tasks, 7)
         lost_reply.countdown = nth
@@ -131,14 +133,14 @@ class TestAReplyThatIsLost:
         assert store.load(LAYOUT, tasks).rows["revision"].tolist() == [1] * 10
         assert marks(store, tasks) == [7] * 10
 
-    def test_an_adoption_is_asked_again_and_stays(self, store: RedisStore, lost_reply: LostReply):
+    def test_an_adoption_is_asked_again_and_stays(self, store: RedisStore, lost_reply: LostReply) -> None:
         store.ping()
         lost_reply.countdown = 1
         assert store.adopt(SourcePosition(1, 0, 64), 3) == 3
         assert store.adoptions() == {SourcePosition(1, 0, 64): 3}
 
 
-def test_of_writers_that_race_none_undoes_another(one_redis: Server, connected: Open, stream: str):
+def test_of_writers_that_race_none_undoes_another(one_redis: Server, connected: Open, stream: str) -> None:
     stores = [connected(one_redis.url, stream) for _ in range(2)]
     with ThreadPoolExecutor(2) as threads:
         for _ in range(50):
@@ -156,7 +158,9 @@ def test_of_writers_that_race_none_undoes_another(one_redis: Server, connected: 
 
 
 class TestACluster:
-    def test_rows_are_spread_over_its_nodes(self, redis_cluster: Cluster, connected: Open, stream: str):
+    def test_rows_are_spread_over_its_nodes(
+        self, redis_cluster: Cluster, connected: Open, stream: str
+    ) -> None:
         store = connected(redis_cluster.url, stream, cluster=True)
         tasks = [f"{{same}} {n}" for n in range(60)]
         store.swap(marked(store, tasks, 1))
@@ -166,7 +170,9 @@ class TestACluster:
         )
         assert sorted(store.tasks()) == sorted(map(key_of, tasks))
 
-    def test_a_slot_that_moved_is_followed(self, redis_cluster: Cluster, connected: Open, stream: str):
+    def test_a_slot_that_moved_is_followed(
+        self, redis_cluster: Cluster, connected: Open, stream: str
+    ) -> None:
         store = connected(redis_cluster.url, stream, cluster=True)
         first, second, _ = redis_cluster.nodes
         task = next(t for t in map(str, range(10_000)) if self.free_slot(first, row_key(stream, t)))
@@ -185,18 +191,18 @@ class TestACluster:
 
     def test_taken_for_a_single_server_it_is_refused_by_the_setting(
         self, redis_cluster: Cluster, connected: Open, stream: str
-    ):
+    ) -> None:
         store = connected(redis_cluster.url, stream)
         with pytest.raises(StoreError, match="is a node of a cluster; set `cluster` to true"):
             store.load(LAYOUT, [str(n) for n in range(100)])
 
     def test_a_single_server_taken_for_one_is_refused_by_the_setting(
         self, one_redis: Server, connected: Open, stream: str
-    ):
+    ) -> None:
         with pytest.raises(StoreError, match="is no node of a cluster; set `cluster` to false"):
             connected(one_redis.url, stream, cluster=True).load(LAYOUT, ["a"])
 
-    def test_a_cluster_that_is_not_there_is_unavailable(self, own_redis: Start, connected: Open):
+    def test_a_cluster_that_is_not_there_is_unavailable(self, own_redis: Start, connected: Open) -> None:
         server = own_redis()
         server.kill()
         with pytest.raises(Unavailable, match=str(server.port)):
@@ -204,7 +210,7 @@ class TestACluster:
 
     def test_without_one_of_its_nodes_it_is_unavailable_until_that_is_back(
         self, own_cluster: Cluster, connected: Open
-    ):
+    ) -> None:
         cluster, tasks = own_cluster, [str(n) for n in range(30)]
         store = connected(cluster.url, cluster=True)
         table = marked(store, tasks, 7)
@@ -220,7 +226,7 @@ class TestACluster:
 
     def test_nodes_restarted_at_other_addresses_may_have_forgotten_and_are_said_once_each(
         self, own_cluster: Cluster, connected: Open
-    ):
+    ) -> None:
         store, tasks = connected(own_cluster.url, cluster=True), [str(n) for n in range(30)]
         store.swap(marked(store, tasks, 7))
         for n in range(2):
@@ -231,7 +237,7 @@ class TestACluster:
 
     def test_a_replica_that_was_promoted_may_lack_the_last_seconds_and_is_said_once(
         self, own_cluster: Cluster, connected: Open, tmp_path: Path
-    ):
+    ) -> None:
         first, replica = own_cluster.nodes[0], own_cluster.replica_of(0, tmp_path / "replica")
         store, tasks = connected(own_cluster.url, cluster=True), [str(n) for n in range(30)]
         store.swap(marked(store, tasks, 1))
@@ -262,7 +268,7 @@ class TestACluster:
 
 
 class TestAServerThatDies:
-    def test_killed_it_comes_back_with_what_it_acknowledged(self, own_redis: Start, connected: Open):
+    def test_killed_it_comes_back_with_what_it_acknowledged(self, own_redis: Start, connected: Open) -> None:
         server = own_redis("--appendonly", "yes", "--appendfsync", "always")
         store = connected(server.url, timeout_s=0.5)
         store.swap(marked(store, ["a"], 7))
@@ -277,7 +283,9 @@ class TestAServerThatDies:
         assert store.forgotten(["a", "b"]) == {"b"}
         assert store.swap(marked(store, ["a"], 8)) == [Swap.OK]
 
-    def test_while_it_is_gone_every_call_says_so_and_then_goes_on(self, own_redis: Start, connected: Open):
+    def test_while_it_is_gone_every_call_says_so_and_then_goes_on(
+        self, own_redis: Start, connected: Open
+    ) -> None:
         server = own_redis()
         store = connected(server.url)
         table = marked(store, ["a"], 7)
@@ -300,7 +308,7 @@ class TestAServerThatDies:
 
     def test_one_that_was_restarted_says_once_that_it_may_have_forgotten(
         self, own_redis: Start, connected: Open
-    ):
+    ) -> None:
         server = own_redis()
         store = connected(server.url)
         table = marked(store, ["a"], 7)
@@ -318,7 +326,7 @@ class TestAServerThatDies:
 
     def test_one_that_forgot_is_reminded_before_another_adopts_otherwise(
         self, own_redis: Start, connected: Open
-    ):
+    ) -> None:
         server = own_redis()
         store, other = connected(server.url), connected(server.url)
         assert store.adopt(SourcePosition(1, 0, 64), 3) == 3
@@ -329,7 +337,7 @@ class TestAServerThatDies:
         store.remind()
         assert other.adopt(SourcePosition(1, 0, 64), 4) == 3
 
-    def test_an_adoption_that_it_forgot_is_told_again(self, own_redis: Start, connected: Open):
+    def test_an_adoption_that_it_forgot_is_told_again(self, own_redis: Start, connected: Open) -> None:
         server = own_redis()
         store = connected(server.url)
         assert store.adopt(SourcePosition(1, 0, 64), 3) == 3
@@ -337,7 +345,7 @@ class TestAServerThatDies:
         assert store.adopt(SourcePosition(1, 0, 64), 4) == 3
         assert store.adoptions() == {SourcePosition(1, 0, 64): 3}
 
-    def test_one_that_hangs_is_unavailable_after_the_timeout(self, own_redis: Start, connected: Open):
+    def test_one_that_hangs_is_unavailable_after_the_timeout(self, own_redis: Start, connected: Open) -> None:
         server = own_redis()
         store = connected(server.url, timeout_s=0.1)
         store.ping()
@@ -354,7 +362,9 @@ class TestAServerThatIsFull:
     def server(self, own_redis: Start) -> Server:
         return own_redis("--maxmemory-policy", "noeviction")
 
-    def test_nothing_is_written_and_with_more_memory_it_goes_on(self, server: Server, connected: Open):
+    def test_nothing_is_written_and_with_more_memory_it_goes_on(
+        self, server: Server, connected: Open
+    ) -> None:
         store = connected(server.url)
         tasks = ["a", "b", "c"]
         store.swap(marked(store, tasks, 1))
@@ -366,7 +376,7 @@ class TestAServerThatIsFull:
         server.ask("CONFIG", "SET", "maxmemory", "0")
         assert store.swap(table) == [Swap.OK] * 3
 
-    def test_no_version_of_theta_is_seen_before_it_has_room(self, server: Server):
+    def test_no_version_of_theta_is_seen_before_it_has_room(self, server: Server) -> None:
         connection = RedisServer(server.url)
         versions = RedisMeta(connection, "s", THETA, sleep=lambda _: None)
         server.ask("CONFIG", "SET", "maxmemory", "1")
@@ -378,7 +388,7 @@ class TestAServerThatIsFull:
         connection.close()
 
 
-def test_a_replica_takes_no_writes_and_says_so(own_redis: Start, connected: Open):
+def test_a_replica_takes_no_writes_and_says_so(own_redis: Start, connected: Open) -> None:
     server = own_redis()
     store = connected(server.url)
     table = marked(store, ["a"], 7)
@@ -431,7 +441,7 @@ def answering() -> Iterator[Callable[[bytes], str]]:
 )
 def test_what_a_server_says_becomes_a_sentence(
     answer: bytes, kind: type[ReptideError], words: str, answering: Callable[[bytes], str], connected: Open
-):
+) -> None:
     with pytest.raises(kind, match=words) as raised:
         connected(answering(answer)).load(LAYOUT, ["a"])
     assert "\n" not in str(raised.value)
@@ -447,7 +457,7 @@ class TestPasswords:
         assert PASSWORD not in str(raised.value)
         return str(raised.value)
 
-    def test_with_the_right_one_it_works(self, own_redis: Start, connected: Open):
+    def test_with_the_right_one_it_works(self, own_redis: Start, connected: Open) -> None:
         server = own_redis("--requirepass", PASSWORD)
         store = connected(server.url.replace("//", f"//:{PASSWORD}@"))
         assert marks(store, ["a"]) == [0]
@@ -456,12 +466,12 @@ class TestPasswords:
     @pytest.mark.parametrize("cluster", [False, True])
     def test_without_or_with_a_wrong_one_the_sentence_says_so(
         self, user: str, cluster: bool, own_redis: Start, connected: Open
-    ):
+    ) -> None:
         server = own_redis("--requirepass", PASSWORD)
         store = connected(server.url.replace("//", f"//{user}"), cluster=cluster)
         assert "check user and password" in self.refused(store, StoreError)
 
-    def test_a_server_that_is_gone_is_named_without_it(self, own_redis: Start, connected: Open):
+    def test_a_server_that_is_gone_is_named_without_it(self, own_redis: Start, connected: Open) -> None:
         server = own_redis()
         server.kill()
         for cluster in (False, True):
@@ -479,7 +489,7 @@ class TestPasswords:
             "redis://h?bogus=1",
         ],
     )
-    def test_what_is_no_url_is_refused_without_quoting_it(self, url: str):
+    def test_what_is_no_url_is_refused_without_quoting_it(self, url: str) -> None:
         with pytest.raises(StoreError, match="the URL of Redis cannot be read") as raised:
             RedisServer(url)
         assert PASSWORD not in str(raised.value)
@@ -491,7 +501,7 @@ class TestPasswords:
 class TestRows:
     def test_a_row_of_another_layout_under_our_key_is_refused(
         self, one_redis: Server, connected: Open, stream: str
-    ):
+    ) -> None:
         store = connected(one_redis.url, stream)
         other = TaskTable.empty(replace(LAYOUT, fingerprint=LAYOUT.fingerprint ^ 1), ["ann"])
         one_redis.ask("SET", row_key(stream, "ann"), bytes(other.encode()[0]))
@@ -500,7 +510,7 @@ class TestRows:
 
     def test_layouts_and_streams_have_rows_of_their_own(
         self, one_redis: Server, connected: Open, stream: str
-    ):
+    ) -> None:
         store = connected(one_redis.url, stream)
         store.swap(marked(store, ["a"], 7))
         others = [
@@ -515,7 +525,7 @@ class TestRows:
 
     def test_a_row_lives_as_long_as_was_said_from_its_last_write(
         self, one_redis: Server, connected: Open, stream: str
-    ):
+    ) -> None:
         store = connected(one_redis.url, stream, ttl_s=100)
         key = row_key(stream, "a")
         store.swap(marked(store, ["a"], 1))
@@ -523,14 +533,14 @@ class TestRows:
         store.swap(marked(store, ["a"], 2))
         assert 90 < one_redis.ask("TTL", key) <= 100
 
-    def test_without_a_time_to_live_it_stays(self, one_redis: Server, connected: Open, stream: str):
+    def test_without_a_time_to_live_it_stays(self, one_redis: Server, connected: Open, stream: str) -> None:
         store = connected(one_redis.url, stream)
         store.swap(marked(store, ["a"], 1))
         assert one_redis.ask("TTL", row_key(stream, "a")) == -1
 
     def test_a_row_that_is_read_lives_until_it_is_written(
         self, one_redis: Server, connected: Open, stream: str
-    ):
+    ) -> None:
         store = connected(one_redis.url, stream, ttl_s=100)
         tasks = ["soon", "later", "for ever", "forgotten"]
         store.swap(marked(store, tasks, 1))
@@ -544,7 +554,7 @@ class TestRows:
 
     def test_a_row_that_expired_under_a_writer_is_lost_not_overwritten(
         self, one_redis: Server, connected: Open, stream: str
-    ):
+    ) -> None:
         store = connected(one_redis.url, stream)
         store.swap(marked(store, ["a"], 1))
         table = marked(store, ["a"], 2)
@@ -555,7 +565,9 @@ class TestRows:
 # Settings
 
 
-def test_a_setting_that_rows_hang_on_is_refused_where_another_was_kept(one_redis: Server, stream: str):
+def test_a_setting_that_rows_hang_on_is_refused_where_another_was_kept(
+    one_redis: Server, stream: str
+) -> None:
     kept = [RedisSettings(RedisServer(one_redis.url), stream, layout) for layout in (1, 1, 2)]
     agree(kept[0], {"inner.lr": 0.1}, "rows", "")
     with pytest.raises(SettingsError, match=r"inner\.lr is 0\.2 and was 0\.1"):
@@ -565,7 +577,7 @@ def test_a_setting_that_rows_hang_on_is_refused_where_another_was_kept(one_redis
 
 def test_of_settings_that_two_keep_at_once_the_first_decides(
     one_redis: Server, stream: str, monkeypatch: pytest.MonkeyPatch
-):
+) -> None:
     first, second = (RedisSettings(RedisServer(one_redis.url), stream, 1) for _ in range(2))
     read, between = second.read, iter([lambda: agree(first, {"inner.lr": 0.1}, "rows", "")])
 
@@ -584,7 +596,7 @@ def test_of_settings_that_two_keep_at_once_the_first_decides(
 
 
 class TestForgetting:
-    def test_the_rows_of_all_layouts_go(self, one_redis: Server, connected: Open, stream: str):
+    def test_the_rows_of_all_layouts_go(self, one_redis: Server, connected: Open, stream: str) -> None:
         store = connected(one_redis.url, stream)
         old = row_key(stream, "a", layout=1)
         one_redis.ask("SET", old, b"x" * 100)
@@ -592,7 +604,7 @@ class TestForgetting:
         assert store.forget({"a"}, 60) == {"a"}
         assert one_redis.ask("GET", old) == b"forgotten"
 
-    def test_what_stays_does_not_tell_the_id(self, one_redis: Server, connected: Open, stream: str):
+    def test_what_stays_does_not_tell_the_id(self, one_redis: Server, connected: Open, stream: str) -> None:
         store = connected(one_redis.url, stream)
         store.swap(marked(store, ["ann@example.org"], 1))
         store.forget({"ann@example.org"}, 60)
@@ -601,7 +613,9 @@ class TestForgetting:
         assert 0 < one_redis.ask("TTL", key) <= 60
         assert b"ann" not in b"".join(one_redis.ask("HGETALL", f"reptide:{stream}:forgotten"))
 
-    def test_other_workers_see_it_at_their_next_batch(self, one_redis: Server, connected: Open, stream: str):
+    def test_other_workers_see_it_at_their_next_batch(
+        self, one_redis: Server, connected: Open, stream: str
+    ) -> None:
         store, other = (connected(one_redis.url, stream) for _ in range(2))
         assert other.forgotten(["a"]) == set()
         store.forget({"a"}, 60)
@@ -611,7 +625,7 @@ class TestForgetting:
 
     def test_while_nothing_changes_asking_is_one_command(
         self, one_redis: Server, connected: Open, stream: str, monkeypatch: pytest.MonkeyPatch
-    ):
+    ) -> None:
         store = connected(one_redis.url, stream)
         store.forget({"a"}, 60)
         store.forgotten(["a"])
@@ -621,7 +635,9 @@ class TestForgetting:
         assert store.forgotten(["a", *map(str, range(1000))]) == {"a"}
         assert len(asked) == 1
 
-    def test_the_append_only_file_loses_the_bytes(self, own_redis: Start, connected: Open, stream: str):
+    def test_the_append_only_file_loses_the_bytes(
+        self, own_redis: Start, connected: Open, stream: str
+    ) -> None:
         server = own_redis("--appendonly", "yes")
         store = connected(server.url, stream)
         store.swap(marked(store, ["ann@example.org", "bob"], 1))
@@ -644,7 +660,7 @@ class TestForgetting:
 
     def test_where_a_rewrite_is_forbidden_the_row_is_forgotten_all_the_same(
         self, own_redis: Start, connected: Open
-    ):
+    ) -> None:
         server = own_redis("--appendonly", "yes")
         server.ask("ACL", "SETUSER", "ann", "on", f">{PASSWORD}", "~*", "+@all", "-bgrewriteaof")
         store = connected(server.url.replace("//", f"//ann:{PASSWORD}@"))
@@ -682,21 +698,23 @@ def versions(request: pytest.FixtureRequest, stream: str, lag: Lag) -> Iterator[
 
 
 class TestVersionsOfTheta:
-    def test_a_version_is_not_seen_before_the_durability_lag(self, versions: RedisMeta, lag: Lag):
+    def test_a_version_is_not_seen_before_the_durability_lag(self, versions: RedisMeta, lag: Lag) -> None:
         seen: list[int] = []
         lag.happenings = [lambda: seen.append(versions.current())]
         assert versions.publish(checkpoint())
         assert (seen, lag.waited_s) == ([0], [2.0])
         assert versions.current() == 1
 
-    def test_a_version_seen_never_changes_where_the_pointer_is_forgotten(self, versions: RedisMeta):
+    def test_a_version_seen_never_changes_where_the_pointer_is_forgotten(self, versions: RedisMeta) -> None:
         versions.publish(checkpoint())
         self.ask(versions, "DEL", "current")
         assert not versions.publish(checkpoint(seed=1))
         assert versions.current() == 1
         assert same(versions.load(1), checkpoint())
 
-    def test_what_a_trainer_left_before_it_died_is_completed_by_the_next(self, versions: RedisMeta, lag: Lag):
+    def test_what_a_trainer_left_before_it_died_is_completed_by_the_next(
+        self, versions: RedisMeta, lag: Lag
+    ) -> None:
         def dies() -> None:
             raise InterruptedError
 
@@ -709,14 +727,16 @@ class TestVersionsOfTheta:
         assert same(versions.load(1), checkpoint())
         assert versions.publish(checkpoint(2))
 
-    def test_a_version_forgotten_during_the_lag_is_there_when_it_is_seen(self, versions: RedisMeta, lag: Lag):
+    def test_a_version_forgotten_during_the_lag_is_there_when_it_is_seen(
+        self, versions: RedisMeta, lag: Lag
+    ) -> None:
         lag.happenings = [lambda: self.ask(versions, "DEL", "v:1")]
         assert versions.publish(checkpoint())
         assert same(versions.load(1), checkpoint())
 
     def test_another_trainers_version_written_in_its_place_waits_its_own_lag(
         self, versions: RedisMeta, lag: Lag
-    ):
+    ) -> None:
         seen: list[int] = []
 
         def forgotten_and_written_by_another() -> None:
@@ -731,19 +751,19 @@ class TestVersionsOfTheta:
         assert versions.current() == 1
         assert same(versions.load(1), checkpoint(seed=1))
 
-    def test_of_two_trainers_at_once_the_first_to_write_wins(self, versions: RedisMeta, lag: Lag):
+    def test_of_two_trainers_at_once_the_first_to_write_wins(self, versions: RedisMeta, lag: Lag) -> None:
         second: list[bool] = []
         lag.happenings = [lambda: second.append(versions.publish(checkpoint(seed=1)))]
         assert versions.publish(checkpoint())
         assert second == [False]
         assert same(versions.load(1), checkpoint())
 
-    def test_a_slow_trainer_does_not_move_the_pointer_back(self, versions: RedisMeta, lag: Lag):
+    def test_a_slow_trainer_does_not_move_the_pointer_back(self, versions: RedisMeta, lag: Lag) -> None:
         lag.happenings = [lambda: (versions.publish(checkpoint()), versions.publish(checkpoint(2)))]
         assert not versions.publish(checkpoint())
         assert versions.current() == 2
 
-    def test_a_reply_that_is_lost_changes_nothing(self, versions: RedisMeta, lost_reply: LostReply):
+    def test_a_reply_that_is_lost_changes_nothing(self, versions: RedisMeta, lost_reply: LostReply) -> None:
         versions.current()
         lost_reply.countdown = 2  # of the write: the pointer is read before
         assert versions.publish(checkpoint())
@@ -751,7 +771,7 @@ class TestVersionsOfTheta:
         assert versions.publish(checkpoint(2))
 
     @pytest.mark.parametrize("place", [0, 20, 33, 34, 40, 300, -1, -100])
-    def test_damage_is_refused_by_the_name_of_the_key(self, versions: RedisMeta, place: int):
+    def test_damage_is_refused_by_the_name_of_the_key(self, versions: RedisMeta, place: int) -> None:
         versions.publish(checkpoint())
         content = bytearray(self.ask(versions, "GET", "v:1"))
         content[place] ^= 1
@@ -761,12 +781,12 @@ class TestVersionsOfTheta:
         )
 
     @pytest.mark.parametrize("kept", [0, 1, 33, 60, 500, -1])
-    def test_a_version_cut_short_is_refused(self, versions: RedisMeta, kept: int):
+    def test_a_version_cut_short_is_refused(self, versions: RedisMeta, kept: int) -> None:
         versions.publish(checkpoint())
         self.ask(versions, "SET", "v:1", self.ask(versions, "GET", "v:1")[:kept])
         self.refused(versions, "version 1 of theta")
 
-    def test_versions_are_counted_and_dropped_and_the_next_is_published(self, versions: RedisMeta):
+    def test_versions_are_counted_and_dropped_and_the_next_is_published(self, versions: RedisMeta) -> None:
         for version in range(1, 6):
             versions.publish(checkpoint(version))
         sizes = dict(versions.sizes())
@@ -778,11 +798,13 @@ class TestVersionsOfTheta:
         assert list(versions.sizes()) == [2, 4, 5, 6]
         assert versions.missing([0, 1, 2, 3]) == {1, 3}
 
-    def test_task_specs_of_another_theta_have_versions_of_their_own(self, versions: RedisMeta, stream: str):
+    def test_task_specs_of_another_theta_have_versions_of_their_own(
+        self, versions: RedisMeta, stream: str
+    ) -> None:
         versions.publish(checkpoint())
         assert RedisMeta(versions.server, stream, "another").current() == 0
 
-    def test_a_theta_of_another_architecture_is_refused_in_a_sentence(self, versions: RedisMeta):
+    def test_a_theta_of_another_architecture_is_refused_in_a_sentence(self, versions: RedisMeta) -> None:
         other = replace(SPEC, features=Features((Numeric("a"), Numeric("c"))))
         versions.publish(checkpoint(spec=other))
         with pytest.raises(
@@ -818,7 +840,7 @@ ROOMY = Capacity(
 class TestCapacity:
     @pytest.mark.parametrize("ttl_s", [0, 1000])
     @pytest.mark.parametrize("size", [LAYOUT.bytes_per_task, 1000, 4096, 9000])
-    def test_the_estimate_of_a_row_is_what_redis_takes(self, own_redis: Start, size: int, ttl_s: int):
+    def test_the_estimate_of_a_row_is_what_redis_takes(self, own_redis: Start, size: int, ttl_s: int) -> None:
         server = own_redis()
         name = "reptide:my-stream:0123456789abcdef:t:" + "x" * 21
         with redis.Redis(port=server.port) as client, client.pipeline(transaction=False) as pipeline:
@@ -829,12 +851,12 @@ class TestCapacity:
             taken = (client.info()["used_memory"] - before) / 8192
         assert bytes_of_a_row(size, bool(ttl_s), allocator) == pytest.approx(taken, rel=0.05)
 
-    def test_jemalloc_rounds_a_row_up_to_the_next_of_its_sizes(self):
+    def test_jemalloc_rounds_a_row_up_to_the_next_of_its_sizes(self) -> None:
         key_and_tables = 80 + 16 + 32 + 16
         assert bytes_of_a_row(4096 - 6, False, "jemalloc-5.2.1") == key_and_tables + 4096
         assert bytes_of_a_row(4097 - 6, False, "jemalloc-5.2.1") == key_and_tables + 5120
 
-    def test_it_is_what_the_server_says(self, own_redis: Start):
+    def test_it_is_what_the_server_says(self, own_redis: Start) -> None:
         server = own_redis("--maxmemory", "100mb", "--appendonly", "yes", "--appendfsync", "always")
         connection = RedisServer(server.url)
         found = capacity(connection, 4096, 0)
@@ -844,7 +866,7 @@ class TestCapacity:
         assert found.rows == 100 * 2**20 // found.row_bytes
         assert warnings(found, 1000) == []
 
-    def test_a_cluster_has_the_room_of_all_its_nodes(self, redis_cluster: Cluster):
+    def test_a_cluster_has_the_room_of_all_its_nodes(self, redis_cluster: Cluster) -> None:
         connection = RedisServer(redis_cluster.url, cluster=True)
         for node in redis_cluster.nodes:
             node.ask("CONFIG", "SET", "maxmemory", "100mb")
@@ -855,7 +877,7 @@ class TestCapacity:
         assert found.max_bytes == 300 * 2**20
         assert found.appendonly is False
 
-    def test_where_it_may_not_be_asked_it_says_that_it_does_not_know(self, own_redis: Start):
+    def test_where_it_may_not_be_asked_it_says_that_it_does_not_know(self, own_redis: Start) -> None:
         server = own_redis("--appendonly", "yes")
         for user, commands in (("ann", ["-info", "-config"]), ("bob", ["-config"])):
             server.ask("ACL", "SETUSER", user, "on", f">{PASSWORD}", "~*", "+@all", *commands)
@@ -879,7 +901,7 @@ class TestCapacity:
     )
     def test_a_policy_that_evicts_rows_is_refused_with_the_command(
         self, policy: str, expires: bool, refused: bool
-    ):
+    ) -> None:
         found = replace(ROOMY, policy=policy, expires=expires)
         if not refused:
             assert warnings(found, 10) == []
@@ -887,11 +909,11 @@ class TestCapacity:
         with pytest.raises(StoreError, match=f"{policy}.*`CONFIG SET maxmemory-policy noeviction`"):
             warnings(found, 10)
 
-    def test_without_a_limit_nothing_is_evicted(self):
+    def test_without_a_limit_nothing_is_evicted(self) -> None:
         (said,) = warnings(replace(ROOMY, policy="allkeys-lru", max_bytes=0), 10)
         assert "has no memory limit; set `maxmemory`" in said
 
-    def test_more_tasks_than_fit_are_said_in_numbers(self):
+    def test_more_tasks_than_fit_are_said_in_numbers(self) -> None:
         assert warnings(ROOMY, 200_000) == []
         (said,) = warnings(ROOMY, 200_001)
         assert said.startswith(
@@ -899,14 +921,14 @@ class TestCapacity:
             "need 954 MiB, and Redis at h:1 has 954: 200,000 fit"
         )
 
-    def test_without_an_append_only_file_it_says_what_is_lost(self):
+    def test_without_an_append_only_file_it_says_what_is_lost(self) -> None:
         (said,) = warnings(replace(ROOMY, appendonly=False), 10)
         assert "what was learned is lost; set `appendonly yes`" in said
 
 
 def test_a_batch_of_1000_rows_of_4_kb_takes_little_of_the_client(
     one_redis: Server, connected: Open, stream: str
-):
+) -> None:
     """A bar far above what it takes, 5 to 10 ms, so that only another order of magnitude fails."""
     wide = replace(
         LAYOUT, dtype=np.dtype([*LAYOUT.dtype.descr, ("rest", "u1", (4096 - LAYOUT.bytes_per_task,))])
@@ -924,7 +946,9 @@ def test_a_batch_of_1000_rows_of_4_kb_takes_little_of_the_client(
 
 
 @pytest.mark.parametrize("task", ["a", "a/b", "~", "x" * 65_536])
-def test_a_row_of_a_snapshot_whose_task_was_forgotten_is_not_put_back(connected, one_redis, stream, task):
+def test_a_row_of_a_snapshot_whose_task_was_forgotten_is_not_put_back(
+    connected: Callable[..., RedisStore], one_redis: Server, stream: str, task: str
+) -> None:
     store = connected(one_redis.url, stream)
     store.swap(marked(store, [task, "other"], 7))
     rows = [row for page in store.stored() for row in page]

@@ -69,7 +69,7 @@ DENIED = {
 @pytest.mark.parametrize("what", DENIED)
 def test_what_an_acl_forbids_is_named_with_the_user_and_the_way_out(
     kind: str, what: str, request: pytest.FixtureRequest
-):
+) -> None:
     given: Server | Cluster = request.getfixturevalue(kind)
     for node in getattr(given, "nodes", [given]):
         node.ask(
@@ -86,7 +86,7 @@ def test_what_an_acl_forbids_is_named_with_the_user_and_the_way_out(
 
 
 @pytest.mark.parametrize("missing", ["+cluster|slots", "+command"])
-def test_what_a_client_of_a_cluster_asks_itself_is_named_too(missing: str, redis_cluster: Cluster):
+def test_what_a_client_of_a_cluster_asks_itself_is_named_too(missing: str, redis_cluster: Cluster) -> None:
     rules = {"+get", "+cluster|slots", "+cluster|myid", "+command", "+info"} - {missing}
     for node in redis_cluster.nodes:
         node.ask("ACL", "SETUSER", "ann", "reset", "on", f">{SECRET}", "~*", *sorted(rules))
@@ -100,7 +100,9 @@ def test_what_a_client_of_a_cluster_asks_itself_is_named_too(missing: str, redis
 
 @pytest.mark.parametrize("kind", ["one_redis", "redis_cluster"])
 @pytest.mark.parametrize("login", [f"ann:{SECRET}x", f"bob:{SECRET}"])
-def test_a_login_that_is_refused_names_the_user(kind: str, login: str, request: pytest.FixtureRequest):
+def test_a_login_that_is_refused_names_the_user(
+    kind: str, login: str, request: pytest.FixtureRequest
+) -> None:
     given: Server | Cluster = request.getfixturevalue(kind)
     for node in getattr(given, "nodes", [given]):
         node.ask("ACL", "SETUSER", "ann", "reset", "on", f">{SECRET}")
@@ -221,7 +223,7 @@ class TestTls:
     @pytest.mark.parametrize("login", ["the client's", "one that a password opens"])
     def test_with_the_right_authority_and_a_certificate_of_its_own_a_client_is_let_in(
         self, login: str, files: Files, behind_tls: Callable[[Certificate], int]
-    ):
+    ) -> None:
         own: dict[str, object] = {}
         if login == "one that a password opens":
             own = {
@@ -235,7 +237,7 @@ class TestTls:
 
     def test_a_certificate_of_another_authority_is_not_trusted(
         self, files: Files, behind_tls: Callable[[Certificate], int]
-    ):
+    ) -> None:
         for authority in (files.other.certificate, None):
             port = behind_tls(files.server)
             said = said_of(files.url(port, ssl_ca_certs=authority), StoreError)
@@ -246,7 +248,7 @@ class TestTls:
 
     def test_a_certificate_of_another_host_is_trusted_only_where_its_name_does_not_matter(
         self, files: Files, behind_tls: Callable[[Certificate], int]
-    ):
+    ) -> None:
         port = behind_tls(files.elsewhere)
         said = said_of(files.url(port), StoreError)
         assert said.startswith(
@@ -260,7 +262,7 @@ class TestTls:
     @pytest.mark.parametrize("shown", ["none", "a stranger's"])
     def test_a_client_that_the_server_does_not_trust_is_told_which_options_to_look_at(
         self, shown: str, files: Files, behind_tls: Callable[[Certificate], int]
-    ):
+    ) -> None:
         own = dict(
             zip(
                 ("ssl_certfile", "ssl_keyfile"),
@@ -276,7 +278,7 @@ class TestTls:
 
     def test_a_server_that_speaks_tls_alone_or_none_at_all_is_told_apart_from_one_that_is_away(
         self, files: Files, behind_tls: Callable[[Certificate], int], one_redis: Server
-    ):
+    ) -> None:
         plainly = said_of(f"redis://127.0.0.1:{behind_tls(files.server)}/0", Unavailable)
         assert plainly.endswith("; where it speaks TLS alone, write rediss:// in redis.url")
         by_tls = said_of(files.url(one_redis.port), Unavailable, timeout_s=0.2)
@@ -284,11 +286,11 @@ class TestTls:
 
     def test_a_wrong_password_over_tls_is_told_as_ever(
         self, files: Files, behind_tls: Callable[[Certificate], int]
-    ):
+    ) -> None:
         url = files.url(behind_tls(files.server)).replace("//", f"//ann:{SECRET}@")
         assert "does not take the password of user ann" in said_of(url, StoreError)
 
-    def test_a_cluster_is_reached_by_tls_at_every_node(self, files: Files, tls_cluster: TlsCluster):
+    def test_a_cluster_is_reached_by_tls_at_every_node(self, files: Files, tls_cluster: TlsCluster) -> None:
         server = RedisServer(files.url(tls_cluster.tls_ports[0]), cluster=True)
         assert server.ask(*(("SET", f"k{n}", n) for n in range(20))) == [True] * 20
         assert all(node.ask("DBSIZE") for node in tls_cluster.nodes)
@@ -296,7 +298,9 @@ class TestTls:
         wrong = files.url(tls_cluster.tls_ports[0], ssl_ca_certs=files.other.certificate)
         assert "is not trusted (self-signed certificate" in said_of(wrong, StoreError, cluster=True)
 
-    def test_files_that_cannot_be_used_are_named_by_their_option_before_a_server_is_asked(self, files: Files):
+    def test_files_that_cannot_be_used_are_named_by_their_option_before_a_server_is_asked(
+        self, files: Files
+    ) -> None:
         client, locked = files.client, files.locked
         for options, sentence in (
             ({"ssl_ca_certs": f"/{SECRET}"}, "ssl_ca_certs: there is no such file"),
@@ -330,7 +334,7 @@ class TestTls:
 
 def test_a_password_is_in_no_log_traceback_repr_or_record(
     one_redis: Server, tmp_path: Path, caplog: pytest.LogCaptureFixture
-):
+) -> None:
     """Whatever is wrong with it, and whoever writes about it: this program, the client library, the settings kept."""
     caplog.set_level(logging.DEBUG)
     one_redis.ask("ACL", "SETUSER", "ann", "reset", "on", f">{SECRET}", "~*", "+@all")

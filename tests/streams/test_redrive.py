@@ -56,7 +56,7 @@ def many() -> Iterator[tuple[str, bytes]]:
     return (("labels" if n % 7 == 0 else "events", b"%d" % n) for n in range(1000))
 
 
-def test_letters_go_back_to_their_topics_in_order_and_none_is_kept():
+def test_letters_go_back_to_their_topics_in_order_and_none_is_kept() -> None:
     letters = Letters(b"".join(letter(topic, value.decode()) for topic, value in many()))
     producer: Any = Producer(letters)
     assert redrive(letters, INPUTS, producer) == 1000
@@ -66,7 +66,7 @@ def test_letters_go_back_to_their_topics_in_order_and_none_is_kept():
 
 
 @pytest.mark.parametrize("line", [b"{}", b"no json", letter("elsewhere", "x")])
-def test_where_a_line_cannot_be_sent_none_is(line: bytes):
+def test_where_a_line_cannot_be_sent_none_is(line: bytes) -> None:
     letters = Letters(letter("events", "1") + b"\n" + line)
     producer: Any = Producer(letters)
     with pytest.raises(InputError, match="line 3 "):

@@ -1,8 +1,12 @@
 """The page of a run: whole, self-contained, escaped, and true to the figures it was given."""
 
+from __future__ import annotations
+
 import json
 from functools import cache
 from importlib import resources
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -10,6 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from engine.evaluation.prequential.evaluate import DAY_S, Prequential, ScoredLabels, TaskScores
+from engine.evaluation.prequential.report import Report, ReportDict
 from engine.targets import Classification, Regression
 from engine.types import PREDICTORS, Outcome
 from streams.errors import StoreError
@@ -27,7 +32,14 @@ BINARY = Classification(("on time", "late"))
 NAMES = (*PREDICTORS, "baseline")
 
 
-def scored(target, n=900, days=30, noise=(1.4, 1.3, 1.2, 0.5, 0.4, 0.8), width_s=DAY_S, seed=2):
+def scored(
+    target: Any,
+    n: int = 900,
+    days: int = 30,
+    noise: tuple[float, ...] = (1.4, 1.3, 1.2, 0.5, 0.4, 0.8),
+    width_s: float = DAY_S,
+    seed: int = 2,
+) -> Any:
     rng = np.random.default_rng(seed)
     k, c = len(noise), target.outputs
     time_s = START_S + np.sort(rng.random(n)) * days * width_s
@@ -45,7 +57,12 @@ def scored(target, n=900, days=30, noise=(1.4, 1.3, 1.2, 0.5, 0.4, 0.8), width_s
 
 
 @cache
-def accumulated(target, tasks, bucket_s, options):
+def accumulated(
+    target: Classification,
+    tasks: tuple[str, str] | tuple[Any, str],
+    bucket_s: float,
+    options: tuple[tuple[str, Any], ...],
+) -> Report:
     found = Prequential(target, NAMES, bucket_s)
     found.add(scored(target, **dict(options)))
     sums = np.arange(1.0, len(tasks) + 1)
@@ -53,11 +70,16 @@ def accumulated(target, tasks, bucket_s, options):
     return found.report(TaskScores(list(tasks), labels, sums, sums[::-1].copy()))
 
 
-def evaluation(target=BINARY, tasks=("a", "b"), bucket_s=DAY_S, **options):
+def evaluation(
+    target: Classification = BINARY,
+    tasks: tuple[str, str] | tuple[Any, str] = ("a", "b"),
+    bucket_s: float = DAY_S,
+    **options: Any,
+) -> ReportDict:
     return accumulated(target, tasks, bucket_s, tuple(options.items())).as_dict()
 
 
-def full(task="user-1", **options):
+def full(task: str = "user-1", **options: tuple[float, ...]) -> dict[Any, Any]:
     alarm = {"task": task, "time_s": START_S, "labels": 40, "loss_before": 0.6, "loss_after": None}
     return {
         "title": "Delays",
@@ -92,13 +114,13 @@ def full(task="user-1", **options):
     }
 
 
-def least(**options):
+def least(**options: Regression | float | Classification) -> dict[Any, Any]:
     """Only what must be given."""
     run = {"source": "memory", "events": 10, "tasks": 1, "seconds": 0.0}
     return {"title": "Smallest", "run": run, "evaluation": evaluation(**options)}
 
 
-def quiet():
+def quiet() -> dict[Any, Any]:
     """Every section, but nothing happened in any of them."""
     report = full()
     report["evaluation"]["tasks"] |= {
@@ -127,7 +149,7 @@ EVERY_REPORT = [
 
 
 @pytest.mark.parametrize("report", EVERY_REPORT)
-def test_every_page_is_well_formed_and_fetches_nothing(report):
+def test_every_page_is_well_formed_and_fetches_nothing(report: Any) -> None:
     text = render(report)
     outline = Outline(text)
     assert "://" not in text
@@ -139,11 +161,11 @@ def test_every_page_is_well_formed_and_fetches_nothing(report):
 
 
 @pytest.mark.parametrize("report", EVERY_REPORT)
-def test_every_page_is_drawn_alike_from_its_json(report):
+def test_every_page_is_drawn_alike_from_its_json(report: Any) -> None:
     assert render(json.loads(json.dumps(report, allow_nan=False))) == render(report)
 
 
-def test_the_page_has_each_section():
+def test_the_page_has_each_section() -> None:
     assert Outline(render(full())).within("h2") == [
         "Predictors compared",
         "Lift over time",
@@ -156,7 +178,7 @@ def test_the_page_has_each_section():
     ]
 
 
-def test_sections_that_were_not_given_are_left_out():
+def test_sections_that_were_not_given_are_left_out() -> None:
     report = least(target=Regression(-9, 9))
     report["evaluation"]["tasks"] = None
     assert Outline(render(report)).within("h2") == [
@@ -166,7 +188,7 @@ def test_sections_that_were_not_given_are_left_out():
     ]
 
 
-def test_a_quiet_run_says_so():
+def test_a_quiet_run_says_so() -> None:
     text = " ".join(Outline(render(quiet())).within("p"))
     for said in (
         "No alarm was raised.",
@@ -177,13 +199,13 @@ def test_a_quiet_run_says_so():
         assert said in text
 
 
-def test_a_hostile_task_id_is_shown_as_text():
+def test_a_hostile_task_id_is_shown_as_text() -> None:
     outline = Outline(render(full(task=HOSTILE)))
     assert "script" not in outline.seen
     assert HOSTILE in outline.within("span")
 
 
-def test_every_text_of_a_report_is_escaped():
+def test_every_text_of_a_report_is_escaped() -> None:
     report = full(task=HOSTILE)
     report["title"] = report["settings"] = report["run"]["source"] = report["run"]["command"] = HOSTILE
     report["run"]["machine"] = report["drift"]["detector"] = HOSTILE
@@ -199,7 +221,7 @@ def test_every_text_of_a_report_is_escaped():
     assert not {"script", "img"} & set(outline.seen)
 
 
-def test_the_figures_of_the_evaluation_are_in_the_table():
+def test_the_figures_of_the_evaluation_are_in_the_table() -> None:
     report = full()
     served = report["evaluation"]["predictors"]["served"]
     cells = Outline(render(report)).within("td")
@@ -209,7 +231,9 @@ def test_the_figures_of_the_evaluation_are_in_the_table():
 
 
 @pytest.mark.parametrize("target", [BINARY, Regression(-9, 9)])
-def test_every_expert_stands_beside_what_was_served_with_its_loss_and_what_it_is(target):
+def test_every_expert_stands_beside_what_was_served_with_its_loss_and_what_it_is(
+    target: Classification | Regression,
+) -> None:
     report = least(target=target)
     outline = Outline(render(report))
     names = [text for text in outline.within("b") if text in NAMES]
@@ -221,7 +245,7 @@ def test_every_expert_stands_beside_what_was_served_with_its_loss_and_what_it_is
         assert DESCRIPTIONS[name] in outline.within("small")
 
 
-def test_every_expert_has_a_curve_of_its_own_and_a_key_to_it():
+def test_every_expert_has_a_curve_of_its_own_and_a_key_to_it() -> None:
     drawn = Outline(render(full())).attributes
     classes = {value for _, name, value in drawn if name == "class"}
     assert {f"{mark} {name}" for mark in ("line", "dot", "key") for name in PREDICTORS} <= classes
@@ -231,14 +255,14 @@ def test_every_expert_has_a_curve_of_its_own_and_a_key_to_it():
             assert f"{mark}.{name}" in styles, (mark, name)
 
 
-def test_a_difference_within_its_interval_is_called_a_tie():
+def test_a_difference_within_its_interval_is_called_a_tie() -> None:
     report = full(noise=(1.5, 1.5, 1.5, 0.5, 0.5, 0.5))
     said = Outline(render(report)).within("small")
     assert "tie" in said
     assert "served is better" in said
 
 
-def difference(metric, low, high):
+def difference(metric: str, low: float | None, high: float | None) -> dict[Any, Any]:
     return {
         "predictor": "theta",
         "against": "served",
@@ -260,7 +284,9 @@ def difference(metric, low, high):
         ("rmse", None, None, None),
     ],
 )
-def test_losses_are_better_low_and_auc_high(metric, low, high, expected):
+def test_losses_are_better_low_and_auc_high(
+    metric: str, low: float | None, high: float | None, expected: int | None
+) -> None:
     assert standing(difference(metric, low, high)) == expected
 
 
@@ -274,7 +300,9 @@ def test_losses_are_better_low_and_auc_high(metric, low, high, expected):
         (None, None, None, "No label has been scored yet."),
     ],
 )
-def test_the_verdict_says_what_the_interval_allows(low, high, value, said):
+def test_the_verdict_says_what_the_interval_allows(
+    low: float | None, high: float | None, value: float | None, said: str
+) -> None:
     report = evaluation()
     report["differences"] = [difference("log_loss", low, high) | {"value": value}]
     assert said in verdict(report)
@@ -288,7 +316,7 @@ def test_the_verdict_says_what_the_interval_allows(low, high, value, said):
         (None, "No setting was chosen by labels of this stream"),
     ],
 )
-def test_the_page_says_which_period_settings_were_chosen_on(chosen, said):
+def test_the_page_says_which_period_settings_were_chosen_on(chosen: list[float] | None, said: str) -> None:
     report = full()
     report["period"]["chosen_on"] = chosen
     text = " ".join(Outline(render(report)).within("p"))
@@ -296,47 +324,47 @@ def test_the_page_says_which_period_settings_were_chosen_on(chosen, said):
     assert said in text
 
 
-def test_a_page_that_cannot_be_written_names_the_path(tmp_path):
+def test_a_page_that_cannot_be_written_names_the_path(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(StoreError, match=r"file/report\.html: "):
         write_report(tmp_path / "file" / "report.html", least())
 
 
-def test_the_page_is_written_as_utf_8(tmp_path):
+def test_the_page_is_written_as_utf_8(tmp_path: Path) -> None:
     report = least() | {"title": "Größe ≥ 3 · 東京"}
     write_report(tmp_path / "report.html", report)
     assert "Größe ≥ 3 · 東京" in (tmp_path / "report.html").read_text(encoding="utf-8")
 
 
-def test_every_outcome_of_the_engine_is_explained():
+def test_every_outcome_of_the_engine_is_explained() -> None:
     assert set(OUTCOMES) == {outcome.name for outcome in Outcome}
 
 
 @given(st.text(), st.text())
-def test_any_text_comes_back_out_of_an_element(text, attribute):
+def test_any_text_comes_back_out_of_an_element(text: str, attribute: str) -> None:
     outline = Outline(element("p", text, title=attribute))
     newlines = text.replace("\r\n", "\n").replace("\r", "\n")
     assert "".join(outline.within("p")).replace("\r\n", "\n").replace("\r", "\n") == newlines
     assert outline.attributes == [("p", "title", attribute)]
 
 
-def test_what_is_markup_already_is_not_escaped_again():
+def test_what_is_markup_already_is_not_escaped_again() -> None:
     assert join((element("b", "<"), "<")) == Markup("<b>&lt;</b>&lt;")
 
 
-def test_an_axis_without_extent_gets_one():
+def test_an_axis_without_extent_gets_one() -> None:
     assert [tick.text for tick in linear_axis(3.0, 3.0, "").ticks] == ["2.6", "2.8", "3", "3.2", "3.4"]
 
 
 @given(st.floats(-1e6, 1e6), st.floats(1e-3, 1e9))
-def test_ticks_lie_on_the_axis_and_are_few(low, width):
+def test_ticks_lie_on_the_axis_and_are_few(low: float, width: float) -> None:
     axis = linear_axis(low, low + width, "")
     assert all(-1e-6 <= axis.share(tick.at) <= 1 + 1e-6 for tick in axis.ticks)
     assert len(axis.ticks) <= 6
 
 
 @given(st.floats(-1e10, 1e11), st.floats(60, 1e11))
-def test_calendar_ticks_lie_on_the_axis_and_are_few(low, width):
+def test_calendar_ticks_lie_on_the_axis_and_are_few(low: float, width: float) -> None:
     axis = time_axis(low, low + width)
     assert len(axis.ticks) <= MOST_TICKS
     assert all(0 <= axis.share(tick.at) <= 1 for tick in axis.ticks)
@@ -351,16 +379,16 @@ def test_calendar_ticks_lie_on_the_axis_and_are_few(low, width):
         (3650, ["2014", "2016", "2018", "2020", "2022"]),
     ],
 )
-def test_calendar_ticks_fall_on_round_times(days, texts):
+def test_calendar_ticks_fall_on_round_times(days: float, texts: list[str]) -> None:
     assert [tick.text for tick in time_axis(START_S, START_S + days * DAY_S).ticks] == texts
 
 
-def test_dates_beyond_the_calendar_are_shown_as_its_last_day():
+def test_dates_beyond_the_calendar_are_shown_as_its_last_day() -> None:
     assert date(1e300) == "31 Dec 9999"
     assert period(START_S, START_S) == "1 Jan 2013"
     assert period(START_S - 1, START_S) == "31 Dec 2012 to 1 Jan 2013"
 
 
-def test_amounts_in_words():
+def test_amounts_in_words() -> None:
     assert [duration(s) for s in (0.312, 42, 200, 7500)] == ["0.31 s", "42 s", "3 min 20 s", "2 h 5 min"]
     assert [percent(s) for s in (0.5, 0.0001, 0.0, None)] == ["50.0%", "<0.1%", "0.0%", "\N{EN DASH}"]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from pathlib import Path
 from threading import Event
 from typing import Any, NamedTuple
 from urllib.error import HTTPError
@@ -116,7 +117,9 @@ def calm() -> Case:
 
 
 @pytest.mark.parametrize("effect", ["adopt", "load", "append", "sync", "swap"])
-def test_a_server_that_is_away_for_a_while_changes_nothing_but_the_time_it_takes(effect, calm):
+def test_a_server_that_is_away_for_a_while_changes_nothing_but_the_time_it_takes(
+    effect: str, calm: Case
+) -> None:
     case = Case(away(effect, 3)).run()
     assert case.world.left() == calm.world.left()
     assert case.log.waits == 3
@@ -124,7 +127,7 @@ def test_a_server_that_is_away_for_a_while_changes_nothing_but_the_time_it_takes
     assert case.said[-1] == "going on"
 
 
-def test_a_worker_whose_store_is_away_is_alive_and_not_ready():
+def test_a_worker_whose_store_is_away_is_alive_and_not_ready() -> None:
     seen: list[str] = []
     case = Case(away("swap", 1))
     case.log.wait = lambda timeout_s: seen.extend(case.health.unready())  # type: ignore[method-assign]
@@ -133,7 +136,7 @@ def test_a_worker_whose_store_is_away_is_alive_and_not_ready():
     assert case.health.unready() == case.health.stuck() == []
 
 
-def test_told_to_stop_while_a_server_is_away_it_stops_and_commits_nothing_of_the_batch():
+def test_told_to_stop_while_a_server_is_away_it_stops_and_commits_nothing_of_the_batch() -> None:
     case = Case(away("swap", 10**6))
     case.log.wait = lambda timeout_s: case.stopping.set()  # type: ignore[method-assign]
     case.run()
@@ -143,7 +146,7 @@ def test_told_to_stop_while_a_server_is_away_it_stops_and_commits_nothing_of_the
     assert "successor" in case.said[-1]
 
 
-def test_told_to_stop_it_finishes_its_batch_and_leaves_the_group():
+def test_told_to_stop_it_finishes_its_batch_and_leaves_the_group() -> None:
     case = Case()
     case.service.show = lambda progress: case.stopping.set()
     case.run()
@@ -151,7 +154,7 @@ def test_told_to_stop_it_finishes_its_batch_and_leaves_the_group():
     assert case.log.committed() == case.log.position() == 7
 
 
-def test_while_a_server_is_away_it_is_asked_less_and_less_often_up_to_once_a_second():
+def test_while_a_server_is_away_it_is_asked_less_and_less_often_up_to_once_a_second() -> None:
     case = Case(away("swap", 6))
     waited_s: list[float] = []
     case.log.wait = waited_s.append  # type: ignore[method-assign]
@@ -159,7 +162,7 @@ def test_while_a_server_is_away_it_is_asked_less_and_less_often_up_to_once_a_sec
     assert waited_s == [0.25, 0.5, 1.0, 1.0, 1.0, 1.0]
 
 
-def test_a_log_that_is_away_as_well_is_asked_again(calm):
+def test_a_log_that_is_away_as_well_is_asked_again(calm: Case) -> None:
     case = Case(away("swap", 3))
     log_away = away("wait", 2)
     case.log.wait = lambda timeout_s: log_away("wait")  # type: ignore[method-assign]
@@ -167,14 +170,14 @@ def test_a_log_that_is_away_as_well_is_asked_again(calm):
     assert case.world.left() == calm.world.left()
 
 
-def test_the_version_in_use_is_shown():
+def test_the_version_in_use_is_shown() -> None:
     case = Case()
     Trainer(online(), case.world.meta).publish(1, start(online().learner, 0), {})
     case.run()
     assert "reptide_theta_version 1.0" in case.service.worker.telemetry.exposition().decode()
 
 
-def test_events_that_expired_before_they_were_read_are_counted(lines):
+def test_events_that_expired_before_they_were_read_are_counted(lines: list[bytes]) -> None:
     case = Case()
     case.log.skipped = {(0, 0): 3, (1, 0): 2}
     case.run()
@@ -198,7 +201,7 @@ def backlogged(limit: BatchLimit, fixed_s: float, each_s: float, batches: int = 
 
 
 @pytest.mark.parametrize("fixed_s", [0.0, 0.02, 0.1])
-def test_behind_its_log_a_worker_takes_batches_that_last_as_long_as_the_budget(fixed_s: float):
+def test_behind_its_log_a_worker_takes_batches_that_last_as_long_as_the_budget(fixed_s: float) -> None:
     took_s, _ = backlogged(BatchLimit(0.25, 4096), fixed_s, 0.0005)
     assert took_s == pytest.approx(0.25, rel=0.05)
 
@@ -206,19 +209,19 @@ def test_behind_its_log_a_worker_takes_batches_that_last_as_long_as_the_budget(f
 @pytest.mark.parametrize(("fixed_s", "each_s"), [(0.2, 0.001), (0.7, 0.0007), (0.7, 0.00005), (1.5, 0.003)])
 def test_where_the_budget_does_not_cover_the_fixed_cost_half_of_the_throughput_of_large_batches_is_kept(
     fixed_s: float, each_s: float
-):
+) -> None:
     _, rate = backlogged(BatchLimit(0.25, 4096), fixed_s, each_s)
     assert rate > 0.45 * 4096 / (fixed_s + each_s * 4096)
 
 
-def test_batches_that_are_not_full_limit_no_later_one():
+def test_batches_that_are_not_full_limit_no_later_one() -> None:
     limit = BatchLimit(0.25, 4096)
     for events in range(1, 100):
         limit.learn(events, 0.3)
     assert limit.events == 4096
 
 
-def test_the_limit_of_a_batch_moves_by_half_or_double_at_most_and_stays_within_its_bounds():
+def test_the_limit_of_a_batch_moves_by_half_or_double_at_most_and_stays_within_its_bounds() -> None:
     limit = BatchLimit(0.25, 4096)
     limit.learn(4096, 1000.0)
     assert limit.events == 2048
@@ -234,7 +237,7 @@ def test_the_limit_of_a_batch_moves_by_half_or_double_at_most_and_stays_within_i
 
 def test_a_worker_whose_batches_cost_the_same_whatever_their_size_takes_large_ones(
     monkeypatch: pytest.MonkeyPatch,
-):
+) -> None:
     case, now_s, asked = Case(), [0.0], []
     monkeypatch.setattr(worker_service, "perf_counter", lambda: now_s[0])
     monkeypatch.setattr(batch_limit, "SMALLEST_BATCH", 1)
@@ -274,7 +277,7 @@ class Rolled(Group):
 
 
 @pytest.mark.parametrize("at", ["ping", "load"])
-def test_what_a_store_forgot_is_folded_again(at, calm):
+def test_what_a_store_forgot_is_folded_again(at: str, calm: Case) -> None:
     """The store goes back by two batches; the worker lives on."""
     before: list[dict[str, bytes]] = []
 
@@ -299,7 +302,7 @@ def test_what_a_store_forgot_is_folded_again(at, calm):
     assert case.said == ["the store was restarted; what was not committed is folded again"]
 
 
-def test_a_store_that_forgot_is_reminded_of_what_was_adopted_before_anything_is_adopted_again():
+def test_a_store_that_forgot_is_reminded_of_what_was_adopted_before_anything_is_adopted_again() -> None:
     effects: list[str] = []
 
     def note(effect: str) -> None:
@@ -332,7 +335,7 @@ def probed(case: Case, path: str) -> tuple[int, str]:
 
 
 @pytest.mark.parametrize("partitions", [{0}, set()])
-def test_a_worker_without_events_or_without_partitions_is_ready(partitions):
+def test_a_worker_without_events_or_without_partitions_is_ready(partitions: Any) -> None:
     case = Case()
     case.world.records.clear()
     case.log.assigned = lambda: partitions  # type: ignore[method-assign]
@@ -342,7 +345,7 @@ def test_a_worker_without_events_or_without_partitions_is_ready(partitions):
     assert probed(case, "/readyz") == (200, "ok\n")
 
 
-def test_a_worker_that_does_not_know_how_far_behind_it_is_is_not_ready():
+def test_a_worker_that_does_not_know_how_far_behind_it_is_is_not_ready() -> None:
     case = Case()
     case.log.lag = dict  # type: ignore[method-assign,assignment]
     case.run()
@@ -351,14 +354,14 @@ def test_a_worker_that_does_not_know_how_far_behind_it_is_is_not_ready():
     assert text == "lag: 0 events behind in 0 partitions, and how far in 1 more is not known yet\n"
 
 
-def test_a_worker_too_far_behind_is_not_ready():
+def test_a_worker_too_far_behind_is_not_ready() -> None:
     case = Case()
     case.log.lag = lambda: {(0, 0): 11}  # type: ignore[method-assign]
     case.run()
     assert probed(case, "/readyz") == (503, "lag: 11 events behind in 1 partitions\n")
 
 
-def test_every_failed_ping_is_counted():
+def test_every_failed_ping_is_counted() -> None:
     case = Case(ping=lambda: None)
     answers = away("ping", 40)
     case.service.ping = lambda: answers("ping")
@@ -369,7 +372,7 @@ def test_every_failed_ping_is_counted():
 
 
 @pytest.mark.parametrize("effect", ["forgotten", "load", "swap", "adopt"])
-def test_every_operation_of_a_store_that_fails_is_counted(effect):
+def test_every_operation_of_a_store_that_fails_is_counted(effect: str) -> None:
     case = Case()
     real = getattr(case.world.store, effect)
     answers = away(effect, 3)
@@ -383,7 +386,7 @@ def test_every_operation_of_a_store_that_fails_is_counted(effect):
     assert f'reptide_store_errors_total{{operation="{effect}"}} 3.0' in probed(case, "/metrics")[1]
 
 
-def test_an_ordinary_stall_of_the_broker_restarts_no_worker(tmp_path):
+def test_an_ordinary_stall_of_the_broker_restarts_no_worker(tmp_path: Path) -> None:
     """It lasts as long as a delivery may take, and only then is the broker known to be away."""
     (tmp_path / "shop.toml").write_text(
         f'stream = "shop"\n{CONFIG}[kafka]\nbootstrap = ["b:1"]\ninputs = ["e"]\n[redis]\nurl = "redis://r:1/0"\n'
@@ -410,7 +413,7 @@ def test_an_ordinary_stall_of_the_broker_restarts_no_worker(tmp_path):
     assert now_s[0] > 240
 
 
-def test_a_broker_that_is_away_when_the_worker_leaves_is_no_failure():
+def test_a_broker_that_is_away_when_the_worker_leaves_is_no_failure() -> None:
     case = Case()
 
     def close() -> None:
@@ -421,7 +424,7 @@ def test_a_broker_that_is_away_when_the_worker_leaves_is_no_failure():
     assert "the broker is away" in case.said[-1]
 
 
-def test_a_role_is_made_though_a_server_is_away_or_restarted_meanwhile_and_not_where_it_stays_away():
+def test_a_role_is_made_though_a_server_is_away_or_restarted_meanwhile_and_not_where_it_stays_away() -> None:
     now = [0.0]
 
     def wait(seconds: float) -> None:
@@ -495,7 +498,7 @@ def service(episodes: Episodes, store: MemoryMeta, window: int = WINDOW) -> Trai
     )
 
 
-def test_a_turn_takes_every_label_once_and_says_where_it_got_to(lines):
+def test_a_turn_takes_every_label_once_and_says_where_it_got_to(lines: list[bytes]) -> None:
     store = MemoryMeta()
     one = service(Episodes(lines), store)
     advance = one.turn()
@@ -505,7 +508,7 @@ def test_a_turn_takes_every_label_once_and_says_where_it_got_to(lines):
     assert one.turn() is None
 
 
-def test_a_trainer_that_died_goes_on_from_what_it_published(lines):
+def test_a_trainer_that_died_goes_on_from_what_it_published(lines: list[bytes]) -> None:
     store, other = MemoryMeta(), MemoryMeta()
     both = service(Episodes(lines), store)
     first = Episodes(lines[:10])
@@ -531,7 +534,9 @@ def half_and_repeated(lines: list[bytes]) -> list[list[bytes]]:
 
 @pytest.mark.parametrize("window", [WINDOW, 9, 3, 1])
 @pytest.mark.parametrize("ends", [(4, 8, 12, 99), (1, 2, 99), (7, 99)])
-def test_a_trainer_started_anew_before_every_version_goes_on_bit_for_bit(lines, window, ends):
+def test_a_trainer_started_anew_before_every_version_goes_on_bit_for_bit(
+    lines: list[bytes], window: int, ends: tuple[int, ...] | tuple[int, int, int] | tuple[int, int]
+) -> None:
     lasting, anew = MemoryMeta(), MemoryMeta()
     partitions = half_and_repeated(lines)
     lives_on = service(Episodes(), lasting, window)
@@ -543,7 +548,7 @@ def test_a_trainer_started_anew_before_every_version_goes_on_bit_for_bit(lines, 
     assert told(anew) == told(lasting)
 
 
-def test_the_window_holds_the_last_labels_of_each_partition_alike(lines):
+def test_the_window_holds_the_last_labels_of_each_partition_alike(lines: list[bytes]) -> None:
     partitions = half_and_repeated(lines)
     one = service(Episodes(*partitions), MemoryMeta(), window=6)
     one.turn()
@@ -553,7 +558,9 @@ def test_the_window_holds_the_last_labels_of_each_partition_alike(lines):
     assert all(placed.label.episode is None for placed in one._window.labels)
 
 
-def test_labels_that_retention_has_taken_are_gone_from_the_window_and_nothing_waits_for_them(lines):
+def test_labels_that_retention_has_taken_are_gone_from_the_window_and_nothing_waits_for_them(
+    lines: list[bytes],
+) -> None:
     store = MemoryMeta()
     service(Episodes(lines[:12]), store).turn()
     one = service(Episodes(lines, first=10), store)
@@ -564,7 +571,7 @@ def test_labels_that_retention_has_taken_are_gone_from_the_window_and_nothing_wa
     assert kept == list(range(10, len(lines)))
 
 
-def test_a_trainer_that_has_nothing_to_do_reads_its_window_once(lines):
+def test_a_trainer_that_has_nothing_to_do_reads_its_window_once(lines: list[bytes]) -> None:
     store = MemoryMeta()
     service(Episodes(lines), store).turn()
     one = service(Episodes(lines), store)
@@ -572,7 +579,7 @@ def test_a_trainer_that_has_nothing_to_do_reads_its_window_once(lines):
     assert one.episodes.messages == len(lines)  # type: ignore[attr-defined]
 
 
-def test_labels_that_come_again_are_recognised(lines):
+def test_labels_that_come_again_are_recognised(lines: list[bytes]) -> None:
     once, twice = MemoryMeta(), MemoryMeta()
     service(Episodes(lines), once).turn()
     repeated = [*lines[:12], *lines[4:12], *lines[12:], *lines]
@@ -581,14 +588,16 @@ def test_labels_that_come_again_are_recognised(lines):
     assert service(Episodes([*repeated, *lines]), twice).turn() is None
 
 
-def test_each_partition_of_the_input_has_a_place_of_its_own(lines):
+def test_each_partition_of_the_input_has_a_place_of_its_own(lines: list[bytes]) -> None:
     elsewhere = [line.replace(b'"partition":0', b'"partition":1') for line in lines]
     advance = service(Episodes([*lines, *elsewhere]), MemoryMeta()).turn()
     assert advance is not None
     assert advance.labels == 2 * len(lines)
 
 
-def test_labels_of_an_input_that_was_made_anew_are_no_repeats_whatever_their_offsets(lines):
+def test_labels_of_an_input_that_was_made_anew_are_no_repeats_whatever_their_offsets(
+    lines: list[bytes],
+) -> None:
     ours, theirs = (incarnation_text(INCARNATION + n).encode() for n in (0, 1))
     made_anew = [line.replace(ours, theirs) for line in lines]
     store = MemoryMeta()
@@ -598,7 +607,7 @@ def test_labels_of_an_input_that_was_made_anew_are_no_repeats_whatever_their_off
     assert advance.labels == len(lines)
 
 
-def test_an_episodes_topic_that_was_made_anew_is_read_from_its_start(lines):
+def test_an_episodes_topic_that_was_made_anew_is_read_from_its_start(lines: list[bytes]) -> None:
     store = MemoryMeta()
     service(Episodes(lines[:12], incarnation=7), store).turn()
     advance = service(Episodes(lines[10:], incarnation=8), store).turn()
@@ -607,7 +616,9 @@ def test_an_episodes_topic_that_was_made_anew_is_read_from_its_start(lines):
     assert store.load(2).numbers["positions"] == {"0": len(lines) - 10}
 
 
-def test_lines_and_checkpoints_of_an_earlier_version_that_tell_no_incarnation_are_read_as_they_were(lines):
+def test_lines_and_checkpoints_of_an_earlier_version_that_tell_no_incarnation_are_read_as_they_were(
+    lines: list[bytes],
+) -> None:
     untold = [re.sub(rb'"incarnation":"[0-9a-f]+",', b"", line) for line in lines]
     store = MemoryMeta()
     service(Episodes(untold[:12]), store).turn()
@@ -619,7 +630,7 @@ def test_lines_and_checkpoints_of_an_earlier_version_that_tell_no_incarnation_ar
     assert advance.labels == len(lines) - 12
 
 
-def test_what_another_trainer_published_first_is_gone_on_from(lines):
+def test_what_another_trainer_published_first_is_gone_on_from(lines: list[bytes]) -> None:
     store = MemoryMeta()
     one, other = service(Episodes(lines), store), service(Episodes(lines), store)
 
@@ -647,7 +658,9 @@ def test_what_another_trainer_published_first_is_gone_on_from(lines):
         (b'{"x":["a"],"losses":null}', "ValueError"),
     ],
 )
-def test_a_message_that_is_no_label_is_passed_over_and_told_with_its_place(lines, poison, error):
+def test_a_message_that_is_no_label_is_passed_over_and_told_with_its_place(
+    lines: list[bytes], poison: bytes, error: str
+) -> None:
     once, with_poison = MemoryMeta(), MemoryMeta()
     service(Episodes(lines), once).turn()
     one = service(Episodes([poison, *lines[:5], poison, *lines[5:]]), with_poison)
@@ -661,7 +674,9 @@ def test_a_message_that_is_no_label_is_passed_over_and_told_with_its_place(lines
     ]
 
 
-def test_well_formed_lines_that_no_worker_wrote_stop_no_trainer_and_teach_it_nothing(lines):
+def test_well_formed_lines_that_no_worker_wrote_stop_no_trainer_and_teach_it_nothing(
+    lines: list[bytes],
+) -> None:
     once, with_poison = MemoryMeta(), MemoryMeta()
     service(Episodes(lines), once).turn()
     said = orjson.loads(lines[0])
@@ -675,7 +690,7 @@ def test_well_formed_lines_that_no_worker_wrote_stop_no_trainer_and_teach_it_not
     assert b"reptide_trainer_labels_passed_over_total 5.0" in one.telemetry.exposition()
 
 
-def test_a_label_of_another_width_is_passed_over_and_told(lines):
+def test_a_label_of_another_width_is_passed_over_and_told(lines: list[bytes]) -> None:
     wider = lines[0].replace(b'"x":[', b'"x":[9.0,', 1)
     assert wider != lines[0]
     one = service(Episodes([wider]), MemoryMeta())
@@ -686,7 +701,9 @@ def test_a_label_of_another_width_is_passed_over_and_told(lines):
     assert f"offset 0 is not of this task spec, whose features are {SPEC.width} wide" in sentence
 
 
-def test_a_trainer_is_ready_as_soon_as_its_servers_answer_and_alive_at_every_step_of_a_long_version(lines):
+def test_a_trainer_is_ready_as_soon_as_its_servers_answer_and_alive_at_every_step_of_a_long_version(
+    lines: list[bytes],
+) -> None:
     now_s = [0.0]
     one = service(Episodes(lines), MemoryMeta())
     one.health = Health(trainer_service.CONDITIONS, 60.0, clock=lambda: now_s[0])
@@ -704,7 +721,7 @@ def test_a_trainer_is_ready_as_soon_as_its_servers_answer_and_alive_at_every_ste
     assert steps == [[]] * len(steps)
 
 
-def test_a_trainer_that_waits_long_between_versions_is_alive_meanwhile(lines):
+def test_a_trainer_that_waits_long_between_versions_is_alive_meanwhile(lines: list[bytes]) -> None:
     now_s = [0.0]
     health = Health(trainer_service.CONDITIONS, 60.0, clock=lambda: now_s[0])
 
@@ -723,7 +740,7 @@ def test_a_trainer_that_waits_long_between_versions_is_alive_meanwhile(lines):
     assert now_s[0] > 600
 
 
-def test_a_store_that_is_away_is_asked_again(lines):
+def test_a_store_that_is_away_is_asked_again(lines: list[bytes]) -> None:
     store = MemoryMeta(before=away("publish", 2))
     one = service(Episodes(lines), store)
     stopping = Event()

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import orjson
 import pytest
@@ -82,7 +83,9 @@ def event(task: str, id: str, key: str | None = "", time: float = 1.0) -> Record
 
 class TestStrangers:
     @pytest.mark.parametrize("key", [None, "bob", '"bob"', "ann ", '"ann'])
-    def test_an_event_whose_key_is_not_its_task_is_set_aside_and_its_batch_mates_are_folded(self, key):
+    def test_an_event_whose_key_is_not_its_task_is_set_aside_and_its_batch_mates_are_folded(
+        self, key: str | None
+    ) -> None:
         scene = Scene()
         scene.take([event("ann", "1"), event("bob", "2")], [event("ann", "3", key), event("eve", "4")])
         assert scene.letters() == [("ann", "3", "wrong_partition")]
@@ -90,13 +93,13 @@ class TestStrangers:
         assert orjson.loads(scene.world.outputs["dead-letter"].lines[0])["detail"] == FOREIGN_KEY
         assert scene.worker.telemetry.exposition().count(b'reason="wrong_partition"} 1.0') == 1
 
-    def test_where_other_keys_keep_a_task_together_only_another_partition_is_wrong(self):
+    def test_where_other_keys_keep_a_task_together_only_another_partition_is_wrong(self) -> None:
         scene = Scene()
         scene.worker = replace(scene.worker, keyed=False)
         scene.take([event("ann/1", "1", "ann"), event("ann/2", "2", "ann")], [event("ann/1", "3", "bob")])
         assert scene.letters() == [("ann/1", "3", "wrong_partition")]
 
-    def test_one_that_comes_first_claims_no_row(self):
+    def test_one_that_comes_first_claims_no_row(self) -> None:
         scene = Scene()
         scene.take([event("ann", "1", None)])
         scene.take([], [event("ann", "2")])
@@ -104,13 +107,13 @@ class TestStrangers:
         assert scene.predicted() == {("ann", "2")}
 
     @pytest.mark.parametrize("key", ["ann", '"ann"'])
-    def test_a_key_is_the_task_as_text_or_as_json(self, key):
+    def test_a_key_is_the_task_as_text_or_as_json(self, key: str) -> None:
         scene = Scene()
         scene.take([event("ann", "1", key)])
         assert scene.letters() == []
 
     @pytest.mark.parametrize("partitions", [0, 1])
-    def test_in_one_partition_nothing_goes_astray(self, partitions):
+    def test_in_one_partition_nothing_goes_astray(self, partitions: int) -> None:
         scene = Scene(partitions=partitions)
         scene.take([event("ann", "1", None), event("ann", "2", "bob")])
         assert scene.letters() == []
@@ -120,7 +123,9 @@ class TestStrangers:
         st.lists(st.tuples(st.sampled_from(TASKS), st.booleans(), st.integers(0, 2)), max_size=30),
         st.integers(1, 9),
     )
-    def test_whatever_strays_wherever_the_others_are_folded_as_without_it(self, drawn, size):
+    def test_whatever_strays_wherever_the_others_are_folded_as_without_it(
+        self, drawn: list[Any], size: int
+    ) -> None:
         with_strays, without = Scene(), Scene()
         for start in range(0, len(drawn), size):
             parts, own = ([list[Record]() for _ in TASKS] for _ in range(2))
@@ -137,7 +142,7 @@ class TestStrangers:
 
 
 class TestStrays:
-    def test_of_own_events_in_two_partitions_the_first_decides(self):
+    def test_of_own_events_in_two_partitions_the_first_decides(self) -> None:
         scene = Scene()
         scene.take([event("ann", "1")], [event("ann", "2"), event("bob", "3")])
         scene.take([event("ann", "4")], [event("ann", "5")])
@@ -146,7 +151,7 @@ class TestStrays:
         [letter, _] = map(orjson.loads, scene.world.outputs["dead-letter"].lines)
         assert "come from partition 0: producers partition differently" in letter["detail"]
 
-    def test_a_topic_created_anew_stops_the_worker_in_a_sentence(self):
+    def test_a_topic_created_anew_stops_the_worker_in_a_sentence(self) -> None:
         scene = Scene()
         scene.take([event("ann", "1")])
         rows = scene.rows()
@@ -154,7 +159,7 @@ class TestStrays:
             scene.take([event("ann", "2")], incarnation=INCARNATION + 1)
         assert scene.rows() == rows
 
-    def test_added_partitions_stop_the_worker_before_anything_is_folded(self):
+    def test_added_partitions_stop_the_worker_before_anything_is_folded(self) -> None:
         scene = Scene(partitions=3)
         scene.take([event("ann", "1")])
         scene.partitions = 6
@@ -195,7 +200,9 @@ def change(store: RecordStore, task: str, changed: Callable[[bytes], bytes]) -> 
 
 @pytest.mark.parametrize("changed", [flip, cut_short, of_another_layout])
 class TestDamagedRows:
-    def test_their_events_are_set_aside_and_all_others_are_folded(self, scene, changed):
+    def test_their_events_are_set_aside_and_all_others_are_folded(
+        self, scene: Scene, changed: Callable[[bytes], bytes]
+    ) -> None:
         scene.take([event("ann", "1"), event("bob", "2")])
         change(scene.world.store, "ann", changed)
         scene.take([event("ann", "3"), event("bob", "4"), event("ann", "5")])
@@ -203,7 +210,9 @@ class TestDamagedRows:
         assert ("bob", "4") in scene.predicted()
         assert scene.worker.telemetry.exposition().count(b'reason="damaged_row"} 2.0') == 1
 
-    def test_it_is_said_once_which_task_it_is_and_how_it_comes_back(self, scene, changed):
+    def test_it_is_said_once_which_task_it_is_and_how_it_comes_back(
+        self, scene: Scene, changed: Callable[[bytes], bytes]
+    ) -> None:
         scene.take([event("ann", "1")])
         change(scene.world.store, "ann", changed)
         for n in range(2, 5):
@@ -212,7 +221,7 @@ class TestDamagedRows:
         assert "the stored row of task 'ann'" in sentence
         assert "`reptide rebuild --task`" in sentence
 
-    def test_a_row_that_is_restored_goes_on(self, scene, changed):
+    def test_a_row_that_is_restored_goes_on(self, scene: Scene, changed: Callable[[bytes], bytes]) -> None:
         kept: list[bytes] = []
 
         def damaged(row: bytes) -> bytes:
@@ -227,7 +236,7 @@ class TestDamagedRows:
         assert scene.predicted() == {("ann", "1"), ("ann", "3")}
 
 
-def test_a_store_all_of_whose_rows_are_of_another_layout_is_refused_at_the_start(scene):
+def test_a_store_all_of_whose_rows_are_of_another_layout_is_refused_at_the_start(scene: Scene) -> None:
     scene.take([event("ann", "1"), event("bob", "2")])
     store, layout = scene.world.store, scene.worker.engine.layout
     change(store, "ann", of_another_layout)
@@ -237,7 +246,7 @@ def test_a_store_all_of_whose_rows_are_of_another_layout_is_refused_at_the_start
         next(steps(replace(scene.world.program(10), store=store)))
 
 
-def test_a_label_of_a_damaged_row_is_set_aside_as_it_came():
+def test_a_label_of_a_damaged_row_is_set_aside_as_it_came() -> None:
     scene = Scene()
     scene.take([event("ann", "1")])
     change(scene.world.store, "ann", flip)
@@ -248,7 +257,7 @@ def test_a_label_of_a_damaged_row_is_set_aside_as_it_came():
 
 
 class TestLostSwaps:
-    def test_a_row_that_another_worker_keeps_writing_first_is_tried_patiently_and_not_for_ever(self):
+    def test_a_row_that_another_worker_keeps_writing_first_is_tried_patiently_and_not_for_ever(self) -> None:
         scene = Scene(store=Contended(losses=10**6))
         with pytest.raises(Unavailable, match=r"another worker wrote 1 rows first, \d+ times in a row"):
             scene.take([event("ann", "1")])
@@ -256,7 +265,7 @@ class TestLostSwaps:
         assert scene.waited == sorted(scene.waited)
         assert 1 < sum(scene.waited) < 6, "within the least session timeout"
 
-    def test_what_was_won_in_the_end_is_folded_once_and_counted_once(self):
+    def test_what_was_won_in_the_end_is_folded_once_and_counted_once(self) -> None:
         scene = Scene(store=Contended(losses=5))
         scene.take([event("ann", "1"), event("bob", "2"), event("eve", "3", "nobody")])
         assert scene.predicted() == {("ann", "1"), ("bob", "2")}

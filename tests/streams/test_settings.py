@@ -47,17 +47,17 @@ def refusal(
 # Order
 
 
-def test_the_file_goes_before_the_default(config):
+def test_the_file_goes_before_the_default(config: Path) -> None:
     settings = load_settings(config, {})
     assert (settings.inner.lr, settings.inner.steps, settings.inner.clip) == (0.3, 2, 1.0)
 
 
-def test_the_environment_goes_before_the_file(config):
+def test_the_environment_goes_before_the_file(config: Path) -> None:
     settings = load_settings(config, {"REPTIDE_INNER__LR": "0.2", "PATH": "/bin", "REPTIDE_DATA": "/data"})
     assert (settings.inner.lr, settings.inner.steps) == (0.2, 2)
 
 
-def test_a_password_of_digits_is_the_text_itself(config):
+def test_a_password_of_digits_is_the_text_itself(config: Path) -> None:
     environment = {
         "REPTIDE_KAFKA__SECURITY__SASL_PLAIN_PASSWORD": "007e5",
         "REPTIDE_KAFKA__BOOTSTRAP": '["a:1"]',
@@ -69,12 +69,12 @@ def test_a_password_of_digits_is_the_text_itself(config):
     assert kafka.security["sasl_plain_password"].get_secret_value() == "123456"
 
 
-def test_a_flag_goes_before_the_environment(config):
+def test_a_flag_goes_before_the_environment(config: Path) -> None:
     settings = load_settings(config, {"REPTIDE_INNER__LR": "0.2"}, ["inner.lr=0.1"])
     assert (settings.inner.lr, settings.inner.steps) == (0.1, 2)
 
 
-def test_the_last_of_two_flags_counts(config):
+def test_the_last_of_two_flags_counts(config: Path) -> None:
     assert load_settings(config, {}, ["inner.lr=0.1", "inner.lr=0.05"]).inner.lr == 0.05
 
 
@@ -87,34 +87,34 @@ def test_the_last_of_two_flags_counts(config):
         ("title=", ""),
     ],
 )
-def test_a_flag_is_json_or_else_text(config, flag, value):
+def test_a_flag_is_json_or_else_text(config: Path, flag: str, value: str) -> None:
     assert load_settings(config, {}, [flag]).title == value
 
 
-def test_a_list_is_written_as_json(config):
+def test_a_list_is_written_as_json(config: Path) -> None:
     assert load_settings(config, {}, ["model.hidden=[8, 4]"]).model.hidden == (8, 4)
     assert load_settings(config, {"REPTIDE_MODEL__HIDDEN": "[8]"}).model.hidden == (8,)
 
 
-def test_a_section_that_the_file_lacks_can_be_set(config):
+def test_a_section_that_the_file_lacks_can_be_set(config: Path) -> None:
     assert load_settings(config, {"REPTIDE_RUN__SEED": "7"}, ["drift.options.threshold=3"]) == load_settings(
         config, {}, ["run.seed=7", 'drift={"options": {"threshold": 3}}']
     )
 
 
-def test_relative_paths_are_relative_to_the_file(config):
+def test_relative_paths_are_relative_to_the_file(config: Path) -> None:
     settings = load_settings(config, {}, ["run.directory=/elsewhere"])
     assert settings.input.path == config.parent / "events.csv"
     assert settings.run.directory == Path("/elsewhere")
 
 
-def test_settings_cannot_be_changed_afterwards(config):
+def test_settings_cannot_be_changed_afterwards(config: Path) -> None:
     settings = load_settings(config, {})
     with pytest.raises(ValueError, match="frozen"):
         settings.inner.lr = 1.0  # type: ignore[misc]
 
 
-def test_the_optimizers_own_options_reach_the_outer_loop(config):
+def test_the_optimizers_own_options_reach_the_outer_loop(config: Path) -> None:
     adam = load_settings(config, {}, ["outer.betas=[0.0, 0.999]"])
     sgd = load_settings(config, {}, ["outer.optimizer=SGD", "outer.momentum=0.9"])
     assert fit_settings(adam.outer).betas == (0.0, 0.999)
@@ -123,7 +123,7 @@ def test_the_optimizers_own_options_reach_the_outer_loop(config):
         fit_settings(load_settings(config, {}, ["outer.optimizer=SGD", "outer.betas=[0.0, 0.999]"]).outer)
 
 
-def test_settings_survive_being_shown(config):
+def test_settings_survive_being_shown(config: Path) -> None:
     settings = load_settings(config, {})
     assert Settings.model_validate_json(settings.model_dump_json()) == settings
 
@@ -140,15 +140,15 @@ def test_settings_survive_being_shown(config):
         ('[[features]]\nencoder = "numeric"\nname = "x"\nunit = "EUR"', "features.1.numeric.unit"),
     ],
 )
-def test_an_unknown_key_in_the_file_is_named_by_its_path(config, more, path):
+def test_an_unknown_key_in_the_file_is_named_by_its_path(config: Path, more: str, path: str) -> None:
     assert f"{path}: there is no such setting" in refusal(config, more)
 
 
-def test_an_unknown_key_in_the_environment_is_named_by_its_path(config):
+def test_an_unknown_key_in_the_environment_is_named_by_its_path(config: Path) -> None:
     assert "inner.lrr: there is no such setting" in refusal(config, environment={"REPTIDE_INNER__LRR": "1"})
 
 
-def test_an_unknown_key_in_a_flag_is_named_by_its_path(config):
+def test_an_unknown_key_in_a_flag_is_named_by_its_path(config: Path) -> None:
     assert "inner.lrr: there is no such setting" in refusal(config, flags=("inner.lrr=1",))
 
 
@@ -167,7 +167,7 @@ def test_an_unknown_key_in_a_flag_is_named_by_its_path(config):
         ('[[features]]\nencoder = "category"', "features.1.category.name"),
     ],
 )
-def test_a_wrong_value_is_named_by_its_path(config, more, path):
+def test_a_wrong_value_is_named_by_its_path(config: Path, more: str, path: str) -> None:
     assert f"{path}: " in refusal(config, more)
 
 
@@ -186,14 +186,14 @@ def test_a_wrong_value_is_named_by_its_path(config, more, path):
         ('features=[{"encoder": "cyclic", "name": "h", "period": "day"}]', "period: takes a number, got"),
     ],
 )
-def test_a_wrong_value_is_told_what_is_taken(config, flag, said):
+def test_a_wrong_value_is_told_what_is_taken(config: Path, flag: str, said: str) -> None:
     sentence = refusal(config, flags=(flag,))
     assert sentence.startswith(f"--set {flag.partition('=')[0]}: ")
     assert said in sentence
     assert "Input should" not in sentence
 
 
-def test_keys_that_name_no_task_cannot_say_whom_to_forget(config):
+def test_keys_that_name_no_task_cannot_say_whom_to_forget(config: Path) -> None:
     kafka = '[kafka]\nbootstrap = ["h:1"]\nkeys = "other"\ntombstones = "forget"'
     assert 'kafka: tombstones = "forget" needs keys = "task"' in refusal(config, kafka)
 
@@ -207,12 +207,14 @@ def test_keys_that_name_no_task_cannot_say_whom_to_forget(config):
         ("REPTIDE_TITLE", "2024", """'"2024"'"""),
     ],
 )
-def test_a_list_or_a_text_in_the_environment_is_shown_in_the_form_that_is_taken(config, name, text, form):
+def test_a_list_or_a_text_in_the_environment_is_shown_in_the_form_that_is_taken(
+    config: Path, name: str, text: str, form: str
+) -> None:
     assert refusal(config, environment={name: text}).endswith(f"; write it as {name}={form}")
     assert load_settings(config, {name: form.strip("'")})
 
 
-def test_a_wrong_value_is_looked_for_where_it_was_set(config):
+def test_a_wrong_value_is_looked_for_where_it_was_set(config: Path) -> None:
     said = refusal(config, "momentum = 0.9\n", {"REPTIDE_RUN__BATCH": "0"}, ("outer.every=0", "run.seed=-1"))
     assert [sentence.partition(": takes")[0] for sentence in said.split("; ")] == [
         f"{config}: inner.momentum: there is no such setting",
@@ -222,20 +224,20 @@ def test_a_wrong_value_is_looked_for_where_it_was_set(config):
     ]
 
 
-def test_a_secret_is_in_no_message(config):
+def test_a_secret_is_in_no_message(config: Path) -> None:
     for environment in ({"REPTIDE_REDIS__URL": "7777"}, {"REPTIDE_REDIS": "redis://ann:7777@host"}):
         assert "7777" not in refusal(config, environment=environment)
     assert "7777" not in refusal(config, flags=('kafka={"bootstrap": ["a:1"], "security": 7777}',))
 
 
-def test_a_variable_with_one_underscore_for_two_is_told_the_other(config):
+def test_a_variable_with_one_underscore_for_two_is_told_the_other(config: Path) -> None:
     said = refusal(config, environment={"REPTIDE_SERVICE_PORT": "9464", "REPTIDE_SERVICE_HOST": "::"})
     assert "REPTIDE_SERVICE_PORT: service_port: there is no such setting; REPTIDE_SERVICE__PORT sets" in said
     assert "REPTIDE_SERVICE__HOST sets service.host" in said
     assert "REPTIDE_PORT: port: " in refusal(config, environment={"REPTIDE_PORT": "9464"})
 
 
-def test_what_kubernetes_tells_pods_of_a_service_of_our_name_is_no_setting(config):
+def test_what_kubernetes_tells_pods_of_a_service_of_our_name_is_no_setting(config: Path) -> None:
     made = {
         "SERVICE_HOST": "10.96.7.1",
         "SERVICE_PORT": "8080",
@@ -255,7 +257,7 @@ def test_what_kubernetes_tells_pods_of_a_service_of_our_name_is_no_setting(confi
     assert load_settings(config, own).service.port == 9464
 
 
-def test_every_mistake_is_named_at_once(config):
+def test_every_mistake_is_named_at_once(config: Path) -> None:
     said = refusal(
         config,
         "momentum = 0.9\n[memory]\nsupport = 0\n",
@@ -266,36 +268,36 @@ def test_every_mistake_is_named_at_once(config):
         assert f"{path}: " in said
 
 
-def test_a_section_that_is_missing_is_named(tmp_path):
+def test_a_section_that_is_missing_is_named(tmp_path: Path) -> None:
     config = tmp_path / "empty.toml"
     config.write_text("")
     assert all(f"{section}: needed, and not given" in refusal(config) for section in ("features", "target"))
 
 
-def test_the_file_is_named(config):
+def test_the_file_is_named(config: Path) -> None:
     assert refusal(config, "momentum = 0.9").startswith(str(config))
 
 
-def test_a_file_that_is_no_toml_is_refused_with_the_line(config):
+def test_a_file_that_is_no_toml_is_refused_with_the_line(config: Path) -> None:
     said = refusal(config, "= 3")
     assert str(config) in said
     assert "line" in said
 
 
-def test_a_file_that_is_not_there_is_refused_by_name(tmp_path):
+def test_a_file_that_is_not_there_is_refused_by_name(tmp_path: Path) -> None:
     with pytest.raises(SettingsError, match=r"nowhere\.toml"):
         load_settings(tmp_path / "nowhere.toml", {})
 
 
-def test_a_file_that_is_not_utf_8_is_refused_by_name(config):
+def test_a_file_that_is_not_utf_8_is_refused_by_name(config: Path) -> None:
     config.write_bytes(b"title = '\xff'")
     with pytest.raises(SettingsError, match=r"shop\.toml"):
         load_settings(config, {})
 
 
-def test_a_flag_without_a_value_says_how_to_write_it(config):
+def test_a_flag_without_a_value_says_how_to_write_it(config: Path) -> None:
     assert refusal(config, flags=("inner.lr",)) == "--set inner.lr: write it as section.key=value"
 
 
-def test_a_value_where_a_section_belongs_is_refused(config):
+def test_a_value_where_a_section_belongs_is_refused(config: Path) -> None:
     assert "title is not a section" in refusal(config, "", flags=("title=x", "title.size=3"))

@@ -81,7 +81,9 @@ def running_means(users: list[str], y: list[float]) -> list[float]:
     return means
 
 
-def test_of_numbers_that_are_a_users_own_what_is_served_is_no_worse_than_the_users_mean_so_far(tmp_path):
+def test_of_numbers_that_are_a_users_own_what_is_served_is_no_worse_than_the_users_mean_so_far(
+    tmp_path: Path,
+) -> None:
     rng = np.random.default_rng(1)
     columns = visits(2000, 20, rng)
     level = dict(zip(sorted(set(columns["user"])), rng.uniform(10, 100, 20), strict=True))
@@ -104,7 +106,9 @@ def table() -> pl.DataFrame:
     return pl.DataFrame({**columns, "bought": bought})
 
 
-def test_one_number_that_is_far_from_all_others_does_not_spoil_the_stream(tmp_path, table):
+def test_one_number_that_is_far_from_all_others_does_not_spoil_the_stream(
+    tmp_path: Path, table: pl.DataFrame
+) -> None:
     classes = f"classes = {json.dumps(['no', 'yes'])}"
     outlier = pl.int_range(pl.len()) == 700
     spoilt = table.with_columns(pl.when(outlier).then(1000.0).otherwise("amount").alias("amount"))

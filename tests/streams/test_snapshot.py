@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from streams.assembly.embedded import embedded
 from streams.errors import InputError
+from streams.events.record import SourcePosition
 from streams.logs.memory import Crash
 from streams.operate.snapshots.folder import Draft, drafted, opened
 from streams.operate.snapshots.state_directory import copy_state, restore, snapshot
@@ -41,7 +44,7 @@ def taken(tmp_path_factory: pytest.TempPathFactory) -> Path:
     program = embedded(settings)
     commit, moments = program.log.commit, iter(range(8))
 
-    def committing(offsets):
+    def committing(offsets: Any) -> None:
         if next(moments) == 6:
             copied(program, settings, directory / "snapshot")
         commit(offsets)
@@ -66,13 +69,15 @@ def place(settings: Settings) -> Path:
     return settings.run.directory.parent / "snapshot"
 
 
-def test_one_taken_under_load_and_restored_elsewhere_goes_on_bit_for_bit(elsewhere, whole):
+def test_one_taken_under_load_and_restored_elsewhere_goes_on_bit_for_bit(
+    elsewhere: Settings, whole: Left
+) -> None:
     restore(elsewhere, place(elsewhere), quietly)
     assert what_is_left(elsewhere).differs(whole) != []
     assert run_to_the_end(elsewhere).differs(whole) == []
 
 
-def test_one_of_a_finished_run_is_that_run(taken, tmp_path, whole):
+def test_one_of_a_finished_run_is_that_run(taken: Path, tmp_path: Path, whole: Left) -> None:
     shutil.copytree(taken, tmp_path, dirs_exist_ok=True)
     settings = settings_of(tmp_path)
     run_to_the_end(settings)
@@ -95,7 +100,7 @@ DAMAGE = {
 
 
 @pytest.mark.parametrize("damage", DAMAGE)
-def test_one_that_is_damaged_is_refused_before_anything_is_made(elsewhere, damage):
+def test_one_that_is_damaged_is_refused_before_anything_is_made(elsewhere: Settings, damage: str) -> None:
     directory = place(elsewhere)
     for path, content in {path: path.read_bytes() for path in files(directory)}.items():
         if content:
@@ -106,21 +111,21 @@ def test_one_that_is_damaged_is_refused_before_anything_is_made(elsewhere, damag
     assert not elsewhere.run.directory.exists()
 
 
-def test_one_of_another_spec_is_refused(elsewhere):
+def test_one_of_another_spec_is_refused(elsewhere: Settings) -> None:
     other = elsewhere.model_copy(update={"learner": "prototype"})
     with pytest.raises(InputError, match="taken under another task spec"):
         restore(other, place(elsewhere), quietly)
     assert not elsewhere.run.directory.exists()
 
 
-def test_one_is_not_restored_over_a_run(elsewhere, whole):
+def test_one_is_not_restored_over_a_run(elsewhere: Settings, whole: Left) -> None:
     run_to_the_end(elsewhere)
     with pytest.raises(InputError, match="holds a run already; move it away"):
         restore(elsewhere, place(elsewhere), quietly)
     assert what_is_left(elsewhere).differs(whole) == []
 
 
-def test_a_directory_that_holds_something_is_not_written_to(elsewhere):
+def test_a_directory_that_holds_something_is_not_written_to(elsewhere: Settings) -> None:
     run_to_the_end(elsewhere)
     before = {path: path.read_bytes() for path in files(place(elsewhere))}
     with pytest.raises(InputError, match="is not empty"):
@@ -128,14 +133,16 @@ def test_a_directory_that_holds_something_is_not_written_to(elsewhere):
     assert {path: path.read_bytes() for path in files(place(elsewhere))} == before
 
 
-def test_before_the_first_run_there_is_nothing_to_take(elsewhere):
+def test_before_the_first_run_there_is_nothing_to_take(elsewhere: Settings) -> None:
     with pytest.raises(InputError, match="holds no run yet"):
         snapshot(elsewhere, place(elsewhere).with_name("new"), quietly)
     assert not place(elsewhere).with_name("new").exists()
 
 
 @pytest.mark.parametrize("when", ["before the rows are copied", "after"])
-def test_one_from_which_pruning_took_what_it_needs_is_refused(tmp_path, monkeypatch, when):
+def test_one_from_which_pruning_took_what_it_needs_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, when: str
+) -> None:
     settings = keeping_nothing(shop(tmp_path, observations=300), monkeypatch)
     program = embedded(settings)
     batches = steps(program)
@@ -143,7 +150,7 @@ def test_one_from_which_pruning_took_what_it_needs_is_refused(tmp_path, monkeypa
         pass
     copy_to = program.store.copy_to
 
-    def while_the_run_goes_on(directory):
+    def while_the_run_goes_on(directory: Any) -> Mapping[SourcePosition, int]:
         if when == "after":
             found = copy_to(directory)
         for _ in batches:
@@ -158,11 +165,13 @@ def test_one_from_which_pruning_took_what_it_needs_is_refused(tmp_path, monkeypa
     program.close()
 
 
-def test_one_that_dies_half_way_leaves_nothing_that_could_be_restored(elsewhere, monkeypatch):
+def test_one_that_dies_half_way_leaves_nothing_that_could_be_restored(
+    elsewhere: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
     run_to_the_end(elsewhere)
     new = place(elsewhere).with_name("new")
 
-    def dying(*_):
+    def dying(*_: Any) -> None:
         raise Crash("seal")
 
     monkeypatch.setattr(Draft, "seal", dying)
@@ -172,7 +181,7 @@ def test_one_that_dies_half_way_leaves_nothing_that_could_be_restored(elsewhere,
     assert [path.name for path in new.parent.iterdir() if "draft" in path.name] == []
 
 
-def test_what_a_killed_one_left_is_removed_by_the_next_of_its_name(elsewhere, whole):
+def test_what_a_killed_one_left_is_removed_by_the_next_of_its_name(elsewhere: Settings, whole: Left) -> None:
     left = elsewhere.run.directory.with_name(f".{elsewhere.run.directory.name}.draft")
     (left / "rows").mkdir(parents=True)
     (left / "rows" / "data.mdb").write_bytes(b"half")
@@ -182,7 +191,7 @@ def test_what_a_killed_one_left_is_removed_by_the_next_of_its_name(elsewhere, wh
     assert run_to_the_end(elsewhere).differs(whole) == []
 
 
-def test_one_that_another_process_is_writing_is_left_alone(elsewhere):
+def test_one_that_another_process_is_writing_is_left_alone(elsewhere: Settings) -> None:
     directory = elsewhere.run.directory
     with drafted(directory, "there") as draft:
         Draft(draft).add("half", b"1")
@@ -193,7 +202,7 @@ def test_one_that_another_process_is_writing_is_left_alone(elsewhere):
 
 
 @pytest.mark.parametrize("name", ["../outside", "/etc/passwd", "a/../../b", "", "."])
-def test_a_description_that_names_a_file_outside_is_refused(tmp_path, name):
+def test_a_description_that_names_a_file_outside_is_refused(tmp_path: Path, name: str) -> None:
     with drafted(tmp_path / "snapshot", "there") as path:
         draft = Draft(path)
         draft.add("inside", b"1")
@@ -203,7 +212,7 @@ def test_a_description_that_names_a_file_outside_is_refused(tmp_path, name):
         opened(tmp_path / "snapshot")
 
 
-def test_a_later_format_is_refused_by_its_number(tmp_path, monkeypatch):
+def test_a_later_format_is_refused_by_its_number(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("streams.operate.snapshots.folder.FORMAT_NOW", 2)
     with drafted(tmp_path / "snapshot", "there") as path:
         Draft(path).seal({})
@@ -215,7 +224,7 @@ def test_a_later_format_is_refused_by_its_number(tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     "content", [b"", b"[]", b"{}", b"7", b"\xff", b"[" * 100_000, b'{"blake2b": "", "files": {"a": 1}}']
 )
-def test_what_is_no_description_is_refused(tmp_path, content):
+def test_what_is_no_description_is_refused(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "snapshot.json").write_bytes(content)
     with pytest.raises(InputError, match="is damaged"):
         opened(tmp_path)

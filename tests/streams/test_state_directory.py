@@ -9,6 +9,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -59,7 +60,9 @@ COMMANDS: dict[str, Callable[[Settings], object]] = {
 
 
 @pytest.mark.parametrize("command", COMMANDS)
-def test_a_directory_in_use_is_refused_by_its_name_and_the_process_that_uses_it(settings, command):
+def test_a_directory_in_use_is_refused_by_its_name_and_the_process_that_uses_it(
+    settings: Settings, command: str
+) -> None:
     directory = settings.run.directory
     held = Held(directory)
     before = files_of(directory)
@@ -70,7 +73,7 @@ def test_a_directory_in_use_is_refused_by_its_name_and_the_process_that_uses_it(
     COMMANDS[command](settings)
 
 
-def test_a_directory_is_free_once_its_process_was_killed(tmp_path):
+def test_a_directory_is_free_once_its_process_was_killed(tmp_path: Path) -> None:
     holder = subprocess.Popen(
         [sys.executable, "-c", HOLDER, str(tmp_path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE
     )
@@ -83,7 +86,7 @@ def test_a_directory_is_free_once_its_process_was_killed(tmp_path):
     Held(tmp_path).let_go()
 
 
-def test_a_directory_is_free_again_where_its_start_was_refused(settings):
+def test_a_directory_is_free_again_where_its_start_was_refused(settings: Settings) -> None:
     assert settings.input is not None
     gone = settings.input.model_copy(update={"path": Path("gone.csv")})
     with pytest.raises(InputError, match="no such file"):
@@ -91,13 +94,13 @@ def test_a_directory_is_free_again_where_its_start_was_refused(settings):
     run_to_the_end(settings)
 
 
-def test_a_task_is_looked_at_while_the_directory_is_in_use(settings):
+def test_a_task_is_looked_at_while_the_directory_is_in_use(settings: Settings) -> None:
     held = Held(settings.run.directory)
     assert describe_task(settings, "user 1/{}")["known"]
     held.let_go()
 
 
-def test_looking_at_a_task_makes_no_state_directory(tmp_path):
+def test_looking_at_a_task_makes_no_state_directory(tmp_path: Path) -> None:
     settings = shop(tmp_path, observations=60)
     with pytest.raises(InputError, match="holds no rows yet"):
         describe_task(settings, "user 1/{}")
@@ -123,14 +126,16 @@ CHANGES = {
 
 @pytest.mark.parametrize("flag", CHANGES)
 @pytest.mark.parametrize("command", ["run", "rebuild"])
-def test_a_setting_changed_midway_is_refused_by_name_before_a_byte_is_touched(settings, flag, command):
+def test_a_setting_changed_midway_is_refused_by_name_before_a_byte_is_touched(
+    settings: Settings, flag: str, command: str
+) -> None:
     before = files_of(settings.run.directory)
     with pytest.raises(SettingsError, match=CHANGES[flag]):
         COMMANDS[command](under(settings, flag))
     assert files_of(settings.run.directory) == before
 
 
-def test_set_back_it_goes_on(settings):
+def test_set_back_it_goes_on(settings: Settings) -> None:
     whole = what_is_left(settings)
     with pytest.raises(SettingsError, match="set them back"):
         rebuilt(under(settings, "outer.every=16"))
@@ -138,7 +143,7 @@ def test_set_back_it_goes_on(settings):
     assert what_is_left(settings).differs(whole) == []
 
 
-def test_in_a_directory_of_its_own_a_changed_setting_is_taken(settings):
+def test_in_a_directory_of_its_own_a_changed_setting_is_taken(settings: Settings) -> None:
     other = under(settings, "outer.every=16", "run.directory=own")
     run_to_the_end(other)
     whole = what_is_left(other)
@@ -146,20 +151,20 @@ def test_in_a_directory_of_its_own_a_changed_setting_is_taken(settings):
     assert what_is_left(other).differs(whole) == []
 
 
-def test_settings_that_change_no_bit_may_be_changed(settings):
+def test_settings_that_change_no_bit_may_be_changed(settings: Settings) -> None:
     whole = what_is_left(settings)
     other = under(settings, "title=Other", "run.batch=7", "run.durable=false", "run.max_gib=0.2")
     rebuilt(other)
     assert what_is_left(other).differs(whole) == []
 
 
-def test_settings_may_be_changed_until_the_first_event_was_streamed(tmp_path):
+def test_settings_may_be_changed_until_the_first_event_was_streamed(tmp_path: Path) -> None:
     settings = shop(tmp_path, observations=60)
     embedded(settings).close()
     run_to_the_end(under(settings, "outer.every=16"))
 
 
-def test_damaged_settings_are_refused(settings):
+def test_damaged_settings_are_refused(settings: Settings) -> None:
     (settings.run.directory / "settings.json").write_bytes(b"{")
     with pytest.raises(StoreError, match=r"settings\.json is damaged"):
         embedded(settings)
@@ -171,21 +176,23 @@ class Kept:
     def __init__(self) -> None:
         self.settings = None
 
-    def read(self):
+    def read(self) -> None:
         return self.settings
 
-    def add(self, settings):
+    def add(self, settings: Any) -> None:
         self.settings = {**settings, **(self.settings or {})}
 
 
-def test_a_setting_of_a_later_version_joins_those_that_are_kept(settings):
+def test_a_setting_of_a_later_version_joins_those_that_are_kept(settings: Settings) -> None:
     kept, now = Kept(), of_run(settings)
     agree(kept, {path: value for path, value in now.items() if path != "hedge.share"}, "rows", "")
     agree(kept, now, "rows", "")
     assert kept.settings == now
 
 
-def test_rows_of_a_deployment_hang_on_what_folds_them_and_not_on_what_trains_theta(settings):
+def test_rows_of_a_deployment_hang_on_what_folds_them_and_not_on_what_trains_theta(
+    settings: Settings,
+) -> None:
     paths = of_rows(settings).keys()
     assert {
         "outer.every",

@@ -8,6 +8,7 @@ import math
 import os
 from decimal import Decimal
 from pathlib import Path
+from typing import Any
 
 import polars as pl
 import pytest
@@ -70,7 +71,7 @@ def notes(decoded: Decoded) -> list[object]:
 # Records of CSV
 
 
-def test_a_line_break_in_a_quoted_cell_is_a_part_of_it(tmp_path):
+def test_a_line_break_in_a_quoted_cell_is_a_part_of_it(tmp_path: Path) -> None:
     content = (
         b'user,at,note,bought\nann,1,"I liked it.\nmallory,2,injected,yes\n\nBye",no\r\nbob,3,fine,yes\n'
     )
@@ -88,7 +89,9 @@ CELLS = st.text(alphabet='a,"\n\r é', max_size=6).filter(lambda cell: "\r" not 
 @given(
     rows=st.lists(st.lists(CELLS, min_size=2, max_size=2), max_size=5), end=st.sampled_from(["\n", "\r\n"])
 )
-def test_what_a_csv_writer_writes_is_read_as_it_was(rows, end, tmp_path_factory):
+def test_what_a_csv_writer_writes_is_read_as_it_was(
+    rows: list[Any], end: Any, tmp_path_factory: pytest.TempPathFactory
+) -> None:
     rows = [["key", *cells] for cells in rows]
     text = io.StringIO(newline="")
     csv.writer(text, lineterminator=end).writerows(rows)
@@ -102,14 +105,16 @@ def test_what_a_csv_writer_writes_is_read_as_it_was(rows, end, tmp_path_factory)
 @pytest.mark.parametrize(
     "row", [b'ann,2,"never closed,no\n', b'ann,2,"over\nlines" and text,no\n', b'ann,2,"5"" wide,no\n']
 )
-def test_a_quote_that_leaves_the_next_row_unknown_refuses_the_file_by_its_line(row, tmp_path):
+def test_a_quote_that_leaves_the_next_row_unknown_refuses_the_file_by_its_line(
+    row: bytes, tmp_path: Path
+) -> None:
     content = b"user,at,note,bought\nann,1,fine,no\n" + row + b'bob,3,"ok",yes\nbob,4,ok,yes\n'
     said = refusal(written(tmp_path, content))
     assert "line 3: a quoted cell is not closed" in said
     assert "write quotes within quotes twice" in said
 
 
-def test_a_fault_of_quotes_within_a_line_is_a_fault_of_that_line_alone(tmp_path):
+def test_a_fault_of_quotes_within_a_line_is_a_fault_of_that_line_alone(tmp_path: Path) -> None:
     content = b'user,at,note,bought\nann,1,5" pipe,no\nann,2,"abc"def,no\nbob,3,"ok",yes\n'
     _, decoded = opened(written(tmp_path, content))
     assert notes(decoded) == ['5" pipe', "ok"]
@@ -117,7 +122,7 @@ def test_a_fault_of_quotes_within_a_line_is_a_fault_of_that_line_alone(tmp_path)
 
 
 @pytest.mark.parametrize(("length", "reasons"), [(200_000, []), (MAX_RECORD_BYTES, ["too_large"])])
-def test_a_quoted_cell_may_be_as_long_as_a_record(length, reasons, tmp_path):
+def test_a_quoted_cell_may_be_as_long_as_a_record(length: int, reasons: Any, tmp_path: Path) -> None:
     content = b'user,at,note,bought\nann,1,"a\n' + b"x" * length + b'",no\nbob,2,ok,yes\n'
     _, decoded = opened(written(tmp_path, content))
     assert [one.reason for one in decoded.rejected] == reasons
@@ -134,15 +139,17 @@ def test_a_quoted_cell_may_be_as_long_as_a_record(length, reasons, tmp_path):
         (b"user,at,note,bought\rann,1,x,no\r", "without a line feed: end every line in LF, or in CR and LF"),
     ],
 )
-def test_a_file_of_another_form_is_refused_with_the_form_that_is_read(content, way_out, tmp_path):
+def test_a_file_of_another_form_is_refused_with_the_form_that_is_read(
+    content: bytes, way_out: str, tmp_path: Path
+) -> None:
     assert way_out in refusal(written(tmp_path, content))
 
 
-def test_a_packed_file_is_to_be_unpacked(tmp_path):
+def test_a_packed_file_is_to_be_unpacked(tmp_path: Path) -> None:
     assert "unpacked" in refusal(written(tmp_path, b"\x1f\x8b", "csv.gz"))
 
 
-def test_a_table_of_a_header_alone_says_so(tmp_path):
+def test_a_table_of_a_header_alone_says_so(tmp_path: Path) -> None:
     log, _ = opened(written(tmp_path, b"user,at,note,bought\n"))
     assert log.remarks() == ["the table has no rows"]
 
@@ -151,7 +158,9 @@ def test_a_table_of_a_header_alone_says_so(tmp_path):
 
 
 @pytest.mark.parametrize("cell", ["1_000", " 1", "1 ", "\u0661", "inf", "infinity", "0x1", "1,5", "N/A"])
-def test_a_cell_that_only_python_takes_for_a_number_is_refused_as_it_is_written(cell, tmp_path):
+def test_a_cell_that_only_python_takes_for_a_number_is_refused_as_it_is_written(
+    cell: str, tmp_path: Path
+) -> None:
     features = Features((Numeric("amount"),))
     content = f'user,at,amount,bought\nann,1,"{cell}",no\n'.encode()
     (rejected,) = opened(written(tmp_path, content), features=features)[1].rejected
@@ -162,7 +171,7 @@ def test_a_cell_that_only_python_takes_for_a_number_is_refused_as_it_is_written(
 
 
 @pytest.mark.parametrize("kind", ["csv", "parquet"])
-def test_nan_is_a_missing_optional_number(kind, tmp_path):
+def test_nan_is_a_missing_optional_number(kind: str, tmp_path: Path) -> None:
     table = pl.DataFrame(
         {"user": ["a", "b"], "at": [1, 2], "amount": [math.nan, 2.0], "bought": ["no", "yes"]}
     )
@@ -174,7 +183,7 @@ def test_nan_is_a_missing_optional_number(kind, tmp_path):
 
 @pytest.mark.parametrize("empty", ["", None])
 @pytest.mark.parametrize("kind", FORMATS)
-def test_an_empty_text_is_a_text_and_its_label_is_met(kind, empty, tmp_path):
+def test_an_empty_text_is_a_text_and_its_label_is_met(kind: str, empty: str | None, tmp_path: Path) -> None:
     schema = {"user": pl.String, "at": pl.Int64, "note": pl.String, "bought": pl.String}
     table = pl.DataFrame([("ann", 1, empty, "no"), ("ann", 2, "fine", "yes")], schema=schema, orient="row")
     _, decoded = opened(written(tmp_path, table, kind))
@@ -195,7 +204,7 @@ KINDS = {
 
 
 @pytest.mark.parametrize("name", KINDS)
-def test_a_category_has_the_same_bucket_in_every_format_and_type_of_column(name, tmp_path):
+def test_a_category_has_the_same_bucket_in_every_format_and_type_of_column(name: str, tmp_path: Path) -> None:
     values, types = KINDS[name]
     at, features = ["2024-01-01"] * len(values), Features((Category("store", buckets=2**24),))
     stored = set()
@@ -207,7 +216,7 @@ def test_a_category_has_the_same_bucket_in_every_format_and_type_of_column(name,
     assert len(stored) == 1
 
 
-def test_a_whole_id_is_one_id_in_every_type_of_column(tmp_path):
+def test_a_whole_id_is_one_id_in_every_type_of_column(tmp_path: Path) -> None:
     ids = pl.Series([7, 8])
     kinds = [ids, ids.cast(pl.UInt64), ids.cast(pl.Float64), ids.cast(pl.Decimal(20, 2)), ids.cast(pl.String)]
     columns = TableColumns(task=("user",), id="id", time="at")
@@ -217,7 +226,7 @@ def test_a_whole_id_is_one_id_in_every_type_of_column(tmp_path):
         assert (decoded.tasks, decoded.rejected) == (("7", "8"), [])
 
 
-def test_a_decimal_id_loses_no_digit_and_a_fraction_is_refused(tmp_path):
+def test_a_decimal_id_loses_no_digit_and_a_fraction_is_refused(tmp_path: Path) -> None:
     ids = [Decimal(12345678901234567890), Decimal(12345678901234567891), Decimal("1.5")]
     user = pl.Series(ids, dtype=pl.Decimal(30, 1))
     table = pl.DataFrame({"user": user, "at": [1, 2, 3], "note": ["x"] * 3})
@@ -229,7 +238,7 @@ def test_a_decimal_id_loses_no_digit_and_a_fraction_is_refused(tmp_path):
     assert [(one.reason, "got 1.5" in one.detail) for one in decoded.rejected] == [("bad_task", True)]
 
 
-def test_composite_tasks_with_a_bar_in_a_part_are_told_apart(tmp_path):
+def test_composite_tasks_with_a_bar_in_a_part_are_told_apart(tmp_path: Path) -> None:
     content = b"tenant,user,at,note\na|b,c,1,x\na,b|c,2,x\na,b,3,x\n"
     _, decoded = opened(written(tmp_path, content), TableColumns(task=("tenant", "user"), time="at"))
     assert decoded.tasks == (r"a\|b|c", r"a|b\|c", "a|b")
@@ -243,7 +252,7 @@ def table_of(*users: str) -> pl.DataFrame:
 
 
 @pytest.mark.parametrize("name", ["events[1]", "a*", "a?", "year=2024"])
-def test_a_path_is_no_pattern(name, tmp_path):
+def test_a_path_is_no_pattern(name: str, tmp_path: Path) -> None:
     for other in ("events1", "ab", "abc"):
         written(tmp_path, table_of("other"), "parquet", other)
     _, decoded = opened(written(tmp_path, table_of("ann"), "parquet", name))
@@ -262,13 +271,13 @@ def parts(folder: Path, *names: str) -> Path:
     return table
 
 
-def test_a_folder_of_parquet_parts_is_one_table_in_the_order_of_their_names(tmp_path):
+def test_a_folder_of_parquet_parts_is_one_table_in_the_order_of_their_names(tmp_path: Path) -> None:
     log, decoded = opened(parts(tmp_path, "part-1", "part-0", "part-2"))
     assert decoded.tasks == ("part-0", "part-1", "part-2")
     assert log.origin(decoded.records[-1]) == f"{tmp_path / 'events'}, row 3"
 
 
-def test_a_part_more_at_the_end_is_the_same_log_and_one_before_is_refused(tmp_path):
+def test_a_part_more_at_the_end_is_the_same_log_and_one_before_is_refused(tmp_path: Path) -> None:
     folder = parts(tmp_path, "part-5")
     first = FileLog(folder, COLUMNS, FEATURES, tmp_path).poll(1)[0].incarnations
     written(folder, table_of("part-9"), "parquet", "part-9")
@@ -278,7 +287,7 @@ def test_a_part_more_at_the_end_is_the_same_log_and_one_before_is_refused(tmp_pa
         FileLog(folder, COLUMNS, FEATURES, tmp_path)
 
 
-def test_parts_of_different_columns_are_refused_by_part_and_column(tmp_path):
+def test_parts_of_different_columns_are_refused_by_part_and_column(tmp_path: Path) -> None:
     folder = parts(tmp_path, "part-0", "part-1")
     written(folder, table_of("x").with_columns(pl.col("at").cast(pl.String)), "parquet", "part-2")
     said = refusal(folder)
@@ -286,7 +295,7 @@ def test_parts_of_different_columns_are_refused_by_part_and_column(tmp_path):
 
 
 @pytest.mark.parametrize("name", ["day=1/part-0.parquet", "table.csv"])
-def test_a_folder_of_anything_else_is_refused_by_what_it_holds(name, tmp_path):
+def test_a_folder_of_anything_else_is_refused_by_what_it_holds(name: str, tmp_path: Path) -> None:
     folder = parts(tmp_path, "part-0")
     (folder / name).parent.mkdir(exist_ok=True)
     (folder / name).touch()
@@ -309,7 +318,9 @@ def dated(*rows: tuple[str, str | None, str | None]) -> pl.DataFrame:
 
 
 @pytest.mark.parametrize("kind", FORMATS)
-def test_a_label_dated_before_its_observation_comes_right_after_it_at_its_time(kind, tmp_path):
+def test_a_label_dated_before_its_observation_comes_right_after_it_at_its_time(
+    kind: str, tmp_path: Path
+) -> None:
     table = dated(
         ("2024-01-01T10:00", "2024-01-01", "no"),
         ("2024-01-02T10:00", "2024-01-03", "yes"),
@@ -325,7 +336,7 @@ def test_a_label_dated_before_its_observation_comes_right_after_it_at_its_time(k
 
 
 @pytest.mark.parametrize("kind", FORMATS)
-def test_labels_without_a_time_of_their_own_never_arrive_and_are_counted(kind, tmp_path):
+def test_labels_without_a_time_of_their_own_never_arrive_and_are_counted(kind: str, tmp_path: Path) -> None:
     table = dated(("2024-01-01", None, "no"), ("2024-01-02", "2024-01-03", "yes"), ("2024-01-02", None, None))
     log, _ = opened(written(tmp_path, table, kind), DATED)
     assert order(log) == [(1, 0), (2, 0), (3, 0), (2, 1)]
@@ -339,7 +350,9 @@ def refused_times(decoded: Decoded) -> list[Record]:
 
 
 @pytest.mark.parametrize("kind", FORMATS)
-def test_a_row_of_2096_in_a_table_of_2024_is_bad_time_in_the_place_of_the_row_before(kind, tmp_path):
+def test_a_row_of_2096_in_a_table_of_2024_is_bad_time_in_the_place_of_the_row_before(
+    kind: str, tmp_path: Path
+) -> None:
     table = dated(
         ("2024-01-01", "2024-01-02", "no"),
         ("2096-01-01", "2096-01-02", "no"),
@@ -362,12 +375,14 @@ def test_a_row_of_2096_in_a_table_of_2024_is_bad_time_in_the_place_of_the_row_be
         ["2024-01-01", "2025-01-01", "2025-12-01", "2026-11-01"],  # planned ahead, step by step
     ],
 )
-def test_long_gaps_few_rows_and_tables_of_the_future_are_taken_as_they_are(times, tmp_path):
+def test_long_gaps_few_rows_and_tables_of_the_future_are_taken_as_they_are(
+    times: list[str], tmp_path: Path
+) -> None:
     table = dated(*((time, None, None) for time in times))
     assert not refused_times(opened(written(tmp_path, table), DATED)[1])
 
 
-def test_a_table_that_grows_refuses_the_same_row_in_the_same_place(tmp_path):
+def test_a_table_that_grows_refuses_the_same_row_in_the_same_place(tmp_path: Path) -> None:
     rows = [("2024-01-01", None, None), ("2096-01-01", None, None), ("2024-01-02", None, None)]
     before = order(opened(written(tmp_path, dated(*rows)), DATED)[0])
     after = order(opened(written(tmp_path, dated(*rows, ("2024-05-05", None, None))), DATED)[0])

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from itertools import count
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -142,7 +144,7 @@ def taught(
 # What is trained on
 
 
-def test_every_label_is_new_once_in_the_order_it_came(lines, labels):
+def test_every_label_is_new_once_in_the_order_it_came(lines: list[bytes], labels: list[LearnedLabel]) -> None:
     watched, store = Watched(), MemoryMeta()
     for end in ENDS:
         rounds(lines, store, online=watched, replays=0.0).run(end)
@@ -150,7 +152,7 @@ def test_every_label_is_new_once_in_the_order_it_came(lines, labels):
     assert all(len(rows(lesson)) <= 4 for lesson in watched.lessons)
 
 
-def test_every_episode_is_trained_on_once_and_a_few_at_a_time(labels):
+def test_every_episode_is_trained_on_once_and_a_few_at_a_time(labels: list[LearnedLabel]) -> None:
     lessons = taught(labels, labels, replays=2.0)
     queries = [
         x[weight > 0].numpy().tobytes()
@@ -165,7 +167,9 @@ def test_every_episode_is_trained_on_once_and_a_few_at_a_time(labels):
 
 
 @pytest.mark.parametrize(("replays", "each"), [(0.0, [0, 0, 0]), (0.5, [0, 1, 0]), (2.0, [2, 2, 2])])
-def test_each_batch_is_followed_by_as_many_of_the_window(labels, replays, each):
+def test_each_batch_is_followed_by_as_many_of_the_window(
+    labels: list[LearnedLabel], replays: float, each: list[int]
+) -> None:
     new, earlier = labels[:12], labels[12:]
     lessons = iter(taught(new, earlier, replays=replays))
     mine, window = [row(label) for label in new], {row(label) for label in earlier}
@@ -176,7 +180,9 @@ def test_each_batch_is_followed_by_as_many_of_the_window(labels, replays, each):
     assert not list(lessons)
 
 
-def test_versions_of_a_single_batch_have_their_share_of_what_is_trained_on_again(labels):
+def test_versions_of_a_single_batch_have_their_share_of_what_is_trained_on_again(
+    labels: list[LearnedLabel],
+) -> None:
     watched = Watched()
     one = trainer(MemoryMeta(), online=watched, replays=0.25)
     state = after_many(start(watched.learner, 1), 0)
@@ -187,25 +193,27 @@ def test_versions_of_a_single_batch_have_their_share_of_what_is_trained_on_again
     assert len(watched.lessons) == 12 + 3
 
 
-def test_episodes_that_no_step_has_room_for_train_no_label_again(labels):
+def test_episodes_that_no_step_has_room_for_train_no_label_again(labels: list[LearnedLabel]) -> None:
     ended = [label for label in labels if label.episode is not None][:3] * 10
     lessons = taught(ended, ended, replays=0.0, batch=16)
     assert [one for lesson in lessons for one in rows(lesson)] == [row(label) for label in ended]
     assert all(int((lesson.episodes.query.weight.sum(1) > 0).sum()) == EPISODES for lesson in lessons)
 
 
-def test_every_label_of_the_window_is_drawn_in_time(labels):
+def test_every_label_of_the_window_is_drawn_in_time(labels: list[LearnedLabel]) -> None:
     lessons = taught(labels[:4], labels, replays=40.0)
     assert {one for lesson in lessons for one in rows(lesson)} == {row(label) for label in labels}
 
 
-def test_while_labels_are_few_each_is_trained_on_more_often(labels):
+def test_while_labels_are_few_each_is_trained_on_more_often(labels: list[LearnedLabel]) -> None:
     lessons = taught(labels[:4], labels[:4], many=False)
     assert len([lesson for lesson in lessons if rows(lesson)]) >= 1 + MOST_REPLAYS
     assert len(taught(labels[:4], labels[:4], many=False, replays=0.0)) == 1
 
 
-def test_no_label_that_has_left_the_window_is_trained_on_again(lines, labels):
+def test_no_label_that_has_left_the_window_is_trained_on_again(
+    lines: list[bytes], labels: list[LearnedLabel]
+) -> None:
     watched, store = Watched(), MemoryMeta()
     one = rounds(lines, store, online=watched, window=6)
     one.run(ENDS[1])
@@ -217,7 +225,7 @@ def test_no_label_that_has_left_the_window_is_trained_on_again(lines, labels):
     assert drawn <= {row(label) for label in old[-6:]}
 
 
-def test_a_window_is_kept_without_its_episodes(lines):
+def test_a_window_is_kept_without_its_episodes(lines: list[bytes]) -> None:
     one = rounds(lines, MemoryMeta())
     one.run(ENDS[2])
     assert one._window.read
@@ -227,7 +235,7 @@ def test_a_window_is_kept_without_its_episodes(lines):
 # Rounds
 
 
-def test_a_label_that_comes_again_is_recognised(lines, whole):
+def test_a_label_that_comes_again_is_recognised(lines: list[bytes], whole: MetaStore) -> None:
     store, said = MemoryMeta(), list[bytes]()
     for end in ENDS:  # workers that died and began at the start again
         said += [*known_below(lines, end), *known_below(lines, end)]
@@ -235,7 +243,7 @@ def test_a_label_that_comes_again_is_recognised(lines, whole):
     assert same(store, whole)
 
 
-def test_a_label_of_an_earlier_round_that_comes_again_later_is_recognised(lines):
+def test_a_label_of_an_earlier_round_that_comes_again_later_is_recognised(lines: list[bytes]) -> None:
     store = MemoryMeta()
     old = known_below(lines, ENDS[0])
     one = rounds(old, store)
@@ -245,7 +253,7 @@ def test_a_label_of_an_earlier_round_that_comes_again_later_is_recognised(lines)
     assert store.current() == 1
 
 
-def test_a_round_that_was_published_is_not_run_again(lines):
+def test_a_round_that_was_published_is_not_run_again(lines: list[bytes]) -> None:
     store = MemoryMeta()
     one = rounds(lines, store)
     assert one.run(20)
@@ -254,14 +262,14 @@ def test_a_round_that_was_published_is_not_run_again(lines):
     assert store.current() == 1
 
 
-def test_labels_from_beyond_a_round_are_left_to_the_next(lines, whole):
+def test_labels_from_beyond_a_round_are_left_to_the_next(lines: list[bytes], whole: MetaStore) -> None:
     store = MemoryMeta()
     for end in ENDS:
         rounds(known_below(lines, end), store).run(end)
     assert same(store, whole)
 
 
-def test_a_round_without_labels_publishes_nothing():
+def test_a_round_without_labels_publishes_nothing() -> None:
     store = MemoryMeta()
     assert rounds([], store).run(20) is None
     assert store.current() == 0
@@ -270,8 +278,8 @@ def test_a_round_without_labels_publishes_nothing():
 @pytest.mark.parametrize("window", [WINDOW, 9, 1])
 @pytest.mark.parametrize("at_once", [1024, 3])
 def test_a_trainer_started_anew_before_every_round_goes_on_bit_for_bit(
-    lines, window, at_once, tmp_path, monkeypatch
-):
+    lines: list[bytes], window: int, at_once: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("streams.program.rounds.LINES_AT_ONCE", at_once)
     whole = MemoryMeta()
     one = rounds(lines, whole, window=window)
@@ -281,7 +289,7 @@ def test_a_trainer_started_anew_before_every_round_goes_on_bit_for_bit(
     assert same(DirectoryMeta(tmp_path), whole)
 
 
-def test_what_was_known_before_is_trained_on_again(lines, whole):
+def test_what_was_known_before_is_trained_on_again(lines: list[bytes], whole: MetaStore) -> None:
     store = MemoryMeta()
     rounds(lines, store).run(ENDS[0])
     forgetful = rounds(lines, store, window=1)
@@ -298,8 +306,8 @@ def test_what_was_known_before_is_trained_on_again(lines, whole):
     ],
 )
 def test_going_on_from_a_checkpoint_is_going_on_in_memory_bit_for_bit(
-    lines, labels, optimizer, options, tmp_path
-):
+    lines: list[bytes], labels: list[LearnedLabel], optimizer: str, options: Any, tmp_path: Path
+) -> None:
     fit = FitSettings(optimizer, lr=0.1, warmup=2, schedule="cosine", steps=60, **options)
     trains = Online(GradientLearner(SPEC), Backprop(), Rates(fit))
     stopped = rounds(lines, DirectoryMeta(tmp_path), online=trains)
@@ -315,14 +323,18 @@ def test_going_on_from_a_checkpoint_is_going_on_in_memory_bit_for_bit(
         assert published.numbers["step"] == state.step
 
 
-def test_the_first_version_standardises_by_the_labels_it_was_trained_on(lines, whole):
+def test_the_first_version_standardises_by_the_labels_it_was_trained_on(
+    lines: list[bytes], whole: MetaStore
+) -> None:
     seen = np.stack([read_learned(line).x[:2] for line in known_below(lines, ENDS[0])]).astype(np.float64)
     params = whole.load(1).params
     np.testing.assert_allclose(params["0.mean"][:2].numpy(), seen.mean(0), rtol=1e-5)
     np.testing.assert_allclose(params["0.std"][:2].numpy(), seen.std(0), rtol=1e-5)
 
 
-def test_the_last_version_standardises_by_all_labels_and_knows_how_frequent_classes_are(labels, whole):
+def test_the_last_version_standardises_by_all_labels_and_knows_how_frequent_classes_are(
+    labels: list[LearnedLabel], whole: MetaStore
+) -> None:
     seen = np.stack([label.x[:2] for label in labels]).astype(np.float64)
     last = whole.load(3)
     assert last.trainer["statistics.count"][[0, 1, -2, -1]].tolist() == [len(labels)] * 4
@@ -331,12 +343,12 @@ def test_the_last_version_standardises_by_all_labels_and_knows_how_frequent_clas
     assert last.params["0.label_rate"][1].item() == pytest.approx((ones + 0.5) / (len(labels) + 1))
 
 
-def test_all_of_theta_moves(whole):
+def test_all_of_theta_moves(whole: MetaStore) -> None:
     one, other = whole.load(1), whole.load(3)
     assert [name for name in online().learner.learned if one.params[name].equal(other.params[name])] == []
 
 
-def test_of_two_trainers_at_once_one_publishes(lines, whole):
+def test_of_two_trainers_at_once_one_publishes(lines: list[bytes], whole: MetaStore) -> None:
     store = MemoryMeta()
     other = rounds(lines, store)
 
@@ -350,7 +362,7 @@ def test_of_two_trainers_at_once_one_publishes(lines, whole):
     assert bits(store.load(1).params) == bits(whole.load(1).params)
 
 
-def test_labels_and_versions_of_another_log_are_none_of_a_round(lines, whole):
+def test_labels_and_versions_of_another_log_are_none_of_a_round(lines: list[bytes], whole: MetaStore) -> None:
     """Another file in the place of the first: its rounds fall due at the same offsets."""
     ours, theirs = (incarnation_text(INCARNATION + n).encode() for n in (0, 1))
     elsewhere = [line.replace(ours, theirs) for line in lines]
@@ -362,14 +374,14 @@ def test_labels_and_versions_of_another_log_are_none_of_a_round(lines, whole):
     assert store.load(2).numbers["through"] == ENDS[0]
 
 
-def test_a_version_of_another_task_spec_is_not_trained_on(lines, whole):
+def test_a_version_of_another_task_spec_is_not_trained_on(lines: list[bytes], whole: MetaStore) -> None:
     other = GradientLearner(replace(SPEC, features=Features((Numeric("a"), Numeric("c")))))
     foreign = trainer(whole, online=Online(other, Backprop(), RATES))
     with pytest.raises(CheckpointError, match="was trained for task spec"):
         Rounds(foreign, MemoryOutput(), INCARNATION).run(80)
 
 
-def test_another_optimizer_is_refused_before_anything_is_trained_with_the_way_out(whole):
+def test_another_optimizer_is_refused_before_anything_is_trained_with_the_way_out(whole: MetaStore) -> None:
     sgd = replace(RATES, network=replace(RATES.network, optimizer="SGD"))
     with pytest.raises(
         SettingsError, match=r"outer\.optimizer is 'SGD' .* was trained with Adam; set both back"
@@ -379,13 +391,13 @@ def test_another_optimizer_is_refused_before_anything_is_trained_with_the_way_ou
     trainer(MemoryMeta()).check_optimizer()
 
 
-def test_the_sample_of_episodes_is_the_same_at_every_repeat():
+def test_the_sample_of_episodes_is_the_same_at_every_repeat() -> None:
     chosen = [kept(f"user {n}", 16, 0.3) for n in range(2000)]
     assert chosen == [kept(f"user {n}", 16, 0.3) for n in range(2000)]
     assert 0.26 < np.mean(chosen) < 0.34
 
 
-def test_a_rate_of_one_keeps_every_episode_and_zero_none():
+def test_a_rate_of_one_keeps_every_episode_and_zero_none() -> None:
     assert all(kept(f"user {n}", n, 1.0) for n in range(100))
     assert not any(kept(f"user {n}", n, 0.0) for n in range(100))
 
@@ -418,14 +430,14 @@ def said(found: Float64) -> Float64:
     return np.stack([np.full(len(found), found.shape[1]), found.sum(1), np.square(found).sum(1)])
 
 
-def test_a_theta_that_has_learned_nothing_is_not_calibrated(labels):
+def test_a_theta_that_has_learned_nothing_is_not_calibrated(labels: list[LearnedLabel]) -> None:
     one = trainer(MemoryMeta())
     blank = start(one.learner, 1)
     assert not set(CALIBRATION) & set(one.prepared(labels, blank).sums)
     assert set(CALIBRATION) <= set(one.prepared(labels, replace(blank, step=1)).sums)
 
 
-def test_the_step_size_is_the_one_that_new_episodes_lose_least_by(labels):
+def test_the_step_size_is_the_one_that_new_episodes_lose_least_by(labels: list[LearnedLabel]) -> None:
     """Of episodes of one class each, which a task has for its own and theta knows nothing of."""
     one, state = trainer(MemoryMeta()), start(online().learner, 1)
     labels = [label._replace(episode=of_one_class(label.episode)) for label in labels]
@@ -438,7 +450,9 @@ def test_the_step_size_is_the_one_that_new_episodes_lose_least_by(labels):
 
 
 @pytest.mark.parametrize(("squares", "taken"), [(1e9, SIZES[2]), (1e13, 0.0)])
-def test_a_size_that_may_be_better_than_none_by_chance_is_not_taken(labels, squares, taken):
+def test_a_size_that_may_be_better_than_none_by_chance_is_not_taken(
+    labels: list[LearnedLabel], squares: float, taken: float
+) -> None:
     one, state = trainer(MemoryMeta()), start(online().learner, 1)
     before = torch.zeros(3, len(SIZES), dtype=torch.float64)
     before[0], before[1, 2], before[2] = 1e6, -1e6, squares
@@ -446,7 +460,7 @@ def test_a_size_that_may_be_better_than_none_by_chance_is_not_taken(labels, squa
     assert chosen.params[LR].item() == pytest.approx(taken)
 
 
-def test_earlier_choices_count_less_and_less(labels):
+def test_earlier_choices_count_less_and_less(labels: list[LearnedLabel]) -> None:
     one, state = trainer(MemoryMeta()), start(online().learner, 1)
     episodes = sum(label.episode is not None for label in labels)
     first = one.prepared(labels, state, SIZES_EVERY)
@@ -455,7 +469,7 @@ def test_earlier_choices_count_less_and_less(labels):
     np.testing.assert_allclose(second.sums[LR].numpy(), expected, rtol=1e-6)
 
 
-def test_between_choices_and_where_a_size_is_given_it_stays(labels):
+def test_between_choices_and_where_a_size_is_given_it_stays(labels: list[LearnedLabel]) -> None:
     one, state = trainer(MemoryMeta()), start(online().learner, 1)
     assert one.prepared(labels, state, SIZES_EARLY + 1).params[LR].equal(state.params[LR])
     for version in (1, SIZES_EARLY, SIZES_EARLY + SIZES_EVERY):
@@ -481,7 +495,7 @@ def of_many(labels: Sequence[LearnedLabel], number: int) -> list[LearnedLabel]:
     return [label._replace(task=f"task {n}") for n in range(number) for label in labels[n % 5 :: 5]]
 
 
-def test_a_held_out_task_is_never_trained_on(lines):
+def test_a_held_out_task_is_never_trained_on(lines: list[bytes]) -> None:
     teaching = [line for line in lines if not held_out(read_learned(line).task, 0.5)]
     assert set() < tasks(teaching) < tasks(lines)
     some, others = MemoryMeta(), MemoryMeta()
@@ -492,14 +506,16 @@ def test_a_held_out_task_is_never_trained_on(lines):
     assert [bits(v.trainer) for v in versions(some)] == [bits(v.trainer) for v in versions(others)]
 
 
-def test_the_tasks_held_out_are_a_fixed_share():
+def test_the_tasks_held_out_are_a_fixed_share() -> None:
     chosen = {task for task in map(str, range(5000)) if held_out(task, 0.05)}
     assert 0.04 < len(chosen) / 5000 < 0.06
     assert chosen < {task for task in map(str, range(5000)) if held_out(task, 0.1)}
 
 
 @pytest.mark.parametrize(("number", "some_are"), [(FEWEST_TASKS - 1, False), (FEWEST_TASKS, True)])
-def test_with_few_tasks_about_none_is_held_out(labels, number, some_are):
+def test_with_few_tasks_about_none_is_held_out(
+    labels: list[LearnedLabel], number: int, some_are: bool
+) -> None:
     store, found = MemoryMeta(), of_many(labels, number)
     advance = trainer(store, held_out=0.3).advance(None, found, [], {})
     counted = int(store.load(1).trainer["statistics.count"][-1])
@@ -507,14 +523,16 @@ def test_with_few_tasks_about_none_is_held_out(labels, number, some_are):
     assert (advance.verdict.episodes > 0) == some_are
 
 
-def test_a_task_that_is_alone_is_trained_on_whatever_its_id(labels):
+def test_a_task_that_is_alone_is_trained_on_whatever_its_id(labels: list[LearnedLabel]) -> None:
     alone = next(f"task {n}" for n in count() if held_out(f"task {n}", 0.05))
     store = MemoryMeta()
     trainer(store, held_out=0.05).advance(None, [label._replace(task=alone) for label in labels], [], {})
     assert int(store.load(1).trainer["statistics.count"][-1]) == len(labels)
 
 
-def test_a_candidate_that_held_out_tasks_are_worse_off_with_is_refused_and_its_labels_are_passed_over(labels):
+def test_a_candidate_that_held_out_tasks_are_worse_off_with_is_refused_and_its_labels_are_passed_over(
+    labels: list[LearnedLabel],
+) -> None:
     store, found = MemoryMeta(), of_many(labels, 80)
     one = trainer(store, held_out=0.5)
     assert one.advance(None, found, [], {"position": 3, "through": 20}).published
@@ -532,7 +550,9 @@ def test_a_candidate_that_held_out_tasks_are_worse_off_with_is_refused_and_its_l
 # The way back
 
 
-def test_an_earlier_version_rolled_back_to_is_the_newest_and_training_goes_on_from_it(lines):
+def test_an_earlier_version_rolled_back_to_is_the_newest_and_training_goes_on_from_it(
+    lines: list[bytes],
+) -> None:
     store = MemoryMeta()
     for end in ENDS[:2]:
         rounds(lines, store).run(end)
@@ -546,7 +566,7 @@ def test_an_earlier_version_rolled_back_to_is_the_newest_and_training_goes_on_fr
     assert rounds(lines, store).run(ENDS[2]).published
 
 
-def test_restoring_what_there_is_not_or_against_a_trainer_is_refused(lines):
+def test_restoring_what_there_is_not_or_against_a_trainer_is_refused(lines: list[bytes]) -> None:
     store = MemoryMeta()
     rounds(lines, store).run(ENDS[0])
     with pytest.raises(CheckpointError):

@@ -116,7 +116,7 @@ def losses(said: str) -> list[tuple[str, str]]:
 
 
 @pytest.mark.long
-def test_a_better_rate_is_found_and_what_it_bought_is_said_with_its_interval(found):
+def test_a_better_rate_is_found_and_what_it_bought_is_said_with_its_interval(found: tuple[Path, str]) -> None:
     config, said = found
     written = config.with_name("shop.tuned.toml")
     assert load_settings(written, {}).inner.lr > 100 * TOO_SMALL
@@ -133,13 +133,13 @@ def test_a_better_rate_is_found_and_what_it_bought_is_said_with_its_interval(fou
 
 
 @pytest.mark.long
-def test_the_first_trial_is_the_settings_as_they_stand(found):
+def test_the_first_trial_is_the_settings_as_they_stand(found: tuple[Path, str]) -> None:
     _, said = found
     assert f"inner.lr={TOO_SMALL}" in losses(said)[0][1]
 
 
 @pytest.mark.long
-def test_what_is_written_keeps_the_comments_and_runs(found):
+def test_what_is_written_keeps_the_comments_and_runs(found: tuple[Path, str]) -> None:
     config, _ = found
     written = config.with_name("shop.tuned.toml")
     assert written.read_text(encoding="utf-8").startswith("# what a stream looks like")
@@ -152,7 +152,7 @@ def test_what_is_written_keeps_the_comments_and_runs(found):
 
 
 @pytest.mark.long
-def test_it_says_how_far_it_looked(found):
+def test_it_says_how_far_it_looked(found: tuple[Path, str]) -> None:
     config, said = found
     end = f"the first {ROWS:,} of {2 * ROWS:,} events, to {config.with_name('events.parquet')}, row "
     assert end in said
@@ -160,7 +160,7 @@ def test_it_says_how_far_it_looked(found):
 
 
 @pytest.mark.long
-def test_nothing_beyond_its_part_changes_anything(tmp_path, found):
+def test_nothing_beyond_its_part_changes_anything(tmp_path: Path, found: tuple[Path, str]) -> None:
     config, said = found
     cut = int(2 * ROWS * SHARE)
     settings = load_settings(config, {})
@@ -185,7 +185,7 @@ def test_nothing_beyond_its_part_changes_anything(tmp_path, found):
 
 
 @pytest.mark.long
-def test_a_second_start_tries_only_what_is_left(found):
+def test_a_second_start_tries_only_what_is_left(found: tuple[Path, str]) -> None:
     config, said = found
     again = tuned(config, 5)
     assert "4 trials are there from before" in again
@@ -194,7 +194,7 @@ def test_a_second_start_tries_only_what_is_left(found):
     assert losses(tuned(config, 5)) == []
 
 
-def test_other_settings_are_another_search(tmp_path):
+def test_other_settings_are_another_search(tmp_path: Path) -> None:
     config = shop(tmp_path)
     settings = load_settings(config, {})
     part = first_part(settings, SHARE)
@@ -207,7 +207,7 @@ def test_other_settings_are_another_search(tmp_path):
 
 
 @pytest.mark.long
-def test_ctrl_c_leaves_what_was_found_to_be_used_and_gone_on_from(tmp_path):
+def test_ctrl_c_leaves_what_was_found_to_be_used_and_gone_on_from(tmp_path: Path) -> None:
     config = shop(tmp_path)
     settings = load_settings(config, {})
     search = Search(settings, first_part(settings, SHARE), tmp_path / "kept")
@@ -228,7 +228,7 @@ def test_ctrl_c_leaves_what_was_found_to_be_used_and_gone_on_from(tmp_path):
     assert len(shown) == 3
 
 
-def test_time_that_is_up_ends_the_search(tmp_path):
+def test_time_that_is_up_ends_the_search(tmp_path: Path) -> None:
     config = shop(tmp_path)
     settings = load_settings(config, {})
     search = Search(settings, first_part(settings, SHARE), tmp_path / "kept")
@@ -237,14 +237,14 @@ def test_time_that_is_up_ends_the_search(tmp_path):
     assert search.journal().ended() == 0
 
 
-def test_where_nothing_is_better_nothing_is_written(tmp_path, monkeypatch):
+def test_where_nothing_is_better_nothing_is_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(space, "SPACE", {"inner.lr": Choice((TOO_SMALL,))})
     config = shop(tmp_path, events()[:300])
     assert "nothing is written" in tuned(config, 2)
     assert not config.with_name("shop.tuned.toml").exists()
 
 
-def test_a_part_too_small_to_train_in_is_refused_with_the_way_out(tmp_path):
+def test_a_part_too_small_to_train_in_is_refused_with_the_way_out(tmp_path: Path) -> None:
     settings = load_settings(shop(tmp_path), {})
     with pytest.raises(SettingsError, match="a larger --share"):
         first_part(settings, 0.01)
@@ -257,7 +257,9 @@ def settings_of(tmp_path: Path, *flags: str) -> Settings:
     return load_settings(shop(tmp_path), {}, flags)
 
 
-def test_the_range_of_every_setting_holds_the_value_that_stands(tmp_path, monkeypatch):
+def test_the_range_of_every_setting_holds_the_value_that_stands(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(space, "SPACE", {
         "inner.lr": Rate(0.05, 1.0), "memory.support": Whole(8, 16), "hedge.share": Choice((0.01,)),
         "outer.nothing": Whole(1, 2), "nowhere.at_all": Whole(1, 2),
@@ -272,18 +274,18 @@ def test_the_range_of_every_setting_holds_the_value_that_stands(tmp_path, monkey
     assert standing(settings, held) == {"inner.lr": TOO_SMALL, "memory.support": 64, "hedge.share": 0.0}
 
 
-def test_a_setting_that_is_no_number_is_left_alone():
+def test_a_setting_that_is_no_number_is_left_alone() -> None:
     assert Rate(0.1, 1.0).holding("auto") is None
     assert Whole(1, 2).holding(0) is None
 
 
-def test_steps_are_tried_only_where_a_task_adapts_by_steps(tmp_path):
+def test_steps_are_tried_only_where_a_task_adapts_by_steps(tmp_path: Path) -> None:
     assert space_of(settings_of(tmp_path, "learner=prototype"), 1000) == {}
 
 
 def test_every_default_of_classes_can_be_tried_but_for_the_step_size_and_no_share_for_a_regression(
-    monkeypatch,
-):
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setattr(space, "SPACE", SPACE)
     plain = Settings.model_validate({"target": {"classes": [0, 1]}, "features": FEATURES})
     assert set(SPACE) - set(space_of(plain, 100_000)) == {"inner.lr"}
@@ -291,7 +293,7 @@ def test_every_default_of_classes_can_be_tried_but_for_the_step_size_and_no_shar
     assert set(space_of(plain, 100_000)) - set(space_of(numbers, 100_000)) == {"hedge.share"}
 
 
-def test_what_is_tried_is_what_is_written_down():
+def test_what_is_tried_is_what_is_written_down() -> None:
     stand = {"inner.lr": 0.123456, "outer.lr": 0.001}
     assert tried({"inner.lr": 0.123456, "outer.lr": 0.00123456}, stand) == {
         "inner.lr": 0.123456,
@@ -299,7 +301,7 @@ def test_what_is_tried_is_what_is_written_down():
     }
 
 
-def test_the_interval_is_over_tasks_and_with_few_tasks_over_blocks_of_time():
+def test_the_interval_is_over_tasks_and_with_few_tasks_over_blocks_of_time() -> None:
     rng = np.random.default_rng(0)
     offset, difference = np.arange(400), rng.normal(0.5, 1, 400)
     zero = np.zeros(400)
@@ -314,7 +316,7 @@ def test_the_interval_is_over_tasks_and_with_few_tasks_over_blocks_of_time():
         assert bought.is_beyond_chance
 
 
-def test_only_labels_that_both_scored_are_compared():
+def test_only_labels_that_both_scored_are_compared() -> None:
     one = Judged(np.array([1, 5, 7]), np.array([1.0, 2.0, 3.0]), np.zeros(3, np.int64))
     other = Judged(np.array([5, 7, 9]), np.array([0.5, 0.5, 9.0]), np.zeros(3, np.int64))
     bought = gain(one, other)
@@ -322,7 +324,7 @@ def test_only_labels_that_both_scored_are_compared():
     assert bought.estimate.mean == pytest.approx((1.5 + 2.5) / 2)
 
 
-def test_a_file_written_elsewhere_finds_the_same_table_and_takes_its_flags(tmp_path):
+def test_a_file_written_elsewhere_finds_the_same_table_and_takes_its_flags(tmp_path: Path) -> None:
     config = shop(tmp_path / "here")
     out = tmp_path / "there" / "new.toml"
     values = {"outer.replays": 3, "hedge.share": 0.01}
@@ -337,7 +339,7 @@ def test_a_file_written_elsewhere_finds_the_same_table_and_takes_its_flags(tmp_p
 
 
 @pytest.mark.parametrize("content", [b"\xff\xfe\n{}\n", b'{"op_code": 0, "wor\n{}\n', b"[]\n"])
-def test_a_damaged_journal_is_named_with_the_way_out(tmp_path, content):
+def test_a_damaged_journal_is_named_with_the_way_out(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "journal.jsonl").write_bytes(content)
     with pytest.raises(
         InputError, match=r"journal\.jsonl is damaged .* move it away, and the search begins anew"
