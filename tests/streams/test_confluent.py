@@ -161,6 +161,16 @@ def test_what_is_revoked_and_given_back_within_a_fetch_is_read_from_its_commit(g
     assert (client.reads, group.position((0, 0))) == ({0: 3}, 4)
 
 
+def test_what_is_given_to_a_member_that_leaves_is_not_begun(
+    group: ConfluentGroup, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    client = script(group)
+    monkeypatch.setattr(client, "committed", lambda *_, **__: pytest.fail("nobody answers"))
+    monkeypatch.setattr(client, "close", lambda: client.gives(0))
+    group.close()
+    assert (client.reads, group.assigned()) == ({}, frozenset())
+
+
 def test_an_offset_out_of_range_of_what_was_revoked_is_not_raised(group: ConfluentGroup) -> None:
     given(group, 0, 1)
     expired = (Message(p, 0, KafkaError._AUTO_OFFSET_RESET) for p in (0, 1))

@@ -72,7 +72,7 @@ class ConfluentGroup:
         self._positions: dict[Place, int | None] = {}  # of what is assigned; None: at its beginning
         self._unbegun: set[Place] = set()  # given to this member while the broker did not say where to begin
         self._revoked: set[Place] = set()
-        self._shared = False
+        self._shared = self._leaving = False
         self._arrived: dict[Place, list[Record]] = {}  # and not handed out yet
         self._refused: dict[Place, int] = {}
         self._failed: dict[Hashable, Exception] = {}
@@ -168,6 +168,9 @@ class ConfluentGroup:
 
     def _on_assign(self, _: Consumer, partitions: list[TopicPartition]) -> None:
         """Begin with what was given; where the broker is away, at the next fetch."""
+        if self._leaving:  # a broker does not answer a member that leaves, which would wait for it
+            self._assign([])
+            return
         self._shared = True
         self._unbegun.update(map(self._place, partitions))
         try:
@@ -280,7 +283,8 @@ class ConfluentGroup:
             self._consumer.commit(offsets=told, asynchronous=True)
 
     def close(self) -> None:
-        """Leave the group."""
+        """Leave the group. While brokers still hold back the answer to its joining, this takes up to 5 s."""
+        self._leaving = True
         with self._our_words():
             self._consumer.close()
 
