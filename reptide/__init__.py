@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from engine.checks import CheckFailed, check_detector, check_encoder, check_learner
-    from engine.features.columns import Category, Cyclic, Numeric, Text
+    from engine.features.columns import Category, Cyclic, Encoded, Numeric, Text
     from engine.learners.embedding import EmbeddingLearner
     from engine.targets import Classification, Regression
     from engine.types import EngineError
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 HOMES = {
     "engine.checks": ("CheckFailed", "check_detector", "check_encoder", "check_learner"),
-    "engine.features.columns": ("Category", "Cyclic", "Numeric", "Text"),
+    "engine.features.columns": ("Category", "Cyclic", "Encoded", "Numeric", "Text"),
     "engine.learners.embedding": ("EmbeddingLearner",),
     "engine.targets": ("Classification", "Regression"),
     "engine.types": ("EngineError",),
@@ -45,6 +45,7 @@ __all__ = [
     "Classification",
     "Cyclic",
     "EmbeddingLearner",
+    "Encoded",
     "EngineError",
     "FewShot",
     "Learned",

@@ -98,7 +98,7 @@ def _made_of(model: Online) -> dict[str, Any]:
 def _made_anew(kind: type[Online], folder: Folder) -> Online:
     made_of = folder.described
     features = [dict(column) for column in made_of["features"]]
-    columns = [parts.ENCODERS[column.pop("encoder")](**column) for column in features]
+    columns = [parts.column(column.pop("encoder"), column) for column in features]
     target = dict(made_of["target"])
     made = TARGETS[target.pop("kind")]
     if "classes" in target:

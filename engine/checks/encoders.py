@@ -10,6 +10,8 @@ import torch
 from engine.checks.made_up import stored_rows
 from engine.checks.promises import CheckFailed, require
 from engine.features.encoder import Features
+from engine.features.stored import stored_numbers
+from engine.types import Float32
 
 ROWS = 32
 """Stored rows that the front end is tried on."""
@@ -60,6 +62,24 @@ def a_row_does_not_depend_on_the_rows_beside_it(features: Features) -> None:
         )
 
 
+def what_is_encoded_may_be_stored(features: Features) -> None:
+    """Stored numbers are finite, and NaN only where a number may be missing; else a row that holds one is refused."""
+    rows = [dict.fromkeys(features.names, value) for value in AWKWARD]
+    broken = features_unsound(features, features.encode(rows).x)
+    require(
+        not broken,
+        f"fields {broken} are encoded as numbers that no row may hold (NaN, infinite, or no bucket)",
+        "return a fault for a value that does not fit",
+    )
+
+
+def features_unsound(features: Features, x: Float32) -> list[str]:
+    """Fields of which stored rows x [N, W] hold what they may not."""
+    stored = stored_numbers(features)
+    places = np.flatnonzero(stored.unsound(x).any(axis=0)).tolist()
+    return sorted({stored.field[place] for place in places})
+
+
 def the_front_end_reads_whatever_is_stored(features: Features) -> None:
     """Dense rows are finite and of the width that the network is built for."""
     front = features.front_end()
@@ -75,5 +95,6 @@ ENCODER_CHECKS = (
     the_encoder_never_raises,
     stored_rows_are_of_the_declared_width,
     a_row_does_not_depend_on_the_rows_beside_it,
+    what_is_encoded_may_be_stored,
     the_front_end_reads_whatever_is_stored,
 )

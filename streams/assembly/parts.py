@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import fields
 from functools import partial
+from typing import Any
 
 import torch
 from torch import nn
 
 from engine.checks.detectors import DETECTOR_CHECKS
+from engine.checks.encoders import ENCODER_CHECKS
 from engine.checks.learners import LEARNER_CHECKS
 from engine.checks.models import MODEL_CHECKS
 from engine.checks.promises import run
@@ -92,16 +94,28 @@ STEPPING = ("reptile", "implicit")
 
 
 def encoder_of(column: Column) -> str:
-    """The name of a column's encoder in the settings.
+    """The name of a column's encoder in the settings: one of ours, or an import string.
 
     Raises:
-        SettingsError: it is none of ours.
+        SettingsError: it is none of ours, and cannot be imported.
 
     """
     for name, made in ENCODERS.items():
         if type(column) is made:
             return name
-    raise SettingsError(f"features: no encoder is a {type(column).__name__}; there are {', '.join(ENCODERS)}")
+    return plug_ins.import_string_of(column)
+
+
+def column(encoder: str, options: Mapping[str, Any]) -> Column:
+    """A column by the name of its encoder, or by import string.
+
+    Raises:
+        SettingsError: one of the user's cannot be made.
+
+    """
+    if plug_ins.is_import_string(encoder):
+        return plug_ins.column(encoder, options)
+    return ENCODERS[encoder](**options)
 
 
 def task_spec(settings: Settings) -> TaskSpec:
@@ -112,7 +126,7 @@ def task_spec(settings: Settings) -> TaskSpec:
         inner["lr"] = START
     return TaskSpec(
         features=Features(
-            tuple(ENCODERS[f.encoder](**f.model_dump(exclude={"encoder"})) for f in settings.features)
+            tuple(column(f.encoder, f.model_dump(exclude={"encoder"})) for f in settings.features)
         ),
         history=None if offline else history(settings),
         wide=settings.model.wide and settings.learner == "gradient" and not offline,
@@ -179,6 +193,8 @@ def stream_engine(settings: Settings, spec: TaskSpec) -> Engine:
     """
     learns = learner(settings, spec)
     run(MODEL_CHECKS, spec)
+    if own := [column for column in spec.features.columns if type(column) not in ENCODERS.values()]:
+        run(ENCODER_CHECKS, Features(tuple(own)))
     if plug_ins.is_import_string(settings.drift.detector):
         run(DETECTOR_CHECKS, spec.detector)
     if plug_ins.is_import_string(settings.learner):

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, is_dataclass
 from typing import Any, cast
 
 from engine.detectors.detectors import Detector
+from engine.features.columns import Column
 from engine.learners.base import Learner
 from engine.task_spec import TaskSpec
 from engine.types import EngineError
@@ -59,6 +62,43 @@ def learner(name: str, spec: TaskSpec) -> Learner:
     """
     made = _made("learner", name, "", (spec,), {})
     return cast(Learner, _with(made, LEARNER, "learner", name))
+
+
+def column(name: str, options: Mapping[str, Any]) -> Column:
+    """A column of the user's, made with the other keys of its `[[features]]`.
+
+    Raises:
+        SettingsError: it cannot be imported, does not take these options, or is no dataclass that is a column.
+
+    """
+    setting = f"features: field {options['name']!r}"
+    made = _with(
+        _made(setting, name, "the options", (), dict(options)), ("name", "width", "encode"), setting, name
+    )
+    try:
+        json.dumps(asdict(made))  # type: ignore[call-overload]
+    except TypeError:
+        raise SettingsError(
+            f"{setting}: {name!r} must be a dataclass whose fields are texts, numbers or lists: they are its "
+            "options, and part of what gives theta its meaning"
+        ) from None
+    return cast(Column, made)
+
+
+def import_string_of(column: Column) -> str:
+    """The import string of a column's class.
+
+    Raises:
+        SettingsError: it has none.
+
+    """
+    kind = type(column)
+    if not is_dataclass(kind) or "<" in kind.__qualname__:
+        raise SettingsError(
+            f"features: field {column.name!r}: no encoder is a {kind.__name__}; for a column of your own, define a "
+            "dataclass at the top level of a module"
+        )
+    return f"{kind.__module__}:{kind.__qualname__}"
 
 
 def _made(setting: str, name: str, options_in: str, given: Sequence[Any], options: dict[str, Any]) -> object:

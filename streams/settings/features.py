@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import ConfigDict, Discriminator, Field, JsonValue, Tag
 
-from streams.settings.base import Section
+from streams.settings.base import ImportString, Section
 
 
 class NumericFeature(Section):
@@ -44,6 +45,31 @@ class TextFeature(Section):
     n: int = 3
 
 
+class OwnFeature(Section):
+    """A column of the user's, by its class; every other key is an option of it."""
+
+    model_config = ConfigDict(extra="allow")
+    __pydantic_extra__: dict[str, JsonValue] = Field(init=False)
+
+    encoder: ImportString
+    name: str
+
+
+def _kind(feature: Any) -> str | None:
+    """The tag of one of `[[features]]`: its encoder, and one for all that are named by import string."""
+    encoder = feature.get("encoder") if isinstance(feature, Mapping) else getattr(feature, "encoder", None)
+    if not isinstance(encoder, str):
+        return None
+    return OWN if ":" in encoder else encoder
+
+
+OWN = "module:class"
+
 Feature = Annotated[
-    NumericFeature | CategoryFeature | CyclicFeature | TextFeature, Field(discriminator="encoder")
+    Annotated[NumericFeature, Tag("numeric")]
+    | Annotated[CategoryFeature, Tag("category")]
+    | Annotated[CyclicFeature, Tag("cyclic")]
+    | Annotated[TextFeature, Tag("text")]
+    | Annotated[OwnFeature, Tag(OWN)],
+    Discriminator(_kind),
 ]

@@ -69,7 +69,7 @@ def _of_encoder(mistake: ErrorDetails) -> str:
     known = mistake.get("ctx", {}).get("expected_tags", "")
     tag = mistake.get("ctx", {}).get("tag")
     if mistake["type"] == "union_tag_not_found":
-        return "name its encoder: one of 'numeric', 'category', 'cyclic', 'text'"
+        return "name its encoder: one of 'numeric', 'category', 'cyclic', 'text', 'module:class'"
     return f"there is no encoder {tag!r}; there are {known}"
 
 

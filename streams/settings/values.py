@@ -47,9 +47,8 @@ def setting_at(root: type[Section], place: Sequence[int | str]) -> Setting | Non
     sections = [kind for kind in _items(field.annotation) if _is_section(kind)]
     if len(sections) > 1:
         number, more = more[:2], more[2:]
-        sections = [
-            kind for kind in sections if taken(kind.model_fields["encoder"]) in map(json.dumps, number)
-        ]
+        ours = [kind for kind in sections if taken(kind.model_fields["encoder"]) in map(json.dumps, number)]
+        sections = ours or [kind for kind in sections if _takes_any_key(kind)]
         name = ".".join([name, *map(str, number)])
     if not sections or not more:
         return Setting((name,), field)
@@ -137,9 +136,10 @@ def _bounds(metadata: Sequence[Any]) -> str:
 
 
 def _alternatives(kind: Any) -> Iterator[Any]:
-    """The members of a union but None, or the type itself."""
-    if get_origin(kind) is Annotated and get_origin(get_args(kind)[0]) in (Union, UnionType):
-        kind = get_args(kind)[0]
+    """The members of a union but None, or the type itself; of a tagged section the section."""
+    if get_origin(kind) is Annotated:
+        inner = get_args(kind)[0]
+        kind = inner if get_origin(inner) in (Union, UnionType) or _is_section(inner) else kind
     if get_origin(kind) in (Union, UnionType):
         for member in get_args(kind):
             if member is not NoneType:
@@ -155,6 +155,10 @@ def _items(kind: Any) -> Iterator[Any]:
             yield from _alternatives(get_args(member)[0])
         else:
             yield member
+
+
+def _takes_any_key(kind: type[Section]) -> bool:
+    return kind.model_config.get("extra") == "allow"
 
 
 def _is_section(kind: Any) -> bool:

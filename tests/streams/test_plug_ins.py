@@ -1,8 +1,12 @@
-"""Detectors and learners of one's own, by import string: what the settings may name, and what is refused how."""
+"""Detectors, learners and columns of one's own, by import string: what the settings may name, and what is refused."""
 
 from __future__ import annotations
 
+import json
 import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +14,10 @@ import numpy as np
 import pytest
 
 from engine.checks import CheckFailed, promises_kept
+from engine.features.columns import Encoded, Numeric
 from engine.learners.prototype import PrototypeLearner
 from engine.types import EngineError
+from reptide import Classification, Online
 from streams.assembly import parts
 from streams.errors import SettingsError
 from streams.settings.tree import Settings, load_settings
@@ -70,6 +76,42 @@ class Growing(Short):
         return {"sums": fast["sums"], "counts": fast["counts"] + support.y.sum(1, keepdim=True)}
 
 
+@dataclass(frozen=True)
+class Times:
+    """A column: a number, multiplied."""
+
+    name: str
+    by: float = 2.0
+    width = 1
+
+    def encode(self, values: Sequence[Any]) -> Encoded:
+        x, faults = Numeric(self.name).encode(values)
+        return Encoded(x * np.float32(self.by), faults)
+
+
+class Root(Numeric):
+    """Breaks a promise: the root of a negative number is NaN."""
+
+    def encode(self, values: Sequence[Any]) -> Encoded:
+        x, faults = super().encode(values)
+        with np.errstate(invalid="ignore"):
+            return Encoded(np.sqrt(x), faults)
+
+
+class Undeclared(Often):
+    """A column that is no dataclass."""
+
+    encode = None
+
+    def __init__(self, name: str) -> None:
+        super().__init__()
+        self.name = name
+
+
+def feature(encoder: str, **options: Any) -> str:
+    return "features=" + json.dumps([{"encoder": encoder, "name": "a", **options}])
+
+
 def settings(folder: Path, *flags: str) -> Settings:
     shop(folder, 60)
     return load_settings(folder / "shop.toml", {}, ["drift.options={}", *flags])
@@ -87,7 +129,21 @@ def test_a_learner_is_made_of_the_task_spec(tmp_path: Path) -> None:
     assert (type(made).__name__, made.fast_shapes["sums"], made.spec.wide) == ("Short", (2, 4), False)
 
 
-def test_check_runs_the_conformance_checks_of_both(tmp_path: Path) -> None:
+def test_a_column_is_made_with_the_other_keys_of_its_feature(tmp_path: Path) -> None:
+    made = parts.task_spec(settings(tmp_path, feature(f"{HERE}:Times", by=3.0))).features
+    assert made.encode([{"a": 2}, {"a": "two"}]).x.tolist() == [[6.0], [0.0]]
+    assert made.schema() == [{"encoder": "Times", "name": "a", "by": 3.0}]
+
+
+def test_a_column_given_in_python_has_an_import_string_or_is_refused() -> None:
+    assert parts.encoder_of(Times("a")) == f"{Times.__module__}:Times"
+    with pytest.raises(
+        SettingsError, match="field 'a': no encoder is a Undeclared; for a column of your own"
+    ):
+        parts.encoder_of(Undeclared("a"))  # type: ignore[arg-type]
+
+
+def test_check_runs_the_conformance_checks_of_each(tmp_path: Path) -> None:
     own = settings(tmp_path, f"learner={HERE}:Short", f"drift.detector={HERE}:Often")
     spec = parts.task_spec(own)
     kept = list(promises_kept(spec, parts.learner(own, spec)))
@@ -107,16 +163,21 @@ def test_the_programs_of_the_document_keep_every_promise_and_run_in_a_stream(
         assert len(lines) <= 15
         assert len([line for line in lines if line.startswith(("import ", "from "))]) <= 3
     monkeypatch.syspath_prepend(tmp_path)
-    own = settings(tmp_path, "learner=my_shop.learners:Means", "drift.detector=my_shop.drift:Jump")
+    own = settings(tmp_path, "learner=my_shop.learners:Means", "drift.detector=my_shop.drift:Jump",
+                   feature("my_shop.columns:Log"))  # fmt: skip
     spec = parts.task_spec(own)
     assert list(promises_kept(spec, parts.learner(own, spec)))
     assert run_to_the_end(own).rows
+    columns = [import_module("my_shop.columns").Log("a")]
+    Online(columns, Classification(("x", "y"))).save(tmp_path / "saved")
+    assert Online.load(tmp_path / "saved").engine.spec.features.columns == tuple(columns)
 
 
 @pytest.mark.parametrize(
     ("flag", "said"),
     [
         (f"drift.detector={HERE}:Forgetful", "the same losses raised other alarms the second time"),
+        (feature(f"{HERE}:Root"), r"fields \['a'\] are encoded as numbers that no row may hold"),
         (f"learner={HERE}:Growing", "examples of weight 0 change what a task adapts to"),
     ],
 )
@@ -145,6 +206,10 @@ def test_a_stream_refuses_what_breaks_a_promise_before_its_first_event(
         ([f"learner={HERE}:settings"], "settings' cannot be made: "),
         (["learner=builtins:repr"], "makes a str without spec, fast_shapes, learned, init, adapt, adapt_different"),
         ([f"learner={HERE}:Short", "outer.rule=reptile"], "outer.rule: 'reptile' moves theta by inner"),
+        ([feature("nowhere:Times")], "features: field 'a': cannot import 'nowhere:Times': No module named"),
+        ([feature(f"{HERE}:Times", bye=1)], "Times' does not take the options = {'name': 'a', 'bye': 1}: "),
+        ([feature(f"{HERE}:Undeclared")], "must be a dataclass whose fields are texts, numbers or lists"),
+        ([feature("builtins:dict")], "makes a dict without name, width, encode"),
         (["learner=often"], 'learner: takes "gradient" or "prototype" or "matching" or "memory" or "snail" or '
          '"transformer" or text that matches ^[\\w.]+:[\\w.]+$, got "often"'),
     ],
