@@ -6,7 +6,7 @@ BIN := .venv/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 export OMP_NUM_THREADS := 1
 
-.PHONY: demo demo-kafka up down test test-long test-kafka fuzz check check-deploy format bench clean
+.PHONY: demo demo-kafka up down test test-long test-kafka fuzz check check-deploy format hooks docs bench clean
 
 demo: .venv
 	$(BIN)/reptide demo --out demo
@@ -72,6 +72,14 @@ format: .venv
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
+# Git then formats and lints what it commits; `git commit --no-verify` goes without.
+hooks: .venv
+	$(BIN)/pre-commit install
+
+# A site in site/, searchable and read without a network; a link that leads nowhere fails. The variable quiets an advertisement.
+docs: .venv
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --strict
+
 bench: .venv
 	$(BIN)/python -m benchmarks.stream
 	$(BIN)/python -m benchmarks.sinusoid
@@ -92,9 +100,9 @@ bench: .venv
 	$(PYTHON) -c "import sys; assert sys.version_info >= (3, 11), 'Reptide needs Python 3.11 or newer'"
 	$(PYTHON) -m venv .venv
 	$(PIP) $(if $(TORCH_INDEX),--no-deps --index-url $(TORCH_INDEX),) torch
-	$(PIP) --editable '.[demo,test]'
+	$(PIP) --editable '.[demo,test,docs,hooks]'
 	$(BIN)/python -c "print('compiling the engine, once (half a minute)'); import engine.stream.scan"
 	touch .venv
 
 clean:
-	rm -rf .venv .deploy-tools .kafka .kafka.lock demo demo-kafka dist
+	rm -rf .venv .deploy-tools .kafka .kafka.lock demo demo-kafka dist site
