@@ -4,6 +4,7 @@ import re
 from pathlib import Path
 
 from mkdocs.config.defaults import MkDocsConfig
+from mkdocs.exceptions import PluginError
 from mkdocs.structure.files import File, Files
 
 OUTSIDE = re.compile(r"\]\(\.\./([^)#]+)[^)]*\)")
@@ -29,13 +30,22 @@ def on_page_markdown(markdown: str, **_: object) -> str:
 
 def on_post_page(output: str, **_: object) -> str:
     """Load the script that search needs from the site itself."""
-    return output.replace(FETCHED, OURS)
+    return _offline(output)
 
 
 def on_post_template(output_content: str, **_: object) -> str:
     """Likewise in what is no page: 404.html."""
-    return output_content.replace(FETCHED, OURS)
+    return _offline(output_content)
 
 
 def _inside(path: str) -> str:
     return f"source/{path.rstrip('/')}.txt"
+
+
+def _offline(html: str) -> str:
+    html = html.replace(FETCHED, OURS)
+    if asked := re.search(r'src="(https?://[^"]+)"', html):
+        raise PluginError(
+            f"a page would fetch {asked[1]}; put a copy in docs/assets/ and name it in docs/site.py"
+        )
+    return html

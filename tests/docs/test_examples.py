@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+import reptide as public
 from tests.command import reptide
 from tests.docs.test_readme import blocks, write_visits
 
@@ -48,6 +49,11 @@ def test_the_example_of_an_own_network_compares_it_with_the_default() -> None:
     assert losses["one that squares"] < losses["the default network"]
 
 
+def test_the_example_of_an_own_learner_beats_the_nearest_mean() -> None:
+    accuracy = ran("own_learner")["accuracy"]
+    assert accuracy["ridge"] > accuracy["nearest mean"] + 0.1
+
+
 def test_the_example_of_images_beats_the_nearest_pixels() -> None:
     names = ran("few_shot_images")
     assert sum(names["ours"]) > 1.3 * sum(names["nearest"])
@@ -77,3 +83,8 @@ def test_the_example_of_outputs_reads_what_a_run_wrote(
 def test_every_example_is_named_in_the_documents() -> None:
     text = (EXAMPLES.parent / "docs/in-python.md").read_text(encoding="utf-8")
     assert [script.name for script in SCRIPTS if f"(../examples/{script.name})" not in text] == []
+
+
+def test_every_public_name_is_in_the_reference() -> None:
+    text = (EXAMPLES.parent / "docs/reference.md").read_text(encoding="utf-8")
+    assert [name for name in public.__all__ if f"::: reptide.{name}\n" not in text] == []
