@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pydantic_core import ErrorDetails
 
 from streams.settings.base import Section
-from streams.settings.sources import PREFIX, Override
+from streams.settings.overrides import PREFIX, Override
 from streams.settings.values import Setting, as_json, setting_at, taken, written
 
 WITHOUT_VALUE = {"missing": "needed, and not given", "extra_forbidden": "there is no such setting"}

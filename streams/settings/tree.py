@@ -29,8 +29,8 @@ from streams.settings.learning import (
     TaskMemory,
 )
 from streams.settings.mistakes import described
+from streams.settings.overrides import Override, from_environment, from_flags
 from streams.settings.places import Input, Kafka, Redis, Run, Service
-from streams.settings.sources import Override, from_environment, from_flags
 
 S = TypeVar("S", bound=Section)
 

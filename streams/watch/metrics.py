@@ -1,4 +1,9 @@
-"""Every metric of the program in one table."""
+"""Every metric of the program in one table.
+
+Names follow Prometheus' practice: one prefix, base units as suffix, `_total` for what only rises. No label
+names a task, and every label but topic and partition takes its values from a fixed set, so that the number
+of series does not grow with the stream. A counter starts at 0, not at its first event.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +26,7 @@ REASONS = (
     "malformed", "null_value", "too_large", "missing_task", "bad_task", "missing_id", "bad_id", "bad_time",
     "bad_feature", "unknown_class", "bad_label", "out_of_range", "wrong_partition", "damaged_row", OTHER,
 )  # fmt: skip
-"""Why a record became a dead letter, as `streams.events.decoding` says it."""
+"""Why a record became a dead letter, as `streams.events.decoding` and `streams.program.set_aside` say it."""
 
 
 OUTCOMES = {outcome.name.lower(): outcome for outcome in Outcome if outcome is not Outcome.EXPIRED}

@@ -1,8 +1,4 @@
-"""Every metric of the program in one table, and the few calls that feed it.
-
-Names follow Prometheus' practice: one prefix, base units as suffix, `_total` for what only rises. No label
-names a task, and every label but topic and partition takes its values from a fixed set, so that the number
-of series does not grow with the stream. A counter starts at 0, not at its first event.
+"""The few calls that feed the metrics (`streams.watch.metrics`), and how they are collected.
 
 Values are held here in numpy and handed to `prometheus_client` when it collects: an array of 4,096 ages is one
 `bincount`, where `Histogram.observe` would be 4,096 calls under a lock.

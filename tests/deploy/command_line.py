@@ -13,7 +13,7 @@ import typer
 from streams.cli import app as cli
 from streams.cli import deployment
 from streams.cli.arguments import settings_from
-from streams.settings.sources import from_environment
+from streams.settings.overrides import from_environment
 from streams.settings.tree import Settings
 from streams.settings.values import setting_at
 

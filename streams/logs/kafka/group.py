@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from hashlib import blake2b
 from types import MappingProxyType
 from typing import NamedTuple, Protocol
 
@@ -136,8 +135,3 @@ def origin(topic: str, record: Record, incarnation: int) -> str:
     """Where a record comes from; its first word is the topic, which `redrive` sends it back to."""
     of = incarnation_text(incarnation)
     return f"{topic} partition {record.partition} offset {record.offset} of incarnation {of}"
-
-
-def incarnation(topic: str, topic_id: bytes | None) -> int:
-    """63 bits from a topic's id. Of a broker without ids, from its name: a topic created anew then looks the same."""
-    return int.from_bytes(blake2b(topic_id or topic.encode(), digest_size=8).digest(), "little") >> 1

@@ -17,7 +17,8 @@ from confluent_kafka.admin import AdminClient
 
 from streams.errors import ReptideError, SettingsError, Unavailable
 from streams.logs.kafka import broker_errors, refusals
-from streams.logs.kafka.group import CLIENT_ID, Connection, incarnation
+from streams.logs.kafka.group import CLIENT_ID, Connection
+from streams.logs.kafka.incarnation import incarnation
 from streams.logs.kafka.security import named
 from streams.logs.kafka.tokens import Tokens
 

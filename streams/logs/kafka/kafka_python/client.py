@@ -16,7 +16,8 @@ from kafka.net.sasl.oauth import AbstractTokenProvider
 
 from streams.errors import InputError, ReptideError, SettingsError
 from streams.logs.kafka import broker_errors, refusals
-from streams.logs.kafka.group import CLIENT_ID, Connection, incarnation
+from streams.logs.kafka.group import CLIENT_ID, Connection
+from streams.logs.kafka.incarnation import incarnation
 from streams.logs.kafka.kafka_python.network import network
 from streams.logs.kafka.security import named
 from streams.logs.kafka.tokens import Tokens
