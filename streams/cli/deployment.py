@@ -164,10 +164,12 @@ def create(
     settings = settings_from(config, flag)
     deployment = _deployment(settings)
     ttl_s = settings.memory.ttl_s
-    for name in made(
+    created = made(
         lambda: create_topics(deployment.connection, deployment.topics, partitions, replication, ttl_s)
-    ):
-        console.print(f"created {name}")
+    )
+    for name in deployment.topics.all():
+        shared = "; this stream reads all of its events (kafka.inputs)" * (name in deployment.kafka.inputs)
+        console.print(f"created {name}" if name in created else f"{name} was there already{shared}")
 
 
 @topics.command("check")
