@@ -151,6 +151,12 @@ def _stream(
     producer, stopping, sent = deployment.producer(*names), Event(), [0]
     topics = [producer.topic(name) for name in names]
     fields = deployment.spec.features.names
+    with working(console, "the workers warm up and join their group"):
+        while not all(one.has_said("worker of group") for one in running if ROLES[one.name] == "worker"):
+            for one in running:
+                one.check()
+            if asked.wait(LOOK_S):
+                raise KeyboardInterrupt
     with _bars(console, total) as show, ThreadPoolExecutor(1) as beside:
         sending = beside.submit(produce, log, topics, fields, rate, stopping, sent.append)
         try:

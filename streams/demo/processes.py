@@ -30,6 +30,10 @@ class Role:
                 start_new_session=True,  # Ctrl-C is for us, and we end it
             )
 
+    def has_said(self, words: str) -> bool:
+        """Whether these words are in what it said so far."""
+        return words in self.said.read_text(errors="replace")
+
     def check(self) -> None:
         """Raise `ReptideError` where it has ended."""
         if self.process.poll() is not None:
