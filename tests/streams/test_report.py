@@ -249,7 +249,7 @@ def test_every_expert_has_a_curve_of_its_own_and_a_key_to_it() -> None:
     drawn = Outline(render(full())).attributes
     classes = {value for _, name, value in drawn if name == "class"}
     assert {f"{mark} {name}" for mark in ("line", "dot", "key") for name in PREDICTORS} <= classes
-    styles = (resources.files("streams.pages.run") / "page.css").read_text(encoding="utf-8")
+    styles = (resources.files("streams.pages.kit") / "page.css").read_text(encoding="utf-8")
     for name in PREDICTORS:
         for mark in (".line", ".dot", ".key"):
             assert f"{mark}.{name}" in styles, (mark, name)

@@ -12,9 +12,10 @@ from streams.pages.episodic.phrases import CUSTOMARY, METRICS, judged_on, rule, 
 from streams.pages.episodic.pictures import episode_figure
 from streams.pages.episodic.tables import contender_table, gap_table, steps_table
 from streams.pages.kit.calendar_axis import minute
-from streams.pages.kit.markup import Markup, element, join, page
+from streams.pages.kit.layout import page, section
+from streams.pages.kit.markup import Markup, element, join
 from streams.pages.kit.phrases import count, plural
-from streams.pages.run.page import save_page, section
+from streams.system.files import write_whole
 
 NOTES = (
     "Every contender adapts on the support set of an episode and is judged on its query set, each query alone "
@@ -25,20 +26,17 @@ NOTES = (
 
 
 def write_page(path: Path, contents: EpisodicPage) -> None:
-    """Write the page. Raises `SettingsError` where the file cannot be written."""
-    save_page(path, render(contents))
+    """Write the page. Raises `StoreError` where the file cannot be written."""
+    write_whole(path, render(contents).encode())
 
 
 def render(contents: EpisodicPage) -> str:
     """Return the page as text."""
     evaluation = contents["evaluation"]
-    style = "".join(
-        files(package).joinpath("page.css").read_text(encoding="utf-8")
-        for package in ("streams.pages.run", "streams.pages.episodic")
-    )
     parts = (_headline(contents), _curves(evaluation), _contenders(evaluation), _gaps(evaluation))
     more = (_episodes(evaluation), _settings(contents), _footer(contents))
-    return page(f"{contents['title']} · Reptide", style, element("main", *parts, *more))
+    style = files("streams.pages.episodic").joinpath("page.css").read_text(encoding="utf-8")
+    return page(contents["title"], *parts, *more, style=style)
 
 
 def _headline(contents: EpisodicPage) -> Markup:

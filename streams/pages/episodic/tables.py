@@ -13,9 +13,9 @@ from streams.pages.episodic.phrases import (
     value,
     with_interval,
 )
+from streams.pages.kit.layout import table
 from streams.pages.kit.markup import Markup, element, join
 from streams.pages.kit.phrases import EN_DASH, count
-from streams.pages.run.sections import table
 
 STANDINGS = {1: "better", 0: "tie", -1: "worse"}
 

@@ -6,11 +6,11 @@ value is left out or shown as a dash.
 
 from __future__ import annotations
 
-from importlib.resources import files
 from pathlib import Path
 
 from streams.pages.kit.calendar_axis import minute, period
-from streams.pages.kit.markup import Markup, element, join, page
+from streams.pages.kit.layout import page, section
+from streams.pages.kit.markup import Markup, element, join
 from streams.pages.kit.phrases import (
     METRICS,
     count,
@@ -36,27 +36,14 @@ NOTES = (
 
 def write_report(path: Path, report: RunReport) -> None:
     """Write the page. Raises `StoreError` where the file cannot be written."""
-    save_page(path, render(report))
-
-
-def save_page(path: Path, text: str) -> None:
-    """Write a page. Raises `StoreError` where the file cannot be written."""
-    write_whole(path, text.encode())
+    write_whole(path, render(report).encode())
 
 
 def render(report: RunReport) -> str:
     """Return the page as text."""
     parts = (_headline(report), _predictors(report), _time(report), _learning(report), _tasks(report))
     more = (_drift(report), _events(report), _throughput(report), _settings(report), _footer(report))
-    style = files("streams.pages.run").joinpath("page.css").read_text(encoding="utf-8")
-    return page(f"{report['title']} · Reptide", style, element("main", *parts, *more))
-
-
-def section(title: str, *content: str) -> Markup:
-    """A titled section; nothing where all of its content is empty."""
-    if not any(content):
-        return Markup()
-    return element("section", element("h2", title), *content)
+    return page(report["title"], *parts, *more)
 
 
 def _headline(report: RunReport) -> Markup:

@@ -8,6 +8,7 @@ from engine.evaluation.metrics import Metric
 from engine.evaluation.prequential.report import ReportDict, Scores, TaskLift, TaskSummary
 from engine.types import PREDICTORS
 from streams.pages.kit.calendar_axis import minute
+from streams.pages.kit.layout import table
 from streams.pages.kit.markup import Markup, element, join
 from streams.pages.kit.phrases import (
     METRICS,
@@ -142,19 +143,6 @@ def throughput_table(report: RunReport) -> Markup:
         for stage in report.get("stages", [])
     ]
     return table(["part", "time", "of the run"], rows, texts=1)
-
-
-def table(heads: Sequence[str], rows: Sequence[Sequence[str]], texts: int) -> Markup:
-    """A table whose first `texts` columns are text and whose others are numbers."""
-    kinds = ["text" if i < texts else "number" for i in range(len(heads))]
-    head = element(
-        "tr", *(element("th", h, class_=k, scope="col") for h, k in zip(heads, kinds, strict=True))
-    )
-    body = [
-        element("tr", *(element("td", cell, class_=k) for cell, k in zip(row, kinds, strict=True)))
-        for row in rows
-    ]
-    return element("div", element("table", element("thead", head), element("tbody", *body)), class_="scroll")
 
 
 def _compared(evaluation: ReportDict, name: str, metric: Metric) -> tuple[str, str]:
