@@ -162,8 +162,10 @@ class KafkaLog:
 
     def close(self) -> None:
         """Leave the group; commits only what took effect long enough ago."""
-        self._commit_due(at_once=True)
-        self._client.close()
+        try:
+            self._commit_due(at_once=True)
+        finally:
+            self._client.close()
 
     def _fetch(self, max_records: int, timeout_s: float) -> None:
         """Put the next records on their shelves."""

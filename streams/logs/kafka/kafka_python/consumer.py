@@ -11,7 +11,7 @@ from kafka.coordinator.assignors.cooperative_sticky import CooperativeStickyAssi
 from kafka.coordinator.assignors.range import RangePartitionAssignor
 
 from engine.types import Kind
-from streams.errors import InputError
+from streams.errors import InputError, Unavailable
 from streams.events.envelope import Envelope
 from streams.events.record import Offsets, Place, Record
 from streams.logs.kafka.group import POLL_INTERVAL_S, Connection, Fetched, OffsetOutOfRange
@@ -76,9 +76,9 @@ class KafkaGroup:
                 heartbeat_interval_ms=round(heartbeat_s * 1000),
                 max_poll_interval_ms=round(1000 * max(poll_interval_s, session_timeout_s)),
             )
+            self._consumer.subscribe(topics=list(topics), listener=self._changes)
             for topic in topics:  # a leader that does not know it yet assigns nothing, and all join again
                 self._consumer.partitions_for_topic(topic)
-            self._consumer.subscribe(topics=list(topics), listener=self._changes)
             take_joins_that_are_done(self._consumer, self._changes.note_shared)
             if len(topics) == 1:
                 read_on_in_rebalances(self._consumer)
@@ -201,9 +201,24 @@ class KafkaGroup:
                 self._refused.update(offsets)
 
     def close(self) -> None:
-        """Leave the group."""
+        """Leave the group; what it did not take in the middle of a rebalance is told first, once that is over."""
+        try:
+            with suppress(Unavailable):
+                self._tell_what_was_refused()
+        finally:
+            with self._our_words():
+                self._consumer.close(autocommit=False, timeout_ms=ANSWER_MS)
+
+    def _tell_what_was_refused(self) -> None:
+        """Commit it again, as far as it was not taken away meanwhile."""
+        coordinator = self._consumer._coordinator  # noqa: SLF001 - no public way ends a rebalance
+        if not self._refused or not coordinator.rebalance_in_progress():
+            return
         with self._our_words():
-            self._consumer.close(autocommit=False, timeout_ms=ANSWER_MS)
+            coordinator.ensure_active_group(ANSWER_MS)
+        kept = self.assigned().difference(map(self._place, self._changes.since()[0]))
+        if told := {place: at for place, at in self._refused.items() if place in kept}:
+            self.commit(told)
 
     def _our_words(self) -> Any:
         return in_our_words(self._connection, f"group {self._group}", "Read", ", ".join(self._topics))
