@@ -211,12 +211,12 @@ class TestMembers:
         for name in ("", "again"):
             topic = topic_of(tansu, 1, name=name)
             client = group_of(library)(Connection(tansu.servers), "g", [topic], Envelope(), *SESSION)
-            found += [client.incarnations(), client.incarnations()]
+            found += [client.topics(), client.topics()]
             client.close()
             delete(tansu, topic)
         topic_of(tansu, 1, name="again")
         client = group_of(library)(Connection(tansu.servers), "g", ["again"], Envelope(), *SESSION)
-        found.append(client.incarnations())
+        found.append(client.topics())
         client.close()
         delete(tansu, "again")
         assert found[0] == found[1]

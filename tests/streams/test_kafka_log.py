@@ -10,7 +10,7 @@ from engine.types import Kind
 from streams.errors import InputError, Unavailable
 from streams.events.record import Offsets, Place, Polled, Record
 from streams.logs.kafka import log as kafka
-from streams.logs.kafka.group import Fetched, OffsetOutOfRange
+from streams.logs.kafka.group import Fetched, InputTopic, OffsetOutOfRange
 from streams.logs.kafka.log import KafkaLog
 
 
@@ -53,12 +53,9 @@ class ScriptedGroup:
     def assigned(self) -> frozenset[Place]:
         return self.places
 
-    def partitions(self) -> list[int]:
-        return self.counts
-
-    def incarnations(self) -> tuple[int, ...]:
+    def topics(self) -> tuple[InputTopic, ...]:
         self._answer()
-        return tuple(range(7, 7 + len(self.counts)))
+        return tuple(InputTopic(count, 7 + n) for n, count in enumerate(self.counts))
 
     def position(self, place: Place) -> int | None:
         return self.at.get(place)

@@ -72,6 +72,14 @@ class Fetched(NamedTuple):
     """Whether the group has shared its partitions anew since the last call, even where that changed nothing here."""
 
 
+class InputTopic(NamedTuple):
+    """What the brokers say of an input topic."""
+
+    partitions: int
+    incarnation: int
+    """63 bits: another number where the topic was created anew."""
+
+
 class GroupClient(Protocol):
     """A member of a consumer group, as a client library provides it.
 
@@ -86,12 +94,8 @@ class GroupClient(Protocol):
         """What this member reads."""
         ...
 
-    def partitions(self) -> Sequence[int]:
-        """Number of partitions of each input topic."""
-        ...
-
-    def incarnations(self) -> tuple[int, ...]:
-        """Of each input topic, a number of 63 bits; asks the broker."""
+    def topics(self) -> tuple[InputTopic, ...]:
+        """Each input topic as it is now; asks the broker. `InputError` where one is gone."""
         ...
 
     def position(self, place: Place) -> int | None:

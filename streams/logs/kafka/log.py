@@ -199,11 +199,11 @@ class KafkaLog:
     def _ask(self) -> None:
         """What only the broker knows. Records lie on their shelves by now: where it is away, they stay there."""
         if not self._known:
-            counts = self._client.partitions()
-            if len(self._topics) == 2:
-                self._check_pairs(*counts)
-            self._partitions = counts[0]
-            self._incarnations = self._client.incarnations()
+            topics = self._client.topics()
+            if len(topics) == 2:
+                self._check_pairs(*(topic.partitions for topic in topics))
+            self._partitions = topics[0].partitions
+            self._incarnations = tuple(topic.incarnation for topic in topics)
             self._known = True
         held = {p: [h for h in shelf.held if h.end is None] for p, shelf in self._shelves.items()}
         unknown = [(0, partition) for partition, labels in held.items() if labels]

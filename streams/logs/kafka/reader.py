@@ -16,7 +16,6 @@ from streams.logs.kafka.kafka_python.client import (
     ANSWER_MS,
     consumer_of,
     in_our_words,
-    require,
     topic_incarnations,
 )
 from streams.logs.kafka.log import LEAST_WAIT_S
@@ -105,7 +104,6 @@ class KafkaTopicReader:
             self._consumer.close(timeout_ms=ANSWER_MS)
 
     def _open(self) -> None:
-        require(self._connection, (self._topic,))
         (self._incarnation,) = topic_incarnations(self._connection, (self._topic,))
         with self._our_words():
             self._consumer = consumer_of(self._connection)

@@ -74,7 +74,8 @@ def create(
 
     The inputs keep their events as long as labels are waited for, and a week longer.
     """
-    missing = [name for name in topics.all() if name not in describe(connection, topics.all())]
+    there = describe(connection, topics.all())
+    missing = [name for name in topics.all() if name not in there]
     wanted = {
         name: {
             "num_partitions": partitions,

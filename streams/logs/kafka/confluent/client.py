@@ -17,7 +17,7 @@ from confluent_kafka.admin import AdminClient
 
 from streams.errors import ReptideError, SettingsError, Unavailable
 from streams.logs.kafka import broker_errors, refusals
-from streams.logs.kafka.group import CLIENT_ID, Connection
+from streams.logs.kafka.group import CLIENT_ID, Connection, InputTopic
 from streams.logs.kafka.incarnation import incarnation
 from streams.logs.kafka.security import named
 from streams.logs.kafka.tokens import Tokens
@@ -92,10 +92,13 @@ def _knock(connection: Connection, subject: str, told: Sequence[KafkaError]) -> 
             raise
 
 
-def topic_incarnations(connection: Connection, topics: tuple[str, ...]) -> tuple[int, ...]:
-    """Of each topic, from its id where the broker gives one."""
+def input_topics(connection: Connection, topics: tuple[str, ...]) -> tuple[InputTopic, ...]:
+    """Topics as they are now; their incarnations are from their ids, where the broker gives them."""
     described = describe(connection, topics)
-    return tuple(incarnation(topic, _id_bytes(described[topic])) for topic in topics)
+    return tuple(
+        InputTopic(len(described[topic].partitions), incarnation(topic, _id_bytes(described[topic])))
+        for topic in topics
+    )
 
 
 @contextmanager

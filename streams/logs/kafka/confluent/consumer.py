@@ -29,11 +29,11 @@ from streams.logs.kafka.confluent.client import (
     common,
     describe,
     in_our_words,
+    input_topics,
     tell_throttled,
-    topic_incarnations,
     translated,
 )
-from streams.logs.kafka.group import POLL_INTERVAL_S, Connection, Fetched, OffsetOutOfRange
+from streams.logs.kafka.group import POLL_INTERVAL_S, Connection, Fetched, InputTopic, OffsetOutOfRange
 
 UNREADABLE = "confluent-kafka cannot read the message's headers: the name of one is no UTF-8; they are lost"
 
@@ -219,14 +219,9 @@ class ConfluentGroup:
         """What this member reads."""
         return frozenset(self._positions)
 
-    def partitions(self) -> list[int]:
-        """Number of partitions of each input topic."""
-        described = describe(self._connection, self._topics)
-        return [len(described[topic].partitions) for topic in self._topics]
-
-    def incarnations(self) -> tuple[int, ...]:
-        """Of each input topic, from its id."""
-        return topic_incarnations(self._connection, self._topics)
+    def topics(self) -> tuple[InputTopic, ...]:
+        """Each input topic as it is now."""
+        return input_topics(self._connection, self._topics)
 
     def position(self, place: Place) -> int | None:
         """The offset to fetch next, where it is known."""

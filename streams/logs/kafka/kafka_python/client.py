@@ -16,7 +16,7 @@ from kafka.net.sasl.oauth import AbstractTokenProvider
 
 from streams.errors import InputError, ReptideError, SettingsError
 from streams.logs.kafka import broker_errors, refusals
-from streams.logs.kafka.group import CLIENT_ID, Connection
+from streams.logs.kafka.group import CLIENT_ID, Connection, InputTopic
 from streams.logs.kafka.incarnation import incarnation
 from streams.logs.kafka.kafka_python.network import network
 from streams.logs.kafka.security import named
@@ -154,10 +154,20 @@ def in_our_words(
         ) from None
 
 
+def input_topics(connection: Connection, topics: tuple[str, ...]) -> tuple[InputTopic, ...]:
+    """Topics as they are now; their incarnations are from their ids, where the broker gives them (KIP-516)."""
+    described = require(connection, topics)
+    return tuple(
+        InputTopic(
+            len(described[topic]["partitions"]), incarnation(topic, _bytes_of(described[topic]["topic_id"]))
+        )
+        for topic in topics
+    )
+
+
 def topic_incarnations(connection: Connection, topics: tuple[str, ...]) -> tuple[int, ...]:
-    """Of each topic, from its id where the broker gives one (Kafka does since 2.8, KIP-516)."""
-    described = describe(connection, topics)
-    return tuple(incarnation(topic, _bytes_of(described[topic]["topic_id"])) for topic in topics)
+    """The incarnation of each topic."""
+    return tuple(topic.incarnation for topic in input_topics(connection, topics))
 
 
 def describe(connection: Connection, topics: tuple[str, ...]) -> Mapping[str, Mapping[str, Any]]:
@@ -178,13 +188,20 @@ def describe(connection: Connection, topics: tuple[str, ...]) -> Mapping[str, Ma
     return known
 
 
-def require(connection: Connection, topics: tuple[str, ...]) -> None:
-    """Refuse to go on without one of the topics."""
-    missing = sorted(set(topics) - set(describe(connection, topics)))
+def require(connection: Connection, topics: tuple[str, ...]) -> Mapping[str, Mapping[str, Any]]:
+    """Metadata of topics, all of which must exist.
+
+    Raises:
+        InputError: one does not.
+
+    """
+    described = describe(connection, topics)
+    missing = sorted(set(topics) - set(described))
     if missing:
         raise InputError(
             f"{connection.servers}: no topic {', '.join(missing)}; `reptide topics create` creates it"
         )
+    return described
 
 
 def _refused(error: Exception, connection: Connection) -> ReptideError | None:

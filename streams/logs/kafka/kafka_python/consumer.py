@@ -14,14 +14,13 @@ from engine.types import Kind
 from streams.errors import InputError, Unavailable
 from streams.events.envelope import Envelope
 from streams.events.record import Offsets, Place, Record
-from streams.logs.kafka.group import POLL_INTERVAL_S, Connection, Fetched, OffsetOutOfRange
+from streams.logs.kafka.group import POLL_INTERVAL_S, Connection, Fetched, InputTopic, OffsetOutOfRange
 from streams.logs.kafka.kafka_python.client import (
     ANSWER_MS,
     consumer_of,
-    describe,
     in_our_words,
+    input_topics,
     require,
-    topic_incarnations,
 )
 from streams.logs.kafka.kafka_python.rebalances import read_on_in_rebalances, take_joins_that_are_done
 
@@ -137,14 +136,9 @@ class KafkaGroup:
         """What this member reads."""
         return frozenset(map(self._place, self._consumer.assignment()))
 
-    def partitions(self) -> list[int]:
-        """Number of partitions of each input topic."""
-        described = describe(self._connection, self._topics)
-        return [len(described[topic]["partitions"]) if topic in described else 0 for topic in self._topics]
-
-    def incarnations(self) -> tuple[int, ...]:
-        """Of each input topic, from its id."""
-        return topic_incarnations(self._connection, self._topics)
+    def topics(self) -> tuple[InputTopic, ...]:
+        """Each input topic as it is now."""
+        return input_topics(self._connection, self._topics)
 
     def position(self, place: Place) -> int | None:
         """The offset to fetch next, where it is known."""
