@@ -94,7 +94,7 @@ class Process:
 
         A role that has started waits for ever.
         """
-        return self.status == 1 and AWAY in self.output.read_text().splitlines()[-1]
+        return self.status == 1 and any(AWAY in line for line in self.output.read_text().splitlines()[-1:])
 
     def signal(self, number: int) -> None:
         """Send a signal."""

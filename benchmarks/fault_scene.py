@@ -87,6 +87,7 @@ class Scene:
 
     def kill_trainer(self) -> None:
         """Kill the trainer: at any moment, or in the middle of a version; its successor makes the next one."""
+        self._supervise()
         if self.rng.random() < 0.5:
             self.crew.trainer.signal(signal.SIGKILL)
         elif self.crew.trainer.signal_before(str(self.rng.choice(list(OF_TRAINERS))), signal.SIGKILL):

@@ -28,6 +28,7 @@ from streams.program.patience import made, stopping_on_signals
 from streams.program.pruning import most_bytes
 from streams.program.rollback import roll_back
 from streams.program.trainer import Advance
+from streams.program.worker_service import JOINS
 from streams.settings.tree import Settings
 from streams.watch.health import Health, HealthServer
 from streams.watch.telemetry import Telemetry
@@ -193,7 +194,7 @@ def _member(deployment: Deployment, producer: KafkaOutputs, stopping: Event) -> 
     log = made(deployment.log)
     service = made(lambda: deployment.worker(log, producer, _now_and_then(said_of), console.print))
     with _served(deployment, service.health, service.worker.telemetry):
-        console.print(f"worker of group {deployment.group}")
+        console.print(f"{JOINS} {deployment.group}")
         return service.run(stopping)
 
 

@@ -33,7 +33,7 @@ from streams.assembly.deployed import Deployment
 from streams.assembly.embedded import input_log
 from streams.demo import embedded as demo
 from streams.demo.folded_again import differing_rows, rows_of
-from streams.demo.processes import Role, processes
+from streams.demo.processes import Role, processes, wait_until_said
 from streams.errors import InputError, ReptideError
 from streams.logs.base import ReplayLog
 from streams.logs.kafka.topics import create
@@ -42,6 +42,7 @@ from streams.operate.produce import produce
 from streams.pages.progress import now_and_then, said_of, working
 from streams.pages.run.evaluation import evaluate, extra_of, read_extras, scores_of
 from streams.program.embedded import Progress
+from streams.program.worker_service import JOINS
 from streams.settings.tree import load_settings
 from streams.system.files import write_whole
 from streams.testing.apache_kafka import ApacheKafka
@@ -147,16 +148,12 @@ def _stream(
     asked: Event,
 ) -> Progress:
     """Send every event, and wait until the rows have counted them all."""
+    with working(console, "the workers warm up and join their group"):
+        wait_until_said([one for one in running if ROLES[one.name] == "worker"], JOINS, asked)
     names, total = deployment.kafka.inputs, log.end()
     producer, stopping, sent = deployment.producer(*names), Event(), [0]
     topics = [producer.topic(name) for name in names]
     fields = deployment.spec.features.names
-    with working(console, "the workers warm up and join their group"):
-        while not all(one.has_said("worker of group") for one in running if ROLES[one.name] == "worker"):
-            for one in running:
-                one.check()
-            if asked.wait(LOOK_S):
-                raise KeyboardInterrupt
     with _bars(console, total) as show, ThreadPoolExecutor(1) as beside:
         sending = beside.submit(produce, log, topics, fields, rate, stopping, sent.append)
         try:

@@ -5,13 +5,15 @@ from __future__ import annotations
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from threading import Event
 
 from streams.errors import ReptideError
 
 DRAIN_S = 30.0
+LOOK_S = 0.25
 TOLD = 2000
 """Characters of a process's last words that an error quotes."""
 
@@ -30,10 +32,6 @@ class Role:
                 start_new_session=True,  # Ctrl-C is for us, and we end it
             )
 
-    def has_said(self, words: str) -> bool:
-        """Whether these words are in what it said so far."""
-        return words in self.said.read_text(errors="replace")
-
     def check(self) -> None:
         """Raise `ReptideError` where it has ended."""
         if self.process.poll() is not None:
@@ -49,6 +47,21 @@ class Role:
 
     def _failed(self, how: str) -> None:
         raise ReptideError(f"{self.name} {how}: {self.said.read_text(errors='replace')[-TOLD:]}")
+
+
+def wait_until_said(roles: Sequence[Role], words: str, asked: Event) -> None:
+    """Wait until each of them has said these words.
+
+    Raises:
+        ReptideError: one has ended.
+        KeyboardInterrupt: `asked` was set.
+
+    """
+    while not all(words in role.said.read_text(errors="replace") for role in roles):
+        for role in roles:
+            role.check()
+        if asked.wait(LOOK_S):
+            raise KeyboardInterrupt
 
 
 @contextmanager

@@ -26,6 +26,8 @@ from streams.watch.health import Health
 POLL_S = 0.1
 REMINDED_S = 1.0
 """How long a worker waits after a restart of the store, so that all others have told it what they had adopted."""
+JOINS = "worker of group"
+"""What a worker says first, before the name of the group that it joins."""
 CONDITIONS = ("servers", "lag")
 """What a worker must have to be ready. Not partitions: one that has none stands by for those of others."""
 

@@ -228,7 +228,7 @@ class GroupOffsets:
             consumer.assign(list(wanted))
             try:
                 consumer.commit(wanted, timeout_ms=ANSWER_MS)
-            except (errors.CommitFailedError, errors.UnknownMemberIdError, errors.IllegalGenerationError):
+            except errors.CommitFailedError:
                 raise InputError(
                     f"group {self._group} has members; stop all workers, and wait out the session timeout of "
                     "any that died"

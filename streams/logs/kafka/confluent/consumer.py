@@ -157,10 +157,9 @@ class ConfluentGroup:
                 self._positions[place] = message.offset()
             return
         subject = f"group {self._group}"
-        failure = translated(error, self._connection, subject, "Read", ", ".join(self._topics))
         if code == KafkaError._FATAL:  # a heartbeat told of it: of a member, it is nothing else
-            fenced = KafkaError(KafkaError.FENCED_INSTANCE_ID)
-            failure = translated(fenced, self._connection, subject)
+            error = KafkaError(KafkaError.FENCED_INSTANCE_ID, fatal=True)
+        failure = translated(error, self._connection, subject, "Read", ", ".join(self._topics))
         if error.fatal() and isinstance(failure, Unavailable):
             failure = refused(self._connection, subject, error.name(), "start this worker again")
         if not isinstance(failure, Unavailable) or code in LOGIN:

@@ -28,12 +28,6 @@ UNREADABLE = (
     "kafka-python cannot read the message: its frame, or a header's name, is no UTF-8; its bytes are lost"
 )
 
-MOVED_ON = (
-    errors.CommitFailedError, errors.UnknownMemberIdError, errors.IllegalGenerationError,
-    errors.RebalanceInProgressError,
-)  # fmt: skip
-"""The group went on without this member; the next poll joins it again."""
-
 
 class KafkaGroup:
     """A `GroupClient` on kafka-python.
@@ -191,7 +185,7 @@ class KafkaGroup:
         with self._our_words():
             try:
                 self._consumer.commit(told, timeout_ms=ANSWER_MS)
-            except MOVED_ON:
+            except (errors.CommitFailedError, errors.RebalanceInProgressError):  # the next poll joins again
                 self._refused.update(offsets)
 
     def close(self) -> None:
