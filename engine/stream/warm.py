@@ -20,7 +20,7 @@ from engine.types import Batch, Kind, Meta
 
 def warm_up(engine: Engine) -> None:
     """Fold events of a made-up task, and adapt to support sets of every padded length; nothing of it is kept."""
-    meta = Meta(1, engine.learner.init(0))
+    meta = Meta(1, {name: value.to(engine.device) for name, value in engine.learner.init(0).items()})
     engine.fold(TaskTable.empty(engine.layout, ["made up"]), _events(engine.spec), meta)
     length = SMALLEST_BUCKET
     while length <= bucket_of(engine.spec.memory.support):
