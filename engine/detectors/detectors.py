@@ -6,6 +6,7 @@ zero is a fresh detector. `PageHinkley` (Page 1954, Biometrika 41) equals river'
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import ClassVar, Literal, NamedTuple, Protocol, runtime_checkable
 
@@ -44,21 +45,6 @@ class InScan(NamedTuple):
 
 CALLED = InScan(EXTERNAL)
 """Not at all: its `update` is called, once a label."""
-
-
-@runtime_checkable
-class Compiled(Detector, Protocol):
-    """A detector of ours, which the compiled scan runs itself, with no call of `update`."""
-
-    @property
-    def in_scan(self) -> InScan:
-        """What `step` is given."""
-        ...
-
-
-def in_scan(detector: Detector) -> InScan:
-    """How the scan runs a detector."""
-    return detector.in_scan if isinstance(detector, Compiled) else CALLED
 
 
 @compiled
@@ -103,13 +89,15 @@ def step_many(
         alarms[u] = step(kind, parameters, state[u], losses[u])
 
 
-class _Compiled:
-    """A detector that runs inside the scan."""
+class Compiled(ABC):
+    """A detector of ours, which the compiled scan runs itself, with no call of `update`."""
+
+    width: ClassVar[int]
 
     @property
+    @abstractmethod
     def in_scan(self) -> InScan:
         """What `step` is given."""
-        raise NotImplementedError
 
     def update(self, state: Float64, losses: Float64) -> Bool:
         """Feed one loss to each of U tasks; changes state [U, width] in place, returns alarms [U]."""
@@ -118,8 +106,13 @@ class _Compiled:
         return alarms
 
 
+def in_scan(detector: Detector) -> InScan:
+    """How the scan runs a detector."""
+    return detector.in_scan if isinstance(detector, Compiled) else CALLED
+
+
 @dataclass(frozen=True)
-class PageHinkley(_Compiled):
+class PageHinkley(Compiled):
     """Page-Hinkley on the loss; only `up` makes sense for a task that learns, whose loss is meant to fall.
 
     A score that exceeds `threshold` after `min_instances` labels raises the alarm; `delta` is the
@@ -146,7 +139,7 @@ class PageHinkley(_Compiled):
 
 
 @dataclass(frozen=True)
-class Periodic(_Compiled):
+class Periodic(Compiled):
     """An alarm at every `every`-th label: the baseline a detector has to beat."""
 
     every: int = 500
@@ -160,7 +153,7 @@ class Periodic(_Compiled):
 
 
 @dataclass(frozen=True)
-class Never(_Compiled):
+class Never(Compiled):
     """No alarm, ever: the other baseline."""
 
     width: ClassVar[int] = 1

@@ -69,7 +69,8 @@ class EmbeddingLearner(ABC):
     def fast_shapes(self) -> Mapping[str, torch.Size]:
         """Shape of each of one task's fast parameters: of those of a task without examples."""
         nothing = torch.zeros(1, 0)
-        fast = self._adapted(self.init(0), Batch(torch.zeros(1, 0, self.spec.width), nothing, nothing))
+        rows = Batch(torch.zeros(1, 0, self.spec.width), nothing, nothing)
+        fast = self._adapted(self._model.state_dict(), rows)
         return {name: value.shape[1:] for name, value in fast.items()}
 
     def predict(self, meta: Params, fast: Fast, x: Tensor) -> Tensor:
@@ -124,6 +125,7 @@ class EmbeddingLearner(ABC):
     def of_embeddings(self) -> Self:
         """The same learner for x that is embedded already [U, N, width], once for many uses."""
         twin = copy(self)
+        twin.fast_shapes = self.fast_shapes  # which the twin, whose rows are embeddings, would not find
         twin.embed = lambda meta, x: x  # type: ignore[method-assign]  # noqa: ARG005
         twin._recorded = Recorded(twin._adapted)  # noqa: SLF001
         return twin

@@ -59,10 +59,6 @@ class SnailLearner(EmbeddingLearner):
         self.filters, self.length, self.code = filters, bucket_of(spec.memory.support), code_width(spec)
         self._dilations = [1 << i for i in range(self.length.bit_length())]
         super().__init__(spec, width)
-        # Sizes do not depend on the values: shapes are read off an adaptation on nothing.
-        nothing = torch.zeros(1, 0)
-        rows = Batch(torch.zeros(1, 0, spec.width), nothing, nothing)
-        self.fast_shapes = {name: value.shape[1:] for name, value in self.fast_of(self.init(0), rows).items()}
 
     def own_modules(self) -> nn.Module:
         """Build what theta holds beside encoder and network, freshly initialised."""
