@@ -21,8 +21,8 @@ class ThetaCache:
     def __init__(self, engine: Engine, store: MetaStore) -> None:
         self.engine, self.store = engine, store
         self._fingerprint = theta_fingerprint(engine.learner)
-        self._names = tuple(engine.learner.init(0))
-        self._loaded: dict[int, Meta] = {0: Meta(0, engine.learner.init(0))}
+        first = engine.learner.init(0)
+        self._names, self._loaded = tuple(first), {0: Meta(0, first)}
 
     def current(self) -> int:
         """The newest version published."""

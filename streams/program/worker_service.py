@@ -113,20 +113,18 @@ class WorkerService:
 
     def _take(self, polled: Sequence[Polled], stopping: Event) -> tuple[int, float]:
         """Fold one batch; returns its events, and how long they took, from the last attempt on."""
-        began = perf_counter()
 
-        def attempt() -> None:
+        def attempt() -> float:
             """Fold it once, unless a server is away; what a store forgot comes again with another batch."""
-            nonlocal began
             began = perf_counter()
             try:
                 self.check()
                 self.progress.add(self.worker.take(polled))
             except Forgot as error:
                 self._again(error)
+            return perf_counter() - began
 
-        patiently(attempt, stopping, self.log.wait, self._away)
-        took = perf_counter() - began
+        took = patiently(attempt, stopping, self.log.wait, self._away)
         appended = np.array([record.appended_s for part in polled for record in part.records])
         self.worker.telemetry.batch(took, len(appended), time() - appended)
         if self.progress.version != self.version:
