@@ -72,7 +72,8 @@ class Online:
         self.settings = settings_of(features, target, self.given)
         spec = replace(parts.task_spec(self.settings), target=target)
         spec = replace(spec, features=Features(tuple(features)))
-        self.engine = parts.stream_engine(self.settings, replace(spec, network=network) if network else spec)
+        spec = replace(spec, network=network) if network else spec
+        self.engine = parts.stream_engine(self.settings, parts.learner(self.settings, spec))
         self.versions = MemoryMeta()
         self.trainer = parts.trainer(self.settings, self.engine.learner, self.versions)
         self.schedule = Schedule(self.settings.outer.every)

@@ -14,7 +14,7 @@ from streams.errors import InputError
 from streams.events.learned_labels import line_of, read_learned
 from streams.operate.snapshots.folder import Draft, Folder, drafted, opened
 from streams.stores.sealed import sealed, unsealed
-from streams.system.named_function import NotAFunction, named_function
+from streams.system.named_function import NotAFunction, name_of, named_function
 
 if TYPE_CHECKING:
     from reptide.online import Online
@@ -109,12 +109,8 @@ def _made_anew(kind: type[Online], folder: Folder) -> Online:
 
 def _name_of(network: Any) -> str:
     """The import string of a network's builder."""
-    name = f"{getattr(network, '__module__', '')}:{getattr(network, '__qualname__', '')}"
-    try:
-        same = named_function(name) is network
-    except (ImportError, AttributeError, ValueError, NotAFunction):
-        same = False
-    if not same:
+    name = name_of(network)
+    if name is None:
         raise InputError(
             f"the network {network!r} cannot be saved: define it as a function of a module, by `def`"
         )

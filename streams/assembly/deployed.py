@@ -11,10 +11,12 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING
 
+from engine.learners.base import Learner
 from engine.stream.fingerprints import theta_fingerprint
 from engine.stream.fold import Engine
+from engine.stream.layout import Layout, layout_of
 from engine.task_spec import TaskSpec
-from streams.assembly.parts import stream_engine, task_spec, trainer
+from streams.assembly import parts
 from streams.events.envelope import Envelope
 from streams.logs.base import EventLog
 from streams.logs.kafka.group import Connection, GroupClient
@@ -73,12 +75,22 @@ class Deployment:
     @cached_property
     def spec(self) -> TaskSpec:
         """The task spec."""
-        return replace(task_spec(self.settings), topics=len(self.kafka.inputs))
+        return replace(parts.task_spec(self.settings), topics=len(self.kafka.inputs))
+
+    @cached_property
+    def learner(self) -> Learner:
+        """What adapts theta."""
+        return parts.learner(self.settings, self.spec)
+
+    @cached_property
+    def layout(self) -> Layout:
+        """How a row is laid out."""
+        return layout_of(self.learner)
 
     @cached_property
     def engine(self) -> Engine:
-        """The engine of a worker."""
-        return stream_engine(self.settings, self.spec)
+        """The engine, for whoever folds or trains: its parts are checked."""
+        return parts.stream_engine(self.settings, self.learner)
 
     @cached_property
     def connection(self) -> Connection:
@@ -106,12 +118,12 @@ class Deployment:
     @cached_property
     def store(self) -> RedisStore:
         """The rows."""
-        return RedisStore(self.server, self.settings.stream, self.engine.layout, self.redis.ttl_s)
+        return RedisStore(self.server, self.settings.stream, self.layout, self.redis.ttl_s)
 
     @cached_property
     def versions(self) -> RedisMeta:
         """The versions of theta; settings and classes that are not those of before are refused first."""
-        stream, fingerprint = self.settings.stream, theta_fingerprint(self.engine.learner)
+        stream, fingerprint = self.settings.stream, theta_fingerprint(self.learner)
         kept_settings.refuse_changed(
             self._kept_settings.read() or {}, of_rows(self.settings), self._made_under, OWN_STREAM
         )
@@ -124,7 +136,7 @@ class Deployment:
 
     @property
     def _kept_settings(self) -> RedisSettings:
-        return RedisSettings(self.server, self.settings.stream, self.engine.layout.fingerprint)
+        return RedisSettings(self.server, self.settings.stream, self.layout.fingerprint)
 
     @property
     def _made_under(self) -> str:
@@ -133,7 +145,7 @@ class Deployment:
     @property
     def group(self) -> str:
         """The consumer group of the workers."""
-        return self.kafka.group or f"{self.settings.stream}-{self.engine.layout.fingerprint:016x}"
+        return self.kafka.group or f"{self.settings.stream}-{self.layout.fingerprint:016x}"
 
     def topic(self, output: str) -> str:
         """The name of an output's topic."""
@@ -233,7 +245,7 @@ class Deployment:
     def trainer(self, show: Callable[[Advance], None], say: Callable[[str], None]) -> TrainerService:
         """The loop of `reptide trainer`."""
         health = Health(trainer_service.CONDITIONS, self.stuck_s)
-        trains = trainer(self.settings, self.engine.learner, self.versions)
+        trains = parts.trainer(self.settings, self.engine.learner, self.versions)
         trains.check_optimizer()
         return TrainerService(
             replace(trains, alive=health.alive),

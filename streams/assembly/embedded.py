@@ -8,7 +8,7 @@ from pathlib import Path
 
 from engine.stream.fold import Engine
 from engine.task_spec import TaskSpec
-from streams.assembly.parts import stream_engine, task_spec, trainer
+from streams.assembly import parts
 from streams.assembly.state_directory import check_rows, claimed, keep_settings
 from streams.events.wording import unheard
 from streams.logs.file.log import FileLog, TableColumns
@@ -51,8 +51,8 @@ def embedded(settings: Settings, say: Callable[[str], object] = unheard) -> Embe
             What is in it is as it was.
 
     """
-    spec = task_spec(settings)
-    folds = stream_engine(settings, spec)
+    spec = parts.task_spec(settings)
+    folds = parts.stream_engine(settings, parts.learner(settings, spec))
     held, log = claimed(settings, lambda: input_log(settings, spec, settings.run.directory))
     with ExitStack() as refused:
         refused.callback(held.let_go)
@@ -71,7 +71,7 @@ def _opened(
     keep_settings(settings, log)
     versions = DirectoryMeta(directory / "theta")
     agree(ClassFile(directory / "theta" / "classes.json"), spec.target)
-    trains = trainer(settings, folds.learner, versions)
+    trains = parts.trainer(settings, folds.learner, versions)
     trains.check_optimizer()
     outputs = output_files(settings)
     dead_letters = DeadLetterLines(outputs["dead-letter"], log.origin)

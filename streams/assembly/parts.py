@@ -45,6 +45,7 @@ from streams.assembly import plug_ins
 from streams.errors import SettingsError
 from streams.program.trainer import Trainer
 from streams.settings import learning
+from streams.settings.base import is_import_string
 from streams.settings.tree import Settings
 from streams.stores.base import MetaStore
 
@@ -113,7 +114,7 @@ def column(encoder: str, options: Mapping[str, Any]) -> Column:
         SettingsError: one of the user's cannot be made.
 
     """
-    if plug_ins.is_import_string(encoder):
+    if is_import_string(encoder):
         return plug_ins.column(encoder, options)
     return ENCODERS[encoder](**options)
 
@@ -175,7 +176,7 @@ def learner(settings: Settings, spec: TaskSpec) -> Learner:
     """
     name = settings.learner
     _check_rule(settings)
-    if plug_ins.is_import_string(name):
+    if is_import_string(name):
         return plug_ins.learner(name, spec)
     try:
         return GradientLearner(spec) if name == "gradient" else LEARNERS[name](spec, settings.model.width)
@@ -183,21 +184,21 @@ def learner(settings: Settings, spec: TaskSpec) -> Learner:
         raise SettingsError(f"learner = {name!r} does not go with [target] or [model]: {error}") from error
 
 
-def stream_engine(settings: Settings, spec: TaskSpec) -> Engine:
-    """The engine of a stream.
+def stream_engine(settings: Settings, learns: Learner) -> Engine:
+    """The engine of a stream, whose parts are checked.
 
     Raises:
         CheckFailed: the network mixes the tasks of a block, or draws random numbers; or what the settings name by
             import string breaks a promise.
 
     """
-    learns = learner(settings, spec)
+    spec = learns.spec
     run(MODEL_CHECKS, spec)
     if own := [column for column in spec.features.columns if type(column) not in ENCODERS.values()]:
         run(ENCODER_CHECKS, Features(tuple(own)))
-    if plug_ins.is_import_string(settings.drift.detector):
+    if is_import_string(settings.drift.detector):
         run(DETECTOR_CHECKS, spec.detector)
-    if plug_ins.is_import_string(settings.learner):
+    if is_import_string(settings.learner):
         run(LEARNER_CHECKS, learns, spec)
     return Engine(spec, learns, usable(settings.run.device))
 
@@ -227,7 +228,7 @@ def network(section: learning.Model) -> Callable[[int, int], nn.Module]:
 
 def detector(section: learning.Drift) -> Detector:
     """One of ours by name, any of river's as `river.NAME`, or one of the user's by import string."""
-    if plug_ins.is_import_string(section.detector):
+    if is_import_string(section.detector):
         return plug_ins.detector(section)
     family, _, name = section.detector.partition(".")
     try:

@@ -14,17 +14,7 @@ from engine.task_spec import TaskSpec
 from engine.types import EngineError
 from streams.errors import SettingsError
 from streams.settings import learning
-from streams.system.named_function import NotAFunction, named_function
-
-LEARNER = (
-    "spec", "fast_shapes", "learned", "init", "adapt", "adapt_differentiably", "predict", "shared",
-)  # fmt: skip
-"""What a learner has (`engine.learners.base.Learner`)."""
-
-
-def is_import_string(name: str) -> bool:
-    """Whether a setting names something of the user's; names of ours have no colon."""
-    return ":" in name
+from streams.system.named_function import NotAFunction, name_of, named_function
 
 
 def imported(name: str, setting: str) -> Callable[..., Any]:
@@ -50,7 +40,7 @@ def detector(section: learning.Drift) -> Detector:
 
     """
     made = _made("drift.detector", section.detector, "drift.options", (), section.options)
-    return cast(Detector, _with(made, ("width", "update"), "drift.detector", section.detector))
+    return cast(Detector, _with(made, Detector, "drift.detector", section.detector))
 
 
 def learner(name: str, spec: TaskSpec) -> Learner:
@@ -61,7 +51,7 @@ def learner(name: str, spec: TaskSpec) -> Learner:
 
     """
     made = _made("learner", name, "", (spec,), {})
-    return cast(Learner, _with(made, LEARNER, "learner", name))
+    return cast(Learner, _with(made, Learner, "learner", name))
 
 
 def column(name: str, options: Mapping[str, Any]) -> Column:
@@ -72,9 +62,7 @@ def column(name: str, options: Mapping[str, Any]) -> Column:
 
     """
     setting = f"features: field {options['name']!r}"
-    made = _with(
-        _made(setting, name, "the options", (), dict(options)), ("name", "width", "encode"), setting, name
-    )
+    made = _with(_made(setting, name, "the options", (), dict(options)), Column, setting, name)
     try:
         json.dumps(asdict(made))  # type: ignore[call-overload]
     except TypeError:
@@ -93,12 +81,13 @@ def import_string_of(column: Column) -> str:
 
     """
     kind = type(column)
-    if not is_dataclass(kind) or "<" in kind.__qualname__:
+    name = name_of(kind)
+    if name is None or not is_dataclass(kind):
         raise SettingsError(
             f"features: field {column.name!r}: no encoder is a {kind.__name__}; for a column of your own, define a "
             "dataclass at the top level of a module"
         )
-    return f"{kind.__module__}:{kind.__qualname__}"
+    return name
 
 
 def _made(setting: str, name: str, options_in: str, given: Sequence[Any], options: dict[str, Any]) -> object:
@@ -113,9 +102,10 @@ def _made(setting: str, name: str, options_in: str, given: Sequence[Any], option
         raise SettingsError(f"{setting}: {name!r} {what}: {error}") from error
 
 
-def _with(made: object, members: Sequence[str], setting: str, name: str) -> object:
-    """The same thing, if it has what such a thing has."""
-    lacking = [member for member in members if not hasattr(made, member)]
+def _with(made: object, kind: type, setting: str, name: str) -> object:
+    """The same thing, if it has the members of a protocol; a property of the user's is not run to find it."""
+    members = [member for member in vars(kind) if not member.startswith("_")]
+    lacking = [member for member in members if not (hasattr(type(made), member) or hasattr(made, member))]
     if lacking:
         raise SettingsError(
             f"{setting}: {name!r} makes a {type(made).__name__} without {', '.join(lacking)}; "

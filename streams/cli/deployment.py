@@ -50,12 +50,13 @@ S = TypeVar("S")
 def worker(config: Config, flag: Flags = None) -> None:
     """Fold the partitions of the stream that are this member's, until told to stop (SIGTERM)."""
     deployment = _deployment(settings_from(config, flag))
+    engine = deployment.engine  # checks may take longer than servers are waited for
     made(lambda: _check_room(deployment))
     totals = Progress()
     with stopping_on_signals() as stopping:
         producer = made(lambda: deployment.producer(*map(deployment.topic, TOPICS)))
         try:
-            warm_up(deployment.engine)  # for seconds, in which partitions that it was given would stand still
+            warm_up(engine)  # for seconds, in which partitions that it was given would stand still
             if not stopping.is_set():  # else joining would hold up the others, and then leaving would
                 totals = _member(deployment, producer, stopping)
         finally:
@@ -222,7 +223,7 @@ def _check_room(deployment: Deployment) -> None:
     """Refuse a Redis that would drop rows; warn of one that might."""
     from streams.stores.redis.capacity import capacity, warnings
 
-    row_bytes, ttl_s = deployment.engine.layout.bytes_per_task, deployment.redis.ttl_s
+    row_bytes, ttl_s = deployment.layout.bytes_per_task, deployment.redis.ttl_s
     beside = most_bytes(deployment.settings.outer.keep_gib, max(1, deployment.store.partitions()))
     room = capacity(deployment.server, row_bytes, ttl_s, beside)
     for warning in warnings(room, deployment.redis.tasks):

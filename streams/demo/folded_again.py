@@ -20,7 +20,7 @@ from streams.stores.memory import MemoryStore
 
 def rows_of(deployment: Deployment) -> TaskTable:
     """Every row; the codes of airports are their own keys."""
-    return deployment.store.load(deployment.engine.layout, sorted(deployment.store.tasks()))
+    return deployment.store.load(deployment.layout, sorted(deployment.store.tasks()))
 
 
 def differing_rows(config: Path, stored: TaskTable) -> list[str]:

@@ -31,7 +31,7 @@ def opened(settings: Settings) -> Iterator[State]:
         from streams.stores.redis.rows import RedisStore
 
         deployment = Deployment(settings)
-        layout = deployment.engine.layout
+        layout = deployment.layout
         store = RedisStore(
             deployment.server, settings.stream, layout
         )  # a row that is looked at lives no longer

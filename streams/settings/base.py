@@ -10,6 +10,11 @@ ImportString = Annotated[str, Field(pattern=r"^[\w.]+:[\w.]+$")]
 """`module:name`, of something of the user's."""
 
 
+def is_import_string(name: str) -> bool:
+    """Whether a setting names something of the user's; names of ours have no colon."""
+    return ":" in name
+
+
 class Section(BaseModel):
     """A part of the tree."""
 

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import ConfigDict, Discriminator, Field, JsonValue, Tag
 
-from streams.settings.base import ImportString, Section
+from streams.settings.base import ImportString, Section, is_import_string
 
 
 class NumericFeature(Section):
@@ -45,6 +45,10 @@ class TextFeature(Section):
     n: int = 3
 
 
+OWN = "module:class"
+"""The tag of a column that is named by import string."""
+
+
 class OwnFeature(Section):
     """A column of the user's, by its class; every other key is an option of it."""
 
@@ -60,10 +64,8 @@ def _kind(feature: Any) -> str | None:
     encoder = feature.get("encoder") if isinstance(feature, Mapping) else getattr(feature, "encoder", None)
     if not isinstance(encoder, str):
         return None
-    return OWN if ":" in encoder else encoder
+    return OWN if is_import_string(encoder) else encoder
 
-
-OWN = "module:class"
 
 Feature = Annotated[
     Annotated[NumericFeature, Tag("numeric")]

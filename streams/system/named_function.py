@@ -24,3 +24,12 @@ def named_function(name: str) -> Callable[..., Any]:
     if not colon or not callable(found):
         raise NotAFunction
     return found  # type: ignore[no-any-return]
+
+
+def name_of(thing: object) -> str | None:
+    """The name that `named_function` finds it by; None where there is none."""
+    name = f"{getattr(thing, '__module__', '')}:{getattr(thing, '__qualname__', '')}"
+    try:
+        return name if named_function(name) is thing else None
+    except (ImportError, AttributeError, ValueError, NotAFunction):
+        return None

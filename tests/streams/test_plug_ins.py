@@ -186,7 +186,7 @@ def test_a_stream_refuses_what_breaks_a_promise_before_its_first_event(
 ) -> None:
     own = settings(tmp_path, flag)
     with pytest.raises(CheckFailed, match=said):
-        parts.stream_engine(own, parts.task_spec(own))
+        parts.stream_engine(own, parts.learner(own, parts.task_spec(own)))
 
 
 @pytest.mark.parametrize(

@@ -91,7 +91,7 @@ def snapshot(deployment: Deployment, directory: Path, show: Show) -> None:
                 "snapshot again"
             )
         draft.seal({
-            **described(deployment.engine.learner, KIND),
+            **described(deployment.learner, KIND),
             "taken_s": time.time(),
             "settings": of_rows(deployment.settings),
             "positions": _listed(positions),
@@ -110,7 +110,7 @@ def taken(deployment: Deployment, directory: Path, show: Show) -> Taken:
         SettingsError: its rows were made under other settings.
     """
     folder = opened(directory)
-    check_kind(folder, KIND, deployment.engine.learner)
+    check_kind(folder, KIND, deployment.learner)
     show("reading the snapshot through")
     folder.check()
     said = folder.described
@@ -209,7 +209,7 @@ def _put_back(deployment: Deployment, of: Taken, show: Show) -> None:
     store.set_partitions(1 + max(partition for _, partition in of.positions))
     store.bury(of.tombstones)
     rows = 0
-    for page in of.pages(deployment.engine.layout):
+    for page in of.pages(deployment.layout):
         store.put(page)
         rows += len(page)
         show(f"{rows:,} rows written")
