@@ -50,7 +50,7 @@ INTERRUPTED = 130
 """How typer exits on Ctrl-C."""
 
 EXTRAS = {
-    "confluent_kafka": "confluent",
+    "confluent_kafka": "kafka",
     "kafka": "kafka",
     "redis": "redis",
     "optuna": "tune",

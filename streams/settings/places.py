@@ -56,7 +56,7 @@ class Kafka(Section):
     """What the names of output topics begin with; the name of the stream and a dot where it is not given."""
     group: str | None = None
     """Consumer group of the workers; stream and row fingerprint where it is not given."""
-    client: Literal["kafka-python", "confluent"] = "kafka-python"
+    client: Literal["confluent", "kafka-python"] = "confluent"
     dataschema: str | None = None
     """An event whose `ce_dataschema` is another one is refused."""
     keys: Literal["task", "other"] = "task"

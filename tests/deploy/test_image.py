@@ -33,15 +33,13 @@ def test_what_it_is_built_from_is_there_and_reaches_the_builder() -> None:
 
 def test_the_extras_that_it_installs_exist_and_suffice_for_both_clients() -> None:
     (extras,) = re.findall(r"'\.\[(.+?)\]'", DOCKERFILE)
-    assert (
-        set(extras.split(",")) == {"confluent", "kafka", "redis"} <= PROJECT["optional-dependencies"].keys()
-    )
+    assert set(extras.split(",")) == {"kafka", "redis"} <= PROJECT["optional-dependencies"].keys()
 
 
 def test_every_version_that_it_installs_is_pinned() -> None:
     constraints = (ROOT / "constraints.txt").read_text(encoding="utf-8")
     pinned = {canonicalize_name(name) for name in re.findall(r"^(\S+?)==", constraints, re.MULTILINE)}
-    seen, asked = set(), [Requirement("reptide[confluent,kafka,redis]")]
+    seen, asked = set(), [Requirement("reptide[kafka,redis]")]
     for wanted in asked:
         for extra in ("", *wanted.extras):
             for text in distribution(wanted.name).requires or ():
