@@ -27,7 +27,7 @@ from torch.utils._pytree import tree_leaves
 from torch.utils.weak import WeakIdKeyDictionary
 
 from benchmarks.family_learn2learn import (
-    learn2learn,
+    LEARN2LEARN,
     learn2learned,
     learn2learned_prototypes,
     looped,
@@ -162,13 +162,13 @@ def steps_of(method: Method, setting: Setting, tasks: int) -> dict[str, Step]:
     ):
         given, order = (learner, learner.spec.model(), theta, episodes), not method.rule.first_order
         steps["loop"] = partial(looped, *given, second_order=order)
-        if learn2learn and method.adapts == "all":
+        if LEARN2LEARN and method.adapts == "all":
             steps["learn2learn"] = partial(learn2learned, *given, second_order=order)
     # Where theta brings prototypes of its own, there is no counterpart.
     if isinstance(learner, PrototypeLearner) and setting.exchangeable:
         network = torch.nn.Sequential(*learner.spec.modules(learner.width))
         steps["loop"] = partial(looped_prototypes, learner, network, theta, episodes)
-        if learn2learn:
+        if LEARN2LEARN:
             steps["learn2learn"] = partial(learn2learned_prototypes, network, theta, episodes)
     return steps
 
@@ -190,7 +190,7 @@ def peak_bytes(step: Step) -> int:
     """The most bytes of tensors that were alive at once of those that a step made, its result among them."""
     with Alive() as alive:
         step()
-    return alive.most
+    return int(alive.most)
 
 
 class Alive(TorchDispatchMode):
@@ -330,7 +330,7 @@ def main() -> None:
     asked = arguments(__doc__ or "")
     torch.set_num_threads(1)
     effort = Effort(0.0, 1) if asked.quick else Effort(0.3, 3)
-    if not learn2learn:
+    if not LEARN2LEARN:
         print("learn2learn cannot be imported: only the plain loop stands beside.")
     figures: dict[str, Figure] = {}
     for setting in SETTINGS:

@@ -26,6 +26,9 @@ try:
 except ImportError:
     learn2learn = None
 
+LEARN2LEARN = learn2learn is not None
+"""Whether it can be imported."""
+
 Sides = tuple[Tensor, Tensor, Tensor, Tensor]
 """Support x [S, W] and y [S], query x [Q, W] and y [Q] of one task."""
 
@@ -56,6 +59,7 @@ def looped(
 def _rate(learner: GradientLearner, rates: Params, name: str) -> float | Tensor:
     """The step size of a parameter; that of Meta-SGD as `GradientLearner` bounds it."""
     lr = learner.spec.inner.lr
+    assert lr != "auto"
     return lr * WIDEST * torch.sigmoid(rates[name] - math.log(WIDEST - 1)) if name in rates else lr
 
 

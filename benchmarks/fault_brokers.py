@@ -45,7 +45,8 @@ class Brokers:
                 (quorum,) = admin.describe_metadata_quorum()["topics"][0]["partitions"]
             finally:
                 admin.close()
-        return self.nodes[quorum["leader_id"]]
+        leader: Server = self.nodes[quorum["leader_id"]]
+        return leader
 
     def wait_until_in_sync(self, topics: tuple[str, ...]) -> None:
         """Wait until every replica of the topics has caught up: with two of three away nothing is acknowledged.

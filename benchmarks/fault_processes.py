@@ -107,7 +107,7 @@ class Process:
         deadline = monotonic() + PATIENCE_S
         while self._wish[0] != NOTHING and self.status is None and monotonic() < deadline:
             sleep(PAUSE_S)
-        came = self._wish[0] == NOTHING
+        came = bool(self._wish[0] == NOTHING)
         self._wish[0] = NOTHING
         if not came:
             self.signal(number)

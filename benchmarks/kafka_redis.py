@@ -29,7 +29,7 @@ from benchmarks.fault_brokers import apache_is_there, brokers
 from benchmarks.reporting import Figure, arguments, show, write
 from benchmarks.stream import FEATURES, TASKS, TRAFFIC, settings_of, traffic_of, when_known
 from engine.outer.fit import start
-from engine.types import Outcome
+from engine.types import Float64, Outcome
 from streams.assembly.deployed import Deployment
 from streams.assembly.parts import trainer
 from streams.logs.kafka.outputs import Sent
@@ -193,7 +193,12 @@ class Drive:
         parts = {"log": worker.log, "store": worker.store, "engine": worker.engine, "outputs": worker.outputs}
         self.stages = {name: Watched(part, STAGES[name]) for name, part in parts.items()}
         batch = worker.telemetry.batch
-        worker.telemetry.batch = lambda s, n, ages: (self.ages.append(ages), batch(s, n, ages))[1]  # type: ignore[method-assign]
+
+        def watched(seconds: float, events: int, ages_s: Float64) -> None:
+            self.ages.append(ages_s)
+            batch(seconds, events, ages_s)
+
+        worker.telemetry.batch = watched  # type: ignore[method-assign]
         given: dict[str, Any] = dict(self.stages)
         service.log = given["log"]
         service.worker = replace(worker, **given)
@@ -375,7 +380,7 @@ def main() -> None:
         [name, *(figures[column] for column in columns)] for name, figures in found.items()
     ]
     show("one worker, Kafka and Redis on the same machine", ["", *columns], rows)
-    show("memory, and two workers", ["", "figure"], [*map(list, (memory | scaled).items())])
+    show("memory, and two workers", ["", "figure"], [*(memory | scaled).items()])
     figures = {f"{name}.{key}": value for name, part in found.items() for key, value in part.items()}
     figures |= {f"flat.{key}": value for key, value in memory.items()}
     figures |= {f"two_workers.{key}": value for key, value in scaled.items()}

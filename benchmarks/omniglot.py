@@ -247,9 +247,10 @@ def main() -> None:
     for name in asked.learners:
         recipe = RECIPES[name]
         rounds = 5 if asked.quick else asked.rounds or recipe.rounds
+        curve: list[Point] = []
         kept = asked.theta / f"{name}.safetensors" if asked.theta else None
         if kept and kept.exists():
-            theta, curve = load_file(kept), []
+            theta = load_file(kept)
         else:
             theta, curve = trained(recipe, rounds, lambda point: print(point, flush=True))
         if kept and curve:

@@ -33,8 +33,13 @@ def drawn(curves: dict[str, Curve]) -> str:
     """The picture as SVG; each line is labelled at its end, the labels kept apart."""
     longest = max(points[-1][0] for points in curves.values())
     low = min(points[1][1] for points in curves.values()) // 10 * 10  # what comes before is cut off below
-    x = lambda minutes: LEFT + (WIDTH - LEFT - RIGHT) * minutes / longest  # noqa: E731
-    y = lambda percent: HEIGHT - BOTTOM - (HEIGHT - TOP - BOTTOM) * (percent - low) / (100 - low)  # noqa: E731
+
+    def x(minutes: float) -> float:
+        return LEFT + (WIDTH - LEFT - RIGHT) * minutes / longest
+
+    def y(percent: float) -> float:
+        return HEIGHT - BOTTOM - (HEIGHT - TOP - BOTTOM) * (percent - low) / (100 - low)
+
     parts = [f'<rect width="{WIDTH}" height="{HEIGHT}" fill="#fff"/>']
     parts.append(f'<clipPath id="plot"><rect width="{WIDTH}" height="{HEIGHT - BOTTOM}"/></clipPath>')
     for percent in range(int(low), 101, 5):
@@ -51,9 +56,9 @@ def drawn(curves: dict[str, Curve]) -> str:
         parts.append(
             f'<path d="M{path}" fill="none" stroke="{colour}" stroke-width="1.8" clip-path="url(#plot)"/>'
         )
-        minutes, percent = curves[name][-1]
-        lowest = max(lowest + 14, y(percent) + 4)
-        parts.append(_text(x(minutes) + 6, lowest, f"{name} {percent:.1f}", "start", colour))
+        last, best = curves[name][-1]
+        lowest = max(lowest + 14, y(best) + 4)
+        parts.append(_text(x(last) + 6, lowest, f"{name} {best:.1f}", "start", colour))
     return (
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {HEIGHT}" font-family="sans-serif" '
         f'font-size="12">{"".join(parts)}</svg>\n'

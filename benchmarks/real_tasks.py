@@ -17,7 +17,7 @@ from dataclasses import dataclass, replace
 from functools import lru_cache, partial
 from itertools import islice
 from pathlib import Path
-from typing import NamedTuple, cast
+from typing import Literal, NamedTuple, cast
 
 import numpy as np
 import torch
@@ -203,7 +203,9 @@ def unadapted(which: RealSet, fold: Fold, theta: Params) -> list[Contender]:
 def tuned(which: RealSet, fold: Fold, trainings: Sequence[Contender], budget: Budget) -> Tuned:
     """The training, and the step size, that are best on the validation tasks."""
     takes_steps = entered(trainings[0], (budget.steps,))[0].steps is not None
-    sizes = budget.step_sizes if takes_steps else (trainings[0].spec.inner.lr,)
+    sizes: Sequence[float | Literal["auto"]] = (
+        budget.step_sizes if takes_steps else (trainings[0].spec.inner.lr,)
+    )
     found = [
         (one, float(judged(which, one, fold.validation, budget)[0][int(which.by_loss)].mean()))
         for training in trainings
@@ -213,7 +215,7 @@ def tuned(which: RealSet, fold: Fold, trainings: Sequence[Contender], budget: Bu
     return Tuned(*min(found, key=lambda pair: sign * pair[1]))
 
 
-def at_step_size(contender: Contender, size: float) -> Contender:
+def at_step_size(contender: Contender, size: float | Literal["auto"]) -> Contender:
     """The same initialization, adapted by other steps."""
     return replace(contender, spec=replace(contender.spec, inner=replace(contender.spec.inner, lr=size)))
 

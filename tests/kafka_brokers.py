@@ -37,6 +37,7 @@ from streams.logs.kafka.group import GroupClient
 from streams.logs.kafka.outputs import Producer
 from streams.testing import servers
 from streams.testing.apache_kafka import ApacheKafka
+from streams.testing.servers import Server
 
 ROOT = Path(__file__).parents[1]
 JARS = ROOT / ".kafka"
@@ -48,7 +49,7 @@ class Broker:
     """One broker that answers."""
 
     servers: str
-    server: servers.Server | None
+    server: Server | None
     """None for a cluster that is not ours."""
 
     @contextmanager

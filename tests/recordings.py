@@ -42,7 +42,8 @@ def definition(owner: Any) -> Hashable | None:
     spec, changed = own.get("spec"), any(callable(own[name]) for name in own if not name.startswith("_"))
     if not isinstance(spec, TaskSpec) or changed:
         return None
-    network, options = spec.network, ""
+    network: Any = spec.network
+    options = ""
     if isinstance(network, partial):  # of which no two are equal
         network, options = network.func, repr((network.args, network.keywords))
     numbers = ((name, own[name]) for name in own if isinstance(own[name], int | float))

@@ -90,7 +90,7 @@ class Watched:
     def is_in_step(self) -> bool:
         """Whether the replica has all that the master has: of a connection that wrote nothing `WAIT` asks nothing."""
         with redis.Redis(port=self.master.port) as client, client.pipeline(transaction=False) as asked:
-            asked.set("is in step", 1, ex=60).wait(1, 1000)  # type: ignore[no-untyped-call]
+            asked.set("is in step", 1, ex=60).wait(1, 1000)
             return bool(asked.execute()[1] == 1)
 
     def cut(self) -> None:

@@ -124,7 +124,7 @@ def _online(
             loss = _loss(stream, model(numbers[rows], ids[rows]), y[labels], stream.y[: (step + 1) * batch])
             tables.zero_grad()
             network.zero_grad()
-            loss.backward()  # type: ignore[no-untyped-call]
+            loss.backward()
             tables.step()
             network.step()
     return said[stream.row]

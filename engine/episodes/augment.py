@@ -152,4 +152,4 @@ def as_images(x: Tensor, channels: int) -> Tensor:
     side = int((x.shape[-1] // channels) ** 0.5)
     if channels * side * side != x.shape[-1]:
         raise EngineError(f"rows of {x.shape[-1]} numbers are no square images of {channels} channels")
-    return x.unflatten(-1, (channels, side, side))  # type: ignore[no-untyped-call, no-any-return]
+    return x.unflatten(-1, (channels, side, side))  # type: ignore[no-any-return]

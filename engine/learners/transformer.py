@@ -147,7 +147,7 @@ class _Block(nn.Module):
 
     def _by_head(self, x: Tensor) -> Tensor:
         """Cut [U, N, D] into [U, heads, N, D / heads]."""
-        return x.unflatten(-1, (self.heads, -1)).transpose(1, 2)  # type: ignore[no-untyped-call, no-any-return]
+        return x.unflatten(-1, (self.heads, -1)).transpose(1, 2)  # type: ignore[no-any-return]
 
 
 def _nothing_at_first(layer: nn.Linear) -> nn.Linear:

@@ -119,7 +119,8 @@ def leader(kafka: ApacheKafka, topic: str) -> Server:
     [described] = admin.describe_topics([topic])
     admin.close()
     [first] = [p for p in described["partitions"] if p["partition_index"] == 0]
-    return kafka.nodes[first["leader_id"]]
+    leader: Server = kafka.nodes[first["leader_id"]]
+    return leader
 
 
 def controller(kafka: ApacheKafka) -> Server:
@@ -129,7 +130,8 @@ def controller(kafka: ApacheKafka) -> Server:
     admin = made(KafkaAdminClient, Connection(kafka.address))
     [topic] = admin.describe_metadata_quorum()["topics"]
     admin.close()
-    return kafka.nodes[topic["partitions"][0]["leader_id"]]
+    leader: Server = kafka.nodes[topic["partitions"][0]["leader_id"]]
+    return leader
 
 
 Fault = Callable[[Server], AbstractContextManager[None]]

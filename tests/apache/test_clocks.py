@@ -107,11 +107,11 @@ def wrong(monkeypatch: pytest.MonkeyPatch) -> Callable[[float], None]:
         def stamp() -> int:
             return round(1000 * (time.time() + seconds))
 
-        class ByKafkaPython(KafkaProducer):
+        class ByKafkaPython(KafkaProducer):  # type: ignore[misc]  # a library without types
             def send(self, *message: Any) -> Any:
                 return super().send(*message, timestamp_ms=stamp())
 
-        class ByConfluent(Producer):
+        class ByConfluent(Producer):  # type: ignore[misc]  # a library without types
             def produce(self, *message: Any, **more: Any) -> None:
                 super().produce(*message, **more, timestamp=stamp())
 

@@ -33,7 +33,7 @@ def stores(name: str) -> dict[str, str]:
 def variables(name: str) -> dict[str, str]:
     """What its image sets, where the image is ours, and what the service does."""
     of_image = environment(STAGES["reptide"]) if name in OURS else {}
-    return of_image | SERVICES[name].get("environment", {})
+    return {**of_image, **SERVICES[name].get("environment", {})}
 
 
 def ports(name: str) -> set[str]:

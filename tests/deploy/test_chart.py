@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -23,7 +24,7 @@ TEXTS = {
 }
 
 
-def names(values: dict, schema: dict, at: str = "") -> tuple[set[str], set[str]]:
+def names(values: dict[str, Any], schema: dict[str, Any], at: str = "") -> tuple[set[str], set[str]]:
     """The paths of all values, and of all that the schema knows."""
     given, known = set(), set()
     for name in values.keys() | schema.get("properties", {}).keys() - {"global"}:

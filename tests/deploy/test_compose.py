@@ -232,10 +232,10 @@ def test_without_a_container_engine_that_is_said_in_a_sentence(target: str, tmp_
 def option_of(name: str, option: str) -> str:
     """What follows an option on the command line."""
     command = SERVICES[name]["command"]
-    return command[command.index(option) + 1]
+    return str(command[command.index(option) + 1])
 
 
 def flag_of(name: str, flag: str) -> str:
     """What a flag is set to on the command line."""
-    (value,) = [one.partition("=")[2] for one in SERVICES[name]["command"] if one.startswith(f"{flag}=")]
+    (value,) = [str(one.partition("=")[2]) for one in SERVICES[name]["command"] if one.startswith(f"{flag}=")]
     return value

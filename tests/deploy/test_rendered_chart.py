@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 from urllib.request import urlopen
@@ -88,21 +87,21 @@ def test_helm_finds_nothing_wrong_with_it() -> None:
 
 @both
 @pytest.mark.parametrize("version", ["1.29.0", "1.37.0"])
-def test_kubernetes_knows_every_field(values: dict[str, Collection[str]], version: str) -> None:
+def test_kubernetes_knows_every_field(values: dict[str, Any], version: str) -> None:
     for document in rendered(values).values():
         if document["kind"] not in OF_OPERATORS:
             schemas.validate(document, version, strict=True)
 
 
 @both
-def test_each_pod_runs_a_command_with_options_that_it_has(values: dict[str, Collection[str]]) -> None:
+def test_each_pod_runs_a_command_with_options_that_it_has(values: dict[str, Any]) -> None:
     ran = {name: command_of(pod["containers"][0]["args"]) for name, pod in pods(values).items()}
     assert ran == {"worker": ("worker",), "trainer": ("trainer",), "topics": ("topics", "create")}
 
 
 @both
 def test_each_pod_reads_settings_that_are_accepted(
-    values: dict[str, Collection[str]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    values: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     text = rendered(values)["ConfigMap settings"]["data"]["reptide.toml"]
     for name, pod in pods(values).items():
@@ -112,6 +111,7 @@ def test_each_pod_reads_settings_that_are_accepted(
         assert mount == container["workingDir"]
         assert not_settings(variables(container)) == []
         settings = settings_of(text, variables(container), tmp_path, monkeypatch)
+        assert settings.redis
         assert settings.redis.url.get_secret_value() == "redis://of-the-secret:6379/0"
         device = values.get("worker", {}).get("device", "cpu") if name == "worker" else "cpu"
         assert settings.run.device == device
@@ -120,7 +120,7 @@ def test_each_pod_reads_settings_that_are_accepted(
 
 def test_a_role_has_its_own_secrets_and_none_of_the_others() -> None:
     password, files = "REPTIDE_KAFKA__SECURITY__SASL_PLAIN_PASSWORD", {"secretFiles": "shop-tls"}
-    own = {
+    own: dict[str, dict[str, Any]] = {
         role: {"secretEnv": {password: {"name": f"kafka-of-{role}", "key": "password"}}}
         for role in ("worker", "trainer", "topics")
     }
@@ -145,7 +145,7 @@ def test_a_role_has_its_own_secrets_and_none_of_the_others() -> None:
 
 @both
 def test_every_probe_asks_for_a_page_that_is_served_on_the_port_that_is_set(
-    values: dict[str, Collection[str]],
+    values: dict[str, Any],
 ) -> None:
     with HealthServer(Health((), 60.0), lambda: b"", 0) as server:
         for name, pod in pods(values).items():
@@ -165,7 +165,7 @@ def test_every_probe_asks_for_a_page_that_is_served_on_the_port_that_is_set(
 
 @both
 def test_no_pod_is_root_writes_to_its_file_system_or_hears_of_services(
-    values: dict[str, Collection[str]],
+    values: dict[str, Any],
 ) -> None:
     for pod in pods(values).values():
         assert pod["enableServiceLinks"] is False
@@ -223,7 +223,7 @@ def test_metrics_are_scraped_under_the_names_that_the_alerts_watch() -> None:
 
 
 def test_other_topics_are_another_job_and_the_same_ones_the_same() -> None:
-    def job(values: dict[Any, Any] | dict[str, Collection[str]]) -> str:
+    def job(values: dict[Any, Any] | dict[str, Any]) -> str:
         return next(name for name in rendered(values) if name.startswith("Job"))
 
     assert job(PLAIN) == job({**PLAIN, "worker": {"replicas": 5}})
@@ -231,7 +231,7 @@ def test_other_topics_are_another_job_and_the_same_ones_the_same() -> None:
 
 
 def test_changed_settings_start_new_pods_and_two_releases_share_no_name() -> None:
-    def digest(values: dict[Any, Any] | dict[str, Collection[str]]) -> Any:
+    def digest(values: dict[Any, Any] | dict[str, Any]) -> Any:
         return rendered(values)["Deployment worker"]["spec"]["template"]["metadata"]["annotations"]
 
     assert digest(PLAIN) != digest({**PLAIN, "settings": example() + "[inner]\nsteps = 3\n"})

@@ -32,6 +32,7 @@ def test_the_settings_by_hand_are_those_of_the_containers_at_other_addresses(tmp
     done = subprocess.run(shlex.split(command), cwd=ROOT, capture_output=True, check=True)
     (tmp_path / written).write_bytes(done.stdout)
     settings = load_settings(tmp_path / written, {})
+    assert settings.kafka and settings.redis and settings.input
     assert settings.kafka.bootstrap == ("localhost:9092",)
     assert settings.redis.url.get_secret_value() == "redis://localhost:6379/0"
     assert f"write_flights(Path('{settings.input.path.relative_to(tmp_path)}'))" in PAGE

@@ -125,7 +125,7 @@ def test_another_row_layout_is_refused_by_its_setting_and_streamed_in_a_director
     folder: Path,
 ) -> None:
     assert reptide(folder, "run", "settings.toml").returncode == 0
-    larger = ("--set", "memory.pending=7")
+    larger: tuple[str, ...] = ("--set", "memory.pending=7")
     for command in (("inspect", "t1"), ("rebuild",)):
         refused = reptide(folder, *command, "settings.toml", *larger)
         assert refused.returncode == 1

@@ -79,7 +79,7 @@ def test_the_deployment_gives_the_table_of_the_embedded_run_and_rows_that_can_be
     embedded: Path, tmp_path: Path
 ) -> None:
     out = tmp_path / "out"
-    apache = ["--jars", jars()] if apache_is_asked_for() else []
+    apache: list[str | Path] = ["--jars", jars()] if apache_is_asked_for() else []
     done = subprocess.run(
         command("demo-kafka", "--embedded", embedded, "--out", out, "--rate", "2000", *apache),
         capture_output=True,

@@ -31,7 +31,7 @@ from streams.logs.kafka.outputs import KafkaOutputs
 from streams.logs.kafka.reader import KafkaTopicReader
 from streams.logs.kafka.replay import GroupOffsets, KafkaReplay
 from streams.program.embedded import Progress
-from streams.program.outputs import silent
+from streams.program.outputs import TOPICS, silent
 from streams.program.trainer_service import TrainerService
 from streams.program.worker_service import WorkerService
 from streams.replay.deployed import refold
@@ -171,7 +171,7 @@ def fold(stream: Stream) -> bytes:
     """Run a worker until it has folded everything; returns its metrics."""
     deployment = stream.deployment
     places = len(stream.offsets().read())
-    producer, log = deployment.producer(*map(deployment.topic, commands.TOPICS)), deployment.log()
+    producer, log = deployment.producer(*map(deployment.topic, TOPICS)), deployment.log()
     try:
         try:
             service = deployment.worker(log, producer, lambda _: None, lambda _: None)
@@ -325,6 +325,7 @@ def test_a_dead_letter_repaired_and_sent_back_is_folded(stream: Stream) -> None:
     ],
 )
 def test_of_letters_that_cannot_all_be_read_none_is_sent(stream: Stream, spoiled: bytes, said: str) -> None:
+    assert stream.settings.kafka
     topic = stream.settings.kafka.inputs[0]
     letter = {"origin": f"{topic} partition 0 offset 0", "headers": [], "key": "k", "value": "v"}
     letters = stream.directory / "letters.jsonl"
@@ -516,7 +517,7 @@ def test_of_two_workers_of_one_partition_both_are_ready_before_the_first_event(
     stream.config.write_text(config.replace("[kafka]", f'[kafka]\nclient = "{client}"'))
     stream.command("topics", "create", "--partitions", "1")
     deployment = stream.deployment
-    producer = deployment.producer(*map(deployment.topic, commands.TOPICS))
+    producer = deployment.producer(*map(deployment.topic, TOPICS))
     services = [
         deployment.worker(deployment.log(), producer, lambda _: None, lambda _: None) for _ in range(2)
     ]
@@ -537,7 +538,8 @@ def test_of_two_workers_of_one_partition_both_are_ready_before_the_first_event(
 def messages(stream: Stream) -> list[tuple[bytes | None, bytes | None]]:
     """Keys and values of the input, partition by partition."""
     [topic] = stream.deployment.kafka.inputs
-    reader, found, positions = KafkaTopicReader(stream.deployment.connection, topic), [], {}
+    reader, found = KafkaTopicReader(stream.deployment.connection, topic), list[Any]()
+    positions: dict[int, int] = {}
     end = reader.end()
     while positions != end:
         some, positions = reader.read(positions, 1000, 0.2)
@@ -548,6 +550,7 @@ def messages(stream: Stream) -> list[tuple[bytes | None, bytes | None]]:
 
 def add_partitions(stream: Stream, partitions: int) -> None:
     admin = KafkaAdminClient(bootstrap_servers=stream.deployment.connection.servers)
+    assert stream.settings.kafka
     admin.create_partitions({stream.settings.kafka.inputs[0]: partitions})
     admin.close()
 
@@ -572,9 +575,11 @@ def test_a_message_without_a_value_forgets_its_task_where_it_lies_and_again_in_a
         stream.config.read_text().replace("session_timeout_s", 'tombstones = "forget"\nsession_timeout_s')
     )
     stream.send(0)
+    assert stream.settings.kafka
+    (topic,) = stream.settings.kafka.inputs
     append(
         Broker(stream.deployment.connection.servers, None),
-        *stream.settings.kafka.inputs,
+        topic,
         [(b"user 1/{}", None)],
     )
     stream.send(1)

@@ -11,7 +11,6 @@ import pytest
 from kafka import KafkaAdminClient, TopicPartition
 
 from streams.assembly.deployed import Deployment
-from streams.cli import deployment as commands
 from streams.errors import InputError, SettingsError, StoreError
 from streams.events.record import SourcePosition
 from streams.logs.kafka.log import KafkaLog
@@ -20,6 +19,7 @@ from streams.logs.memory import Crash
 from streams.operate.snapshots import deployment as snapshots
 from streams.operate.snapshots import state_directory
 from streams.operate.snapshots.rows import packed, pages
+from streams.program.outputs import TOPICS
 from streams.program.worker_service import WorkerService
 from streams.replay.embedded import OneTask
 from streams.stores.redis import rows as redis_rows
@@ -41,7 +41,7 @@ __all__ = ["own_redis", "redis_cluster", "servers", "stream"]  # fixtures
 Start = Callable[..., Server]
 
 
-def quietly(_: str) -> None:
+def quietly(_: object) -> None:
     """Show no progress."""
 
 
@@ -58,6 +58,7 @@ def restore(stream: Stream, inexact: bool = False) -> None:
 
 def move(stream: Stream, url: str, cluster: bool = False) -> None:
     """Let the settings name another Redis."""
+    assert stream.settings.redis
     old = stream.settings.redis.url.get_secret_value()
     new = f'"{url}"\ncluster = {str(cluster).lower()}'
     stream.config.write_text(stream.config.read_text().replace(f'"{old}"', new))
@@ -66,6 +67,7 @@ def move(stream: Stream, url: str, cluster: bool = False) -> None:
 def cut(stream: Stream, below: int) -> None:
     """Let the retention take what comes first in every partition."""
     admin = KafkaAdminClient(bootstrap_servers=stream.deployment.connection.servers)
+    assert stream.settings.kafka
     (topic,) = stream.settings.kafka.inputs
     admin.delete_records({
         TopicPartition(topic, p): min(below, end) for (_, p), end in stream.offsets().end().items()
@@ -240,7 +242,7 @@ def test_a_worker_that_was_made_before_a_restore_and_joins_within_it_folds_nothi
     take(trained)
     trained.send(2)
     deployment = trained.deployment
-    producer = deployment.producer(*map(deployment.topic, commands.TOPICS))
+    producer = deployment.producer(*map(deployment.topic, TOPICS))
     service: WorkerService = deployment.worker(deployment.log(), producer, quietly, quietly)
     clear = redis_rows.RedisStore.clear
 
@@ -263,10 +265,13 @@ def test_a_member_that_came_meanwhile_leaves_it_unfinished_and_to_be_run_again(
     trained: Stream, command: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     take(trained)
-    clear, logs = redis_rows.RedisStore.clear, []
-    monkeypatch.setattr(
-        redis_rows.RedisStore, "clear", lambda store: logs.append(joined(trained)) or clear(store)
-    )
+    clear, logs = redis_rows.RedisStore.clear, list[KafkaLog]()
+
+    def joining(store: redis_rows.RedisStore) -> None:
+        logs.append(joined(trained))
+        clear(store)
+
+    monkeypatch.setattr(redis_rows.RedisStore, "clear", joining)
 
     def run() -> None:
         if command == "restore":
@@ -466,6 +471,7 @@ def test_a_rebuild_is_refused_where_the_log_has_lost_its_beginning_and_otherwise
 def test_a_rebuild_is_refused_where_the_topic_was_made_anew_and_otherwise_comes_to_an_end(
     trained: Stream,
 ) -> None:
+    assert trained.settings.kafka
     (topic,) = trained.settings.kafka.inputs
     admin = KafkaAdminClient(bootstrap_servers=trained.deployment.connection.servers)
     admin.delete_topics([topic])

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from engine.features.columns import Numeric
 from engine.features.encoder import Features
@@ -98,7 +98,7 @@ def assert_close(a: Tensor, b: Tensor) -> None:
 
 def of_one_task(
     learner: EmbeddingLearner, theta: Params, batch: Batch, task: int, x: Tensor
-) -> tuple[nn.Module, Any, Tensor, list[Any], Any]:
+) -> tuple[Any, Tensor, Tensor, list[float], Tensor]:
     """The learner's own modules; keys, standard labels and masses of a task's examples; the embedded query."""
     model = learner._built(0)
     model.load_state_dict(theta)
@@ -112,12 +112,12 @@ def of_one_task(
 
 
 def after_those_of_theta(
-    match: nn.Module, target: Classification | Regression, keys: Tensor, y: Tensor, mass: list[float]
-) -> tuple[list[Any], list[Any], Any] | tuple[list[Any], list[Any], list[float]]:
+    match: Any, target: Classification | Regression, keys: Tensor, y: Tensor, mass: list[float]
+) -> tuple[list[Tensor], list[Any], list[float]]:
     """Lists of keys, labels and masses: first those that theta brings, if any."""
     if "keys" not in dict(match.named_parameters()):
         return list(keys), y.tolist(), mass
-    labels = ["head"] if isinstance(target, Regression) else [0.0, 1.0, 2.0]
+    labels: list[Any] = ["head"] if isinstance(target, Regression) else [0.0, 1.0, 2.0]
     return [*match.keys, *keys], labels + y.tolist(), match.log_weight.exp().tolist() + mass
 
 
@@ -127,11 +127,11 @@ def shares(scores: list[Tensor], mass: list[float]) -> list[Tensor]:
 
 
 def matched(
-    match: nn.Module,
+    match: Any,
     target: Classification | Regression,
     query: Tensor,
-    keys: list[Any],
-    y: Tensor,
+    keys: list[Tensor],
+    y: list[Any],
     mass: list[float],
 ) -> Tensor:
     """Outputs of one query, by the labels of the keys that it is like."""
@@ -139,7 +139,7 @@ def matched(
     weights = shares([scale * torch.cosine_similarity(query, key, dim=0) for key in keys], mass)
     if isinstance(target, Regression):
         values = [match.head(query)[0] if value == "head" else value for value in y]
-        return sum(weight * value for weight, value in zip(weights, values, strict=True)).reshape(1)
+        return torch.stack([w * value for w, value in zip(weights, values, strict=True)]).sum().reshape(1)
     of_class = [sum(w for w, k in zip(weights, y, strict=True) if k == c) for c in range(target.outputs)]
     return torch.as_tensor(of_class).clamp(min=torch.finfo(torch.float32).tiny).log()
 

@@ -104,7 +104,7 @@ class SlowHistory:
         if not self.events:
             return 0.0
         now = max(time_s, self.events[-1][1])
-        return sum(2.0 ** (-(now - latest) / half_life_s) for _, latest in self.events)
+        return sum(float(2.0 ** (-(now - latest) / half_life_s)) for _, latest in self.events)
 
     def of_number(self, values: list[float], value: float) -> list[float]:
         """Deviations from the task's mean, and the difference from the last value."""

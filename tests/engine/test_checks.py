@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from itertools import count
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import pytest
 import torch
 from torch import nn
@@ -32,10 +31,12 @@ from engine.detectors.detectors import Detector, Never, PageHinkley, Periodic
 from engine.detectors.river import River
 from engine.features.columns import Category, Cyclic, Encoded, Numeric, Text
 from engine.features.encoder import Features, FrontEnd
+from engine.features.history import HistoryColumns
 from engine.learners.base import Learner
 from engine.learners.gradient import GradientLearner
 from engine.targets import Classification
 from engine.task_spec import TaskSpec
+from engine.types import Batch, Bool, Fast, Float64, Params
 from tests.engine.driving import SMALL, SPECS
 
 
@@ -56,7 +57,7 @@ def test_the_work_of_checking_an_encoder_grows_with_its_columns_and_no_faster() 
         calls = []
 
         class Counting(Numeric):
-            def encode(self, values: Any) -> Encoded:
+            def encode(self, values: Sequence[Any]) -> Encoded:
                 calls.append(self.name)
                 return super().encode(values)
 
@@ -110,12 +111,12 @@ def test_checks_leave_the_number_of_threads_as_it_was() -> None:
 class Centred(nn.Module):
     """Subtracts the mean over the batch, which batch normalisation without running statistics does too."""
 
-    def forward(self, x: Any) -> Any:
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
         return x - x.mean(0, keepdim=True)
 
 
 class Branching(nn.Module):
-    def forward(self, x: Any) -> Any:
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
         return x if x.sum() > 0 else -x
 
 
@@ -166,72 +167,72 @@ def test_a_model_of_the_wrong_output_width_is_caught() -> None:
 
 
 class Mixing(GradientLearner):
-    def adapt(self, meta: Any, support: Any) -> dict[Any, Any]:
+    def adapt(self, meta: Params, support: Batch) -> Fast:
         fast = super().adapt(meta, support)
         return {name: value + 1e-6 * value.mean(0, keepdim=True) for name, value in fast.items()}
 
 
 class MixingOutputs(GradientLearner):
-    def predict(self, meta: Any, fast: Any, x: Any) -> torch.Tensor:
+    def predict(self, meta: Params, fast: Fast, x: torch.Tensor) -> torch.Tensor:
         outputs = super().predict(meta, fast, x)
         return outputs + 1e-3 * outputs.mean(0, keepdim=True)
 
 
 class IgnoringWeights(GradientLearner):
-    def adapt(self, meta: Any, support: Any) -> dict[str, torch.Tensor]:
+    def adapt(self, meta: Params, support: Batch) -> Fast:
         return super().adapt(meta, support._replace(weight=torch.full_like(support.weight, 0.1)))
 
 
 class Restless(GradientLearner):
     calls = count()
 
-    def adapt(self, meta: Any, support: Any) -> dict[Any, Any]:
+    def adapt(self, meta: Params, support: Batch) -> Fast:
         shift = next(self.calls)
         return {name: value + shift for name, value in super().adapt(meta, support).items()}
 
 
 class Writing(GradientLearner):
-    def adapt(self, meta: Any, support: Any) -> dict[str, torch.Tensor]:
+    def adapt(self, meta: Params, support: Batch) -> Fast:
         for value in meta.values():
             value.add_(1)
         return super().adapt(meta, support)
 
 
 class Biased(GradientLearner):
-    def adapt(self, meta: Any, support: Any) -> dict[Any, Any]:
+    def adapt(self, meta: Params, support: Batch) -> Fast:
         return {name: value + 1 for name, value in super().adapt(meta, support).items()}
 
 
 class Seedless(GradientLearner):
-    def init(self, seed: Any) -> dict[str, torch.Tensor]:
+    def init(self, seed: int) -> dict[str, torch.Tensor]:
         return super().init(int(torch.seed() % 2**31))
 
 
 class Sick(GradientLearner):
-    def init(self, seed: Any) -> dict[Any, Any]:
+    def init(self, seed: int) -> Params:
         return {name: value / 0 for name, value in super().init(seed).items()}
 
 
 class WrongShape(GradientLearner):
-    def shared(self, meta: Any, x: Any) -> torch.Tensor:
+    def shared(self, meta: Params, x: torch.Tensor) -> torch.Tensor:
         return super().shared(meta, x).unsqueeze(0)
 
 
 class Undeclared(GradientLearner):
-    def adapt(self, meta: Any, support: Any) -> dict[Any, Any]:
+    def adapt(self, meta: Params, support: Batch) -> Fast:
         return dict(reversed(super().adapt(meta, support).items()))
 
 
 class NaNSlopes(GradientLearner):
     """Finite where it is used, and NaN where it is differentiated: a root at 0."""
 
-    def predict(self, meta: Any, fast: Any, x: Any) -> torch.Tensor:
+    def predict(self, meta: Params, fast: Fast, x: torch.Tensor) -> torch.Tensor:
         outputs = super().predict(meta, fast, x)
         return outputs + (outputs - outputs.detach()).square().sum(-1, keepdim=True).sqrt()
 
 
 class Otherwise(GradientLearner):
-    def adapt_differentiably(self, meta: Any, support: Any, *, second_order: Any) -> dict[Any, Any]:
+    def adapt_differentiably(self, meta: Params, support: Batch, *, second_order: bool) -> Fast:
         fast = super().adapt_differentiably(meta, support, second_order=second_order)
         return {name: value + 0.1 for name, value in fast.items()}
 
@@ -239,13 +240,13 @@ class Otherwise(GradientLearner):
 class OfPadding(GradientLearner):
     """Takes a padded batch without examples for one with some."""
 
-    def adapt(self, meta: Any, support: Any) -> dict[Any, Any]:
+    def adapt(self, meta: Params, support: Batch) -> Fast:
         shift = 0.1 if support.x.shape[1] else 0.0
         return {name: value + shift for name, value in super().adapt(meta, support).items()}
 
 
 class BakingIn(GradientLearner):
-    def adapt(self, meta: Any, support: Any) -> dict[str, torch.Tensor] | dict[Any, Any]:
+    def adapt(self, meta: Params, support: Batch) -> Fast:
         return super().adapt(meta, support) if float(support.weight.sum()) >= 0 else {}
 
 
@@ -269,7 +270,7 @@ class BakingIn(GradientLearner):
     ],
 )
 def test_a_learner_that_breaks_a_promise_is_caught_by_the_check_of_that_name(
-    broken: Any, check: Callable[[Learner, TaskSpec], None]
+    broken: Callable[[TaskSpec], Learner], check: Callable[[Learner, TaskSpec], None]
 ) -> None:
     check(GradientLearner(SMALL), SMALL)
     with pytest.raises(CheckFailed, match="; "):
@@ -292,7 +293,7 @@ def test_a_learner_that_remembers_cannot_be_a_cache() -> None:
     class Remembering(GradientLearner):
         seen = 0.0
 
-        def adapt(self, meta: Any, support: Any) -> dict[Any, Any]:
+        def adapt(self, meta: Params, support: Batch) -> Fast:
             self.seen += 1.0
             return {name: value * self.seen for name, value in super().adapt(meta, support).items()}
 
@@ -310,31 +311,31 @@ class Broken:
     width: int = 1
     calls: int = 0
 
-    def update(self, state: Any, losses: Any) -> Any:
+    def update(self, state: Float64, losses: Float64) -> Bool:
         return losses > 1
 
 
 class Counting(Broken):
-    def update(self, state: Any, losses: Any) -> npt.NDArray[Any]:
+    def update(self, state: Float64, losses: Float64) -> Bool:
         self.calls += 1
         return np.full(len(losses), self.calls % 7 == 0)
 
 
 class Sharing(Broken):
-    def update(self, state: Any, losses: Any) -> Any:
+    def update(self, state: Float64, losses: Float64) -> Bool:
         state += losses.mean()
         return (state[:, 0] % 1.0) > 0.9
 
 
 class Dividing(Broken):
-    def update(self, state: Any, losses: Any) -> npt.NDArray[Any]:
+    def update(self, state: Float64, losses: Float64) -> Bool:
         with np.errstate(all="ignore"):
             state[:, 0] = losses / state[:, 0] - np.inf
         return np.zeros(len(losses), np.bool_)
 
 
 class Scalar(Broken):
-    def update(self, state: Any, losses: Any) -> bool:
+    def update(self, state: Float64, losses: Float64) -> Any:
         return bool((losses > 1).any())
 
 
@@ -346,7 +347,7 @@ class Stateless(Broken):
 class Overridden(Periodic):
     """Its `update` is never called, since the scan runs the detector it is derived from."""
 
-    def update(self, state: Any, losses: Any) -> Any:
+    def update(self, state: Float64, losses: Float64) -> Bool:
         return losses > 1
 
 
@@ -356,9 +357,9 @@ class Outside(Broken):
     def __init__(self) -> None:
         super().__init__()
         self.counts: dict[int, int] = {}
-        self.kept: list[Any] = []
+        self.kept: list[Float64] = []
 
-    def update(self, state: Any, losses: Any) -> npt.NDArray[Any]:
+    def update(self, state: Float64, losses: Float64) -> Bool:
         self.kept.append(state)
         self.counts[id(state)] = self.counts.get(id(state), 0) + 1
         return np.full(len(losses), self.counts[id(state)] % 30 == 0)
@@ -377,7 +378,7 @@ class Outside(Broken):
     ],
 )
 def test_a_detector_that_breaks_a_promise_is_caught_by_the_check_of_that_name(
-    broken: Any, check: Callable[[Detector], None]
+    broken: Callable[[], Detector], check: Callable[[Detector], None]
 ) -> None:
     check(PageHinkley(5, 0.0, 1.0))
     with pytest.raises(CheckFailed, match="; "):
@@ -398,22 +399,22 @@ class Column:
     name: str = "mine"
     width: int = 1
 
-    def encode(self, values: Any) -> Encoded:
+    def encode(self, values: Sequence[Any]) -> Encoded:
         return Encoded(np.zeros((len(values), 1), np.float32), {})
 
 
 class Raising(Column):
-    def encode(self, values: Any) -> Encoded:
+    def encode(self, values: Sequence[Any]) -> Encoded:
         return Encoded(np.array([[len(value)] for value in values], np.float32), {})
 
 
 class TooWide(Column):
-    def encode(self, values: Any) -> Encoded:
+    def encode(self, values: Sequence[Any]) -> Encoded:
         return Encoded(np.zeros((len(values), 3), np.float32), {})
 
 
 class Caching(Column):
-    def encode(self, values: Any) -> Encoded:
+    def encode(self, values: Sequence[Any]) -> Encoded:
         known: dict[Any, float] = {}
         keys = [value if isinstance(value, bool | float) else None for value in values]
         ids = [known.setdefault(key, float(key is not None and n)) for n, key in enumerate(keys)]
@@ -424,8 +425,10 @@ class Caching(Column):
 class Exploding(Features):
     """An encoder whose front end makes what is not finite."""
 
-    def front_end(self) -> FrontEnd:
-        front = super().front_end()
+    def front_end(
+        self, classes: int | None = 2, history: HistoryColumns | None = None, wide: int = 0
+    ) -> FrontEnd:
+        front = super().front_end(classes, history, wide)
         front.std.zero_()
         front.mean.copy_(torch.full_like(front.mean, torch.nan))
         return front

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pytest
@@ -14,7 +14,8 @@ from engine.detectors.detectors import Detector, Never, PageHinkley, Periodic
 from engine.detectors.river import River
 from engine.types import EngineError
 
-MODES = ["up", "down", "both"]
+Mode = Literal["up", "down", "both"]
+MODES: list[Mode] = ["up", "down", "both"]
 
 
 def stream(seed: int, length: int) -> np.ndarray:
@@ -43,7 +44,7 @@ def river_alarms(detector: Any, losses: np.ndarray) -> np.ndarray:
     "options", [(30, 0.005, 50.0, 0.9999), (5, 0.0, 2.0, 0.99), (1, 0.1, 0.5, 1.0), (3, -0.1, 4.0, 0.9)]
 )
 def test_page_hinkley_alarms_exactly_where_river_does(
-    mode: str, options: tuple[int, float, float, float]
+    mode: Mode, options: tuple[int, float, float, float]
 ) -> None:
     alarms = 0
     for seed in range(4):
@@ -57,7 +58,7 @@ def test_page_hinkley_alarms_exactly_where_river_does(
 
 @settings(max_examples=60)
 @given(st.lists(st.floats(-100, 100), max_size=60), st.sampled_from(MODES), st.integers(1, 10))
-def test_page_hinkley_equals_river_on_any_losses(losses: list[Any], mode: Any, min_instances: int) -> None:
+def test_page_hinkley_equals_river_on_any_losses(losses: list[float], mode: Mode, min_instances: int) -> None:
     options = (min_instances, 0.005, 1.0, 0.999)
     ours = alarms_of(PageHinkley(*options, mode=mode), np.array(losses))
     theirs = river_alarms(river.PageHinkley(*options, mode=mode), np.array(losses))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from functools import cache
 from statistics import stdev
@@ -24,20 +24,22 @@ from engine.evaluation.episodic.baselines import (
     with_tuned_step,
 )
 from engine.evaluation.episodic.evaluate import BLOCK, Contender, Judging, Setting, evaluate
-from engine.evaluation.episodic.report import MARGIN, EpisodicReport
+from engine.evaluation.episodic.report import MARGIN, EpisodicReport, Mode
 from engine.evaluation.episodic.scoring import predicted as predicted_by
 from engine.evaluation.episodic.scoring import scored
 from engine.features.columns import Numeric
 from engine.features.encoder import Features
 from engine.features.pixels import Pixels
 from engine.intervals import estimate, percentiles, student
+from engine.learners.base import Learner
 from engine.learners.gradient import GradientLearner
 from engine.learners.prototype import PrototypeLearner
+from engine.outer.base import OuterRule
 from engine.outer.descent import FitSettings
 from engine.outer.fit import Round, TrainState, fit
 from engine.targets import Classification, Regression
 from engine.task_spec import InnerLoop, TaskSpec, normalises_by_batch
-from engine.types import Batch, EngineError, Episodes
+from engine.types import Batch, EngineError, Episodes, Fast, Params
 
 FEW = Judging("guess", episodes=30, steps=(0, 2))
 WIDTH = 6
@@ -90,22 +92,18 @@ def prototypes(spec: TaskSpec) -> Contender:
     return Contender("prototypes", PrototypeLearner, spec, PrototypeLearner(spec).init(0))
 
 
-def gradient(spec: TaskSpec, name: str = "gradient", **inner: float) -> Contender:
-    spec = replace(spec, inner=InnerLoop(**inner))
+def gradient(spec: TaskSpec, name: str = "gradient", **inner: Any) -> Contender:
+    spec = replace(spec, inner=replace(InnerLoop(), **inner))
     return Contender(name, GradientLearner, spec, GradientLearner(spec).init(0))
 
 
 def found(report: EpisodicReport, contender: str, **wanted: int | str) -> list[Any]:
-    return [
-        j
-        for j in report.judgements
-        if j["contender"] == contender and all(j[key] == value for key, value in wanted.items())
-    ]
+    return [j for j in report.judgements if j["contender"] == contender and wanted.items() <= dict(j).items()]
 
 
 def predicted(
     built: GradientLearner | PrototypeLearner, theta: dict[str, torch.Tensor], episodes: Episodes
-) -> dict[str, torch.Tensor]:
+) -> Mapping[Mode, torch.Tensor]:
     return predicted_by(built, theta, episodes, by_batch=normalises_by_batch(built.spec))
 
 
@@ -115,10 +113,10 @@ class Memoriser:
     def __init__(self, spec: TaskSpec, examples: Examples) -> None:
         self.spec, self.known = spec, torch.from_numpy(examples.x)
 
-    def adapt(self, meta: Any, support: Any) -> dict[Any, Any]:
+    def adapt(self, meta: Params, support: Batch) -> Fast:
         return {"x": support.x, "y": support.y}
 
-    def predict(self, meta: Any, fast: Any, x: Any) -> torch.Tensor:
+    def predict(self, meta: Params, fast: Fast, x: torch.Tensor) -> torch.Tensor:
         """The class of the support example whose row in the known table has the same class."""
         known = torch.stack([(row == self.known).all(-1).any() for row in x.flatten(0, 1)]).view(x.shape[:2])
         distance = torch.cdist(x, fast["x"])
@@ -182,7 +180,7 @@ def test_a_prediction_that_is_not_finite_is_wrong_and_its_loss_has_no_figure() -
     spec = spec_of()
 
     class Broken(SupportGuess):
-        def predict(self, meta: Any, fast: Any, x: Any) -> torch.Tensor:
+        def predict(self, meta: Params, fast: Fast, x: torch.Tensor) -> torch.Tensor:
             return super().predict(meta, fast, x) * math.nan
 
     contenders = [Contender("broken", Broken, spec, {}), guess(spec)]
@@ -285,7 +283,8 @@ def test_episodes_that_repeat_tasks_are_counted_as_so_many_tasks() -> None:
     )
     assert wide.sizes == [{"shots": 5, "tasks": "held out", "episodes": 200, "drawn_from": 8}]
     assert narrow.sizes[0]["drawn_from"] is None
-    width = [j["figures"]["high"] - j["figures"]["low"] for r in (wide, narrow) for j in r.judgements]
+    found = [j["figures"] for r in (wide, narrow) for j in r.judgements]
+    width = [figures["high"] - figures["low"] for figures in found if figures]
     assert width[0] > 2 * width[1]
 
 
@@ -327,7 +326,7 @@ def test_contenders_that_cannot_be_compared_are_refused(
 
 @pytest.mark.parametrize("options", [{"episodes": 1}, {"steps": ()}, {"steps": (5, 1)}, {"steps": (-1, 2)}])
 def test_a_judging_that_makes_no_sense_is_refused(
-    options: dict[str, int] | dict[str, tuple[Any, ...]] | dict[str, tuple[int, int]],
+    options: dict[str, Any],
 ) -> None:
     with pytest.raises(EngineError, match="episodes must be at least 2"):
         Judging("guess", **options)
@@ -357,7 +356,7 @@ def test_a_difference_within_the_margin_is_no_warning_however_sure() -> None:
     class Sure(SupportGuess):
         """Right on all but every 25th of the held-out queries, whose features are negative."""
 
-        def predict(self, meta: Any, fast: Any, x: Any) -> torch.Tensor:
+        def predict(self, meta: Params, fast: Fast, x: torch.Tensor) -> torch.Tensor:
             wrong = (x[..., 0] < 0) & (torch.arange(x.shape[1]) % 25 == 0)
             right = x[..., 1] > 0
             return nn.functional.one_hot((right ^ wrong).long(), 2).float()
@@ -366,7 +365,7 @@ def test_a_difference_within_the_margin_is_no_warning_however_sure() -> None:
         def __init__(self, sign: int) -> None:
             self.sign = sign
 
-        def draw(self, count: Any, *, seed: Any, step: Any) -> Episodes:
+        def draw(self, count: int, *, seed: int, step: int) -> Episodes:
             y = torch.arange(25).float().remainder(2).expand(count, 25)
             x = torch.zeros(count, 25, WIDTH)
             x[..., 0], x[..., 1] = self.sign, y
@@ -468,10 +467,14 @@ def hidden(inputs: int, outputs: int) -> nn.Module:
 
 
 def test_the_pooled_baseline_is_a_classifier_of_all_training_classes(monkeypatch: pytest.MonkeyPatch) -> None:
-    seen = []
+    seen: list[Any] = []
 
     def spying(
-        learner: Any, rule: Any, episodes: Any, state: Any, settings: Any
+        learner: Learner,
+        rule: OuterRule,
+        episodes: Iterable[Episodes],
+        state: TrainState,
+        settings: FitSettings,
     ) -> tuple[TrainState, list[Round]]:
         drawn = list(episodes)
         seen.append((learner, {int(y) for one in drawn for y in one.query.y.flatten()}))
@@ -497,7 +500,7 @@ def test_the_pooled_baseline_is_a_classifier_of_all_training_classes(monkeypatch
 def test_a_class_is_told_apart_by_its_task() -> None:
     """Class 0 of one domain is not class 0 of another."""
     y, task = np.array([0, 1, 0, 1, 0]), np.array([0, 0, 1, 1, 0])
-    label, count = class_of(Examples(np.zeros((5, 1)), y, task, np.zeros(5)))
+    label, count = class_of(Examples(np.zeros((5, 1), np.float32), y.astype(np.float32), task, np.zeros(5)))
     assert label.tolist() == [0, 1, 2, 3, 0]
     assert count == 4
 
@@ -532,7 +535,7 @@ def test_shared_classes_are_pooled_on_the_episodes_and_keep_their_head() -> None
     )
 
 
-def found_mean(report: EpisodicReport, name: Any) -> Any:
+def found_mean(report: EpisodicReport, name: str) -> Any:
     return found(report, name, metric=report.metric, headline=True)[0]["figures"]["mean"]
 
 
@@ -635,6 +638,6 @@ def test_domains_that_repeat_widen_the_interval() -> None:
 
 
 @pytest.mark.parametrize("options", [{"rates": ()}, {"episodes": 0}, {"steps": -1}])
-def test_a_choice_of_nothing_is_refused(options: dict[str, tuple[Any, ...]] | dict[str, int]) -> None:
+def test_a_choice_of_nothing_is_refused(options: dict[str, Any]) -> None:
     with pytest.raises(EngineError, match="a step size is chosen"):
         Tuning(ClassEpisodes(blobs(), 3, 1, 4), **options)

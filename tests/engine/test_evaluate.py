@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import math
+from collections.abc import Sequence
 from dataclasses import replace
 from itertools import pairwise
 from typing import Any, get_type_hints
@@ -32,13 +34,13 @@ NAMES = ("theta", "adapted", "served")
 
 
 def binary_labels(
-    y: list[Any] | npt.NDArray[Any] | list[int] | npt.NDArray[np.bool_],
-    p: list[Any] | list[list[float]] | npt.NDArray[Any],
-    seen: list[int] | None = None,
-    time_s: npt.NDArray[Any] | list[Any] | None = None,
-) -> Any:
-    """Labels y [N] with the probabilities p [N, k] of class 1."""
-    y, p = np.asarray(y, np.float32), np.asarray(p, np.float64)
+    labels: npt.ArrayLike,
+    probabilities: npt.ArrayLike,
+    seen: npt.ArrayLike | None = None,
+    time_s: npt.ArrayLike | None = None,
+) -> ScoredLabels:
+    """Labels [N] with the probabilities [N, k] of class 1."""
+    y, p = np.asarray(labels, np.float32), np.asarray(probabilities, np.float64)
     told = np.where(y[:, None] == 1, p, 1 - p)
     n = len(y)
     return ScoredLabels(
@@ -50,19 +52,17 @@ def binary_labels(
     )
 
 
-def class_labels(y: list[Any] | list[int], prediction: npt.NDArray[Any]) -> Any:
-    y, prediction = np.asarray(y, np.float32), np.asarray(prediction, np.float32)
+def class_labels(labels: npt.ArrayLike, predictions: npt.ArrayLike) -> ScoredLabels:
+    y, prediction = np.asarray(labels, np.float32), np.asarray(predictions, np.float32)
     told = np.take_along_axis(prediction, y.astype(int)[:, None, None], axis=2)[:, :, 0]
     zeros = np.zeros(len(y))
     return ScoredLabels(y, prediction, -np.log(told).astype(np.float64), zeros.astype(np.int64), zeros)
 
 
 def value_labels(
-    y: npt.NDArray[np.float64] | list[Any],
-    prediction: npt.NDArray[np.float64] | list[Any],
-    time_s: npt.NDArray[np.float64] | None = None,
-) -> Any:
-    y, prediction = np.asarray(y, np.float32), np.asarray(prediction, np.float32)
+    labels: npt.ArrayLike, predictions: npt.ArrayLike, time_s: npt.ArrayLike | None = None
+) -> ScoredLabels:
+    y, prediction = np.asarray(labels, np.float32), np.asarray(predictions, np.float32)
     loss = (prediction.astype(np.float64) - y[:, None]) ** 2
     zeros = np.zeros(len(y))
     times = zeros if time_s is None else np.asarray(time_s, np.float64)
@@ -71,10 +71,10 @@ def value_labels(
 
 def evaluated(
     target: Classification | Regression,
-    *batches: Any,
-    names: tuple[str, str, str] | tuple[str, str] = NAMES,
+    *batches: ScoredLabels,
+    names: Sequence[str] = NAMES,
     **options: Any,
-) -> Any:
+) -> Report:
     evaluation = Prequential(target, names, **options)
     for batch in batches:
         evaluation.add(batch)
@@ -83,7 +83,7 @@ def evaluated(
 
 def simulated(
     n: int = 4000, days: int = 40, seed: int = 1, noise: tuple[float, float, float] = (1.0, 0.7, 0.5)
-) -> Any:
+) -> ScoredLabels:
     """A stream with base rate near 20%; the smaller its noise the better a predictor."""
     rng = np.random.default_rng(seed)
     logit = rng.normal(-1.8, 1.5, n)
@@ -92,7 +92,7 @@ def simulated(
     return binary_labels(y, p, rng.integers(0, 200, n), np.sort(rng.random(n)) * days * DAY_S)
 
 
-def part(labels: Any, rows: slice[Any, Any, Any]) -> Any:
+def part(labels: ScoredLabels, rows: slice) -> ScoredLabels:
     return ScoredLabels(
         *(getattr(labels, name)[rows] for name in ("y", "prediction", "loss", "seen", "time_s"))
     )
@@ -169,7 +169,7 @@ def test_accuracy_and_kappa_temporal_by_hand() -> None:
 
 
 def test_kappa_temporal_has_no_value_where_repeating_is_perfect() -> None:
-    assert np.isnan(metrics.kappa_temporal(np.float64(1.0), 1.0))
+    assert np.isnan(metrics.kappa_temporal(np.array(1.0), 1.0))
 
 
 def test_per_class_figures_by_hand() -> None:
@@ -265,7 +265,9 @@ def test_a_stream_of_many_years_keeps_few_buckets_and_all_labels() -> None:
     assert report.buckets[0]["start_s"] == -8 * DAY_S
 
 
-def slow_interval(labels: Any, first: int, second: int, metric: str, seed: int = 0) -> Any:
+def slow_interval(
+    labels: ScoredLabels, first: int, second: int, metric: str, seed: int = 0
+) -> npt.NDArray[np.float64]:
     """The same bootstrap with the labels themselves instead of sums and bins."""
     day = np.floor(labels.time_s / DAY_S).astype(int)
     days = np.unique(day)
@@ -273,9 +275,9 @@ def slow_interval(labels: Any, first: int, second: int, metric: str, seed: int =
 
     def value(rows: npt.NDArray[Any], k: int) -> float:
         if metric == "auc":
-            return exact_auc(labels.y[rows], labels.prediction[rows, k, 1])
-        mean = labels.loss[rows, k].mean()
-        return mean if metric == "log_loss" else np.sqrt(mean)
+            return float(exact_auc(labels.y[rows], labels.prediction[rows, k, 1]))
+        mean = float(labels.loss[rows, k].mean())
+        return mean if metric == "log_loss" else math.sqrt(mean)
 
     differences = []
     for draw in draws:

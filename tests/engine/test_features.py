@@ -174,7 +174,7 @@ def test_equal_categories_share_an_id_and_a_missing_one_has_its_own() -> None:
     assert all(0 <= id < 1000 and id == int(id) for id in ids)
 
 
-ONE_CATEGORY = {
+ONE_CATEGORY: dict[str, list[Any]] = {
     "a whole number": [
         1,
         1.0,
@@ -194,7 +194,7 @@ ONE_CATEGORY = {
     "false": [False, "false", "False", np.False_],
     "missing": [None, math.nan, np.float32("nan"), Decimal("NaN"), Decimal("sNaN"), ""],
 }
-OTHERS = [
+OTHERS: list[Any] = [
     "01",
     "1.00",
     "1.10",
@@ -288,7 +288,7 @@ def test_the_front_end_embeds_ids_and_averages_texts() -> None:
     front, x = features.front_end(), np.zeros((2, 1 + MAX_TEXT_IDS), np.float32)
     x[:, 0], x[0, 1:3] = [3, 5], [4, 9]
     dense = front(torch.from_numpy(x))
-    category, text = (module.weight for module in front.embeddings)
+    category, text = (module.get_parameter("weight") for module in front.embeddings)
     assert dense.shape == (2, front.width)
     assert torch.equal(dense[:, :2], category[[3, 5]])
     assert torch.allclose(dense[0, 2:], (text[4] + text[9]) / 2)
@@ -347,7 +347,7 @@ def read_of(classes: int | None, row: torch.Tensor, **buffers: list[float] | flo
     front = FrontEnd(Features(()), classes, columns)
     for name, value in buffers.items():
         getattr(front, name).copy_(torch.tensor(value))
-    return front(row)[len(columns.plain) :].tolist()
+    return list(front(row)[len(columns.plain) :].tolist())
 
 
 @pytest.mark.parametrize("rate", [[0.5, 0.5], [0.97, 0.03]])

@@ -231,7 +231,7 @@ def test_an_equal_second_label_is_repeated_and_changes_nothing() -> None:
     before = driven.table.rows.copy()
     driven.fold([label(1, 2.0)], theta("balanced", 1))
     assert driven.codes[-1] == Outcome.REPEATED_LABEL
-    for name in set(before.dtype.names) - {"position", "counts"}:
+    for name in set(before.dtype.names or ()) - {"position", "counts"}:
         assert before[name].tobytes() == driven.table.rows[name].tobytes(), name
 
 
@@ -379,7 +379,7 @@ def check_learned(driven: Driven, steps: list[Step]) -> None:
     assert_rows(driven.outcome("learned_x")[learned], [steps[n].learned_x or () for n in learned])
 
 
-def check_episodes(steps: list[Step], episodes: list[tuple]) -> None:
+def check_episodes(steps: list[Step], episodes: list[tuple[Any, ...]]) -> None:
     expected = {n: step.episode for n, step in enumerate(steps) if step.episode}
     assert [episode[2] for episode in episodes] == list(expected)
     for _, _, event, support_x, support_y, weight, query_x, query_y in episodes:
@@ -457,7 +457,8 @@ def test_a_recorded_adaptation_gives_the_bits_of_a_plain_one() -> None:
         x = torch.rand(BLOCK, 8, SPECS[name].width, generator=generator)
         y = torch.rand(BLOCK, 8, generator=generator).round()
         meta, support = theta(name, 1).params, Batch(x, y, torch.full((BLOCK, 8), 1 / 8))
-        plain, again = engine.learner._adapt(meta, support), engine.learner.adapt(meta, support)
+        learner: Any = engine.learner
+        plain, again = learner._adapt(meta, support), learner.adapt(meta, support)
         assert all(torch.equal(plain[key], again[key]) for key in plain)
 
 
@@ -736,7 +737,9 @@ def test_a_label_that_was_learned_says_so_with_the_tasks_count_and_the_features_
         assert (learned[n] > 0) == (code in (SCORED, Outcome.EXAMPLE))
         if code in (SCORED, Outcome.EXAMPLE):
             came_with = asked[event.task, event.id] if code == SCORED else event.x
-            np.testing.assert_array_equal(driven.outcome("learned_x")[n, :own], np.float32(came_with))
+            np.testing.assert_array_equal(
+                driven.outcome("learned_x")[n, :own], np.array(came_with, np.float32)
+            )
     for task in range(2):
         mine = learned[[n for n, e in enumerate(events) if e.task == task and learned[n]]]
         assert (np.diff(mine) > 0).all()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from functools import partial
+from typing import Any
 
 import numpy as np
 import pytest
@@ -125,7 +126,7 @@ def test_a_regression_is_judged_in_the_unit_of_its_labels_whatever_versions_coun
     learner = GradientLearner(replace(SPEC, target=Regression(-100.0, 100.0)))
     blank = learner.init(0)
     theta = blank | {name: torch.zeros_like(blank[name]) for name in learner.learned}
-    none = {
+    none: dict[str, Any] = {
         "support_x": np.zeros((0, 2), np.float32),
         **dict.fromkeys(("support_y", "support_weight"), np.zeros(0)),
     }

@@ -49,7 +49,7 @@ def adapted_alone(subject: GradientLearner, theta: Params, batch: Batch, task: i
     model.load_state_dict(theta)
     model = deepcopy(model)
     moving = [model.get_parameter(name) for name in subject.fast_shapes]
-    optimizer = torch.optim.SGD(moving, lr=subject.spec.inner.lr)
+    optimizer = torch.optim.SGD(moving, lr=float(subject.spec.inner.lr))
     for _ in range(subject.spec.inner.steps):
         optimizer.zero_grad()
         losses = subject.spec.target.loss(model(batch.x[task]), batch.y[task])

@@ -172,7 +172,8 @@ def test_the_proximal_inner_loop_ends_where_its_gradient_is_zero() -> None:
 def embedded(subject: GradientLearner, theta: Params, x: Tensor) -> Tensor:
     front = subject.spec.model().double()[0]
     front.load_state_dict(below("0.", theta))
-    return front(x).detach()
+    embedding: Tensor = front(x)
+    return embedding.detach()
 
 
 def test_a_learner_with_a_proximal_term_conforms() -> None:

@@ -26,7 +26,7 @@ TARGETS = [Classification((0, 1)), Classification(("a", "b", "c")), Regression(-
 
 
 def stream(
-    target: object, rows: int = 60, delay: int = 4, seed: int = 0
+    target: Classification | Regression, rows: int = 60, delay: int = 4, seed: int = 0
 ) -> tuple[Stream, list[dict[str, str | float | None]]]:
     """Rows whose labels come up to `delay` observations late, some never."""
     rng = np.random.default_rng(seed)
@@ -51,18 +51,15 @@ def stream(
 class Slow:
     """One variant, with a dictionary of weights."""
 
-    def __init__(self, target: object, steps: Steps, knows_task: bool) -> None:
+    def __init__(self, target: Classification | Regression, steps: Steps, knows_task: bool) -> None:
         self.target, self.steps, self.knows_task = target, steps, knows_task
-        self.weights, self.squares = {}, {}
-        self.numbers = {"a": [], "b": []}
-        self.labels = []
+        self.weights: dict[tuple[Any, int], float] = {}
+        self.squares: dict[tuple[Any, int], float] = {}
+        self.numbers: dict[str, list[float]] = {"a": [], "b": []}
+        self.labels: list[float] = []
         self.outputs = target.outputs if target.outputs > 2 else 1
 
-    def active(
-        self, fields: Any, x: Any, task: Any
-    ) -> Iterator[
-        tuple[tuple[str, Any], float] | tuple[str, Any] | tuple[tuple[str, str], float] | tuple[str, float]
-    ]:
+    def active(self, fields: dict[str, Any], x: list[float], task: int) -> Iterator[tuple[Any, float]]:
         yield "bias", 1.0
         if self.knows_task:
             yield ("task", task), 1.0
@@ -71,10 +68,8 @@ class Slow:
                 yield (name, "missing"), 1.0
             else:
                 spread = float(np.std(values)) if np.std(values) > 1e-6 else 1.0
-                yield (
-                    name,
-                    min(max((float(np.float32(fields[name])) - np.mean(values)) / spread, -10.0), 10.0),
-                )
+                z = (float(np.float32(fields[name])) - float(np.mean(values))) / spread
+                yield name, min(max(z, -10.0), 10.0)
         yield ("c", x[2]), 1.0
         yield "sin", x[3]
         yield "cos", x[4]
@@ -87,16 +82,16 @@ class Slow:
             return 1.5, 1.0
         return float(np.mean(self.labels)), float(np.std(self.labels)) if np.std(self.labels) > 1e-6 else 1.0
 
-    def raw(self, active: list[tuple[Any, Any]] | list[Any]) -> list[Any]:
+    def raw(self, active: list[tuple[Any, float]]) -> list[float]:
         return [sum(v * self.weights.get((s, k), 0.0) for s, v in active) for k in range(self.outputs)]
 
-    def shares(self, raw: list[Any]) -> list[Any]:
+    def shares(self, raw: list[float]) -> list[float]:
         if len(raw) == 1:
             return [1 / (1 + math.exp(-raw[0]))]
         grown = [math.exp(z - max(raw)) for z in raw]
         return [z / sum(grown) for z in grown]
 
-    def observe(self, fields: Any, x: Any, task: Any) -> list[Any]:
+    def observe(self, fields: dict[str, Any], x: list[float], task: int) -> list[float]:
         for name, values in self.numbers.items():
             if fields[name] is not None:
                 values.append(float(np.float32(fields[name])))
@@ -108,7 +103,7 @@ class Slow:
         both = [1 - shares[0], shares[0]] if len(shares) == 1 else shares
         return [p * (1 - len(both) * self.target.floor) + self.target.floor for p in both]
 
-    def learn(self, fields: Any, x: Any, task: Any, y: Any) -> None:
+    def learn(self, fields: dict[str, Any], x: list[float], task: int, y: float) -> None:
         if isinstance(self.target, Regression):
             self.labels.append(y)
         active = [(slot, value) for slot, value in self.active(fields, x, task) if value]
@@ -130,11 +125,15 @@ class Slow:
 
 @pytest.mark.parametrize("knows_task", [False, True])
 @pytest.mark.parametrize("target", TARGETS)
-def test_every_prediction_is_that_of_a_slow_loop(target: object, knows_task: bool) -> None:
+def test_every_prediction_is_that_of_a_slow_loop(
+    target: Classification | Regression, knows_task: bool
+) -> None:
     events, fields = stream(target)
     judged = LinearModel(FEATURES, target, STEPS, knows_task=knows_task).follow(events)
     for g, steps in enumerate(STEPS):
-        slow, said, expected = Slow(target, steps, knows_task), {}, []
+        slow = Slow(target, steps, knows_task)
+        said: dict[int, list[float]] = {}
+        expected: list[list[float]] = []
         for event, y in zip(events.order.tolist(), events.y.tolist(), strict=True):
             n = event if event >= 0 else ~event
             if event >= 0:
@@ -146,7 +145,9 @@ def test_every_prediction_is_that_of_a_slow_loop(target: object, knows_task: boo
 
 
 @pytest.mark.parametrize("target", TARGETS)
-def test_the_leader_has_the_least_loss_among_labels_known_at_the_prediction(target: object) -> None:
+def test_the_leader_has_the_least_loss_among_labels_known_at_the_prediction(
+    target: Classification | Regression,
+) -> None:
     events, _ = stream(target)
     judged = LinearModel(FEATURES, target, STEPS).follow(events)
     y = events.y[events.order < 0]
@@ -161,7 +162,7 @@ def test_the_leader_has_the_least_loss_among_labels_known_at_the_prediction(targ
 
 
 @given(st.integers(0, 119), st.sampled_from(TARGETS))
-def test_a_stream_in_two_parts_is_predicted_as_in_one(cut: int, target: Any) -> None:
+def test_a_stream_in_two_parts_is_predicted_as_in_one(cut: int, target: Classification | Regression) -> None:
     events, _ = stream(target)
     for make in (
         lambda: LinearModel(FEATURES, target, STEPS),
@@ -178,7 +179,9 @@ def test_a_stream_in_two_parts_is_predicted_as_in_one(cut: int, target: Any) -> 
 
 
 @pytest.mark.parametrize("target", TARGETS)
-def test_a_label_changes_nothing_that_was_said_before_it_was_known(target: object) -> None:
+def test_a_label_changes_nothing_that_was_said_before_it_was_known(
+    target: Classification | Regression,
+) -> None:
     events, _ = stream(target)
     last = np.flatnonzero(events.order < 0)[-8]
     changed = events.y.copy()
@@ -189,12 +192,14 @@ def test_a_label_changes_nothing_that_was_said_before_it_was_known(target: objec
         assert (one.prediction[known] == other.prediction[known]).all()
 
 
-def rated(target: Regression | Classification, variants: tuple[float], *, last: bool = False) -> Any:
+def rated(
+    target: Regression | Classification, variants: tuple[float, ...], *, last: bool = False
+) -> list[float]:
     """Three labels of task 0 and one of task 1, each known before the next observation."""
     order = np.array([0, ~0, 1, ~1, 2, ~2, 3, ~3])
     y = np.array([0, 1.0, 0, 1.0, 0, 0.0, 0, 0.0])
     events = Stream(np.zeros((4, 0), np.float32), np.array([0, 0, 0, 1]), order, y)
-    return TaskRates(target, variants, last=last).follow(events).prediction[:, 0, -1].tolist()
+    return list(TaskRates(target, variants, last=last).follow(events).prediction[:, 0, -1].tolist())
 
 
 def test_the_rate_of_a_task_is_shrunk_towards_the_stream() -> None:

@@ -14,7 +14,7 @@ from engine.learners.base import fast_size
 from engine.learners.matching import MatchingLearner
 from engine.outer.backprop import Backprop
 from engine.task_spec import Memory, TaskSpec
-from engine.types import Batch, EngineError, Episodes
+from engine.types import Batch, EngineError, Episodes, Params
 from tests.engine import embedding_learners as common
 from tests.engine.embedding_learners import EPISODIC, NAMED, NUMBER, SPECS, gapped, outputs, queries, stirred
 
@@ -25,7 +25,7 @@ alone = partial(matching, full_context=False)
 # By hand
 
 
-def bidirectional(context: nn.Module, width: int) -> nn.LSTM:
+def bidirectional(context: Any, width: int) -> nn.LSTM:
     """Torch's own LSTM over a sequence, with the values of two cells."""
     lstm = nn.LSTM(width, width, bidirectional=True)
     for cell, end in ((context.onward, ""), (context.backward, "_reverse")):
@@ -34,27 +34,29 @@ def bidirectional(context: nn.Module, width: int) -> nn.LSTM:
     return lstm
 
 
-def in_context(cell: nn.LSTMCell, f: torch.Tensor, keys: list[Any], mass: Any, reads: int) -> torch.Tensor:
+def in_context(
+    cell: nn.LSTMCell, f: torch.Tensor, keys: list[torch.Tensor], mass: list[float], reads: int
+) -> torch.Tensor:
     h, c = f, torch.zeros_like(f)
     for _ in range(reads):
         weights = common.shares([h @ key / len(f) ** 0.5 for key in keys], mass)
-        read = sum(weight * key for weight, key in zip(weights, keys, strict=True))
+        read = torch.stack([weight * key for weight, key in zip(weights, keys, strict=True)]).sum(0)
         step, c = cell(torch.cat([f, read]), (h, c))
         h = f + step
     return h
 
 
 @torch.no_grad()
-def slowly(learner: MatchingLearner, theta: Any, batch: Batch, task: int, x: torch.Tensor) -> torch.Tensor:
+def slowly(learner: MatchingLearner, theta: Params, batch: Batch, task: int, x: torch.Tensor) -> torch.Tensor:
     """Outputs of one query of one task."""
-    own, keys, y, mass, f = common.of_one_task(learner, theta, batch, task, x)
+    own, keys, labels, mass, f = common.of_one_task(learner, theta, batch, task, x)
     if learner.full_context:
         both, _ = bidirectional(own.support, learner.width)(keys)
         keys = keys + both[:, : learner.width] + both[:, learner.width :]
-    keys, y, mass = common.after_those_of_theta(own.match, learner.spec.target, keys, y, mass)
+    all_keys, y, mass = common.after_those_of_theta(own.match, learner.spec.target, keys, labels, mass)
     if learner.full_context:
-        f = in_context(own.query.cell, f, keys, mass, learner.reads)
-    return common.matched(own.match, learner.spec.target, f, keys, y, mass)
+        f = in_context(own.query.cell, f, all_keys, mass, learner.reads)
+    return common.matched(own.match, learner.spec.target, f, all_keys, y, mass)
 
 
 @SPECS
@@ -78,8 +80,8 @@ def test_without_context_the_order_of_the_examples_does_not_matter() -> None:
     turned = Batch(*(part[:, [4, 3, 2, 1, 0]] for part in batch))
     for learner, alike in ((alone(NAMED), True), (matching(NAMED), False)):
         theta = stirred(learner)
-        pair = (outputs(learner, theta, one, x) for one in (batch, turned))
-        assert torch.allclose(*pair, atol=1e-5) is alike
+        here, there = (outputs(learner, theta, one, x) for one in (batch, turned))
+        assert torch.allclose(here, there, atol=1e-5) is alike
 
 
 def test_an_example_of_twice_the_weight_counts_twice() -> None:

@@ -199,10 +199,10 @@ def test_fixed_share_adds_no_more_than_its_own_bound(
 @settings(max_examples=50)
 @given(st.sampled_from([CLASSES, VALUES]), st.data())
 def test_before_the_first_version_no_lane_moves_and_none_takes_a_prior(
-    spec: Any, data: st.DataObject
+    spec: TaskSpec, data: st.DataObject
 ) -> None:
     script = data.draw(of_classes if spec is CLASSES else of_values)
-    hedge = play(Hedge(spec), [EVEN] * 4, [(which, 0, *rest) for which, _, *rest in script])
+    hedge = play(Hedge(spec), [EVEN] * 4, [(which, 0, a, b, c) for which, _, a, b, c in script])
     assert not hedge.lanes.any()
     assert not hedge.priors.any()
     assert not hedge.table.columns().shared.any()
@@ -332,7 +332,7 @@ def test_labels_in_order_use_a_single_lane_and_so_cost_ln_1_over_the_prior_at_mo
     hedge = against_the_served(Hedge(CLASSES).under(SKEWED), 300, 0, 5, 0.9)
     assert hedge.lanes[0].any()
     assert not hedge.lanes[1:].any()
-    assert (hedge.regret <= -np.log(np.float32(SKEWED))).all()
+    assert (hedge.regret <= -np.log(np.array(SKEWED, np.float32))).all()
 
 
 @settings(max_examples=50)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -27,7 +28,7 @@ from engine.learners.gradient import GradientLearner
 from engine.networks.conv4 import conv4
 from engine.networks.images import ChannelsLast
 from engine.networks.mlp import mlp
-from engine.networks.norms import image_norm, row_norm
+from engine.networks.norms import Norm, image_norm, row_norm
 from engine.networks.resnet12 import resnet12
 from engine.networks.tabular import tabular
 from engine.networks.transformer import transformer
@@ -61,7 +62,7 @@ every_network_and_norm = pytest.mark.parametrize(
 )
 
 
-def spec_of(network: Any, inputs: int, adapts: str = "all") -> TaskSpec:
+def spec_of(network: Callable[[int, int], nn.Module], inputs: int, adapts: str = "all") -> TaskSpec:
     features = Features(tuple(Numeric(f"x{i}") for i in range(inputs)))
     return TaskSpec(features, Classification((0, 1, 2)), network, adapts, inner=InnerLoop(steps=1, lr=0.05))
 
@@ -86,7 +87,7 @@ def test_every_network_keeps_what_a_stream_needs_where_all_of_it_adapts(name: st
 
 @every_network
 def test_the_head_and_norms_of_every_network_adapt_whatever_the_block_mates(
-    network: Any, inputs: Any
+    network: Callable[[int, int], nn.Module], inputs: int
 ) -> None:
     spec = spec_of(network, inputs, "head+norms")
     checks = (a_task_does_not_depend_on_its_block_mates, an_event_does_not_depend_on_its_block_mates)
@@ -94,7 +95,9 @@ def test_the_head_and_norms_of_every_network_adapt_whatever_the_block_mates(
 
 
 @every_network_and_norm
-def test_tasks_side_by_side_compute_what_each_would_alone(network: Any, inputs: Any) -> None:
+def test_tasks_side_by_side_compute_what_each_would_alone(
+    network: Callable[[int, int], nn.Module], inputs: int
+) -> None:
     model, x = network(inputs, 3).double(), rows(2, 4, inputs).double()
     own = {name: torch.stack([p, p * 1.5]).detach() for name, p in model.named_parameters()}
     together = vmap(lambda params, x: functional_call(model, params, (x,)))(own, x)
@@ -104,7 +107,9 @@ def test_tasks_side_by_side_compute_what_each_would_alone(network: Any, inputs: 
 
 
 @every_network_and_norm
-def test_second_derivatives_agree_with_finite_differences(network: Any, inputs: Any) -> None:
+def test_second_derivatives_agree_with_finite_differences(
+    network: Callable[[int, int], nn.Module], inputs: int
+) -> None:
     spec = spec_of(network, inputs)
     learner = GradientLearner(spec)
     meta = {name: value.double() for name, value in learner.init(0).items()}
@@ -125,7 +130,9 @@ def test_second_derivatives_agree_with_finite_differences(network: Any, inputs: 
 
 
 @every_network_and_norm
-def test_the_last_linear_is_the_head_and_every_norm_adapts_with_it(network: Any, inputs: Any) -> None:
+def test_the_last_linear_is_the_head_and_every_norm_adapts_with_it(
+    network: Callable[[int, int], nn.Module], inputs: int
+) -> None:
     spec = spec_of(network, inputs, "head+norms")
     model = spec.model()
     assert isinstance(list(model.modules())[-1], nn.Linear)
@@ -139,7 +146,7 @@ def test_the_last_linear_is_the_head_and_every_norm_adapts_with_it(network: Any,
 
 
 @every_network
-def test_leading_axes_are_only_more_examples(network: Any, inputs: Any) -> None:
+def test_leading_axes_are_only_more_examples(network: Callable[[int, int], nn.Module], inputs: int) -> None:
     model, x = network(inputs, 3).double(), rows(2, 3, inputs).double()
     assert_close(model(x), model(x.view(6, inputs)).view(2, 3, 3))
     assert model(x[:, :0]).shape == (2, 0, 3)
@@ -149,14 +156,16 @@ def test_leading_axes_are_only_more_examples(network: Any, inputs: Any) -> None:
 
 
 @pytest.mark.parametrize(("network", "inputs"), TRANSDUCTIVE.values(), ids=TRANSDUCTIVE)
-def test_batch_normalisation_is_refused_for_a_stream(network: Any, inputs: Any) -> None:
+def test_batch_normalisation_is_refused_for_a_stream(
+    network: Callable[[int, int], nn.Module], inputs: int
+) -> None:
     spec = spec_of(network, inputs)
     with pytest.raises(CheckFailed, match=r"beside other events; .*no batch statistics"):
         an_event_does_not_depend_on_its_block_mates(GradientLearner(spec), spec)
 
 
 @pytest.mark.parametrize("norm", ["layer", "group", "instance", "batch"])
-def test_an_image_is_normalised_over_what_the_choice_says(norm: str) -> None:
+def test_an_image_is_normalised_over_what_the_choice_says(norm: Norm) -> None:
     x = 3 * rows(5, 16, 2, 2) + 7
     y = image_norm(norm, 16)(x)
     over = {"layer": (5, 1, 64), "group": (5, 2, 32), "instance": (5, 16, 4)}
@@ -166,7 +175,7 @@ def test_an_image_is_normalised_over_what_the_choice_says(norm: str) -> None:
 
 
 @pytest.mark.parametrize("norm", ["layer", "group", "batch"])
-def test_a_row_is_normalised_over_what_the_choice_says(norm: str) -> None:
+def test_a_row_is_normalised_over_what_the_choice_says(norm: Norm) -> None:
     x = 3 * rows(5, 4, 16) + 7
     y = row_norm(norm, 16)(x)
     over = {"layer": (20, 1, 16), "group": (20, 2, 8)}
@@ -243,7 +252,7 @@ def test_a_step_from_a_zero_head_is_a_nearest_mean_classifier(network: partial[n
 def test_a_head_that_does_not_exist_is_refused() -> None:
     for network in (mlp, conv4):
         with pytest.raises(EngineError, match="head must be 'random' or 'zero', got 'none'"):
-            network(28 * 28, 3, head="none")
+            network(28 * 28, 3, head="none")  # type: ignore[arg-type]  # on purpose
 
 
 def test_resnet12_has_twelve_convolutions_beside_its_shortcuts() -> None:
@@ -290,7 +299,8 @@ def test_images_too_small_for_the_network_are_refused() -> None:
 
 
 def test_a_transformer_attends_as_torch_s_own_does() -> None:
-    attention = transformer(3, 2, width=6, depth=1, heads=2)[1].attend[1]
+    network: Any = transformer(3, 2, width=6, depth=1, heads=2)
+    attention = network[1].attend[1]
     theirs = nn.MultiheadAttention(6, 2, batch_first=True)
     theirs.load_state_dict(
         {
@@ -317,7 +327,8 @@ def test_a_transformer_of_heads_that_do_not_share_its_width_is_refused() -> None
 
 
 def test_a_residual_block_adds_to_what_came_in() -> None:
-    model, x = tabular(3, 2, width=8, blocks=1), rows(4, 3)
+    model: Any = tabular(3, 2, width=8, blocks=1)
+    x = rows(4, 3)
     first, block, norm, relu, head = model
     assert_close(model(x), head(relu(norm(first(x) + block.branch(first(x))))))
 
@@ -330,4 +341,4 @@ def test_images_that_leave_one_pixel_to_normalise_are_refused() -> None:
 
 def test_a_precision_that_is_not_offered_is_refused() -> None:
     with pytest.raises(EngineError, match="precision must be"):
-        conv4(28 * 28, 3, precision="bf16")
+        conv4(28 * 28, 3, precision="bf16")  # type: ignore[arg-type]  # on purpose

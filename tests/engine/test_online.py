@@ -157,9 +157,10 @@ def test_the_first_two_steps_of_the_linear_part_and_the_buckets_are_adagrads_by_
     by_hand = start(learner, 0).params | {n: once.params[n].clone().requires_grad_() for n in learner.learned}
     outputs = learner.shared(by_hand, x[0])
     torch.nn.functional.cross_entropy(outputs, torch.tensor([1, 0])).backward()
-    slope = by_hand["1.linear.weight"].grad
-    total = once.sums["1.linear.weight"] + slope.square()
-    expected = once.params["1.linear.weight"] - 0.05 * slope / total.sqrt()
+    gradient = by_hand["1.linear.weight"].grad
+    assert gradient is not None
+    total = once.sums["1.linear.weight"] + gradient.square()
+    expected = once.params["1.linear.weight"] - 0.05 * gradient / total.sqrt()
     torch.testing.assert_close(twice.params["1.linear.weight"], expected)
 
 

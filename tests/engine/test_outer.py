@@ -7,6 +7,7 @@ import math
 from collections.abc import Iterator
 from copy import deepcopy
 from dataclasses import replace
+from functools import partial
 from typing import Literal
 
 import pytest
@@ -76,7 +77,7 @@ def assert_same(a: Params, b: Params, tolerance: float = 1e-9) -> None:
     assert set(a) == set(b)
     for name in a:
         torch.testing.assert_close(
-            a[name], b[name], rtol=tolerance, atol=tolerance, msg=lambda m, n=name: f"{n}: {m}"
+            a[name], b[name], rtol=tolerance, atol=tolerance, msg=partial("{}: {}".format, name)
         )
 
 
@@ -117,7 +118,7 @@ def first_order_by_hand(subject: GradientLearner, theta: Params, cases: Episodes
     for at in range(TASKS):
         copy, (support, query) = deepcopy(model), task(cases, at)
         moving = [copy.get_parameter(name) for name in subject.fast_shapes]
-        optimizer = torch.optim.SGD(moving, lr=subject.spec.inner.lr)
+        optimizer = torch.optim.SGD(moving, lr=float(subject.spec.inner.lr))
         for _ in range(subject.spec.inner.steps):
             optimizer.zero_grad()
             subject.spec.target.loss(copy(support.x[0]), support.y[0]).mean().backward()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 
@@ -32,9 +34,14 @@ def test_what_is_recorded_follows_the_values_it_is_given() -> None:
 
 def test_what_is_kept_is_bounded_and_what_was_used_last_stays(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("engine.traced.MOST", 3)
-    recorded, made = Recorded(ranked), []
-    record = recorded._record
-    monkeypatch.setattr(recorded, "_record", lambda flat, how: made.append(len(flat[0])) or record(flat, how))
+    recorded = Recorded(ranked)
+    record, made = recorded._record, list[int]()
+
+    def counted(flat: Any, how: Any) -> Any:
+        made.append(len(flat[0]))
+        return record(flat, how)
+
+    monkeypatch.setattr(recorded, "_record", counted)
     for length in (1, 2, 3, 1, 4, 1, 3, 4):
         assert recorded(torch.zeros(length)).tolist() == list(range(length))
     assert made == [1, 2, 3, 4]

@@ -76,7 +76,8 @@ def test_each_query_is_answered_as_the_last_of_a_sequence_of_its_own(count: int)
 
 
 def normed(keys: Tensor) -> Tensor:
-    return keys * keys.shape[-1] ** 0.5 / keys.norm(dim=-1, keepdim=True)
+    lengths: Tensor = keys.norm(dim=-1, keepdim=True)
+    return keys * keys.shape[-1] ** 0.5 / lengths
 
 
 def along(fast: Fast, positions: slice) -> list[Tensor]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 
@@ -29,7 +30,7 @@ SPEC = TaskSpec(
     inner=InnerLoop(steps=3),
     memory=Memory(support=8),
 )
-LEARNERS = {
+LEARNERS: dict[str, Callable[[TaskSpec], Learner]] = {
     "gradient": GradientLearner,
     "matching": partial(MatchingLearner, width=6),
     "memory": partial(MemoryLearner, width=6, slots=4),

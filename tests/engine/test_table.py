@@ -10,12 +10,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from engine.detectors.detectors import Never
+from engine.detectors.detectors import Never, PageHinkley
 from engine.detectors.river import River
 from engine.features.columns import Numeric
 from engine.features.encoder import Features
 from engine.features.history import History
 from engine.learners.gradient import GradientLearner
+from engine.networks.mlp import mlp
 from engine.stream.fingerprints import row_fingerprint
 from engine.stream.fold import Engine
 from engine.stream.layout import layout_of
@@ -36,7 +37,7 @@ def test_what_is_encoded_is_decoded_to_the_same_bits(name: str) -> None:
     table = folded(name)
     again = TaskTable.decode(table.layout, table.ids, table.encode())
     assert again.ids == table.ids
-    for field in set(table.rows.dtype.names) - {"checksum"}:
+    for field in set(table.rows.dtype.names or ()) - {"checksum"}:
         assert again.rows[field].tobytes() == table.rows[field].tobytes()
     assert again.encode() == table.encode()
 
@@ -196,7 +197,7 @@ CHANGES = {
     "the floor": replace(SMALL, target=Classification(("x", "y", "z"), floor=1e-4)),
     "a range": replace(SMALL, target=Regression(0.0, 1.0)),
     "another range": replace(SMALL, target=Regression(0.0, 2.0)),
-    "the network": replace(SMALL, network=SPECS["balanced"].network.func),
+    "the network": replace(SMALL, network=mlp),
     "what adapts": replace(SMALL, adapts="all"),
     "the support set": replace(SMALL, memory=replace(SMALL.memory, support=5)),
     "support for interval": replace(
@@ -226,7 +227,7 @@ def test_what_does_not_change_a_rows_meaning_keeps_its_fingerprint() -> None:
         inner=replace(SMALL.inner, lr=0.7, steps=9),
         memory=replace(SMALL.memory, ttl_s=1.0),
         policy=replace(SMALL.policy, recent=1),
-        detector=replace(SMALL.detector, threshold=9.0),
+        detector=PageHinkley(min_instances=3, delta=0.0, threshold=9.0),
         share=0.1,
     )
     assert row_fingerprint(GradientLearner(same)) == row_fingerprint(GradientLearner(SMALL))

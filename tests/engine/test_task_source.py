@@ -40,7 +40,7 @@ def test_an_episode_has_its_ways_and_shots_and_judges_on_other_examples_of_the_s
     for task in range(3):
         support, query = traced(drawn.support, task), traced(drawn.query, task)
         assert not set(support) & set(query)
-        number = {}
+        number: dict[int, int] = {}
         for example, y in zip(support + query, [*drawn.support.y[task], *drawn.query.y[task]], strict=False):
             assert number.setdefault(example % 6, int(y)) == int(y)
         assert sorted(number.values()) == list(range(ways))

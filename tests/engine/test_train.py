@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from engine.batches import sample, stack
 from engine.features.columns import Category, Cyclic, Numeric
 from engine.features.encoder import Features
+from engine.learners.base import Learner
 from engine.learners.gradient import GradientLearner
 from engine.outer.backprop import Backprop
 from engine.outer.base import Report
@@ -74,7 +75,7 @@ class Fixed:
     def __init__(self, *answers: Params) -> None:
         self.answers = iter(answers)
 
-    def __call__(self, learner: GradientLearner, meta: Params, episodes: Episodes) -> tuple[Params, Report]:
+    def __call__(self, learner: Learner, meta: Params, episodes: Episodes) -> tuple[Params, Report]:
         return next(self.answers), Report(1.0, 0.5)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -15,7 +16,7 @@ from engine.learners.matching import MatchingLearner
 from engine.learners.transformer import TransformerLearner
 from engine.targets import Regression
 from engine.task_spec import Memory, TaskSpec
-from engine.types import Batch, EngineError, Episodes
+from engine.types import Batch, EngineError, Episodes, Params
 from tests.engine import embedding_learners as common
 from tests.engine.embedding_learners import EPISODIC, NAMED, NUMBER, SPECS, gapped, outputs, queries, stirred
 
@@ -26,7 +27,7 @@ transformer = partial(TransformerLearner, width=4, heads=2)
 
 
 def moved(
-    block: Any, x: torch.Tensor, tokens: list[Any], mass: Any | list[Any], bias: list[torch.Tensor]
+    block: Any, x: torch.Tensor, tokens: Iterable[torch.Tensor], mass: list[float], bias: list[torch.Tensor]
 ) -> torch.Tensor:
     """One vector x [D] by M tokens, head by head; bias: of each token, by head."""
     width, size = len(x), len(x) // block.heads
@@ -37,13 +38,17 @@ def moved(
         keys = [F.linear(token, block.key_value.weight[:width])[part] for token in normed]
         values = [F.linear(token, block.key_value.weight[width:])[part] for token in normed]
         scores = [query[part] @ key / size**0.5 + b[head] for key, b in zip(keys, bias, strict=True)]
-        read.append(sum(w * value for w, value in zip(common.shares(scores, mass), values, strict=True)))
+        weights = common.shares(scores, mass)
+        read.append(torch.stack([w * value for w, value in zip(weights, values, strict=True)]).sum(0))
     x = x + block.joined(torch.cat(read))
-    return x + block.network(x)
+    moved_on: torch.Tensor = x + block.network(x)
+    return moved_on
 
 
 @torch.no_grad()
-def slowly(learner: TransformerLearner, theta: Any, batch: Batch, task: int, x: torch.Tensor) -> torch.Tensor:
+def slowly(
+    learner: TransformerLearner, theta: Params, batch: Batch, task: int, x: torch.Tensor
+) -> torch.Tensor:
     """Outputs of one query of one task."""
     target = learner.spec.target
     own, tokens, y, mass, q = common.of_one_task(learner, theta, batch, task, x)
@@ -56,10 +61,10 @@ def slowly(learner: TransformerLearner, theta: Any, batch: Batch, task: int, x: 
         alike = nothing if isinstance(target, Regression) else own.examples.alike[depth].flatten()
         biases = [[alike if a == b else nothing for b in y] for a in y]
         tokens = torch.stack([moved(block, t, tokens, mass, b) for t, b in zip(tokens, biases, strict=True)])
-    tokens, y, mass = common.after_those_of_theta(own.match, target, tokens, y, mass)
+    keys, labels, mass = common.after_those_of_theta(own.match, target, tokens, y, mass)
     for block in own.queries.blocks:
-        q = moved(block, q, tokens, mass, [nothing] * len(tokens))
-    return common.matched(own.match, target, q, tokens, y, mass)
+        q = moved(block, q, keys, mass, [nothing] * len(keys))
+    return common.matched(own.match, target, q, keys, labels, mass)
 
 
 @SPECS

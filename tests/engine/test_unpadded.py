@@ -27,7 +27,7 @@ from engine.outer.pooled import Pooled
 from engine.outer.reptile import Reptile
 from engine.targets import Classification
 from engine.task_spec import InnerLoop, TaskSpec
-from engine.types import Batch, Episodes, Params
+from engine.types import Batch, Episodes, Fast, Params
 
 
 def normed(inputs: int, outputs: int) -> nn.Module:
@@ -144,10 +144,11 @@ def test_a_network_that_treats_examples_alone_is_called_with_the_whole_batch(
 ) -> None:
     plain = GradientLearner(replace(SPEC, network=nn.Linear))
     seen = []
-    monkeypatch.setattr(
-        plain,
-        "adapt",
-        lambda meta, support: seen.append(len(support.y)) or GradientLearner.adapt(plain, meta, support),
-    )
+
+    def counted(meta: Params, support: Batch) -> Fast:
+        seen.append(len(support.y))
+        return GradientLearner.adapt(plain, meta, support)
+
+    monkeypatch.setattr(plain, "adapt", counted)
     moved(plain, Backprop(), ragged().draw(6, seed=0, step=0))
     assert seen == [6]

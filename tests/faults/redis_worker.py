@@ -136,8 +136,8 @@ class RedisWorker:
     def uninterrupted(self) -> tuple[dict[str, bytes], dict[str, frozenset[bytes]]]:
         """Rows and outputs of one fold of the log under the adoptions that Redis holds."""
         world = World(self.world.records)
-        for version in self.world.meta.versions:
-            world.meta.keep(version)
+        for checkpoint in self.world.meta.versions:
+            world.meta.keep(checkpoint)
         for at, version in self.store.adoptions().items():
             world.store.adopt(at, version)
         worker = world.program(BATCH).worker

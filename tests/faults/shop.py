@@ -41,7 +41,7 @@ def shop(directory: Path, observations: int = 300, seed: int = 0) -> Settings:
         "at": at,
         "a": rng.normal(size=observations).round(3),
         "b": rng.normal(size=observations).round(3),
-        "bought": rng.choice(["x", "y", None], observations, p=[0.5, 0.4, 0.1]),
+        "bought": rng.choice(np.array(["x", "y", None]), observations, p=[0.5, 0.4, 0.1]),
         "known_at": at + rng.integers(0, 60, observations),
     }
     pl.DataFrame(columns, strict=False).write_csv(directory / "events.csv")
@@ -136,5 +136,6 @@ def counts(settings: Settings) -> dict[str, tuple[int, int]]:
 
 def counts_of_input(settings: Settings) -> dict[str, tuple[int, int]]:
     """The same numbers by a group-by of the table."""
+    assert settings.input
     table = pl.read_csv(settings.input.path).group_by("user").agg(pl.len(), pl.col("bought").count())
     return {user: (rows, labels) for user, rows, labels in table.rows()}

@@ -114,6 +114,7 @@ def test_a_prediction_comes_for_every_observation_and_says_the_same_whenever_it_
     assert len(lines) > lines.n_unique()  # some were repeated
     said = lines.unique().group_by("task", "id").len()
     assert set(said["len"]) == {1}
+    assert survived.input
     assert len(said) == pl.read_csv(survived.input.path).height
 
 

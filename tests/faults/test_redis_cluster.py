@@ -111,7 +111,8 @@ class Moving:
         return [key for key in self.of_the_stream() if self.slot(key) in self.slots]
 
     def of_the_stream(self) -> list[bytes]:
-        return self.source.ask("SCAN", "0", "MATCH", f"reptide:{self.stream}:*", "COUNT", "100000")[1]
+        _, keys = self.source.ask("SCAN", "0", "MATCH", f"reptide:{self.stream}:*", "COUNT", "100000")
+        return list(keys)
 
     def slot(self, key: bytes) -> int:
         return int(self.source.ask("CLUSTER", "KEYSLOT", key))

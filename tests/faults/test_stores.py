@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
@@ -16,7 +17,6 @@ from hypothesis import strategies as st
 from engine.stream.table import RowError, TaskTable
 from streams.errors import StoreError
 from streams.events.record import SourcePosition
-from streams.stores import lmdb as lmdb_store
 from streams.stores.base import RecordStore, Swap, key_of
 from streams.stores.lmdb import LmdbStore
 from streams.stores.memory import MemoryStore
@@ -81,7 +81,7 @@ def marked(store: RecordStore, tasks: Sequence[str], mark: int) -> TaskTable:
 
 
 def marks(store: RecordStore, tasks: Sequence[str]) -> list[int]:
-    return store.load(LAYOUT, tasks).rows["seq"].tolist()
+    return list(store.load(LAYOUT, tasks).rows["seq"].tolist())
 
 
 class TestEveryStore:
@@ -339,7 +339,7 @@ class TestLmdbForgets:
 
         with monkeypatch.context() as patched:
             patched.setattr(Path, effect, dying)
-            patched.setattr(lmdb_store.shutil, "rmtree", lambda *_, **__: None)
+            patched.setattr(shutil, "rmtree", lambda *_, **__: None)
             with pytest.raises(Crash):
                 filled.forget({self.TASKS[7]}, 60)
         filled.close()

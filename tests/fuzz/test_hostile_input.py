@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import cache
 from io import BytesIO
 from pathlib import Path
@@ -188,7 +188,12 @@ COLUMNS = TableColumns(task=("user",), time="at", label="y", label_time="late")
 
 def as_bytes(kind: str) -> bytes:
     written = BytesIO()
-    {"csv": TABLE.write_csv, "jsonl": TABLE.write_ndjson, "parquet": TABLE.write_parquet}[kind](written)
+    write: dict[str, Callable[[BytesIO], object]] = {
+        "csv": TABLE.write_csv,
+        "jsonl": TABLE.write_ndjson,
+        "parquet": TABLE.write_parquet,
+    }
+    write[kind](written)
     return written.getvalue()
 
 

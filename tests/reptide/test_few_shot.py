@@ -35,6 +35,7 @@ def test_a_task_of_new_classes_is_told_apart_after_two_examples_each(fitted: Few
     support = np.concatenate([np.flatnonzero(which)[:2] for which in names])
     query = np.concatenate([np.flatnonzero(which)[2:] for which in names])
     model = fitted.adapt(x[support], y[support])
+    assert model.classes_ is not None
     assert model.classes_.tolist() == sorted(set(y[support]))
     probabilities = model.predict_proba(x[query])
     assert probabilities.shape == (len(query), 3)
@@ -74,6 +75,7 @@ def test_tasks_whose_classes_mean_the_same_are_pairs(learner: str | type[Prototy
         learner, ways=None, shots=10, target=Classification(("no", "yes")), settings=SHORT, network=network
     )
     adapted = model.fit(tasks).adapt(*tasks[0])
+    assert adapted.classes_ is not None
     assert adapted.classes_.tolist() == ["no", "yes"]
     assert set(adapted.predict(tasks[0][0])) <= {"no", "yes"}
     with pytest.raises(EngineError, match="label 'perhaps' is none of"):

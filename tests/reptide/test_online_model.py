@@ -14,7 +14,8 @@ import pytest
 from torch import nn
 
 import reptide
-from reptide import Category, Classification, EngineError, Numeric, Online, Regression, ReptideError
+from reptide import Category, Classification, Column, EngineError, Numeric, Online, Regression, ReptideError
+from reptide.predictions import Probabilities
 from streams.assembly.embedded import embedded
 from streams.pages.run.evaluation import scores_of
 from streams.program.embedded import run
@@ -22,7 +23,7 @@ from streams.settings.tree import load_settings
 
 BEGIN_S = 1_700_000_000.0
 LABELS_AFTER_S = 90.0
-COLUMNS = [Numeric("amount"), Category("country")]
+COLUMNS: list[Column] = [Numeric("amount"), Category("country")]
 BOUGHT = Classification(("no", "yes"))
 
 SETTINGS = """
@@ -78,7 +79,9 @@ def streamed(model: Online, events: list[tuple[str, dict[str, Any]]]) -> list[fl
     served = []
     for what, row in events:
         if what == "visit":
-            served.append(model.predict_one(row["user"], row, id=row["visit"], at=row["at"])["yes"])
+            prediction = model.predict_one(row["user"], row, id=row["visit"], at=row["at"])
+            assert isinstance(prediction, Probabilities)
+            served.append(prediction["yes"])
         else:
             model.learn_one(row["user"], row["bought"], id=row["visit"], at=row["known"])
     return served
@@ -133,9 +136,10 @@ def test_a_prediction_says_where_it_comes_from() -> None:
     model = online()
     streamed(model, in_order(visits()))
     served = model.predict_one("u1", {"amount": 2.0, "country": "nl"}, id="new", at=BEGIN_S + 1e6)
+    assert isinstance(served, Probabilities)
     assert served.keys() == {"no", "yes"}
     assert sum(served.values()) == pytest.approx(1)
-    assert served.likeliest == max(served, key=served.get)
+    assert served.likeliest == max(served, key=served.__getitem__)
     assert served.id == "new"
     assert served.version == model.report().version
     assert 0 <= served.weight <= 1

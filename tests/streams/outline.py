@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from html.parser import HTMLParser
-from typing import Any
 
 from streams.pages.kit.markup import Markup
 
@@ -13,22 +12,25 @@ class Outline(HTMLParser):
 
     def __init__(self, text: str | Markup) -> None:
         super().__init__(convert_charrefs=True)
-        self.open, self.seen, self.text, self.attributes = [], [], [], []
+        self.open: list[str] = []
+        self.seen: list[str] = []
+        self.text: list[tuple[str, str]] = []
+        self.attributes: list[tuple[str, str, str]] = []
         self.feed(text)
         self.close()
         assert self.open == []
 
-    def handle_starttag(self, tag: Any, attrs: Any) -> None:
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         self.seen.append(tag)
-        self.attributes += [(tag, *pair) for pair in attrs]
+        self.attributes += [(tag, name, value or "") for name, value in attrs]
         if tag != "meta":
             self.open.append(tag)
 
-    def handle_endtag(self, tag: Any) -> None:
+    def handle_endtag(self, tag: str) -> None:
         assert self.open.pop() == tag
 
-    def handle_data(self, text: Any) -> None:
-        self.text.append((self.open[-1] if self.open else "", text))
+    def handle_data(self, data: str) -> None:
+        self.text.append((self.open[-1] if self.open else "", data))
 
-    def within(self, tag: str) -> list[Any]:
+    def within(self, tag: str) -> list[str]:
         return [text for parent, text in self.text if parent == tag]

@@ -25,7 +25,6 @@ from engine.types import Meta
 from streams.errors import CheckpointError
 from streams.logs.memory import Crash
 from streams.program.theta import ThetaCache
-from streams.stores import checkpoints
 from streams.stores.base import Checkpoint, MetaStore
 from streams.stores.checkpoints import DirectoryMeta
 from streams.stores.memory import MemoryMeta
@@ -94,13 +93,13 @@ def test_of_two_trainers_at_once_the_first_to_finish_wins_and_its_version_stays(
     effect, won = getattr(os, moment), []
 
     def other_comes_first(*arguments: Any) -> None:
-        monkeypatch.setattr(checkpoints.os, moment, effect)
+        monkeypatch.setattr(os, moment, effect)
         with monkeypatch.context() as another_process:
-            another_process.setattr(checkpoints.os, "getpid", lambda: 1)
+            another_process.setattr(os, "getpid", lambda: 1)
             won.append(second.publish(checkpoint(seed=seed)))
         effect(*arguments)
 
-    monkeypatch.setattr(checkpoints.os, moment, other_comes_first)
+    monkeypatch.setattr(os, moment, other_comes_first)
     won.append(first.publish(checkpoint()))
     assert won == [True, False]
     assert same(first.load(1), checkpoint(seed=seed))
@@ -132,7 +131,7 @@ def test_a_crash_at_any_moment_of_publishing_leaves_the_previous_version_or_the_
 
     with monkeypatch.context() as patched:
         for name in ("fsync", "link"):
-            patched.setattr(checkpoints.os, name, dying(getattr(os, name)))
+            patched.setattr(os, name, dying(getattr(os, name)))
         patched.setattr(Path, "replace", dying(Path.replace))
         try:
             done = published.publish(checkpoint(2, seed=2))

@@ -219,7 +219,12 @@ def test_records_that_came_before_an_error_are_handed_out_after_it(group: Conflu
 @pytest.mark.parametrize("call", ["pause", "resume", "commit", "close"])
 def test_every_error_of_the_client_is_one_of_ours(group: ConfluentGroup, call: str) -> None:
     given(group, 0)
-    arguments = {"pause": [{(0, 0)}], "resume": [{(0, 0)}], "commit": [{(0, 0): 1}], "close": []}
+    arguments: dict[str, list[Any]] = {
+        "pause": [{(0, 0)}],
+        "resume": [{(0, 0)}],
+        "commit": [{(0, 0): 1}],
+        "close": [],
+    }
     with pytest.raises(ReptideError, match="group g"):
         getattr(group, call)(*arguments[call])
 

@@ -22,6 +22,7 @@ from engine.episodes.task_source import ClassEpisodes, Examples
 from engine.evaluation.episodic.evaluate import tasks_of
 from engine.features.columns import Numeric
 from engine.features.encoder import Features
+from engine.targets import Classification
 from engine.types import EngineError
 from streams.errors import InputError, ReptideError, SettingsError
 from streams.laboratory.assembled import Laboratory, laboratory
@@ -74,7 +75,7 @@ def refusal(folder: Path, text: str) -> str:
     return str(caught.value)
 
 
-def of_arrays(folder: Path, more: str = "ways = 2\nshots = 1", **arrays: np.ndarray) -> str:
+def of_arrays(folder: Path, more: str = "ways = 2\nshots = 1", **arrays: Any) -> str:
     np.savez(folder / "own.npz", **arrays)
     return f'[examples]\npath = "own.npz"\n[episodes]\nqueries = 1\n{more}\n'
 
@@ -166,8 +167,8 @@ def test_folders_of_folders_are_tasks_and_whole_tasks_are_held_out(tmp_path: Pat
 def test_no_task_and_where_there_is_one_task_no_class_is_in_two_parts() -> None:
     rng = np.random.default_rng(0)
     x, many = np.zeros((400, 1), np.float32), rng.integers(0, 20, 400)
-    by_task = split(Examples(x, many % 2 * 1.0, many, x[:, 0] * 1.0), Episodes(), seed=3)
-    by_class = split(Examples(x, many * 1.0, many * 0, x[:, 0] * 1.0), Episodes(ways=2), seed=3)
+    by_task = split(Examples(x, (many % 2).astype(np.float32), many, np.zeros(400)), Episodes(), seed=3)
+    by_class = split(Examples(x, many.astype(np.float32), many * 0, np.zeros(400)), Episodes(ways=2), seed=3)
     for parts in (
         [set(part.task) for part in by_task if part],
         [set(part.y) for part in by_class if part],
@@ -385,6 +386,7 @@ def test_episodes_of_classes_may_come_from_an_event_log(tmp_path: Path) -> None:
     visits(users=5, each=12).write_parquet(tmp_path / "own.parquet")
     text = TABLE.format(path="own.parquet", episodes="ways = 2").replace("[examples]", "[input]")
     found = opened(tmp_path, text.replace('[target]\nclasses = ["no", "yes"]', ""))
+    assert isinstance(found.spec.target, Classification)
     assert found.spec.target.exchangeable
     assert "held out 24 of 4 classes" in found.said
 
@@ -419,7 +421,7 @@ class Reordered(nn.Module):
         self.register_buffer("order", torch.arange(width).flip(0))
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return x[..., self.order]
+        return x[..., self.get_buffer("order")]
 
 
 def with_an_index(inputs: int, outputs: int) -> nn.Module:
@@ -459,9 +461,7 @@ def test_an_archive_with_any_byte_changed_is_read_or_refused(
         opened(folder, text)
 
 
-def one_image(
-    folder: Path, image: Image.Image, suffix: str = "png", **more: bytes | Image.Exif
-) -> np.ndarray:
+def one_image(folder: Path, image: Image.Image, suffix: str = "png", **more: Any) -> np.ndarray:
     image.save(folder / f"image.{suffix}", **more)
     return _pixels(folder / f"image.{suffix}", 4, 1)
 

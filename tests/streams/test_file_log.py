@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -53,7 +54,11 @@ EXPECTED = [
 
 def written(folder: Path, kind: str, table: pl.DataFrame = TABLE) -> Path:
     path = folder / f"table.{kind}"
-    write = {"csv": table.write_csv, "jsonl": table.write_ndjson, "parquet": table.write_parquet}
+    write: dict[str, Callable[[Path], object]] = {
+        "csv": table.write_csv,
+        "jsonl": table.write_ndjson,
+        "parquet": table.write_parquet,
+    }
     write[kind](path)
     return path
 
@@ -243,6 +248,7 @@ def test_dates_decimals_and_times_of_day_become_numbers(tmp_path: Path) -> None:
     features = Features((Numeric("amount"), Numeric("hour")))
     log = FileLog(written(tmp_path, "parquet", table), TableColumns(task=("card",), time="day"), features)
     (record,) = everything(log)
+    assert record.fields is not None
     assert (record.time, record.fields["amount"], record.fields["hour"]) == (172_800.0, 1.25, 3630.0)
 
 

@@ -92,6 +92,7 @@ BROKEN = """
 def two_columns(tmp_path: Path) -> Settings:
     settings = shop(tmp_path)
     (tmp_path / "events.jsonl").write_text(BROKEN)
+    assert settings.input
     source = settings.input.model_copy(
         update={"path": tmp_path / "events.jsonl", "task": ("tenant", "user"), "label_time": None}
     )

@@ -18,7 +18,6 @@ from streams.errors import InputError, StoreError
 from streams.program.embedded import run
 from streams.replay.embedded import rebuild
 from streams.settings.tree import Settings, load_settings
-from tests.faults.model import Left
 from tests.faults.shop import files_of, run_to_the_end, stop_after
 
 CHUNK, CHUNKS = 12, 20
@@ -50,7 +49,7 @@ def table(chunks: int, seed: int = 0) -> pl.DataFrame:
         "at": at,
         "a": rng.normal(size=rows).round(3),
         "b": rng.normal(size=rows).round(3),
-        "bought": rng.choice(["x", "y", None], rows, p=[0.5, 0.4, 0.1]),
+        "bought": rng.choice(np.array(["x", "y", None]), rows, p=[0.5, 0.4, 0.1]),
         "known_at": at + rng.integers(0, DAY - CHUNK - 1, rows),
     }
     return pl.DataFrame(columns, strict=False).head(CHUNK * chunks)
@@ -59,7 +58,12 @@ def table(chunks: int, seed: int = 0) -> pl.DataFrame:
 def write(settings: Settings, rows: pl.DataFrame) -> None:
     assert settings.input is not None
     path = settings.input.path
-    {".csv": rows.write_csv, ".jsonl": rows.write_ndjson, ".parquet": rows.write_parquet}[path.suffix](path)
+    writes: dict[str, Callable[[Path], object]] = {
+        ".csv": rows.write_csv,
+        ".jsonl": rows.write_ndjson,
+        ".parquet": rows.write_parquet,
+    }
+    writes[path.suffix](path)
 
 
 def shop(folder: Path, chunks: int, kind: str = "csv", *, delayed: bool = True) -> Settings:
@@ -82,7 +86,7 @@ def refusal(settings: Settings, command: Callable[[Settings], object] = run_to_t
 
 @pytest.fixture(scope="module", params=["csv", "jsonl", "parquet"])
 def kind(request: pytest.FixtureRequest) -> str:
-    return request.param
+    return str(request.param)
 
 
 def test_a_file_appended_to_twenty_times_leaves_what_one_uninterrupted_run_leaves(tmp_path: Path) -> None:
@@ -161,7 +165,7 @@ def changed_in_the_middle() -> pl.DataFrame:
     return table(CHUNKS).with_columns(pl.when(pl.col("at") == 3).then(9.5).otherwise("a").alias("a"))
 
 
-OTHERS = {
+OTHERS: dict[str, Callable[[], pl.DataFrame]] = {
     "another file in its place": lambda: table(10, seed=1),
     "a longer file in its place": lambda: table(CHUNKS, seed=1),
     "a row changed": changed_in_the_middle,
@@ -175,7 +179,7 @@ OTHERS = {
 @pytest.mark.parametrize("other", OTHERS)
 @pytest.mark.parametrize("command", [run_to_the_end, lambda settings: rebuild(settings, lambda *_: None)])
 def test_any_other_table_is_refused_before_a_byte_is_touched(
-    settings: Settings, other: str, command: Callable[[Settings], Left] | Callable[..., int]
+    settings: Settings, other: str, command: Callable[[Settings], object]
 ) -> None:
     write(settings, OTHERS[other]())
     said = refusal(settings, command)
@@ -285,6 +289,7 @@ def test_a_table_from_which_nothing_was_streamed_yet_may_be_replaced(tmp_path: P
 def test_a_file_that_is_being_written_to_goes_on_with_what_comes_next(tmp_path: Path) -> None:
     settings = shop(tmp_path / "grown", 2)
     log = embedded(settings)
+    assert settings.input
     path = settings.input.path
     with path.open("ab") as file:
         file.write(b"user 1,9")  # after the log was opened; half of a line, as a buffer leaves it
@@ -297,6 +302,7 @@ def test_a_file_that_is_being_written_to_goes_on_with_what_comes_next(tmp_path: 
 def test_one_whose_times_would_be_believed_now_and_were_not_is_refused(tmp_path: Path) -> None:
     """What is of the future hangs on when a table was written."""
     settings = shop(tmp_path / "shop", 1, delayed=False)
+    assert settings.input
     path = settings.input.path
     path.write_text(path.read_text() + "user 1,4000000000,1.0,1.0,x,\n")
     run_to_the_end(settings)
@@ -349,6 +355,7 @@ def test_a_store_that_was_cut_short_is_refused(tmp_path: Path) -> None:
 
 def test_a_last_row_without_its_line_break_is_said(tmp_path: Path) -> None:
     settings = shop(tmp_path / "shop", 1)
+    assert settings.input
     path = settings.input.path
     path.write_bytes(path.read_bytes().rstrip(b"\n"))
     program = embedded(settings)

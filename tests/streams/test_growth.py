@@ -6,6 +6,7 @@ import json
 from collections.abc import Callable
 from math import log
 from pathlib import Path
+from typing import Any
 from uuid import uuid4
 
 import numpy as np
@@ -65,7 +66,7 @@ def stop_after(settings: Settings, events: int) -> None:
     program.close()
 
 
-def lines(settings: Settings, topic: str) -> list[dict]:
+def lines(settings: Settings, topic: str) -> list[dict[str, Any]]:
     output = OutputFile(settings.run.directory / "outputs" / f"{topic}.jsonl")
     try:
         return [orjson.loads(line) for line in output.read(0, 10**6)[0]]

@@ -22,10 +22,11 @@ from engine.features.columns import Numeric
 from engine.features.encoder import Features
 from engine.targets import Classification
 from engine.task_spec import TaskSpec
+from engine.types import Kind
 from streams.errors import InputError, ReptideError, SettingsError, Unavailable
 from streams.events.decoding import Rejected, decode
 from streams.events.envelope import Envelope
-from streams.events.record import NULL_VALUE, Record
+from streams.events.record import NULL_VALUE, Polled, Record
 from streams.logs.kafka.group import Connection
 from streams.logs.kafka.log import KafkaLog
 from streams.logs.kafka.outputs import KafkaOutputs
@@ -120,11 +121,12 @@ def poll(log: KafkaLog, count: int) -> list[Record]:
     return records
 
 
-def messages(broker: Broker, topic: str, count: int) -> list:
+def messages(broker: Broker, topic: str, count: int) -> list[Any]:
     """All messages of a topic, as kafka-python gives them."""
     from streams.logs.kafka.reader import KafkaTopicReader
 
-    reader, found, positions = KafkaTopicReader(Connection(broker.servers), topic), [], {}
+    reader, found = KafkaTopicReader(Connection(broker.servers), topic), list[Any]()
+    positions: dict[int, int] = {}
     deadline = time.monotonic() + PATIENCE_S
     while len(found) < count and time.monotonic() < deadline:
         some, positions = reader.read(positions, 1000, 0.2)
@@ -384,7 +386,14 @@ class TestOutputs:
         topic = topic_of(noida, 1)
         outputs = produced(noida, topic)
         came = Record(
-            5, 0, None, None, None, raw=b"\xff\0", key=b"\xfe", headers=[("a", b"\xfd"), ("a", b"")]
+            5,
+            Kind.OBSERVATION,
+            None,
+            None,
+            None,
+            raw=b"\xff\0",
+            key=b"\xfe",
+            headers=[("a", b"\xfd"), ("a", b"")],
         )
         null = came._replace(raw=b"", fault=NULL_VALUE)
         letters = outputs.dead_letters(topic, lambda record: f"offset {record.offset}")
@@ -405,7 +414,7 @@ class TestOutputs:
         sent = [(b"k", b"{"), (b"\xff", b"{}"), (b"k", None), (b"", b"\0" * 100), (b"k", b'{"task": "a"}')]
         topic, letters = topic_of(noida, 1, sent), topic_of(noida, 1)
         log, outputs = joined(noida, [topic]), produced(noida, letters)
-        polled = []
+        polled: list[Polled] = []
         deadline = time.monotonic() + PATIENCE_S
         while sum(len(part.records) for part in polled) < 5 and time.monotonic() < deadline:
             polled += log.poll(10, 0.2)
@@ -429,9 +438,10 @@ class TestOutputs:
         topic = topic_of(noida, 1)
         outputs = produced(noida, topic)
         outputs.topic(topic).append([b"x"] * 1000)
-        assert len(outputs._producer._pending) < 64
+        producer: Any = outputs._producer
+        assert len(producer._pending) < 64
         outputs.sync()
-        assert outputs._producer._pending == []
+        assert producer._pending == []
         assert len(messages(noida, topic, 1000)) == 1000
 
     def test_a_message_beyond_the_topics_limit_names_the_setting(
@@ -483,7 +493,7 @@ class TestBrokerAway:
     ) -> None:
         monkeypatch.setattr("streams.logs.kafka.kafka_python.client.BOOTSTRAP_MS", 200)
         monkeypatch.setattr("streams.logs.kafka.confluent.client.ANSWER_S", 0.2)
-        attempts = [
+        attempts: list[Callable[[], object]] = [
             lambda: group_of(library)(Connection("127.0.0.1:1"), "g", ["t"], Envelope(), *SESSION),
             lambda: producer_of(library)(Connection("127.0.0.1:1"), ["t"]),
         ]
@@ -580,8 +590,8 @@ def expire(broker: Broker, topic: str, below: int) -> None:
     admin.close()
 
 
-def read(reader: KafkaTopicReader, positions: dict[int, int], count: int) -> tuple[list, dict[int, int]]:
-    found: list = []
+def read(reader: KafkaTopicReader, positions: dict[int, int], count: int) -> tuple[list[Any], dict[int, int]]:
+    found: list[Any] = []
     deadline = time.monotonic() + PATIENCE_S
     while len(found) < count and time.monotonic() < deadline:
         some, positions = reader.read(positions, 20, 0.2)
@@ -590,11 +600,12 @@ def read(reader: KafkaTopicReader, positions: dict[int, int], count: int) -> tup
     return found, positions
 
 
-def messages_at_least(broker: Broker, topic: str, values: Iterable[bytes]) -> list:
+def messages_at_least(broker: Broker, topic: str, values: Iterable[bytes]) -> list[Any]:
     """Messages of a topic until all of these are among them: what timed out may have arrived all the same."""
     from streams.logs.kafka.reader import KafkaTopicReader
 
-    reader, found, positions = KafkaTopicReader(Connection(broker.servers), topic), [], {}
+    reader, found = KafkaTopicReader(Connection(broker.servers), topic), list[Any]()
+    positions: dict[int, int] = {}
     deadline = time.monotonic() + PATIENCE_S
     while not set(values) <= {m.value for m in found} and time.monotonic() < deadline:
         some, positions = reader.read(positions, 1000, 0.2)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection
+from typing import Any
 
 import pytest
 
@@ -107,7 +108,7 @@ def seen(polled: list[Polled]) -> list[tuple[int, int, int]]:
     return [(r.topic, r.partition, r.offset) for part in polled for r in part.records]
 
 
-def kafka_log(group: ScriptedGroup, **settings: str | Clock) -> KafkaLog:
+def kafka_log(group: ScriptedGroup, **settings: Any) -> KafkaLog:
     names = ["observations", "labels"][: len(group.counts)]
     return KafkaLog(group, names, **settings)
 
@@ -444,14 +445,14 @@ class TestExpiredOffsets:
     def test_one_beyond_the_end_is_never_skipped(self, expired: str) -> None:
         group = self.expired()
         log = kafka_log(group, expired=expired)
-        group.fetch = raising(OffsetOutOfRange((0, 0), 99))
+        group.fetch = raising(OffsetOutOfRange((0, 0), 99))  # type: ignore[method-assign, assignment]
         with pytest.raises(InputError, match=r"offset 99 .* no longer holds .*rebuild"):
             log.poll(10)
 
     @pytest.mark.parametrize("expired", ["fail", "skip"])
     def test_of_a_log_that_was_cut_nothing_is_skipped_wherever_it_ends_now(self, expired: str) -> None:
         group = self.expired()
-        group.fetch = raising(OffsetOutOfRange((0, 0), 2, cut=True))
+        group.fetch = raising(OffsetOutOfRange((0, 0), 2, cut=True))  # type: ignore[method-assign, assignment]
         with pytest.raises(InputError, match=r"offset 2 .* created anew or cut: .*rebuild"):
             kafka_log(group, expired=expired).poll(10)
 

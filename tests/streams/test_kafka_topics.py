@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import zlib
-from typing import Any
+from collections.abc import Callable
 
 import pytest
 from kafka import KafkaAdminClient
@@ -11,7 +11,7 @@ from kafka.admin import ConfigResource, ConfigResourceType
 
 from streams.logs.kafka.group import Connection
 from streams.logs.kafka.kafka_python.producer import key_hash
-from streams.logs.kafka.topics import Sampled, Topics, check, create, partitioning
+from streams.logs.kafka.topics import Finding, Sampled, Topics, check, create, partitioning
 from streams.settings.places import FOR_EVER_S
 from tests.kafka_brokers import Broker, append, noida, topic_of
 
@@ -106,7 +106,7 @@ class TestCheck:
 
 
 class TestPartitioning:
-    def found(self, hashed: Any) -> list:
+    def found(self, hashed: Callable[[bytes], int]) -> list[Finding]:
         return list(partitioning([Sampled("in", hashed(key) % 7, key) for key in KEYS], COUNTS))
 
     def test_murmur2_is_well(self) -> None:

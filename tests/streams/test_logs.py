@@ -6,7 +6,7 @@ import re
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import orjson
 import pytest
@@ -15,7 +15,7 @@ from engine.features.columns import Numeric
 from engine.features.encoder import Features
 from engine.types import Kind
 from streams.events.envelope import Envelope
-from streams.events.record import Record
+from streams.events.record import Polled, Record
 from streams.logs.base import EventLog
 from streams.logs.file.log import FileLog, TableColumns
 from streams.logs.kafka.group import Connection
@@ -41,7 +41,7 @@ class Stored(Protocol):
 
 
 class InMemory:
-    def __init__(self, events: list[dict]) -> None:
+    def __init__(self, events: list[dict[str, Any]]) -> None:
         self.log = MemoryLog(
             Record(0, Kind.OBSERVATION, e["task"], e["id"], e["time"], fields=e["features"]) for e in events
         )
@@ -55,7 +55,7 @@ class InMemory:
 
 
 class InFile:
-    def __init__(self, events: list[dict], directory: Path) -> None:
+    def __init__(self, events: list[dict[str, Any]], directory: Path) -> None:
         self.path, self.state = directory / "events.jsonl", directory / "state"
         rows = [
             orjson.dumps({**e["features"], "task": e["task"], "id": e["id"], "time": e["time"]})
@@ -72,7 +72,7 @@ class InFile:
 
 
 class InKafka:
-    def __init__(self, events: list[dict], broker: Broker, library: str) -> None:
+    def __init__(self, events: list[dict[str, Any]], broker: Broker, library: str) -> None:
         self.connection, self.group_client = Connection(broker.servers), group_of(library)
         self.topic = topic_of(broker, 1, [(e["task"].encode(), orjson.dumps(e)) for e in events])
         self.now = 0.0
@@ -153,7 +153,7 @@ class TestEveryLog:
     def test_never_more_come_than_were_asked_for(
         self, store: Store, reading: Callable[[Stored], EventLog]
     ) -> None:
-        log, sizes = reading(store(10)), []
+        log, sizes = reading(store(10)), list[int]()
         deadline = time.monotonic() + PATIENCE_S
         while sum(sizes) < 10 and time.monotonic() < deadline:
             sizes.append(sum(len(part.records) for part in log.poll(4, 0.2)))
@@ -163,7 +163,7 @@ class TestEveryLog:
     def test_the_position_is_that_of_the_first_record(
         self, store: Store, reading: Callable[[Stored], EventLog]
     ) -> None:
-        log, parts = reading(store(9)), []
+        log, parts = reading(store(9)), list[Polled]()
         deadline = time.monotonic() + PATIENCE_S
         while sum(len(part.records) for part in parts) < 9 and time.monotonic() < deadline:
             parts += log.poll(4, 0.2)

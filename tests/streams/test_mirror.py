@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -76,7 +77,7 @@ def test_every_scored_label_has_what_is_simple_beside_it(tmp_path: Path) -> None
     evaluation = evaluated(program)
     program.close()
     assert evaluation["labels"] == 810
-    loss = {name: evaluation["predictors"][name]["log_loss"] for name in MIRROR}
+    loss = {name: evaluation["predictors"][name]["log_loss"] or math.inf for name in MIRROR}
     assert loss["linear_task"] < loss["task_rate"] < loss["last_label"]
 
 
@@ -162,7 +163,10 @@ def test_a_regression_has_a_mirror_too(tmp_path: Path) -> None:
     evaluation = evaluated(program)
     program.close()
     assert evaluation["labels"] == 810
-    assert evaluation["predictors"]["linear_task"]["rmse"] < evaluation["predictors"]["task_rate"]["rmse"]
+    linear, rate = (evaluation["predictors"][name]["rmse"] for name in ("linear_task", "task_rate"))
+    assert linear is not None
+    assert rate is not None
+    assert linear < rate
 
 
 def test_where_a_linear_model_wins_the_summary_and_the_page_say_so(tmp_path: Path) -> None:

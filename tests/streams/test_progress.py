@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from io import StringIO
 from queue import Queue
 from threading import Event
@@ -32,7 +33,7 @@ def test_what_is_said_now_and_then_is_the_latest() -> None:
     tell = now_and_then(said.append, 10.0, lambda: now[0])
     for second in range(25):
         now[0] = float(second)
-        tell(lambda at=second: f"at {at}")
+        tell(partial("at {}".format, second))
     assert said == ["at 10", "at 20"]
 
 

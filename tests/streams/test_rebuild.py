@@ -63,7 +63,7 @@ def write_raw(settings: Settings, task: str, change: int | None) -> None:
     environment = lmdb.open(str(settings.run.directory / "rows"), max_dbs=2, map_size=10**8)
     with environment.begin(db=environment.open_db(b"rows"), write=True) as transaction:
         key = key_of(task).encode()
-        row = bytearray(transaction.get(key))
+        row = bytearray(transaction.get(key) or b"")
         transaction.delete(key)
         if change is not None:
             row[change] ^= 1
@@ -265,7 +265,7 @@ def test_what_is_said_of_a_damaged_version_leads_out(tmp_path: Path, newest: boo
 def test_a_run_says_what_pruning_takes_from_a_rebuild(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    settings, said = keeping_nothing(shop(tmp_path), monkeypatch), []
+    settings, said = keeping_nothing(shop(tmp_path), monkeypatch), list[str]()
     program = embedded(settings, said.append)
     run(program, lambda progress: None)
     program.close()

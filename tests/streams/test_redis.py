@@ -74,7 +74,7 @@ def marked(store: RecordStore, tasks: list[str], mark: int) -> TaskTable:
 
 
 def marks(store: RecordStore, tasks: list[str]) -> list[int]:
-    return store.load(LAYOUT, tasks).rows["seq"].tolist()
+    return list(store.load(LAYOUT, tasks).rows["seq"].tolist())
 
 
 def row_key(stream: str, task: str, layout: int = LAYOUT.fingerprint) -> str:
@@ -187,7 +187,7 @@ class TestACluster:
     def free_slot(self, node: Server, key: str) -> bool:
         """Whether a key falls in a slot of this node (of the first third) that is empty."""
         slot = node.ask("CLUSTER", "KEYSLOT", key)
-        return slot < 5000 and node.ask("CLUSTER", "COUNTKEYSINSLOT", str(slot)) == 0
+        return bool(slot < 5000 and node.ask("CLUSTER", "COUNTKEYSINSLOT", str(slot)) == 0)
 
     def test_taken_for_a_single_server_it_is_refused_by_the_setting(
         self, redis_cluster: Cluster, connected: Open, stream: str
@@ -600,7 +600,7 @@ class TestForgetting:
         store = connected(one_redis.url, stream)
         old = row_key(stream, "a", layout=1)
         one_redis.ask("SET", old, b"x" * 100)
-        one_redis.ask("HSET", old.partition(":t:")[0] + ":a:0000000000000007:0", 0, 3)
+        one_redis.ask("HSET", old.partition(":t:")[0] + ":a:0000000000000007:0", "0", "3")
         assert store.forget({"a"}, 60) == {"a"}
         assert one_redis.ask("GET", old) == b"forgotten"
 
@@ -631,7 +631,12 @@ class TestForgetting:
         store.forgotten(["a"])
         asked: list[object] = []
         ask = store.server.ask
-        monkeypatch.setattr(store.server, "ask", lambda *commands: asked.extend(commands) or ask(*commands))
+
+        def counted(*commands: Any) -> Any:
+            asked.extend(commands)
+            return ask(*commands)
+
+        monkeypatch.setattr(store.server, "ask", counted)
         assert store.forgotten(["a", *map(str, range(1000))]) == {"a"}
         assert len(asked) == 1
 

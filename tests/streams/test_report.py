@@ -33,13 +33,13 @@ NAMES = (*PREDICTORS, "baseline")
 
 
 def scored(
-    target: Any,
+    target: Classification | Regression,
     n: int = 900,
     days: int = 30,
     noise: tuple[float, ...] = (1.4, 1.3, 1.2, 0.5, 0.4, 0.8),
     width_s: float = DAY_S,
     seed: int = 2,
-) -> Any:
+) -> ScoredLabels:
     rng = np.random.default_rng(seed)
     k, c = len(noise), target.outputs
     time_s = START_S + np.sort(rng.random(n)) * days * width_s
@@ -47,7 +47,9 @@ def scored(
     if isinstance(target, Regression):
         y = rng.normal(0, 1, n).astype(np.float32)
         prediction = (y[:, None] + rng.normal(0, 1, (n, k)) * noise).astype(np.float32)[:, :, None]
-        return ScoredLabels(y, prediction, (prediction[:, :, 0] - y[:, None]) ** 2.0, seen, time_s)
+        return ScoredLabels(
+            y, prediction, np.square(prediction[:, :, 0] - y[:, None], dtype=np.float64), seen, time_s
+        )
     outputs = rng.normal(0, 1.5, (n, c))
     y = (outputs + rng.gumbel(size=(n, c))).argmax(axis=1)
     noisy = np.exp(outputs[:, None] + rng.normal(0, 1, (n, k, c)) * np.array(noise)[:, None])
@@ -58,8 +60,8 @@ def scored(
 
 @cache
 def accumulated(
-    target: Classification,
-    tasks: tuple[str, str] | tuple[Any, str],
+    target: Classification | Regression,
+    tasks: tuple[str, ...],
     bucket_s: float,
     options: tuple[tuple[str, Any], ...],
 ) -> Report:
@@ -71,15 +73,15 @@ def accumulated(
 
 
 def evaluation(
-    target: Classification = BINARY,
-    tasks: tuple[str, str] | tuple[Any, str] = ("a", "b"),
+    target: Classification | Regression = BINARY,
+    tasks: tuple[str, ...] = ("a", "b"),
     bucket_s: float = DAY_S,
     **options: Any,
 ) -> ReportDict:
     return accumulated(target, tasks, bucket_s, tuple(options.items())).as_dict()
 
 
-def full(task: str = "user-1", **options: tuple[float, ...]) -> dict[Any, Any]:
+def full(task: str = "user-1", **options: Any) -> Any:
     alarm = {"task": task, "time_s": START_S, "labels": 40, "loss_before": 0.6, "loss_after": None}
     return {
         "title": "Delays",
@@ -114,13 +116,13 @@ def full(task: str = "user-1", **options: tuple[float, ...]) -> dict[Any, Any]:
     }
 
 
-def least(**options: Regression | float | Classification) -> dict[Any, Any]:
+def least(**options: Any) -> Any:
     """Only what must be given."""
     run = {"source": "memory", "events": 10, "tasks": 1, "seconds": 0.0}
     return {"title": "Smallest", "run": run, "evaluation": evaluation(**options)}
 
 
-def quiet() -> dict[Any, Any]:
+def quiet() -> Any:
     """Every section, but nothing happened in any of them."""
     report = full()
     report["evaluation"]["tasks"] |= {
@@ -262,7 +264,7 @@ def test_a_difference_within_its_interval_is_called_a_tie() -> None:
     assert "served is better" in said
 
 
-def difference(metric: str, low: float | None, high: float | None) -> dict[Any, Any]:
+def difference(metric: str, low: float | None, high: float | None) -> Any:
     return {
         "predictor": "theta",
         "against": "served",

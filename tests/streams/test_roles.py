@@ -157,7 +157,7 @@ def test_told_to_stop_it_finishes_its_batch_and_leaves_the_group() -> None:
 def test_while_a_server_is_away_it_is_asked_less_and_less_often_up_to_once_a_second() -> None:
     case = Case(away("swap", 6))
     waited_s: list[float] = []
-    case.log.wait = waited_s.append  # type: ignore[method-assign]
+    case.log.wait = waited_s.append  # type: ignore[method-assign, assignment]
     case.run()
     assert waited_s == [0.25, 0.5, 1.0, 1.0, 1.0, 1.0]
 
@@ -347,7 +347,7 @@ def test_a_worker_without_events_or_without_partitions_is_ready(partitions: Any)
 
 def test_a_worker_that_does_not_know_how_far_behind_it_is_is_not_ready() -> None:
     case = Case()
-    case.log.lag = dict  # type: ignore[method-assign,assignment]
+    case.log.lag = dict  # type: ignore[method-assign]
     case.run()
     status, text = probed(case, "/readyz")
     assert status == 503
@@ -680,10 +680,10 @@ def test_well_formed_lines_that_no_worker_wrote_stop_no_trainer_and_teach_it_not
     once, with_poison = MemoryMeta(), MemoryMeta()
     service(Episodes(lines), once).turn()
     said = orjson.loads(lines[0])
-    hostile = [
-        orjson.dumps(said | wrong)
-        for wrong in ({"y": []}, {"task": 5}, {"y": 7}, {"x": [1e30] * 99}, {"support": {"x": [], "y": []}})
-    ]
+    wrongs: list[dict[str, Any]] = [
+        {"y": []}, {"task": 5}, {"y": 7}, {"x": [1e30] * 99}, {"support": {"x": [], "y": []}},
+    ]  # fmt: skip
+    hostile = [orjson.dumps(said | wrong) for wrong in wrongs]
     one = service(Episodes([*hostile, *lines]), with_poison)
     one.turn()
     assert bits(once.load(1).params) == bits(with_poison.load(1).params)

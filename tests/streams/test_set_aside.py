@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import orjson
 import pytest
@@ -243,7 +243,7 @@ def test_a_store_all_of_whose_rows_are_of_another_layout_is_refused_at_the_start
     store.check_layouts(layout)
     change(store, "bob", of_another_layout)
     with pytest.raises(RowError, match=r"all stored rows have another layout.*run `reptide rebuild`"):
-        next(steps(replace(scene.world.program(10), store=store)))
+        next(steps(replace(scene.world.program(10), store=cast(Any, store))))
 
 
 def test_a_label_of_a_damaged_row_is_set_aside_as_it_came() -> None:

@@ -64,8 +64,10 @@ def test_a_password_of_digits_is_the_text_itself(config: Path) -> None:
         "REPTIDE_KAFKA__INPUTS": '["events"]',
     }
     kafka = load_settings(config, environment).kafka
+    assert kafka
     assert kafka.security["sasl_plain_password"].get_secret_value() == "007e5"
     kafka = load_settings(config, environment, ["kafka.security.sasl_plain_password=123456"]).kafka
+    assert kafka
     assert kafka.security["sasl_plain_password"].get_secret_value() == "123456"
 
 
@@ -104,6 +106,7 @@ def test_a_section_that_the_file_lacks_can_be_set(config: Path) -> None:
 
 def test_relative_paths_are_relative_to_the_file(config: Path) -> None:
     settings = load_settings(config, {}, ["run.directory=/elsewhere"])
+    assert settings.input
     assert settings.input.path == config.parent / "events.csv"
     assert settings.run.directory == Path("/elsewhere")
 

@@ -44,12 +44,12 @@ def taken(tmp_path_factory: pytest.TempPathFactory) -> Path:
     program = embedded(settings)
     commit, moments = program.log.commit, iter(range(8))
 
-    def committing(offsets: Any) -> None:
+    def committing(offsets: Mapping[tuple[int, int], int]) -> None:
         if next(moments) == 6:
             copied(program, settings, directory / "snapshot")
         commit(offsets)
 
-    program.log.commit = committing
+    program.log.commit = committing  # type: ignore[method-assign]
     for _, _ in zip(range(7), steps(program), strict=False):
         pass
     program.close()
@@ -150,17 +150,17 @@ def test_one_from_which_pruning_took_what_it_needs_is_refused(
         pass
     copy_to = program.store.copy_to
 
-    def while_the_run_goes_on(directory: Any) -> Mapping[SourcePosition, int]:
+    def while_the_run_goes_on(directory: Path) -> Mapping[SourcePosition, int]:
         if when == "after":
             found = copy_to(directory)
         for _ in batches:
             pass
         return found if when == "after" else copy_to(directory)
 
-    program.store.copy_to = while_the_run_goes_on
+    program.store.copy_to = while_the_run_goes_on  # type: ignore[method-assign]
     with pytest.raises(InputError, match=r"pruned while the snapshot was being taken .* take another one"):
         copied(program, settings, tmp_path / "snapshot")
-    program.store.copy_to = copy_to
+    program.store.copy_to = copy_to  # type: ignore[method-assign]
     copied(program, settings, tmp_path / "snapshot")
     program.close()
 

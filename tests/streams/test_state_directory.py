@@ -7,7 +7,7 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -174,12 +174,12 @@ class Kept:
     """A record in memory."""
 
     def __init__(self) -> None:
-        self.settings = None
+        self.settings: dict[str, Any] | None = None
 
-    def read(self) -> None:
+    def read(self) -> dict[str, Any] | None:
         return self.settings
 
-    def add(self, settings: Any) -> None:
+    def add(self, settings: Mapping[str, Any]) -> None:
         self.settings = {**settings, **(self.settings or {})}
 
 

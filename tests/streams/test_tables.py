@@ -6,6 +6,7 @@ import csv
 import io
 import math
 import os
+from collections.abc import Callable
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -40,12 +41,12 @@ def written(folder: Path, content: bytes | pl.DataFrame, kind: str = "csv", name
     if isinstance(content, bytes):
         path.write_bytes(content)
     else:
-        write = {
+        writes: dict[str, Callable[[Path], object]] = {
             "csv": content.write_csv,
             "jsonl": content.write_ndjson,
             "parquet": content.write_parquet,
-        }[kind]
-        write(path)
+        }
+        writes[kind](path)
     os.utime(path, (epoch_seconds(WRITTEN),) * 2)
     return path
 

@@ -63,7 +63,7 @@ def labels(lines: list[bytes]) -> list[LearnedLabel]:
     return [read_learned(line) for line in lines]
 
 
-def trainer(store: MetaStore, **changes: object) -> Trainer:
+def trainer(store: MetaStore, **changes: Any) -> Trainer:
     return replace(Trainer(online(), store, seed=1, batch=4), **changes)
 
 
@@ -197,7 +197,8 @@ def test_episodes_that_no_step_has_room_for_train_no_label_again(labels: list[Le
     ended = [label for label in labels if label.episode is not None][:3] * 10
     lessons = taught(ended, ended, replays=0.0, batch=16)
     assert [one for lesson in lessons for one in rows(lesson)] == [row(label) for label in ended]
-    assert all(int((lesson.episodes.query.weight.sum(1) > 0).sum()) == EPISODES for lesson in lessons)
+    counts = [(one.episodes.query.weight.sum(1) > 0).sum().item() for one in lessons if one.episodes]
+    assert counts == [EPISODES] * len(lessons)
 
 
 def test_every_label_of_the_window_is_drawn_in_time(labels: list[LearnedLabel]) -> None:
@@ -422,7 +423,8 @@ def of_one_class(episode: Episode | None) -> Episode | None:
 def costs(state: TrainState, labels: Sequence[LearnedLabel]) -> Float64:
     """What each size costs more than none, of each episode."""
     losses = np.stack([query_losses(size, state, labels) for size in SIZES])
-    return losses - losses[0]
+    differences: Float64 = losses - losses[0]
+    return differences
 
 
 def said(found: Float64) -> Float64:
@@ -563,7 +565,9 @@ def test_an_earlier_version_rolled_back_to_is_the_newest_and_training_goes_on_fr
     assert third.numbers == {**second.numbers, **of_theta}
     assert first.numbers["prior"] != second.numbers["prior"]
     assert rounds(lines, store).run(ENDS[1]) is None
-    assert rounds(lines, store).run(ENDS[2]).published
+    last = rounds(lines, store).run(ENDS[2])
+    assert last is not None
+    assert last.published
 
 
 def test_restoring_what_there_is_not_or_against_a_trainer_is_refused(lines: list[bytes]) -> None:

@@ -92,7 +92,7 @@ def shop(folder: Path, frame: pl.DataFrame | None = None) -> Path:
 def tuned(config: Path, trials: int, flags: tuple[str, ...] = (), out: Path | None = None) -> str:
     console = Console(file=StringIO(), soft_wrap=True, markup=False)
     assert tune(config, load_settings(config, {}, flags), flags, out, SHARE, trials, 10.0, 1, console)
-    return console.file.getvalue()  # type: ignore[attr-defined]
+    return str(console.file.getvalue())  # type: ignore[attr-defined]
 
 
 SPACE = space.SPACE
@@ -119,13 +119,10 @@ def losses(said: str) -> list[tuple[str, str]]:
 def test_a_better_rate_is_found_and_what_it_bought_is_said_with_its_interval(found: tuple[Path, str]) -> None:
     config, said = found
     written = config.with_name("shop.tuned.toml")
-    assert load_settings(written, {}).inner.lr > 100 * TOO_SMALL
-    stand, best, bought, half = map(
-        float,
-        re.search(
-            r"stand: loss ([\d.]+)[\s\S]*trials: ([\d.]+), better by ([\d.]+) ± ([\d.]+)", said
-        ).groups(),
-    )
+    assert float(load_settings(written, {}).inner.lr) > 100 * TOO_SMALL
+    told = re.search(r"stand: loss ([\d.]+)[\s\S]*trials: ([\d.]+), better by ([\d.]+) ± ([\d.]+)", said)
+    assert told
+    stand, best, bought, half = map(float, told.groups())
     assert bought == pytest.approx(stand - best, abs=2e-4)
     assert bought > half > 0
     assert "95% interval over 12 tasks" in said

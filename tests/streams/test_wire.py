@@ -32,7 +32,7 @@ def observation(**changes: Any) -> Record:
     return record._replace(**changes)
 
 
-def label(value: object, **changes: dict[Any, Any] | str) -> Record:
+def label(value: object, **changes: Any) -> Record:
     return Record(0, Kind.LABEL, "ann", "e1", 1.0, label=value)._replace(**changes)
 
 
@@ -48,7 +48,7 @@ def reason(record: Record, spec: TaskSpec = SPEC) -> str:
 
 
 def ids(*values: object) -> list[int]:
-    return decoded(*(observation(id=value) for value in values)).events.id.tolist()
+    return list(decoded(*(observation(id=value) for value in values)).events.id.tolist())
 
 
 # Events
@@ -246,7 +246,7 @@ def test_a_time_after_the_latest_that_the_log_can_hold_is_refused_and_one_at_it_
     assert "no event after 2023-11-14 22:13" in detail(late)
     for latest_s, told in ((1.0, 1.0), (math.inf, math.inf), (math.nan, math.inf)):
         at_it = decoded(observation(time=1.0, latest_s=latest_s))
-        assert (at_it.rejected, at_it.events.not_after_s.tolist()) == ([], [told])
+        assert (at_it.rejected, np.asarray(at_it.events.not_after_s).tolist()) == ([], [told])
 
 
 # Labels
