@@ -197,7 +197,7 @@ class Alive(TorchDispatchMode):
     """Counts the bytes of the storages that operations make while it is active, for as long as they are alive."""
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.now = self.most = 0
         self._known = WeakIdKeyDictionary()
 

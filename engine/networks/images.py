@@ -74,7 +74,7 @@ class ImageNetwork(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Compute outputs, each image by itself."""
-        images = ChannelsLast.apply(x.reshape(-1, *self.shape))
+        images = ChannelsLast.apply(x.reshape(-1, *self.shape))  # type: ignore[no-untyped-call]
         with torch.autocast(images.device.type, torch.bfloat16, enabled=self.in_bfloat16):
             features = self.body(images)
         outputs: Tensor = self.head(features.flatten(1).to(x.dtype))

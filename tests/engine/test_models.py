@@ -280,8 +280,9 @@ def test_a_gradient_passes_through_an_image_network_to_what_encodes_its_rows() -
 
 
 def test_channels_are_innermost_in_memory_on_a_cpu_only() -> None:
-    assert ChannelsLast.apply(rows(2, 1, 4, 4)).stride() == (16, 1, 4, 1)
-    assert ChannelsLast.apply(torch.empty(2, 3, 4, 4, device="meta")).is_contiguous()
+    channels_last: Callable[[Tensor], Tensor] = ChannelsLast.apply
+    assert channels_last(rows(2, 1, 4, 4)).stride() == (16, 1, 4, 1)
+    assert channels_last(torch.empty(2, 3, 4, 4, device="meta")).is_contiguous()
 
 
 @pytest.mark.parametrize("inputs", [0, 783, 2 * 784])

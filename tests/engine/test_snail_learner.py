@@ -55,8 +55,9 @@ class WrittenOut:
 
     def answer(self, labels: Tensor) -> Tensor:
         shares = self.weights[:-1] / self.weights[:-1].sum()
-        found = (shares.unsqueeze(1) * labels).sum(0)
-        return self.linear("output", self.h[-1]) + (found + self.theta["2.log_floor"].exp()).log()
+        found: Tensor = (shares.unsqueeze(1) * labels).sum(0)
+        answered: Tensor = self.linear("output", self.h[-1]) + (found + self.theta["2.log_floor"].exp()).log()
+        return answered
 
 
 @pytest.mark.parametrize("count", [1, 3, 6])

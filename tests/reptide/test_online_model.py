@@ -14,7 +14,8 @@ import pytest
 from torch import nn
 
 import reptide
-from reptide import Category, Classification, Column, EngineError, Numeric, Online, Regression, ReptideError
+from engine.features.columns import Column
+from reptide import Category, Classification, EngineError, Numeric, Online, Regression, ReptideError
 from reptide.predictions import Probabilities
 from streams.assembly.embedded import embedded
 from streams.pages.run.evaluation import scores_of
