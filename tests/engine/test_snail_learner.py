@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from functools import partial
 
 import pytest
@@ -55,9 +56,8 @@ class WrittenOut:
 
     def answer(self, labels: Tensor) -> Tensor:
         shares = self.weights[:-1] / self.weights[:-1].sum()
-        found: Tensor = (shares.unsqueeze(1) * labels).sum(0)
-        answered: Tensor = self.linear("output", self.h[-1]) + (found + self.theta["2.log_floor"].exp()).log()
-        return answered
+        found = (shares.unsqueeze(1) * labels).sum(0)
+        return self.linear("output", self.h[-1]) + (found + self.theta["2.log_floor"].exp()).log()
 
 
 @pytest.mark.parametrize("count", [1, 3, 6])
@@ -78,7 +78,7 @@ def test_each_query_is_answered_as_the_last_of_a_sequence_of_its_own(count: int)
 
 def normed(keys: Tensor) -> Tensor:
     lengths: Tensor = keys.norm(dim=-1, keepdim=True)
-    return keys * keys.shape[-1] ** 0.5 / lengths
+    return keys * math.sqrt(keys.shape[-1]) / lengths
 
 
 def along(fast: Fast, positions: slice) -> list[Tensor]:
