@@ -14,7 +14,8 @@ from streams.events.envelope import Headers
 from streams.events.record import Place
 from streams.logs.kafka.outputs import Sent
 from streams.logs.kafka.reader import KafkaTopicReader, Message
-from streams.program.outputs import DEAD_LETTER, TOPICS, Outputs
+from streams.logs.output import DEAD_LETTER, TOPICS
+from streams.program.outputs import Outputs
 from streams.replay.deployed import refold
 from streams.stores.base import RecordStore
 from streams.stores.memory import MemoryStore

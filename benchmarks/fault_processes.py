@@ -16,6 +16,8 @@ from pathlib import Path
 from time import monotonic, sleep
 from typing import Any
 
+import torch
+
 from streams.cli import app
 from streams.logs.kafka.log import KafkaLog
 from streams.logs.kafka.outputs import KafkaOutputs
@@ -41,7 +43,7 @@ EFFECTS = OF_WORKERS | OF_TRAINERS
 NAMES = tuple(EFFECTS)
 
 FORKED = multiprocessing.get_context("forkserver")
-FORKED.set_forkserver_preload(["benchmarks.fault_processes", "streams.cli.deployment", "engine.stream.scan"])
+FORKED.set_forkserver_preload(["benchmarks.fault_processes", "streams.cli.serving", "engine.stream.scan"])
 
 PATIENCE_S = 6.0
 """A process without partitions comes to no effect: it gets the signal from outside after so long."""
@@ -59,6 +61,7 @@ def live(arguments: Sequence[str], output: Path, wish: Any) -> None:
     for number, (owner, name) in enumerate(EFFECTS.values()):
         setattr(owner, name, _heeding(getattr(owner, name), number, wish))
     sys.argv = ["reptide", *arguments]
+    torch.set_num_threads(1)  # the command asks for it in the environment, which torch has read by now
     app.main()
 
 

@@ -34,8 +34,8 @@ from streams.assembly.deployed import Deployment
 from streams.assembly.parts import trainer
 from streams.logs.kafka.outputs import Sent
 from streams.logs.kafka.topics import create
+from streams.logs.output import TOPICS
 from streams.program.embedded import Progress
-from streams.program.outputs import TOPICS
 from streams.program.worker_service import WorkerService
 from streams.settings.tree import validated
 from streams.testing.servers import Server, redis_server

@@ -12,6 +12,7 @@ lies already in a folder that cannot be written, as in the image of a container,
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Iterable, Iterator
 from hashlib import blake2b
 from pathlib import Path
@@ -137,6 +138,8 @@ def compiled(function: F) -> F:
 
 def _kept(function: F, *signature: Any) -> F:
     """Compile, with our folder for machine code; other code keeps its own."""
+    if FOLDER is None:
+        warnings.warn(NOT_KEPT, RuntimeWarning, stacklevel=1)
     numba.config.CACHE_DIR = "" if FOLDER is None else str(FOLDER)
     try:
         if FOLDER is not None and not IS_ADDED_TO:

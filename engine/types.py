@@ -14,6 +14,8 @@ import numpy as np
 import numpy.typing as npt
 from torch import Tensor
 
+from engine.errors import EngineError as EngineError
+
 Int64 = npt.NDArray[np.int64]
 Float32 = npt.NDArray[np.float32]
 Float64 = npt.NDArray[np.float64]
@@ -31,10 +33,6 @@ Fast = dict[str, Tensor]
 def is_index(values: npt.NDArray[Any], count: Any) -> Bool:
     """Which of values are the index of one of `count` things (a number, or one each): whole, and none below 0."""
     return np.asarray((values >= 0) & (values < count) & (values == np.floor(values)))
-
-
-class EngineError(Exception):
-    """Anything the engine refuses; the message names the thing, the place and the way out."""
 
 
 class Kind(IntEnum):

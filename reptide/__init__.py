@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from engine.checks import CheckFailed, check_detector, check_encoder, check_learner
+    from engine.errors import EngineError
     from engine.features.columns import Category, Cyclic, Encoded, Numeric, Text
     from engine.learners.embedding import EmbeddingLearner
     from engine.targets import Classification, Regression
-    from engine.types import EngineError
     from reptide.few_shot import Adapted, FewShot
     from reptide.online import Online
     from reptide.predictions import Probabilities, Value
@@ -25,10 +25,10 @@ if TYPE_CHECKING:
 
 HOMES = {
     "engine.checks": ("CheckFailed", "check_detector", "check_encoder", "check_learner"),
+    "engine.errors": ("EngineError",),
     "engine.features.columns": ("Category", "Cyclic", "Encoded", "Numeric", "Text"),
     "engine.learners.embedding": ("EmbeddingLearner",),
     "engine.targets": ("Classification", "Regression"),
-    "engine.types": ("EngineError",),
     "reptide.few_shot": ("Adapted", "FewShot"),
     "reptide.online": ("Online",),
     "reptide.predictions": ("Probabilities", "Value"),

@@ -26,8 +26,9 @@ from engine.traced import unrecorded
 from engine.types import Batch, EngineError, Episodes, Float64, Params
 from reptide.given import settings_of
 from streams.events.wording import unheard
+from streams.laboratory import EPISODES
 from streams.laboratory.arrays import source_of, stored
-from streams.laboratory.assembled import EPISODES, Laboratory, laboratory_of
+from streams.laboratory.assembled import Laboratory, laboratory_of
 from streams.laboratory.judging import judge_theta
 
 Array = npt.NDArray[Any]

@@ -1,7 +1,7 @@
 """What an engine does once and then has: recordings of its tensor calls, and its compiled scan loaded.
 
 It takes seconds, several where events come to tasks of many sizes one after the other. Whoever shares partitions with
-others does it before it takes any of theirs (`streams.cli.deployment`).
+others does it before it takes any of theirs (`streams.cli.serving`).
 """
 
 from __future__ import annotations

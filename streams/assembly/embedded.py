@@ -12,9 +12,9 @@ from streams.assembly import parts
 from streams.assembly.state_directory import check_rows, claimed, keep_settings
 from streams.events.wording import unheard
 from streams.logs.file.log import FileLog, TableColumns
-from streams.logs.output import OutputFile
+from streams.logs.output import TOPICS, OutputFile
 from streams.program.embedded import Embedded
-from streams.program.outputs import TOPICS, DeadLetterLines, Outputs
+from streams.program.outputs import DeadLetterLines, Outputs
 from streams.program.rounds import Rounds
 from streams.program.schedule import Schedule
 from streams.program.theta import ThetaCache

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
 
-from streams.settings.tree import Settings, load_settings
+if TYPE_CHECKING:
+    from streams.settings.tree import Settings
 
 console = Console(stderr=True, soft_wrap=True, markup=False, emoji=False, highlight=False)
 """Prints words as they are: what a user wrote is neither cut at a width nor read as markup."""
@@ -22,4 +23,6 @@ Flags = Annotated[
 
 def settings_from(config: Path, flag: list[str] | None) -> Settings:
     """The settings of a file, under the environment and the flags."""
+    from streams.settings.tree import load_settings
+
     return load_settings(config, os.environ, flag or ())

@@ -8,8 +8,6 @@ from typing import Annotated
 import typer
 
 from streams.cli.arguments import Config, Flags, console, settings_from
-from streams.operate.snapshots import state_directory
-from streams.pages.progress import working
 
 app = typer.Typer()
 
@@ -20,6 +18,9 @@ Directory = Annotated[Path, typer.Argument(help="The snapshot.", show_default=Fa
 def snapshot(config: Config, directory: Directory, flag: Flags = None) -> None:
     """Write what the stream of CONFIG has learned to a new DIRECTORY, while it goes on."""
     settings = settings_from(config, flag)
+    from streams.operate.snapshots import state_directory
+    from streams.pages.progress import working
+
     with working(console, "taking a snapshot") as show:
         if settings.kafka is None:
             state_directory.snapshot(settings, directory, show)
@@ -42,6 +43,9 @@ def restore(
 ) -> None:
     """Put back what `reptide snapshot` wrote to DIRECTORY; the stream of CONFIG goes on from there."""
     settings = settings_from(config, flag)
+    from streams.operate.snapshots import state_directory
+    from streams.pages.progress import working
+
     with working(console, "restoring") as show:
         if settings.kafka is None:
             state_directory.restore(settings, directory, show)

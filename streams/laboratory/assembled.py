@@ -30,6 +30,7 @@ from engine.task_spec import TaskSpec
 from engine.types import Batch, EngineError, Params
 from streams.assembly import parts as assembly
 from streams.errors import InputError, SettingsError
+from streams.laboratory import EPISODES
 from streams.laboratory.arrays import read_arrays
 from streams.laboratory.augmentation import augmented
 from streams.laboratory.source import Labelled, Source, labelled, sound
@@ -38,9 +39,6 @@ from streams.laboratory.tables import read_table
 from streams.settings.examples import Episodes, Examples
 from streams.settings.learning import Target
 from streams.settings.tree import Settings, required
-
-EPISODES = 600
-"""Held-out episodes of an evaluation, for each number of shots."""
 
 CHANGEABLE = {"rounds", "patience", "judged_shots", "steps"}
 """Of [episodes]: what may be another when training goes on, or when theta is evaluated."""

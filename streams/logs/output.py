@@ -11,6 +11,10 @@ from typing import Protocol
 
 from streams.system.files import writing
 
+DEAD_LETTER = "dead-letter"
+TOPICS = ("predictions", "scores", "drifts", "episodes", DEAD_LETTER)
+"""The kinds of output."""
+
 BLOCK_BYTES = 65_536
 
 

@@ -22,10 +22,8 @@ from engine.types import PREDICTORS, SERVED, Float64, Kind, Outcome
 from streams.events.decoding import Rejected, readable_task
 from streams.events.learned_labels import UNSCORED, LearnedLabel, line_of
 from streams.events.record import Record, SourcePosition, incarnation_text
-from streams.logs.output import OutputWriter, Silence
+from streams.logs.output import TOPICS, OutputWriter, Silence
 
-DEAD_LETTER = "dead-letter"
-TOPICS = ("predictions", "scores", "drifts", "episodes", DEAD_LETTER)
 NAMES = tuple(outcome.name.lower() for outcome in Outcome)
 
 # Plain numbers: comparing with a member of an enumeration costs more than everything else about a line.

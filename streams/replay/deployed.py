@@ -14,7 +14,8 @@ from streams.assembly.deployed import Deployment
 from streams.errors import InputError
 from streams.events.record import Offsets, Polled
 from streams.logs.kafka.replay import GroupOffsets, KafkaReplay
-from streams.program.outputs import TOPICS, Outputs, silent
+from streams.logs.output import TOPICS
+from streams.program.outputs import Outputs, silent
 from streams.program.pruning import adoptions_of
 from streams.program.schedule import Schedule
 from streams.program.theta import ThetaCache

@@ -12,13 +12,13 @@ import polars as pl
 import pytest
 from typer.testing import CliRunner
 
+from streams.cli.app import app
 from streams.errors import InputError
 from streams.program.trainer_service import TrainerService
 from streams.program.worker_service import WorkerService
 from streams.testing.servers import Server, redis_server
 from tests.apache.secured import ROLES, SECRET, Rule, Secured
 from tests.end_to_end.test_deployment_commands import SECTIONS, AtTheEnd, Published, Stream
-from tests.end_to_end.test_redis_acl import REPTIDE
 from tests.faults.shop import CONFIG, shop
 
 OPERATIONS = (Path(__file__).parents[2] / "docs" / "operations.md").read_text(encoding="utf-8")
@@ -70,7 +70,7 @@ class Roles(Stream):
             "REPTIDE_KAFKA__CLIENT": client,
             **{f"REPTIDE_KAFKA__SECURITY__{name.upper()}": value for name, value in login.items()},
         }
-        result = CliRunner().invoke(REPTIDE, [*map(str, arguments)], env=environment)
+        result = CliRunner().invoke(app, [*map(str, arguments)], env=environment)
         if result.exception is not None:
             raise result.exception
         if "allow DescribeConfigs" in result.output:  # what is not known ends no check

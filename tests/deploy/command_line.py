@@ -10,8 +10,7 @@ from typing import Any
 import pytest
 import typer
 
-from streams.cli import app as cli
-from streams.cli import deployment
+from streams.cli.app import app
 from streams.cli.arguments import settings_from
 from streams.settings.overrides import from_environment
 from streams.settings.tree import Settings
@@ -27,9 +26,7 @@ def command_of(arguments: Sequence[str]) -> tuple[str, ...]:
         AssertionError: there is no such command or option, or a value is wrong or missing.
 
     """
-    app, ran = typer.Typer(), []
-    app.add_typer(cli.app)
-    app.add_typer(deployment.app)
+    ran: list[tuple[str, ...]] = []
 
     def record(command: Any, path: tuple[str, ...]) -> None:
         for name, inner in getattr(command, "commands", {}).items():

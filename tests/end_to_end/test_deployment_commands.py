@@ -17,21 +17,21 @@ from typing import Any
 import orjson
 import polars as pl
 import pytest
-import typer
 from kafka import KafkaAdminClient
 from typer.testing import CliRunner, Result
 
 from engine.types import EngineError, Kind, Outcome
 from streams.assembly.deployed import Deployment
-from streams.cli import app
-from streams.cli import deployment as commands
+from streams.cli import serving
+from streams.cli.app import app
 from streams.errors import InputError, ReptideError, SettingsError, Unavailable
 from streams.logs.kafka import topics as kafka_topics
 from streams.logs.kafka.outputs import KafkaOutputs
 from streams.logs.kafka.reader import KafkaTopicReader
 from streams.logs.kafka.replay import GroupOffsets, KafkaReplay
+from streams.logs.output import TOPICS
 from streams.program.embedded import Progress
-from streams.program.outputs import TOPICS, silent
+from streams.program.outputs import silent
 from streams.program.trainer_service import TrainerService
 from streams.program.worker_service import WorkerService
 from streams.replay.deployed import refold
@@ -57,10 +57,6 @@ url = "redis://{redis}/0"
 durability_lag_s = 0
 publish_every_s = 0.01
 """
-
-REPTIDE = typer.Typer()
-REPTIDE.add_typer(app.app)
-REPTIDE.add_typer(commands.app)
 
 
 @dataclass(frozen=True)
@@ -92,7 +88,7 @@ class Stream:
 
     def attempt(self, *arguments: str | Path) -> Result:
         """Run a command, with its settings last."""
-        return CliRunner().invoke(REPTIDE, [*map(str, arguments), str(self.config)])
+        return CliRunner().invoke(app, [*map(str, arguments), str(self.config)])
 
     def send(self, *portions: int) -> None:
         for number in portions:
@@ -239,7 +235,7 @@ def test_while_events_are_sent_their_speed_is_that_of_the_clock(
 ) -> None:
     told = []
     monkeypatch.setattr(
-        commands, "progress_bar", lambda *_: nullcontext(lambda n, totals: told.append((n, totals)))
+        serving, "progress_bar", lambda *_: nullcontext(lambda n, totals: told.append((n, totals)))
     )
     stream.send(0)
     assert told
@@ -626,7 +622,7 @@ def test_without_its_section_a_command_names_it(tmp_path: Path, section: Any, co
     start = there.index(f"[{section}]")
     config = tmp_path / "shop.toml"
     config.write_text(CONFIG + there[:start] + there[there.index("\n\n", start) :])
-    refused = CliRunner().invoke(REPTIDE, [*command.split(), str(config)])
+    refused = CliRunner().invoke(app, [*command.split(), str(config)])
     assert isinstance(refused.exception, SettingsError), refused.exception
     assert section in str(refused.exception)
 
@@ -641,8 +637,8 @@ class Parts:
             CONFIG + SECTIONS.format(name="shop", broker="127.0.0.1:1", redis="127.0.0.1:1")
         )
         self.when_warm: Callable[[], None] = lambda: None
-        monkeypatch.setattr(commands, "_check_room", lambda _: None)
-        monkeypatch.setattr(commands, "warm_up", self.warm_up)
+        monkeypatch.setattr(serving, "check_room", lambda _: None)
+        monkeypatch.setattr(serving, "warm_up", self.warm_up)
         monkeypatch.setattr(Deployment, "producer", lambda *_: self)
         monkeypatch.setattr(Deployment, "store", self)
         monkeypatch.setattr(Deployment, "log", self.join)
@@ -659,7 +655,7 @@ class Parts:
         self.done.append("closed")
 
     def run(self) -> Result:
-        return CliRunner().invoke(REPTIDE, ["worker", str(self.config)])
+        return CliRunner().invoke(app, ["worker", str(self.config)])
 
 
 @pytest.fixture

@@ -16,10 +16,10 @@ from streams.events.record import SourcePosition
 from streams.logs.kafka.log import KafkaLog
 from streams.logs.kafka.replay import GroupOffsets
 from streams.logs.memory import Crash
+from streams.logs.output import TOPICS
 from streams.operate.snapshots import deployment as snapshots
 from streams.operate.snapshots import state_directory
 from streams.operate.snapshots.rows import packed, pages
-from streams.program.outputs import TOPICS
 from streams.program.worker_service import WorkerService
 from streams.replay.embedded import OneTask
 from streams.stores.redis import rows as redis_rows

@@ -8,12 +8,9 @@ from collections.abc import Callable, Iterator
 
 import pytest
 import redis
-import typer
 from typer.testing import CliRunner
 
-from streams.cli import app as cli
-from streams.cli import deployment as commands
-from streams.cli import snapshots
+from streams.cli.app import app
 from streams.errors import StoreError
 from streams.events.record import SourcePosition
 from streams.program import pruning
@@ -30,10 +27,6 @@ __all__ = ["redis_cluster", "stream"]  # fixtures
 NOWHERE = "redis://127.0.0.1:1/0"
 TASK = "user 1/{}"
 LOGIN = {"hello", "auth", "client"}
-
-REPTIDE = typer.Typer()
-for app in (cli.app, commands.app, snapshots.app):
-    REPTIDE.add_typer(app)
 
 
 @pytest.fixture(scope="module")
@@ -63,7 +56,7 @@ class Deployed:
 
     def runs(self, *arguments: object) -> None:
         """Run a command that succeeds."""
-        result = CliRunner().invoke(REPTIDE, [*map(str, arguments)])
+        result = CliRunner().invoke(app, [*map(str, arguments)])
         assert result.exit_code == 0, (result.output, result.exception)
 
     def asked_for(self, user: User, run: Callable[[], object]) -> set[str]:

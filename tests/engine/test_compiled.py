@@ -90,9 +90,12 @@ def test_code_in_a_folder_that_is_not_added_to_is_taken_up_and_what_is_not_there
     assert sorted(tmp_path.rglob("*")) == kept
 
 
-def test_without_a_folder_functions_compile_and_do_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_a_folder_functions_compile_and_do_the_same_with_a_warning(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setattr(compiling, "FOLDER", None)
-    doubled: Callable[[int], int] = compiling.compiled(lambda x: 2 * x)
+    with pytest.warns(RuntimeWarning, match="let NUMBA_CACHE_DIR name a folder"):
+        doubled: Callable[[int], int] = compiling.compiled(lambda x: 2 * x)
     assert doubled(3) == 6
 
 

@@ -29,8 +29,9 @@ from engine.task_spec import InnerLoop, Memory, Policy, TaskSpec
 from engine.types import Kind
 from streams.events.record import NULL_VALUE, ONLY, Offsets, Record, SourcePosition
 from streams.logs.memory import INCARNATION, Crash, MemoryLog, MemoryOutput, no_crash
+from streams.logs.output import TOPICS
 from streams.program.embedded import Embedded, steps
-from streams.program.outputs import TOPICS, DeadLetterLines, Outputs
+from streams.program.outputs import DeadLetterLines, Outputs
 from streams.program.rounds import Rounds
 from streams.program.schedule import Schedule
 from streams.program.theta import ThetaCache

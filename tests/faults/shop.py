@@ -12,8 +12,8 @@ import pytest
 from benchmarks.fault_deployment import SMALL_TASKS
 from engine.types import Outcome
 from streams.assembly.embedded import embedded
+from streams.logs.output import TOPICS
 from streams.program.embedded import Embedded, run, steps
-from streams.program.outputs import TOPICS
 from streams.settings.tree import Settings, load_settings
 from tests.faults.model import NOT_PROMISED, Left, bits, told
 

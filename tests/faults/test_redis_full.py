@@ -9,7 +9,7 @@ import pytest
 
 from engine.stream.fingerprints import theta_fingerprint
 from streams.assembly.deployed import Deployment
-from streams.cli import deployment as commands
+from streams.cli import serving
 from streams.errors import StoreError
 from streams.program.pruning import prune
 from streams.settings.tree import load_settings
@@ -85,7 +85,7 @@ def test_a_worker_does_not_start_where_its_rows_would_be_evicted(
     server: Server, deployment: Deployment, policy: str
 ) -> None:
     server.ask("CONFIG", "SET", "maxmemory", "100mb")
-    commands._check_room(deployment)
+    serving.check_room(deployment)
     server.ask("CONFIG", "SET", "maxmemory-policy", policy)
     with pytest.raises(StoreError, match=rf"{policy}.*`CONFIG SET maxmemory-policy noeviction`"):
-        commands._check_room(deployment)
+        serving.check_room(deployment)

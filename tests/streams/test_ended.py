@@ -13,9 +13,9 @@ from typer.testing import CliRunner, Result
 from streams.assembly.embedded import embedded
 from streams.cli.app import app
 from streams.errors import ReptideError
+from streams.logs.output import TOPICS
 from streams.pages.run.summary import summarise
 from streams.program.embedded import Progress
-from streams.program.outputs import TOPICS
 from streams.settings.tree import load_settings
 
 SETTINGS = """
