@@ -26,7 +26,7 @@ import subprocess
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -123,11 +123,11 @@ def _broker(
 
 
 def group_of(library: str) -> Callable[..., GroupClient]:
-    """The `GroupClient` of a client library."""
-    if library == "confluent":
+    """The `GroupClient` of a client library; "confluent, consumer" shares out partitions by KIP-848."""
+    if library.startswith("confluent"):
         from streams.logs.kafka.confluent.consumer import ConfluentGroup
 
-        return ConfluentGroup
+        return partial(ConfluentGroup, protocol="consumer") if "consumer" in library else ConfluentGroup
     from streams.logs.kafka.kafka_python.consumer import KafkaGroup
 
     return KafkaGroup

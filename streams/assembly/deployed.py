@@ -287,7 +287,7 @@ class Deployment:
         if self.kafka.client == "confluent":
             from streams.logs.kafka.confluent.consumer import ConfluentGroup
 
-            return ConfluentGroup(*arguments)
+            return ConfluentGroup(*arguments, protocol=self.kafka.group_protocol)
         from streams.logs.kafka.kafka_python.consumer import KafkaGroup
 
         return KafkaGroup(*arguments)

@@ -70,7 +70,11 @@ class Kafka(Section):
     clock_skew_s: float = Field(3600.0, ge=0)
     """An event that takes place longer than this after the timestamp of its message is refused (bad_time), so that
     one clock that runs ahead moves no task's time."""
+    group_protocol: Literal["classic", "consumer"] = "classic"
+    """Who shares out the partitions: the members ("classic"), or the brokers ("consumer", KIP-848; Apache Kafka 4 or
+    newer), where a worker that joins or leaves holds up no other."""
     session_timeout_s: float = Field(45.0, ge=6)
+    """How long the group waits for a worker that is not heard of; of "classic", with "consumer" brokers say it."""
     group_instance_id: str | None = Field(None, pattern=r"^[A-Za-z0-9_-][A-Za-z0-9._-]{0,248}$")
     """Makes a worker a static member of the group (KIP-345), under a name that no other worker has: one that is
     started again within the session timeout takes its partitions back, and nobody has them meanwhile."""
@@ -85,6 +89,20 @@ class Kafka(Section):
             raise ValueError(
                 'tombstones = "forget" needs keys = "task": other keys do not say whom to forget'
             )
+        return self
+
+    @model_validator(mode="after")
+    def _brokers_that_share_out_decide(self) -> Self:
+        if self.group_protocol == "consumer":
+            if self.client != "confluent":
+                raise ValueError(
+                    'group_protocol = "consumer" needs client = "confluent": kafka-python does not speak it'
+                )
+            if "session_timeout_s" in self.model_fields_set:
+                raise ValueError(
+                    'session_timeout_s has no effect with group_protocol = "consumer": the brokers\' '
+                    "group.consumer.session.timeout.ms decides"
+                )
         return self
 
     @field_validator("security", mode="before")

@@ -45,6 +45,10 @@ SMALL = ("-Xmx256m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-Xshare:aut
 """A heap that lets three nodes stand beside the tests, and no optimising compiler that would take their cores."""
 QUICK = {
     "group.initial.rebalance.delay.ms": "0",
+    "group.consumer.min.session.timeout.ms": "6000",
+    "group.consumer.session.timeout.ms": "6000",
+    "group.consumer.min.heartbeat.interval.ms": "1000",
+    "group.consumer.heartbeat.interval.ms": "1000",
     "broker.session.timeout.ms": "6000",
     "broker.heartbeat.interval.ms": "1000",
     "offsets.topic.num.partitions": "4",

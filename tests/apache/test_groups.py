@@ -24,9 +24,15 @@ from streams.logs.kafka.group import Connection
 from streams.logs.kafka.log import KafkaLog
 from streams.logs.kafka.replay import GroupOffsets
 from tests.kafka_brokers import Broker, apache, append, group_of, topic_of
-from tests.streams.test_kafka import PATIENCE_S, SESSION, joined, library, many, poll_until
+from tests.streams.test_kafka import PATIENCE_S, SESSION, joined, many, poll_until
 
-__all__ = ["apache", "joined", "library"]  # fixtures
+__all__ = ["apache", "joined"]  # fixtures
+
+
+@pytest.fixture(params=["kafka-python", "confluent", "confluent, consumer"])
+def library(request: pytest.FixtureRequest) -> str:
+    """Also where brokers share out the partitions."""
+    return str(request.param)
 
 
 def member(broker: Broker, client: str, topics: list[str]) -> KafkaLog:

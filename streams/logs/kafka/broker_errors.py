@@ -45,6 +45,9 @@ WAY_OUT = {
     81: "there are as many members as group.max.size allows",
     82: "another worker has joined under our kafka.group_instance_id: give each worker one of its own, or leave it "
     "out",
+    111: "another worker is in the group under our kafka.group_instance_id, or was until its session ends: give each "
+    "worker one of its own, or leave it out",
+    112: "its brokers were told to know no such assignor: see their group.consumer.assignors",
     87: "outputs must be in topics that are not compacted: set cleanup.policy=delete",
     90: "another producer has taken our transactional.id",
 }

@@ -8,6 +8,7 @@ from collections.abc import Collection, Hashable, Sequence
 from contextlib import AbstractContextManager, suppress
 from functools import partial
 from operator import methodcaller
+from typing import Literal
 
 from confluent_kafka import (
     OFFSET_BEGINNING,
@@ -48,6 +49,9 @@ CUT = {KafkaError._LOG_TRUNCATION}
 class ConfluentGroup:
     """A `GroupClient` on confluent-kafka.
 
+    With `protocol` "consumer" (KIP-848) brokers share out the partitions, and say how long a session lasts and how
+    often a heart beats: `session_timeout_s` and `heartbeat_s` are those of "classic".
+
     Raises:
         InputError: there is no such topic, or the brokers refuse.
         Unavailable: no broker answers.
@@ -64,6 +68,7 @@ class ConfluentGroup:
         heartbeat_s: float = 3.0,
         instance: str | None = None,
         poll_interval_s: float = POLL_INTERVAL_S,
+        protocol: Literal["classic", "consumer"] = "classic",
     ) -> None:
         self._connection, self._group = connection, group
         self._topics = tuple(topics)
@@ -76,7 +81,8 @@ class ConfluentGroup:
         self._arrived: dict[Place, list[Record]] = {}  # and not handed out yet
         self._refused: dict[Place, int] = {}
         self._failed: dict[Hashable, Exception] = {}
-        self._cooperative = len(topics) == 1
+        alone = len(topics) == 1
+        self._incremental = alone or protocol == "consumer"
         describe(connection, self._topics)
         with self._our_words():
             self._admin = AdminClient(common(connection))
@@ -85,9 +91,15 @@ class ConfluentGroup:
                 **({"group.instance.id": instance} if instance else {}),
                 "enable.auto.commit": False,
                 "auto.offset.reset": "error",
-                "partition.assignment.strategy": "cooperative-sticky" if self._cooperative else "range",
-                "session.timeout.ms": round(session_timeout_s * 1000),
-                "heartbeat.interval.ms": round(heartbeat_s * 1000),
+                **(
+                    {"group.protocol": "consumer", "group.remote.assignor": "uniform" if alone else "range"}
+                    if protocol == "consumer"
+                    else {
+                        "partition.assignment.strategy": "cooperative-sticky" if alone else "range",
+                        "session.timeout.ms": round(session_timeout_s * 1000),
+                        "heartbeat.interval.ms": round(heartbeat_s * 1000),
+                    }
+                ),
                 "max.poll.interval.ms": round(1000 * max(poll_interval_s, session_timeout_s)),
                 "enable.partition.eof": True,  # tells the end of a log that ends in no record
                 "fetch.queue.backoff.ms": 10,  # the default of a second stalls whoever reads fast
@@ -198,7 +210,7 @@ class ConfluentGroup:
         self._refused.update({self._place(partition): partition.offset for partition in failed})
 
     def _assign(self, partitions: list[TopicPartition]) -> None:
-        (self._consumer.incremental_assign if self._cooperative else self._consumer.assign)(partitions)
+        (self._consumer.incremental_assign if self._incremental else self._consumer.assign)(partitions)
 
     def _on_revoke(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
         """Drop what was taken away, and note it."""
@@ -209,7 +221,7 @@ class ConfluentGroup:
             self._positions.pop(place, None)
             self._arrived.pop(place, None)
             self._failed.pop(place, None)
-        if self._cooperative:
+        if self._incremental:
             consumer.incremental_unassign(begun)
         else:
             consumer.unassign()
@@ -249,7 +261,7 @@ class ConfluentGroup:
         """Fetch from here on. Assigned anew, since librdkafka seeks in no partition that it stopped fetching."""
         self._positions[place] = offset
         with self._our_words():
-            if self._cooperative:
+            if self._incremental:
                 self._consumer.incremental_unassign([self._partition(place)])
                 self._consumer.incremental_assign([TopicPartition(self._topics[place[0]], place[1], offset)])
             else:
