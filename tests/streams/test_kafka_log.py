@@ -28,6 +28,7 @@ class ScriptedGroup:
         self.paused: set[Place] = set()
         self.committed: list[dict[Place, int]] = []
         self.first: dict[Place, int] = {}
+        self.incarnation = 7
         self.hidden = 0
         """How many records of the end of each log the broker does not tell of when it is asked."""
         self.away = False
@@ -56,7 +57,7 @@ class ScriptedGroup:
 
     def topics(self) -> tuple[InputTopic, ...]:
         self._answer()
-        return tuple(InputTopic(count, 7 + n) for n, count in enumerate(self.counts))
+        return tuple(InputTopic(count, self.incarnation + n) for n, count in enumerate(self.counts))
 
     def position(self, place: Place) -> int | None:
         return self.at.get(place)
@@ -124,6 +125,18 @@ class TestPolling:
         [polled] = log.poll(10)
         assert (polled.partition, polled.position, polled.incarnations) == (1, 2, (7,))
         assert polled.partitions == 2
+
+    def test_a_topic_that_is_made_anew_or_given_partitions_is_noticed_though_the_group_says_nothing(
+        self,
+    ) -> None:
+        group, clock = ScriptedGroup(), Clock()
+        log = kafka_log(group, clock=clock)
+        group.append((0, 0), 3)
+        assert [polled.incarnations for polled in log.poll(1)] == [(7,)]
+        group.incarnation, group.counts = 8, [2]
+        assert [polled.incarnations for polled in log.poll(1)] == [(7,)]
+        clock.now += kafka.ASK_EVERY_S
+        assert [(polled.incarnations, polled.partitions) for polled in log.poll(1)] == [((8,), 2)]
 
     def test_records_fetched_while_the_broker_could_not_be_asked_more_are_not_lost(self) -> None:
         group = ScriptedGroup()

@@ -202,6 +202,20 @@ def test_keys_that_name_no_task_cannot_say_whom_to_forget(config: Path) -> None:
 
 
 @pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ("session_timeout_s = 9", "group.consumer.session.timeout.ms decides"),
+        ('client = "kafka-python"', 'needs client = "confluent"'),
+    ],
+)
+def test_what_only_members_that_share_out_partitions_have_is_refused_where_brokers_do(
+    config: Path, line: str, said: str
+) -> None:
+    kafka = '[kafka]\nbootstrap = ["h:1"]\ngroup_protocol = "consumer"'
+    assert said in refusal(config, f"{kafka}\n{line}")
+
+
+@pytest.mark.parametrize(
     ("name", "text", "form"),
     [
         ("REPTIDE_MODEL__HIDDEN", "64,32", "'[64, 32]'"),

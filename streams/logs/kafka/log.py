@@ -15,53 +15,23 @@ import time
 import warnings
 from collections import deque
 from collections.abc import Callable, Collection, Iterator, Sequence
-from dataclasses import dataclass, field
 from typing import Literal
 
 from streams.errors import InputError, Unavailable
 from streams.events.record import Offsets, Place, Polled, Record
 from streams.logs.kafka.group import GroupClient, OffsetOutOfRange, origin
+from streams.logs.kafka.shelf import HeldLabels, Shelf
 
 LEAST_WAIT_S = 0.01
 """A client that is polled for less than this never joins its group."""
 
 COMMIT_EVERY_S = 1.0
 
+ASK_EVERY_S = 60.0
+"""How long a topic that was made anew or given partitions may go unnoticed by a member that keeps its own."""
+
 HELD_LABELS = 10_000
 """With so many of a partition waiting for observations, no more are read."""
-
-
-@dataclass
-class _Held:
-    """Labels, read together, that wait for the observations before them."""
-
-    labels: deque[Record]
-    end: int | None = None
-    """Observations below this were in the log when the labels were read; None until the broker was asked."""
-
-
-@dataclass
-class _Shelf:
-    """What was fetched of one partition and not yet handed out."""
-
-    arrived: deque[Record] = field(default_factory=deque)
-    """Of the first topic."""
-    held: deque[_Held] = field(default_factory=deque)
-    """Of the second."""
-    position: int | None = None
-    """The first topic's next offset to hand out, once something was."""
-
-    def add(self, topic: int, records: Sequence[Record]) -> None:
-        """Keep records that were fetched."""
-        if topic == 0:
-            self.arrived.extend(records)
-        else:
-            self.held.append(_Held(deque(records)))
-
-    def first(self, topic: int) -> Record | None:
-        """The next record of a topic."""
-        records = self.arrived if topic == 0 else self.held[0].labels if self.held else ()
-        return records[0] if records else None
 
 
 class KafkaLog:
@@ -99,8 +69,9 @@ class KafkaLog:
         self._assigned: frozenset[Place] = frozenset()
         self._incarnations: tuple[int, ...] = ()
         self._partitions = 0
-        self._known = False  # what the broker says of the assignment
-        self._shelves: dict[int, _Shelf] = {}
+        self._known = False  # what the broker says of the topics, a while ago
+        self._asked_s = clock()
+        self._shelves: dict[int, Shelf] = {}
         self._paused: set[Place] = set()
         self._folded: deque[tuple[float, Offsets]] = deque()
         self._due: dict[Place, int] = {}
@@ -181,7 +152,7 @@ class KafkaLog:
         }
         self._due = {**again, **self._due}
         for (topic, partition), records in fetched.records.items():
-            self._shelves.setdefault(partition, _Shelf()).add(topic, records)
+            self._shelves.setdefault(partition, Shelf()).add(topic, records)
 
     def _follow(self, revoked: Collection[Place]) -> None:
         """Notice another assignment; forget what belongs to the reader after us."""
@@ -198,13 +169,13 @@ class KafkaLog:
 
     def _ask(self) -> None:
         """What only the broker knows. Records lie on their shelves by now: where it is away, they stay there."""
-        if not self._known:
+        if not self._known or self._clock() - self._asked_s >= ASK_EVERY_S:
             topics = self._client.topics()
             if len(topics) == 2:
                 self._check_pairs(*(topic.partitions for topic in topics))
             self._partitions = topics[0].partitions
             self._incarnations = tuple(topic.incarnation for topic in topics)
-            self._known = True
+            self._known, self._asked_s = True, self._clock()
         held = {p: [h for h in shelf.held if h.end is None] for p, shelf in self._shelves.items()}
         unknown = [(0, partition) for partition, labels in held.items() if labels]
         ends = self._client.end(unknown) if unknown else {}
@@ -242,7 +213,7 @@ class KafkaLog:
             if records:
                 yield Polled(partition, self._incarnations, position or 0, records, self._partitions)
 
-    def _passed(self, partition: int, held: _Held) -> bool:
+    def _passed(self, partition: int, held: HeldLabels) -> bool:
         """Whether all observations before the labels were handed out."""
         reached = self._reached((0, partition))
         return reached is not None and held.end is not None and reached >= held.end
