@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
+from functools import partial
 from pathlib import Path
 from shutil import copyfileobj
 from tempfile import TemporaryFile
@@ -130,11 +131,14 @@ def create_topics(settings: Settings, partitions: int, replication: int) -> None
 
 def check_topics(settings: Settings) -> bool:
     """Say what is wrong with the topics, and whether the stream can do with them."""
+    from streams.logs.kafka.samples import unreadable
     from streams.logs.kafka.topics import check
 
     deployment = Deployment(settings)
     lives = settings.memory.ttl_s, deployment.redis.tombstone_s
-    findings = made(lambda: check(deployment.connection, deployment.topics, *lives))
+    null_values = deployment.kafka.tombstones == "dead-letter"
+    judge = partial(unreadable, deployment.envelope, deployment.spec, null_values)
+    findings = made(lambda: check(deployment.connection, deployment.topics, *lives, judge))
     for finding in findings:
         console.print(f"{finding.severity}: {finding.sentence}")
     if any(finding.severity == "error" for finding in findings):

@@ -4,14 +4,21 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Callable
+from functools import partial
 
 import pytest
 from kafka import KafkaAdminClient
 from kafka.admin import ConfigResource, ConfigResourceType
 
+from engine.features.columns import Numeric
+from engine.features.encoder import Features
+from engine.targets import Classification
+from engine.task_spec import TaskSpec
+from streams.events.envelope import Envelope
 from streams.logs.kafka.group import Connection
 from streams.logs.kafka.kafka_python.producer import key_hash
-from streams.logs.kafka.topics import Finding, Sampled, Topics, check, create, partitioning
+from streams.logs.kafka.samples import Sampled, unreadable
+from streams.logs.kafka.topics import Finding, Topics, check, create, partitioning
 from streams.settings.places import FOR_EVER_S
 from tests.kafka_brokers import Broker, append, noida, topic_of
 
@@ -55,6 +62,21 @@ class TestCheck:
         assert found.severity == "warning"
         assert "stamped-in0 takes the timestamps of producers" in found.sentence
         assert "message.timestamp.type=LogAppendTime" in found.sentence
+
+    @pytest.mark.parametrize(("null_values", "severity"), [(False, "warning"), (True, "error")])
+    def test_events_that_would_be_dead_letters_are_found(
+        self, noida: Broker, null_values: bool, severity: str
+    ) -> None:
+        ours = topics(f"read-{severity}")
+        create(Connection(noida.servers), ours, 1, 1, DAY_S)
+        event = b'{"task": "ann", "id": %d, "time": 1, "features": {"a": "x"}}'
+        append(noida, ours.inputs[0], [(b"ann", value) for value in (event % 1, None, event % 2)])
+        spec = TaskSpec(Features((Numeric("a"),)), Classification(("no", "yes")))
+        judge = partial(unreadable, Envelope(), spec, null_values)
+        [found] = check(Connection(noida.servers), ours, DAY_S, 30 * DAY_S, judge)
+        assert found.severity == severity
+        told = f"{2 + null_values} of 3 recent messages of {ours.inputs[0]} would be dead letters"
+        assert f"{told}, 2 of them bad_feature, such as partition 0 offset 2: " in found.sentence
 
     def test_timestamps_of_workers_are_found(self, noida: Broker) -> None:
         ours = topics("stamps")

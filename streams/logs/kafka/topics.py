@@ -7,6 +7,7 @@ merely stop finding their observations. So it is looked for here.
 from __future__ import annotations
 
 import zlib
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
@@ -15,11 +16,13 @@ from kafka import KafkaAdminClient
 from kafka.admin import ConfigResource, ConfigResourceType
 
 from streams.errors import InputError
+from streams.events.decoding import Rejected
 from streams.logs.kafka import refusals
 from streams.logs.kafka.group import Connection
 from streams.logs.kafka.kafka_python.client import describe, in_our_words, made
 from streams.logs.kafka.kafka_python.producer import key_hash
-from streams.logs.kafka.reader import KafkaTopicReader
+from streams.logs.kafka.reader import Message
+from streams.logs.kafka.samples import Sampled, sample
 from streams.settings.places import FOR_EVER_S
 
 DEAD_LETTER_BYTES = 2 << 20
@@ -31,9 +34,6 @@ that of a worker decide how long its outputs are kept, or whether they are taken
 
 SNAPSHOT_S, SPARE_S = 86_400.0, 7 * 86_400.0
 """A snapshot is taken once a day; a restore, or workers that were all away, may take a week."""
-
-SAMPLED = 200
-"""Recent messages looked at in each partition."""
 
 TOPIC_EXISTS, TOPIC_AUTHORIZATION_FAILED = 36, 29
 
@@ -57,14 +57,6 @@ class Finding(NamedTuple):
     severity: Literal["error", "warning", "unknown"]
     """unknown: the broker does not say."""
     sentence: str
-
-
-class Sampled(NamedTuple):
-    """Where a message was found."""
-
-    topic: str
-    partition: int
-    key: bytes | None
 
 
 def create(
@@ -114,9 +106,16 @@ def _made_with(name: str, topics: Topics, pending_ttl_s: float) -> dict[str, str
 
 
 def check(
-    connection: Connection, topics: Topics, pending_ttl_s: float, tombstone_ttl_s: float
+    connection: Connection,
+    topics: Topics,
+    pending_ttl_s: float,
+    tombstone_ttl_s: float,
+    judge: Callable[[int, Sequence[Message]], Sequence[Rejected]] = lambda *_: (),
 ) -> list[Finding]:
-    """Everything that would go wrong silently; nothing where all is well."""
+    """Everything that would go wrong silently; nothing where all is well.
+
+    `judge` says which of the messages of an input topic, by its number, would be dead letters.
+    """
     described = describe(connection, topics.all())
     counts = {name: len(topic["partitions"]) for name, topic in described.items()}
     there = Topics(
@@ -125,14 +124,19 @@ def check(
         topics.dead_letter,
     )
     settings = _settings(connection, sorted(counts))
-    sampled = [message for name in there.inputs for message in _sample(connection, name)]
+    sampled = {name: sample(connection, name) for name in there.inputs}
     return [
         *_missing(topics, counts),
         *_unpaired(there, counts),
         *_retention(there, settings, pending_ttl_s, tombstone_ttl_s),
         *_sizes(there, settings),
         *_timestamps(there, settings),
-        *partitioning(sampled, counts),
+        *partitioning(
+            [Sampled(name, m.partition, m.key) for name, some in sampled.items() for m in some], counts
+        ),
+        *_dead_letters(
+            {name: (some, judge(topics.inputs.index(name), some)) for name, some in sampled.items()}
+        ),
     ]
 
 
@@ -160,6 +164,21 @@ def partitioning(sampled: Sequence[Sampled], counts: Mapping[str, int]) -> Itera
         yield Finding("warning", f"{elsewhere} of {len(keyed)} recent messages are not where murmur2 puts their "
                       f"key, but {by}: any other producer must do the same, and `reptide produce` uses murmur2. "
                       "librdkafka does with partitioner=murmur2_random")  # fmt: skip
+
+
+def _dead_letters(
+    judged: Mapping[str, tuple[Sequence[Message], Sequence[Rejected]]],
+) -> Iterator[Finding]:
+    """Messages that no worker could read, with the newest of those of the most frequent reason."""
+    for name, (messages, rejected) in judged.items():
+        if not rejected:
+            continue
+        ((reason, count),) = Counter(letter.reason for letter in rejected).most_common(1)
+        newest = next(letter for letter in reversed(rejected) if letter.reason == reason)
+        severity: Literal["error", "warning"] = "error" if len(rejected) == len(messages) else "warning"
+        where = f"partition {newest.record.partition} offset {newest.record.offset}"
+        yield Finding(severity, f"{len(rejected)} of {len(messages)} recent messages of {name} would be dead "
+                      f"letters, {count} of them {reason}, such as {where}: {newest.detail}")  # fmt: skip
 
 
 def _elsewhere(keyed: Sequence[Sampled], counts: Mapping[str, int], hashed: Callable[[bytes], int]) -> int:
@@ -236,20 +255,3 @@ def _settings(connection: Connection, names: Sequence[str]) -> dict[str, dict[st
             admin.close()
     told = said.get("topic", {})
     return {name: {key: entry["value"] for key, entry in told.get(name, {}).items()} for name in names}
-
-
-def _sample(connection: Connection, topic: str) -> list[Sampled]:
-    """The last messages of each partition."""
-    reader = KafkaTopicReader(connection, topic)
-    try:
-        end, positions = reader.end(), reader.start()
-        positions = {number: max(start, end[number] - SAMPLED) for number, start in positions.items()}
-        sampled: list[Sampled] = []
-        while any(positions[number] < end[number] for number in end):
-            messages, positions = reader.read(positions, SAMPLED, timeout_s=1.0)
-            sampled += [Sampled(topic, message.partition, message.key) for message in messages]
-            if not messages:
-                break
-        return sampled
-    finally:
-        reader.close()
