@@ -51,8 +51,9 @@ from engine.outer.base import OuterRule
 from engine.outer.implicit import Implicit
 from engine.outer.pooled import Pooled
 from engine.outer.reptile import Reptile
-from engine.stream.in_progress import BLOCK, PREDICTED
+from engine.stream.in_progress import BLOCK
 from engine.stream.layout import layout_of
+from engine.stream.predictors import AT_ONCE
 from engine.targets import Classification
 from engine.task_spec import InnerLoop, Memory, TaskSpec
 from engine.traced import Recorded
@@ -264,7 +265,7 @@ def sizes(method: Method, setting: Setting) -> dict[str, int]:
 
 def measured(method: Method, setting: Setting, effort: Effort, quick: bool) -> dict[str, float]:
     """All figures of one row."""
-    tasks, block, predicted = (2, 2, 2) if quick else (setting.tasks, BLOCK, PREDICTED)
+    tasks, block, predicted = (2, 2, 2) if quick else (setting.tasks, BLOCK, AT_ONCE)
     steps = steps_of(method, setting, tasks)
     figures: dict[str, float] = dict(sizes(method, setting))
     gradients = {name: step() for name, step in steps.items()}  # the first call of each, which records

@@ -161,15 +161,16 @@ def _read(function: F, *signature: Any) -> F:
 
 
 def scalars(record: type[tuple[Any, ...]], types: list[Any]) -> Any:
-    """The numba type of a named tuple of numbers; a pair stands for a tuple of that many, [] for a vector."""
+    """The numba type of a named tuple of numbers; a pair is a tuple of that many, [] a vector, [,] a matrix."""
     return numba.types.NamedTuple([_scalar(kind) for kind in types], record)
 
 
 def _scalar(kind: str | tuple[str, int]) -> Any:
     if isinstance(kind, tuple):
         return numba.types.UniTuple(getattr(numba.types, kind[0]), kind[1])
-    if kind.endswith("[]"):
-        return numba.types.Array(getattr(numba.types, kind[:-2]), 1, "C")
+    scalar, array, dimensions = kind.partition("[")
+    if array:
+        return numba.types.Array(getattr(numba.types, scalar), dimensions.count(",") + 1, "C")
     return getattr(numba.types, kind)
 
 
@@ -178,6 +179,11 @@ def arrays(columns: type[tuple[Any, ...]], types: list[tuple[str, int]], *, stri
     order = "A" if strided else "C"
     fields = [numba.types.Array(getattr(numba.types, scalar), ndim, order) for scalar, ndim in types]
     return numba.types.NamedTuple(fields, columns)
+
+
+def strided(scalar: str) -> Any:
+    """The numba type of an array of two dimensions that is a field of a table's rows."""
+    return numba.types.Array(getattr(numba.types, scalar), 2, "A")
 
 
 def vectors(count: int) -> list[Any]:

@@ -181,12 +181,20 @@ class FrontEnd(nn.Module):
         sets = (RATES + len(history.by)) * bool(history.label_width)
         if self.classes is None:
             return sets + 1
-        return sets * (1 if self.classes == 2 else self.classes) + self._marks
+        return sets * (1 if self.classes == 2 else self.classes) + self.marks
 
     @property
-    def _marks(self) -> int:
-        """Numbers that say what the last label was."""
+    def marks(self) -> int:
+        """Numbers that say what the last label was, one of few classes."""
         return self.classes if self.classes is not None and self.classes <= MOST_CLASSES else 0
+
+    @property
+    def sets(self) -> list[int]:
+        """Where in a stored row each set of counts of labels begins."""
+        past, width = self.history, self.history.label_width if self.history else 0
+        if past is None or not width:
+            return []
+        return [*range(past.start, past.last, width), *range(past.by_counts, past.stop, width)]
 
     def forward(self, x: Tensor) -> Tensor:
         """Dense rows; a missing number sits at the mean, and its flag says so."""
@@ -229,10 +237,8 @@ class FrontEnd(nn.Module):
         if self.classes is None:
             value = ((last - self.label_mean) / self.label_std).nan_to_num(nan=0.0)
             parts.append(value.unsqueeze(-1).clamp(-STANDARDISED_LIMIT, STANDARDISED_LIMIT))
-        elif self._marks:
-            parts.append(
-                (last.unsqueeze(-1) == torch.arange(1, self._marks + 1, device=x.device)).to(x.dtype)
-            )
+        elif self.marks:
+            parts.append((last.unsqueeze(-1) == torch.arange(1, self.marks + 1, device=x.device)).to(x.dtype))
         return parts
 
     def _rates(self, counts: Tensor) -> Tensor:

@@ -180,10 +180,10 @@ def surprise(c: Any, u: int, scored: int, loss: float, r: Any) -> float:
     return math.sqrt(loss / usual) if usual > 0.0 else 0.0
 
 
-@compiled_as(COLUMNS_LAYOUT, EVENTS_LAYOUT, RESULTS_LAYOUT, RULES_LAYOUT, *vectors(2))
-def answer_again(c: Columns, e: Events, out: Results, r: Rules, row: Any, repeated: Any) -> None:
+@compiled_as(COLUMNS_LAYOUT, EVENTS_LAYOUT, RESULTS_LAYOUT, RULES_LAYOUT, *vectors(1))
+def answer_again(c: Columns, e: Events, out: Results, r: Rules, repeated: Any) -> None:
     """Write the predictions of those of the events `repeated` that are pending observations, as they were given."""
     for i in range(len(repeated)):
         n = repeated[i]
         if e.kind[n] == OBSERVATION:
-            given(c, row[n], e, n, r, out)
+            given(c, e.row[n], e, n, r, out)

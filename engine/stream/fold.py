@@ -20,6 +20,9 @@ from engine.learners.gradient import GradientLearner
 from engine.stream.events import EventBatch
 from engine.stream.in_progress import Folded, FoldInProgress
 from engine.stream.layout import Layout, layout_of
+from engine.stream.prepared import Prepared
+from engine.stream.requirements import Requirements
+from engine.stream.row_by_row import row_by_row
 from engine.stream.rules import rules_of
 from engine.stream.table import TaskTable
 from engine.task_spec import TaskSpec
@@ -34,6 +37,9 @@ from engine.types import (
 )
 
 UNKNOWN = np.uint64(0xFFFF_FFFF_FFFF_FFFF)
+
+KEPT = 8
+"""Versions of theta that are kept prepared."""
 
 
 class Prediction(NamedTuple):
@@ -61,8 +67,11 @@ class Engine:
         self.learner: Learner = learner or GradientLearner(spec)
         self.layout: Layout = layout_of(self.learner)
         self.rules = rules_of(spec)
+        self.requirements = Requirements(spec)
+        self.network = row_by_row(self.learner) if device == "cpu" else None
         self.predict_adapted = Recorded(self.learner.predict)
         self.predict_shared = Recorded(self.learner.shared)
+        self._prepared: dict[int, Prepared] = {}
 
     def fold(self, states: TaskTable, events: EventBatch, meta: Meta) -> Folded:
         """Fold N events of U tasks; `states` is left as it is.
@@ -76,13 +85,21 @@ class Engine:
                 f"the table has layout {states.layout.fingerprint:016x}, this engine {self.layout.fingerprint:016x}; "
                 "make or decode the table with engine.layout"
             )
-        events.validate(self.spec, len(states))
-        work = FoldInProgress(self, states, events, meta)
+        work = FoldInProgress(self, states, events, self._theta(meta))
         work.adapt(work.touched_and_stale())
         work.work_ahead()
         while len(active := np.flatnonzero(work.cursor < work.stop)):
             work.fold_round(active)
         return work.result()
+
+    def _theta(self, meta: Meta) -> Prepared:
+        """A version of theta, prepared; of those that were, as many are kept as workers adopt side by side."""
+        known = self._prepared.get(id(meta))
+        if known is None:
+            known = self._prepared[id(meta)] = Prepared(self, meta)
+            if len(self._prepared) > KEPT:
+                del self._prepared[next(iter(self._prepared))]
+        return known
 
     def predict(self, states: TaskTable, x: Float32, meta: Meta, time_s: Float64) -> Prediction:
         """The read path: what an observation of each of U tasks would be served; changes nothing.

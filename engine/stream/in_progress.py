@@ -4,21 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from time import perf_counter
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
-import torch
-from torch import Tensor
 
 from engine.batches import bucket_of
-from engine.learners.base import flatten, unflatten
-from engine.learners.gradient import unmoved
-from engine.outer.calibration import calibrated
+from engine.learners.base import flatten
 from engine.stream import answers, scan, scan_arrays, support_slots
 from engine.stream.events import EventBatch
 from engine.stream.layout import Columns
 from engine.stream.look_ahead import ROW, look_ahead
-from engine.stream.rules import know_nothing, version_of
+from engine.stream.predictions import write_predictions
+from engine.stream.prepared import Prepared
+from engine.stream.scan_arrays import OBSERVATION
 from engine.stream.sources import not_folded_yet
 from engine.stream.support import Support, episodes_of, padded, support_of
 from engine.stream.table import TaskTable
@@ -27,11 +25,8 @@ from engine.types import (
     THETA,
     Batch,
     Episode,
-    Fast,
     Float32,
     Int64,
-    Kind,
-    Meta,
     Outcome,
     Outcomes,
 )
@@ -39,8 +34,8 @@ from engine.types import (
 if TYPE_CHECKING:
     from engine.stream.fold import Engine
 
-BLOCK, PREDICTED = 32, 128
-"""Adaptations, and predictions, of one tensor call."""
+BLOCK = 32
+"""Adaptations of one tensor call."""
 
 
 class Folded(NamedTuple):
@@ -60,35 +55,24 @@ class Folded(NamedTuple):
 class FoldInProgress:
     """One fold in progress: the rows being written, and how far each task has come."""
 
-    def __init__(self, engine: Engine, states: TaskTable, events: EventBatch, meta: Meta) -> None:
-        self.engine, self.states, self.events, self.meta = engine, states, events, meta
+    def __init__(self, engine: Engine, states: TaskTable, events: EventBatch, theta: Prepared) -> None:
+        self.engine, self.states, self.theta = engine, states, theta
+        self.events = engine.requirements.checked(events, len(states))
+        count, tasks = len(events), len(states) + 1
         # One spare row keeps every view of a field strided, which is what the compiled scan was built for.
-        self.rows = np.zeros(len(states) + 1, states.layout.dtype)
+        self.rows = np.zeros(tasks, states.layout.dtype)
         self.rows[:-1] = states.rows
         self.c = Columns(*(self.rows[name] for name in Columns._fields))
-        self.out = scan_arrays.blank_results(len(events), engine.spec.target.outputs, engine.spec.width)
-        self.out.prediction[:] = np.nan
-        self.version = version_of(engine.spec, meta)
-        self.calibration = torch.tensor(meta.calibration, device=engine.device) if meta.calibration else None
-        self.unmoved = unmoved(meta.params)
-        self.adapted = np.zeros(len(events), np.bool_)
-        self.x = np.zeros((len(events), engine.spec.width), np.float32)
-        self.x[:, : events.x.shape[1]] = events.x
-        columns = {name: getattr(events, name) for name in scan_arrays.Events._fields}
-        columns |= {"x": self.x, "time_s": np.minimum(events.time_s, events.not_after_s)}
-        self.scanned = scan_arrays.Events(**{name: _plain(value) for name, value in columns.items()})
-        fresh = not_folded_yet(self.states, self.rows, events, engine.follows)
-        if not fresh.all():
-            repeated = np.flatnonzero(~fresh)
-            answers.answer_again(self.c, self.scanned, self.out, engine.rules, _plain(events.row), repeated)
-        index = np.flatnonzero(fresh)
-        self.order = index[np.argsort(events.row[index], kind="stable")]
-        tasks = np.arange(len(states) + 1)
-        self.cursor = np.searchsorted(events.row[self.order], tasks, side="left")
-        self.stop = np.searchsorted(events.row[self.order], tasks, side="right")
-        self.reason, self.last = np.zeros((2, len(states) + 1), np.int64)
-        self.on_track = np.zeros(len(states) + 1, np.bool_)
-        self.next_ahead = np.zeros(len(states) + 1, np.int64)
+        self.out = scan_arrays.blank_results(count, engine.rules.outputs, self.events.x.shape[1])
+        self.out.prediction.fill(np.nan)
+        self.adapted = np.zeros(count, np.bool_)
+        fresh = not_folded_yet(self.states, self.rows, self.events, engine.follows)
+        self.order, (self.cursor, self.stop) = np.empty(count, np.int64), np.zeros((2, tasks), np.int64)
+        if (folded := scan.by_task(self.events.row, fresh, self.order, self.cursor, self.stop)) < count:
+            self.order = self.order[:folded]
+            answers.answer_again(self.c, self.events, self.out, engine.rules, np.flatnonzero(~fresh))
+        self.reason, self.last, self.next_ahead = np.zeros((3, tasks), np.int64)
+        self.on_track = np.zeros(tasks, np.bool_)
         self.values_ahead = self.rows["fast"][:0]
         self.episodes: list[Episode] = []
         self.adaptations = 0
@@ -98,25 +82,25 @@ class FoldInProgress:
     def touched_and_stale(self) -> Int64:
         """Tasks with an event to fold whose fast parameters are of another theta."""
         touched = self.cursor < self.stop
-        return np.flatnonzero(touched & (self.rows["fast_version"] != self.meta.version))
+        return np.flatnonzero(touched & (self.rows["fast_version"] != self.theta.meta.version))
 
     def _predict_with_theta(self) -> None:
         """Theta's prediction of every observation; it does not change during a fold."""
-        index = self.order[self.events.kind[self.order] == Kind.OBSERVATION]
-        x = self.x[index]
-        for part in _blocks(len(index), PREDICTED):
-            outputs = self.engine.predict_shared(self.meta.params, self._tensor(x[part]))
-            self.out.prediction[index[part], THETA] = self._finite(outputs, None, len(part))
+        index = self._observations(self.order)
+        if len(index):
+            self._predict(index, THETA, self.theta.predictor.of_theta(self.events.x[index]))
 
     def work_ahead(self) -> None:
         """Run every adaptation of the batch, and every prediction, as far as no alarm changes them."""
-        if self.meta.version == 0:
+        if self.theta.meta.version == 0:
             return
         rules = self.engine.rules
-        ahead = look_ahead(self.rows, self.scanned, rules, self.version, self.order, self.cursor, self.stop)
+        ahead = look_ahead(
+            self.rows, self.events, rules, self.theta.version, self.order, self.cursor, self.stop
+        )
         self._predict_with_theta()
         self.on_track = self.cursor < self.stop
-        serves = np.full(len(self.events), ROW)
+        serves = np.full(len(self.events.row), ROW)
         if ahead is not None:
             by_task = np.argsort(ahead.task, kind="stable")
             self.values_ahead = self._adapted_from(ahead.support)[by_task]
@@ -132,13 +116,13 @@ class FoldInProgress:
     def fold_round(self, active: Int64) -> None:
         """Fold each active task's run of events up to its next adaptation, then adapt those that are due."""
         end = self.stop.copy()
-        scan.run_ends(self.c, self.scanned, self.engine.rules, active, self.order, self.cursor, end)
+        scan.run_ends(self.c, self.events, self.engine.rules, active, self.order, self.cursor, end)
         alone = active[~self.on_track[active]]
-        if len(alone) and self.meta.version:
+        if len(alone) and self.theta.meta.version:
             run = self.order[scan.runs(self.cursor[alone], end[alone])]
-            self._predict_adapted(run, np.full(len(self.events), ROW))
+            self._predict_adapted(run, np.full(len(self.events.row), ROW))
         scan.scan(
-            self.c, self.scanned, self.out, self.engine.rules, self.version,
+            self.c, self.events, self.out, self.engine.rules, self.theta.version,
             active, self.order, self.cursor, end, self.reason, self.last,
         )  # fmt: skip
         self._ask_detector(active[self.reason[active] == scan_arrays.ASK_DETECTOR])
@@ -146,34 +130,23 @@ class FoldInProgress:
 
     def _predict_adapted(self, index: Int64, serves: Int64) -> None:
         """The adapted model's prediction of the observations among events, by the adaptation that serves each."""
-        index = index[self.events.kind[index] == Kind.OBSERVATION]
-        if self.unmoved:
+        index = self._observations(index)
+        if self.theta.unmoved:
             self.out.prediction[index, ADAPTED] = self.out.prediction[index, THETA]
-            return
-        for part in _blocks(len(index), PREDICTED):
-            n = index[part]
-            fast = self.rows["fast"][self.events.row[n]]
-            known = serves[n] != ROW
-            fast[known] = self.values_ahead[serves[n][known]]
-            self.out.prediction[n, ADAPTED] = self._adapted(fast, self.x[n], self.out.prediction[n, THETA])
+        elif len(index):
+            fast = self.rows["fast"][self.events.row[index]]
+            ahead = serves[index]
+            known = ahead != ROW
+            fast[known] = self.values_ahead[ahead[known]]
+            self._predict(index, ADAPTED, self.theta.predictor.of_tasks(fast, self.events.x[index]))
 
-    def _adapted(self, fast: Float32, x: Float32, theta: Float32) -> Float32:
-        """Predictions [n, C] of at most one block of events, each by fast parameters of its own [n, F]."""
-        named = unflatten(self.engine.learner.fast_shapes, self._tensor(fast))
-        outputs = self.engine.predict_adapted(self.meta.params, named, self._tensor(x).unsqueeze(1))
-        return self._finite(outputs.squeeze(1), theta, len(x))
+    def _observations(self, index: Int64) -> Int64:
+        return index[self.events.kind[index] == OBSERVATION]
 
-    def _finite(self, outputs: Any, instead: Float32 | None, count: int) -> Float32:
-        """Outputs [block, C] as the first `count` predictions; what is not finite is replaced and counted."""
-        target = self.engine.spec.target
-        if self.calibration is not None:
-            outputs = calibrated(outputs, self.calibration)
-        values: Float32 = target.predict(outputs).cpu().numpy()[:count]
-        broken = ~np.isfinite(values).all(axis=1)
-        if broken.any():
-            values[broken] = know_nothing(target) if instead is None else instead[broken]
-            self.not_finite += int(broken.sum())
-        return values
+    def _predict(self, index: Int64, expert: int, outputs: Float32) -> None:
+        """Take outputs [n, C] as an expert's predictions of events; what is not finite is replaced and counted."""
+        calibration, rules = self.theta.calibration, self.engine.rules
+        self.not_finite += write_predictions(outputs, calibration, rules, index, expert, self.out.prediction)
 
     def _ask_detector(self, tasks: Int64) -> None:
         """Feed the last label's loss to a detector that does not run inside the scan."""
@@ -214,14 +187,14 @@ class FoldInProgress:
 
     def adapt(self, tasks: Int64) -> None:
         """Compute the fast parameters of tasks from theta and their support sets as of `adapted_through`."""
-        if len(tasks) and self.meta.version:
+        if len(tasks) and self.theta.meta.version:
             self._keep(tasks, self._adapted_from(support_of(self.c, tasks, self.engine.rules.balanced)))
 
     def _adapted_from(self, support: Support) -> Float32:
         """Fast parameters [T, F] for T support sets, in full blocks of one bucket each."""
         values = np.empty((len(support.sizes), self.rows["fast"].shape[1]), np.float32)
-        if self.unmoved:
-            values[:] = flatten(self._unadapted()).cpu().numpy()
+        if self.theta.unmoved:
+            values[:] = self.theta.unadapted
             return values
         buckets = np.array([bucket_of(size) for size in support.sizes.tolist()])
         for bucket in np.unique(buckets):
@@ -230,7 +203,7 @@ class FoldInProgress:
                 padding = padded(support, members[part], BLOCK)
                 block = Batch(*(column.to(self.engine.device) for column in padding))
                 began = perf_counter()
-                fast = flatten(self.engine.learner.adapt(self.meta.params, block))
+                fast = flatten(self.engine.learner.adapt(self.theta.meta.params, block))
                 values[members[part]] = fast.cpu().numpy()[: len(part)]
                 self.inner_loops.append((perf_counter() - began, len(part)))
         return values
@@ -243,20 +216,10 @@ class FoldInProgress:
         kept = self.rows["fast"][tasks]
         if not sound.all():
             self.not_finite += int((~sound).sum())
-            kept[self.rows["fast_version"][tasks] == 0] = flatten(self._unadapted()).cpu().numpy()
+            kept[self.rows["fast_version"][tasks] == 0] = self.theta.unadapted
         self.rows["fast"][tasks] = np.where(sound, values, kept)
-        self.rows["fast_version"][tasks] = self.meta.version
+        self.rows["fast_version"][tasks] = self.theta.meta.version
         self.adaptations += len(tasks)
-
-    def _tensor(self, values: Float32) -> Tensor:
-        """Values [n, ...] as a full block on the device."""
-        return torch.from_numpy(_full(values)).to(self.engine.device)
-
-    def _unadapted(self) -> Fast:
-        """Theta's own values as the fast parameters of one task."""
-        y = torch.zeros(1, 0, device=self.engine.device)
-        x = y.new_zeros(1, 0, self.engine.spec.width)
-        return self.engine.learner.adapt(self.meta.params, Batch(x, y, y))
 
     def result(self) -> Folded:
         """The new rows, without the spare one, and what became of the events."""
@@ -266,19 +229,6 @@ class FoldInProgress:
         return Folded(states, outcomes, episodes, self.adaptations, self.not_finite, self.inner_loops)
 
 
-def _plain(values: Any) -> Any:
-    """Values as the compiled scan takes them, whether they are strided, read-only or mapped from a file."""
-    return np.require(values, requirements=["C", "A", "W", "E"])
-
-
 def _blocks(count: int, size: int) -> Iterator[Int64]:
     """Indices of `count` things in runs of at most `size`."""
     return (np.arange(start, min(start + size, count)) for start in range(0, count, size))
-
-
-def _full(values: Float32) -> Float32:
-    """Values [n, ...] as a full block of predictions, the first repeated."""
-    block = np.empty((PREDICTED, *values.shape[1:]), np.float32)
-    block[: len(values)] = values
-    block[len(values) :] = values[:1]
-    return block

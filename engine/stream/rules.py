@@ -3,29 +3,17 @@
 from __future__ import annotations
 
 import numpy as np
-import torch
 
 from engine.detectors.detectors import in_scan
 from engine.learners.base import LABEL_MEAN
 from engine.stream import scan_arrays
+from engine.stream.predictions import know_nothing
 from engine.targets import Classification, Regression
 from engine.task_spec import TaskSpec
-from engine.types import (
-    EngineError,
-    Float32,
-    Meta,
-)
+from engine.types import EngineError, Meta
 
 LABEL_RATE = "0.label_rate"
 """Theta's buffer that holds the class rates of all tasks."""
-
-
-def know_nothing(target: Classification | Regression) -> Float32 | float:
-    """The middle of the range, or every class named alike."""
-    if isinstance(target, Regression):
-        return (target.low + target.high) / 2
-    even: Float32 = target.predict(torch.zeros(target.outputs)).numpy()
-    return even
 
 
 def rules_of(spec: TaskSpec) -> scan_arrays.Rules:
@@ -57,16 +45,17 @@ def rules_of(spec: TaskSpec) -> scan_arrays.Rules:
     )
 
 
-def version_of(spec: TaskSpec, meta: Meta) -> scan_arrays.Version:
+def version_of(rules: scan_arrays.Rules, meta: Meta) -> scan_arrays.Version:
     """What the scan needs of a version of theta; rates that it has not, or that are not finite, know nothing."""
-    target = spec.target
-    known = meta.params.get(LABEL_MEAN if isinstance(target, Regression) else LABEL_RATE)
-    rates = np.broadcast_to(np.float64(know_nothing(target)), target.outputs).copy()
+    known = meta.params.get(LABEL_MEAN if rules.regression else LABEL_RATE)
+    nothing = np.empty(rules.outputs, np.float32)
+    know_nothing(rules, nothing)
+    rates = nothing.astype(np.float64)
     if meta.version and known is not None and bool(known.isfinite().all()):
         rates = known.cpu().double().numpy().reshape(-1)
-        if len(rates) != target.outputs:
+        if len(rates) != rules.outputs:
             raise EngineError(
-                f"theta {meta.version} has {len(rates)} label rates, this task spec {target.outputs} outputs; "
+                f"theta {meta.version} has {len(rates)} label rates, this task spec {rules.outputs} outputs; "
                 "use a theta that was made for it"
             )
     return scan_arrays.Version(meta.version, np.array(meta.prior, np.float64), rates)

@@ -48,6 +48,26 @@ def runs(start: Any, end: Any) -> Any:
     return np.repeat(start - np.cumsum(lengths) + lengths, lengths) + np.arange(lengths.sum())
 
 
+@compiled_as("int64[]", "boolean[]", *vectors(3))
+def by_task(row: Any, fresh: Any, order: Any, cursor: Any, stop: Any) -> int:
+    """Sort the events that are `fresh` by task, those of each in log order: of task u they are order[cursor:stop].
+
+    `stop` comes in as zeros [U]. Returns how many are fresh.
+    """
+    for n in range(len(row)):
+        stop[row[n]] += fresh[n]
+    begin = 0
+    for u in range(len(stop)):
+        cursor[u] = begin
+        begin += stop[u]
+        stop[u] = cursor[u]
+    for n in range(len(row)):
+        if fresh[n]:
+            order[stop[row[n]]] = n
+            stop[row[n]] += 1
+    return begin
+
+
 @compiled
 def due(seq: int, every: int) -> bool:
     """Whether a task adapts at its label `seq`: the first, second, fourth and eighth, then every n-th."""

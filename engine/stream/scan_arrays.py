@@ -9,7 +9,7 @@ import numpy as np
 from engine.compiled import arrays, scalars
 from engine.types import PREDICTORS, Kind, Outcome
 
-OBSERVATION = int(Kind.OBSERVATION)
+OBSERVATION, LABEL = int(Kind.OBSERVATION), int(Kind.LABEL)
 
 
 PREDICTED, SCORED = int(Outcome.PREDICTED), int(Outcome.SCORED)
@@ -24,21 +24,28 @@ CORRECTED, LATE, ORPHAN = int(Outcome.CORRECTED), int(Outcome.LATE), int(Outcome
 EXAMPLE, EXPIRED_COUNT = int(Outcome.EXAMPLE), int(Outcome.EXPIRED)
 
 
+DUPLICATE = int(Outcome.DUPLICATE)
+
+
 NOT_DUE, SCHEDULED, ALARM, ASK_DETECTOR = 0, 1, 2, 3
 """Why a task's run of events ends, if it does."""
 
 
 class Events(NamedTuple):
-    """The columns of an `EventBatch` that the scan reads."""
+    """The columns of an `EventBatch` as compiled loops read them."""
 
     kind: Any
     id: Any
     time_s: Any
     x: Any
+    """[N, W] with room for the history."""
     has_x: Any
     y: Any
     topic: Any
     offset: Any
+    row: Any
+    partition: Any
+    incarnation: Any
 
 
 class Results(NamedTuple):
@@ -109,6 +116,9 @@ EVENTS_LAYOUT = arrays(
         ("float32", 1),
         ("int64", 1),
         ("int64", 1),
+        ("int64", 1),
+        ("int64", 1),
+        ("uint64", 1),
     ],
     strided=False,
 )
@@ -166,17 +176,22 @@ RULES_LAYOUT = scalars(
 
 def blank_results(events: int, outputs: int, width: int) -> Results:
     """Outcome columns before anything was folded: no event is more than a duplicate, every prediction even."""
-    return Results(
-        code=np.full(events, Outcome.DUPLICATE, np.uint8),
-        prediction=np.full((events, len(PREDICTORS), outputs), 1 / outputs, np.float32),
-        loss=np.full((events, len(PREDICTORS)), np.nan),
+    out = Results(
+        code=np.empty(events, np.uint8),
+        prediction=np.empty((events, len(PREDICTORS), outputs), np.float32),
+        loss=np.empty((events, len(PREDICTORS))),
         version=np.zeros(events, np.int64),
         seen=np.zeros(events, np.int64),
-        waited_s=np.full(events, np.nan),
-        weight=np.full(events, np.nan),
+        waited_s=np.empty(events),
+        weight=np.empty(events),
         alarm=np.zeros(events, np.bool_),
         expired=np.zeros(events, np.int64),
-        shared_loss=np.full(events, np.nan),
+        shared_loss=np.empty(events),
         learned=np.zeros(events, np.int64),
         learned_x=np.zeros((events, width), np.float32),
     )
+    out.code.fill(DUPLICATE)
+    out.prediction.fill(1 / outputs)
+    for unknown in (out.loss, out.waited_s, out.weight, out.shared_loss):
+        unknown.fill(np.nan)
+    return out

@@ -6,7 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from engine.stream.events import EventBatch
+from engine.compiled import compiled_as, strided
+from engine.stream.scan_arrays import EVENTS_LAYOUT, Events
 from engine.stream.table import TaskTable
 from engine.types import Bool, EngineError
 
@@ -15,7 +16,29 @@ class SourceMoved(EngineError):
     """A task's events now come from another partition, or from a topic that was created anew."""
 
 
-def not_folded_yet(states: TaskTable, rows: Any, events: EventBatch, follows: bool) -> Bool:
+@compiled_as(EVENTS_LAYOUT, strided("int64"), strided("uint64"), strided("int64"), "boolean", "boolean[]")
+def claim(e: Events, position: Any, incarnation: Any, partition: Any, follows: bool, fresh: Bool) -> int:
+    """Write which events are `fresh` [N]: above their row's position; rows without a source are claimed by theirs.
+
+    Returns the first event of another source than its row; N where there is none.
+    """
+    for n in range(len(e.row) if follows else 0):
+        u, t = e.row[n], e.topic[n]
+        if incarnation[u, t] != e.incarnation[n] or partition[u, t] != e.partition[n]:
+            position[u, t] = 0
+    for n in range(len(e.row)):
+        u, t = e.row[n], e.topic[n]
+        if position[u, t] == 0:
+            incarnation[u, t], partition[u, t] = e.incarnation[n], e.partition[n]
+    for n in range(len(e.row)):
+        u, t = e.row[n], e.topic[n]
+        if incarnation[u, t] != e.incarnation[n] or partition[u, t] != e.partition[n]:
+            return n
+        fresh[n] = e.offset[n] >= position[u, t]
+    return len(e.row)
+
+
+def not_folded_yet(states: TaskTable, rows: Any, events: Events, follows: bool) -> Bool:
     """Which events [N] lie above their row's position; rows without a source are claimed by their first event's.
 
     With `follows`, a row that was folded from another source goes on from this one, from its start.
@@ -24,21 +47,14 @@ def not_folded_yet(states: TaskTable, rows: Any, events: EventBatch, follows: bo
         SourceMoved: an event is of another source than its row.
 
     """
-    at, position = (events.row, events.topic), rows["position"]
-    if follows:
-        known = (rows["incarnation"][at] == events.incarnation) & (rows["partition"][at] == events.partition)
-        position[events.row[~known], events.topic[~known]] = 0
-    unclaimed = position[at] == 0
-    for name in ("incarnation", "partition"):
-        given = getattr(events, name)
-        rows[name][events.row[unclaimed], events.topic[unclaimed]] = given[unclaimed]
-        moved = np.flatnonzero(rows[name][at] != given)
-        if len(moved):
-            raise SourceMoved(_moved(states, rows, events, int(moved[0])))
-    return np.asarray(events.offset >= position[at])
+    fresh = np.zeros(len(events.row), np.bool_)
+    moved = claim(events, rows["position"], rows["incarnation"], rows["partition"], follows, fresh)
+    if moved < len(fresh):
+        raise SourceMoved(_moved(states, rows, events, moved))
+    return fresh
 
 
-def _moved(states: TaskTable, rows: Any, events: EventBatch, n: int) -> str:
+def _moved(states: TaskTable, rows: Any, events: Events, n: int) -> str:
     """Why event `n` of another source is refused, and the way out."""
     at = (events.row[n], events.topic[n])
     incarnation, partition = int(events.incarnation[n]), int(events.partition[n])

@@ -20,6 +20,7 @@ from engine.features.columns import Category, Numeric
 from engine.features.encoder import Features
 from engine.features.history import History
 from engine.networks.mlp import mlp
+from engine.networks.tabular import tabular
 from engine.stream.events import EventBatch
 from engine.stream.fold import Engine
 from engine.stream.in_progress import Folded
@@ -73,6 +74,7 @@ SPECS = {
         history=History(by=("b",), numbers=("a",), slots=2),
         policy=Policy(every=3, recent=2, refractory=3),
     ),
+    "other layers": replace(SMALL, network=partial(tabular, width=8, blocks=1)),
     "wide": replace(SMALL, features=OF_A_CATEGORY, wide=True, adapts="head"),
     "regression with history": replace(
         SMALL,

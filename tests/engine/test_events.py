@@ -15,6 +15,7 @@ from engine.features.columns import Category, Cyclic, Numeric, Text
 from engine.features.encoder import Features
 from engine.stream.events import DTYPES, EventBatch
 from engine.stream.fold import Engine
+from engine.stream.requirements import Requirements
 from engine.stream.table import TaskTable
 from engine.targets import Classification, Regression
 from engine.types import EngineError, Meta
@@ -41,13 +42,13 @@ def changed(column: str, n: int, value: Any) -> EventBatch:
 
 def refusal(batch: EventBatch, spec: Any = SMALL, tasks: int = 1) -> str:
     with pytest.raises(EngineError) as refused:
-        batch.validate(spec, tasks)
+        Requirements(spec).checked(batch, tasks)
     return str(refused.value)
 
 
 def test_a_sound_batch_is_taken() -> None:
-    four_events().validate(SMALL, 1)
-    batch_of([]).validate(SMALL, 0)
+    Requirements(SMALL).checked(four_events(), 1)
+    Requirements(SMALL).checked(batch_of([]), 0)
 
 
 @pytest.mark.parametrize(
@@ -88,8 +89,8 @@ def test_a_label_outside_the_range_of_a_regression_is_refused(y: float) -> None:
 def test_the_ends_of_a_range_that_float32_has_not_are_inside() -> None:
     spec = replace(SMALL, target=Regression(-0.1, 0.1))
     for y in (-0.1, 0.1):
-        changed("y", 1, y).validate(replace(spec, target=Regression(-0.1, 2.0)), 1)
-    batch_of([label(1, 0.1), label(2, -0.1)]).validate(spec, 1)
+        Requirements(replace(spec, target=Regression(-0.1, 2.0))).checked(changed("y", 1, y), 1)
+    Requirements(spec).checked(batch_of([label(1, 0.1), label(2, -0.1)]), 1)
 
 
 def test_a_class_that_there_is_room_for_but_has_no_name_is_refused() -> None:
@@ -98,8 +99,8 @@ def test_a_class_that_there_is_room_for_but_has_no_name_is_refused() -> None:
 
 
 def test_what_is_undefined_is_not_looked_at() -> None:
-    changed("y", 0, np.nan).validate(SMALL, 1)  # of an observation
-    changed("x", 1, np.nan).validate(SMALL, 1)  # of a label without features
+    Requirements(SMALL).checked(changed("y", 0, np.nan), 1)  # of an observation
+    Requirements(SMALL).checked(changed("x", 1, np.nan), 1)  # of a label without features
 
 
 @pytest.mark.parametrize(
@@ -124,7 +125,7 @@ def test_a_stored_number_that_no_encoder_makes_is_refused_by_its_field(
         batch_of([observation(1, x=(0.0,) * EVERY_COLUMN.width)], width=EVERY_COLUMN.width),
     )
     x = EVERY_COLUMN.encode([{"n": None, "c": "a", "h": 3, "t": "text", "m": 1.5}]).x
-    replace(batch, x=x).validate(spec, 1)
+    Requirements(spec).checked(replace(batch, x=x), 1)
     x[0, place] = value
     assert f"x is {value} in field '{field}'" in refusal(replace(batch, x=x), spec)
 
@@ -135,9 +136,9 @@ def test_a_column_of_another_type_is_refused_with_the_way_out(column: str) -> No
     with pytest.raises(
         EngineError, match=rf"EventBatch.{column} is float16, expected an array of .*np.asarray"
     ):
-        replace(batch, **{column: getattr(batch, column).astype(other)}).validate(SMALL, 1)
+        Requirements(SMALL).checked(replace(batch, **{column: getattr(batch, column).astype(other)}), 1)
     with pytest.raises(EngineError, match=f"EventBatch.{column} is list, expected an array of"):
-        replace(batch, **{column: getattr(batch, column).tolist()}).validate(SMALL, 1)
+        Requirements(SMALL).checked(replace(batch, **{column: getattr(batch, column).tolist()}), 1)
 
 
 @pytest.mark.parametrize("column", DTYPES)
@@ -173,7 +174,7 @@ def test_each_partition_topic_and_incarnation_counts_its_own_offsets(column: str
     batch = replace(four_events(), offset=np.array([5, 0, 6, 1]))
     values = getattr(batch, column).copy()
     values[[1, 3]] = 1
-    replace(batch, **{column: values}).validate(replace(SMALL, topics=2), 1)
+    Requirements(replace(SMALL, topics=2)).checked(replace(batch, **{column: values}), 1)
 
 
 @pytest.mark.parametrize("limit", [np.nan, np.array([1.0, 2.0]), np.array([1.0, np.nan, 2.0, 3.0])])

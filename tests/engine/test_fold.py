@@ -21,10 +21,10 @@ from engine.detectors.detectors import Never, PageHinkley, Periodic
 from engine.detectors.river import River
 from engine.learners.base import flatten, unflatten
 from engine.networks.mlp import mlp
-from engine.stream import in_progress
 from engine.stream.fold import Engine
 from engine.stream.in_progress import BLOCK
 from engine.stream.mixture import EXPERTS
+from engine.stream.predictors import AT_ONCE
 from engine.stream.sources import SourceMoved
 from engine.targets import Regression
 from engine.task_spec import InnerLoop, Memory, Policy, TaskSpec
@@ -927,7 +927,7 @@ def test_the_place_in_a_block_changes_no_bit(hidden: tuple[int] | tuple[int, int
         y = torch.from_numpy(rng.integers(0, 2, (1, size)).astype(np.float32)).repeat(BLOCK, 1)
         fast = flatten(engine.learner.adapt(meta, Batch(x, y, torch.full((BLOCK, size), 1 / size)))).numpy()
         assert {row.tobytes() for row in fast} == {fast[0].tobytes()}
-        many = torch.from_numpy(np.repeat(fast[:1], in_progress.PREDICTED, 0))
-        shown = x[:1, :1].repeat(in_progress.PREDICTED, 1, 1)
+        many = torch.from_numpy(np.repeat(fast[:1], AT_ONCE, 0))
+        shown = x[:1, :1].repeat(AT_ONCE, 1, 1)
         outputs = engine.predict_adapted(meta, unflatten(engine.learner.fast_shapes, many), shown).numpy()
         assert {row.tobytes() for row in outputs} == {outputs[0].tobytes()}

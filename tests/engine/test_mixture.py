@@ -82,6 +82,7 @@ class Hedge:
             np.array([kind], np.uint8), np.array([id], np.uint64), np.zeros(1),
             np.zeros((1, self.spec.width), np.float32), np.ones(1, np.bool_),
             np.array([y], np.float32), np.zeros(1, np.int64), np.array([self.offset]),
+            np.zeros(1, np.int64), np.zeros(1, np.int64), np.zeros(1, np.uint64),
         )  # fmt: skip
         results = scan_arrays.blank_results(1, self.spec.target.outputs, self.spec.width)
         results.prediction[0] = predictions.astype(np.float32)

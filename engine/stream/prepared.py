@@ -1,0 +1,47 @@
+"""One version of theta as folds take it, prepared once: a fold may be of a single event."""
+
+from __future__ import annotations
+
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+
+from engine.learners.base import flatten
+from engine.learners.gradient import unmoved
+from engine.stream import scan_arrays
+from engine.stream.predictors import Blocks, Predictor, Rows
+from engine.stream.rules import version_of
+from engine.types import Batch, Float32, Meta
+
+if TYPE_CHECKING:
+    from engine.stream.fold import Engine
+
+
+class Prepared:
+    """What a fold needs of a version of theta; its parameters must stay as they are."""
+
+    def __init__(self, engine: Engine, meta: Meta) -> None:
+        self.engine, self.meta = engine, meta
+        self.version: scan_arrays.Version = version_of(engine.rules, meta)
+        self.calibration = np.array(meta.calibration, np.float32)
+        self.unmoved = unmoved(meta.params)
+        """Whether what is adapted is theta."""
+
+    @cached_property
+    def unadapted(self) -> Float32:
+        """Theta's own values as the fast parameters [1, F] of a task."""
+        y = torch.zeros(1, 0, device=self.engine.device)
+        x = y.new_zeros(1, 0, self.engine.spec.width)
+        values: Float32 = flatten(self.engine.learner.adapt(self.meta.params, Batch(x, y, y))).cpu().numpy()
+        return values
+
+    @cached_property
+    def predictor(self) -> Predictor:
+        """What predicts by it."""
+        engine, params = self.engine, self.meta.params
+        if engine.network is not None:
+            return Rows(engine.network, engine.network.numbers_of(params), self.unadapted)
+        shared, predict = engine.predict_shared, engine.predict_adapted
+        return Blocks(shared, predict, params, engine.learner.fast_shapes, engine.device)
