@@ -141,7 +141,8 @@ class FoldInProgress:
             self._predict(index, ADAPTED, self.theta.predictor.of_tasks(fast, self.events.x[index]))
 
     def _observations(self, index: Int64) -> Int64:
-        return index[self.events.kind[index] == OBSERVATION]
+        observations: Int64 = index[self.events.kind[index] == OBSERVATION]
+        return observations
 
     def _predict(self, index: Int64, expert: int, outputs: Float32) -> None:
         """Take outputs [n, C] as an expert's predictions of events; what is not finite is replaced and counted."""

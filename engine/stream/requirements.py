@@ -195,7 +195,7 @@ class Requirements:
                 )
             if column.shape != shape:
                 of = (
-                    f" of {shape[1]} stored features, as spec.features.encode returns them"
+                    f" of {self.own_width} stored features, as spec.features.encode returns them"
                     if name == "x"
                     else ""
                 )

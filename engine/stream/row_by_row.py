@@ -69,6 +69,7 @@ def row_by_row(learner: object) -> RowByRow | None:
         return None
     front, network = learner.spec.model()
     wide = network if type(network) is WideAndDeep else None
+    linear = wide.linear if wide else None
     if type(front) is not FrontEnd:
         return None
     places = _Places(learner)
@@ -83,8 +84,8 @@ def row_by_row(learner: object) -> RowByRow | None:
         layers=layers,
         wide=wide is not None,
         numbers=front.numbers,
-        weight=places.of("1.linear.weight", wide and wide.linear.weight, turned=True),
-        bias=places.of("1.linear.bias", wide and wide.linear.bias),
+        weight=places.of("1.linear.weight", linear.weight if linear else None, turned=True),
+        bias=places.of("1.linear.bias", linear.bias if linear else None),
     )
     return RowByRow(shape, tuple(places.parts))
 
@@ -146,12 +147,12 @@ def _front_end(front: FrontEnd, places: _Places) -> dict[str, Any]:
 def _bags(front: FrontEnd, places: _Places) -> Int64:
     """What the loop must know [B, 5] of categories and texts."""
     ids = [*((at, 1) for at in front.categories), *((of.start, of.stop - of.start) for of in front.texts)]
+    tables = dict(front.named_parameters())
     bags = []
     for n, (start, count) in enumerate(ids):
-        values = front.embeddings[n].weight
-        weights = front.wide[n].weight if front.outputs else None
+        values, weights = (tables.get(f"{kind}.{n}.weight") for kind in ("embeddings", "wide"))
         embedded = places.of(f"0.embeddings.{n}.weight", values), places.of(f"0.wide.{n}.weight", weights)
-        bags.append([start, count, values.shape[1], *embedded])
+        bags.append([start, count, tables[f"embeddings.{n}.weight"].shape[1], *embedded])
     return np.array(bags, np.int64).reshape(-1, 5)
 
 

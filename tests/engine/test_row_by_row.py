@@ -87,7 +87,7 @@ def rows_of(spec: TaskSpec, count: int, seed: int) -> Any:
         x[:, past.last] = (
             np.where(labels == 0, np.nan, labels) if isinstance(spec.target, Regression) else labels
         )
-        x[np.ix_(rng.random(count) < 0.2, past.plain)] = np.nan
+        x[np.ix_(rng.random(count) < 0.2, np.array(past.plain))] = np.nan
     return x
 
 
