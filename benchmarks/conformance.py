@@ -43,8 +43,9 @@ from engine.outer.fit import fit, start
 from engine.outer.implicit import Implicit
 from engine.outer.pooled import Pooled
 from engine.outer.reptile import Reptile
+from engine.problem import InnerLoop, Problem
+from engine.stream.spec import StreamSpec
 from engine.targets import Classification
-from engine.task_spec import InnerLoop, Memory, TaskSpec
 from engine.types import EngineError
 
 SIDE, CLASSES = 16, 3
@@ -57,7 +58,7 @@ NETWORKS: dict[str, tuple[Features, Callable[[int, int], nn.Module]]] = {
     "conv4": (IMAGES, partial(conv4, width=8)),
     "resnet12": (IMAGES, partial(resnet12, widths=(8, 8), excitation=True)),
 }
-LEARNERS: dict[str, Callable[[TaskSpec], Learner]] = {
+LEARNERS: dict[str, Callable[[Problem], Learner]] = {
     "gradient": GradientLearner,
     "prototype": partial(PrototypeLearner, width=8),
     "matching": partial(MatchingLearner, width=8),
@@ -75,35 +76,35 @@ RULES: dict[str, OuterRule] = {
 }
 
 
-def spec_of(network: str) -> TaskSpec:
+def problem_of(network: str) -> Problem:
     """Tasks of three classes that are the same in every task."""
     features, build = NETWORKS[network]
-    return TaskSpec(
+    return Problem(
         features,
         Classification(tuple(range(CLASSES))),
         build,
         adapts="all",
         inner=InnerLoop(steps=2, lr=0.05),
-        memory=Memory(support=8),
+        support=8,
     )
 
 
-def held(learner: Callable[[TaskSpec], Learner], spec: TaskSpec) -> Figure:
+def held(learner: Callable[[Problem], Learner], problem: Problem) -> Figure:
     """How many promises a learner keeps on a network, or the one it breaks."""
     try:
-        return len(check_learner(learner(spec), spec))
+        return len(check_learner(learner(problem), StreamSpec(problem)))
     except CheckFailed as broken:
         return f"BROKEN: {broken}"
 
 
-def moved(learner: Callable[[TaskSpec], Learner], spec: TaskSpec, rule: OuterRule) -> Figure:
+def moved(learner: Callable[[Problem], Learner], problem: Problem, rule: OuterRule) -> Figure:
     """What became of a round: "moves", or why the pair is refused."""
     if isinstance(rule, Implicit):
-        spec = replace(spec, inner=replace(spec.inner, proximal=1.0))
-    subject = learner(spec)
+        problem = replace(problem, inner=replace(problem.inner, proximal=1.0))
+    subject = learner(problem)
     rng, count = np.random.default_rng(0), 80
     y = rng.integers(0, CLASSES, count).astype(np.float32)
-    x = rng.random((count, spec.features.width), np.float32)
+    x = rng.random((count, problem.features.width), np.float32)
     source = TaskEpisodes(Examples(x, y, np.arange(count) % 4, np.zeros(count)), shots=6, queries=9)
     begun = start(subject, 0)
     try:
@@ -122,8 +123,8 @@ def main() -> None:
     figures: dict[str, Figure] = {}
     for network in list(NETWORKS)[: 1 if asked.quick else None]:
         for name, learner in LEARNERS.items():
-            spec = spec_of(network)
-            cells = [held(learner, spec), *(moved(learner, spec, rule) for rule in RULES.values())]
+            problem = problem_of(network)
+            cells = [held(learner, problem), *(moved(learner, problem, rule) for rule in RULES.values())]
             rows.append([f"{name} on {network}", *cells])
             kept = zip(["promises", *RULES], cells, strict=True)
             figures |= {f"conformance.{name}.{network}.{column}": cell for column, cell in kept}

@@ -34,6 +34,7 @@ from benchmarks.family_learn2learn import (
     looped_prototypes,
 )
 from benchmarks.reporting import Figure, arguments, show, write
+from engine.batches import BLOCK
 from engine.features.columns import Numeric
 from engine.features.encoder import Features
 from engine.features.pixels import Pixels
@@ -51,11 +52,11 @@ from engine.outer.base import OuterRule
 from engine.outer.implicit import Implicit
 from engine.outer.pooled import Pooled
 from engine.outer.reptile import Reptile
-from engine.stream.in_progress import BLOCK
+from engine.problem import InnerLoop, Problem
 from engine.stream.layout import layout_of
 from engine.stream.predictors import AT_ONCE
+from engine.stream.spec import StreamSpec
 from engine.targets import Classification
-from engine.task_spec import InnerLoop, Memory, TaskSpec
 from engine.traced import Recorded
 from engine.types import Batch, Episodes, Params
 
@@ -79,11 +80,11 @@ class Setting:
     tasks: int
     """Of a batch."""
 
-    def spec(self, adapts: str, inner: InnerLoop) -> TaskSpec:
+    def problem(self, adapts: str, inner: InnerLoop) -> Problem:
         """Describe the tasks."""
         target = Classification(tuple(range(WAYS)), exchangeable=self.exchangeable)
-        memory = Memory(support=WAYS * self.shots)
-        return TaskSpec(self.features, target, self.network, adapts=adapts, inner=inner, memory=memory)
+        support = WAYS * self.shots
+        return Problem(self.features, target, self.network, adapts=adapts, inner=inner, support=support)
 
     def episodes(self, tasks: int) -> Episodes:
         """Draw so many tasks of random numbers, with classes in equal parts."""
@@ -109,7 +110,7 @@ class Method:
     """One row: a learner under an outer rule."""
 
     name: str
-    learner: Callable[[TaskSpec], Learner] = GradientLearner
+    learner: Callable[[Problem], Learner] = GradientLearner
     rule: OuterRule = FIRST_ORDER
     adapts: str = "all"
     inner: InnerLoop = INNER
@@ -152,7 +153,7 @@ class Effort:
 
 def steps_of(method: Method, setting: Setting, tasks: int) -> dict[str, Step]:
     """The training step as ours, and where there is a counterpart, as a loop and by learn2learn."""
-    learner, episodes = method.learner(setting.spec(method.adapts, method.inner)), setting.episodes(tasks)
+    learner, episodes = method.learner(setting.problem(method.adapts, method.inner)), setting.episodes(tasks)
     theta = learner.init(0)
     steps: dict[str, Step] = {"ours": lambda: method.rule(learner, theta, episodes)[0]}
     # Without vmap, gradients of the norms and head of Conv-4 alone end in a segmentation fault of torch 2.13 (CPU).
@@ -161,13 +162,13 @@ def steps_of(method: Method, setting: Setting, tasks: int) -> dict[str, Step]:
         and isinstance(method.rule, Backprop)
         and method.adapts != "head+norms"
     ):
-        given, order = (learner, learner.spec.model(), theta, episodes), not method.rule.first_order
+        given, order = (learner, learner.problem.model(), theta, episodes), not method.rule.first_order
         steps["loop"] = partial(looped, *given, second_order=order)
         if LEARN2LEARN and method.adapts == "all":
             steps["learn2learn"] = partial(learn2learned, *given, second_order=order)
     # Where theta brings prototypes of its own, there is no counterpart.
     if isinstance(learner, PrototypeLearner) and setting.exchangeable:
-        network = torch.nn.Sequential(*learner.spec.modules(learner.width))
+        network = torch.nn.Sequential(*learner.problem.modules(learner.width))
         steps["loop"] = partial(looped_prototypes, learner, network, theta, episodes)
         if LEARN2LEARN:
             steps["learn2learn"] = partial(learn2learned_prototypes, network, theta, episodes)
@@ -233,7 +234,7 @@ def difference(a: Params, b: Params) -> float:
 @cache
 def served(method: Method, setting: Setting, effort: Effort, block: int, predicted: int) -> dict[str, float]:
     """Adaptations of a block of tasks, and predictions for one of each task of a block, as the stream calls them."""
-    learner = method.learner(setting.spec(method.adapts, method.inner))
+    learner = method.learner(setting.problem(method.adapts, method.inner))
     theta, support = learner.init(0), setting.episodes(block).support
     predict = Recorded(learner.predict)
     adapted = learner.adapt(theta, setting.episodes(1).support)
@@ -254,12 +255,13 @@ def served(method: Method, setting: Setting, effort: Effort, block: int, predict
 
 def sizes(method: Method, setting: Setting) -> dict[str, int]:
     """Parameters of theta, and bytes of one task."""
-    learner = method.learner(setting.spec(method.adapts, method.inner))
+    problem = setting.problem(method.adapts, method.inner)
+    learner = method.learner(problem)
     theta = learner.init(0)
     return {
         "theta": sum(theta[name].numel() for name in learner.learned),
         "fast_bytes": 4 * fast_size(learner),
-        "row_bytes": layout_of(learner).bytes_per_task,
+        "row_bytes": layout_of(StreamSpec(problem), learner).bytes_per_task,
     }
 
 

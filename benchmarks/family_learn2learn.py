@@ -44,7 +44,7 @@ def looped(
     total = {name: torch.zeros_like(value) for name, value in theta.items()}
     for support_x, support_y, query_x, query_y in tasks(episodes):
         phi = {name: weights[name] for name in learner.fast_shapes}
-        for _ in range(learner.spec.inner.steps):
+        for _ in range(learner.problem.inner.steps):
             loss = F.cross_entropy(functional_call(model, {**weights, **phi}, (support_x,)), support_y)
             slopes = torch.autograd.grad(loss, list(phi.values()), create_graph=second_order)
             phi = {
@@ -58,7 +58,7 @@ def looped(
 
 def _rate(learner: GradientLearner, rates: Params, name: str) -> float | Tensor:
     """The step size of a parameter; that of Meta-SGD as `GradientLearner` bounds it."""
-    lr = learner.spec.inner.lr
+    lr = learner.problem.inner.lr
     assert lr != "auto"
     return lr * WIDEST * torch.sigmoid(rates[name] - math.log(WIDEST - 1)) if name in rates else lr
 
@@ -84,7 +84,7 @@ def learn2learned(
     """Gradient of MAML, FOMAML or Meta-SGD by learn2learn, as in its examples."""
     model.load_state_dict({name: value for name, value in meta.items() if not name.startswith(RATES)})
     model.zero_grad()
-    inner = learner.spec.inner
+    inner = learner.problem.inner
     if inner.rates == "learned":
         algorithm: Any = learn2learn.algorithms.MetaSGD(model, lr=inner.lr, first_order=not second_order)
     else:

@@ -134,7 +134,9 @@ def uninterrupted(
         store.adopt(position, version)
     lines = {topic: Captured() for topic in LINES}
     rate = deployment.settings.outer.support_rate
-    refold(deployment, through, store, Outputs(lines, Unread(), deployment.spec, rate), lambda _: None)
+    refold(
+        deployment, through, store, Outputs(lines, Unread(), deployment.spec.problem, rate), lambda _: None
+    )
     return store, {topic: captured.lines for topic, captured in lines.items()}
 
 

@@ -25,7 +25,7 @@ import torch
 from benchmarks.reporting import arguments, show, write
 from engine.types import PREDICTORS, Float64
 from streams.assembly.embedded import embedded, input_log
-from streams.assembly.parts import task_spec
+from streams.assembly.parts import problem_of
 from streams.demo.baselines import river_logistic
 from streams.demo.embedded import REPORTED_FROM_S, flight_settings
 from streams.demo.table import write_flights
@@ -63,7 +63,7 @@ def streamed(folder: Path, changes: dict[str, Any]) -> Found:
     with tempfile.TemporaryDirectory(dir=folder) as state:
         program = embedded(_settings(folder, {**changes, "run.directory": state, "run.durable": False}))
         run(program, lambda _: None)
-        target = program.engine.spec.target
+        target = program.engine.spec.problem.target
         parts = list(scores_of(program.outputs["scores"], target, JUDGED_FROM_S))
         program.close()
     y = np.concatenate([part.labels.y for part in parts])
@@ -79,7 +79,7 @@ def rivered(folder: Path, changes: dict[str, Any]) -> Found:
     """One run of river's logistic regression."""
     settings = _settings(folder, {})
     numbers = [feature.name for feature in settings.features if feature.encoder == "numeric"]
-    log = input_log(settings, task_spec(settings), None)
+    log = input_log(settings, problem_of(settings), None)
     predicted = river_logistic(log, numbers, **changes)
     table = pl.read_parquet(folder / "flights.parquet", columns=["id", "late", "landed"])
     labels = _labels_by_offset(settings, table)
@@ -100,7 +100,7 @@ def judged(y: Float64, p: Float64) -> Found:
 def _labels_by_offset(settings: Settings, table: pl.DataFrame) -> Float64:
     """Label and time of each label event, by offset; NaN at observations."""
     by_id = {name: (late, landed) for name, late, landed in table.iter_rows()}
-    log = input_log(settings, task_spec(settings), None)
+    log = input_log(settings, problem_of(settings), None)
     labels = np.full((log.end(), 2), np.nan)
     while polled := log.poll(65_536):
         for record in polled[0].records:

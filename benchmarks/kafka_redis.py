@@ -217,8 +217,9 @@ class Drive:
             self.stopping.set()
 
     def _publish(self, version: int) -> None:
-        learner, versions = self.deployment.engine.learner, self.deployment.versions
-        trainer(self.deployment.settings, learner, versions).publish(version, start(learner, 0), {})
+        on = self.deployment
+        learner = on.engine.learner
+        trainer(on.settings, on.spec, learner, on.versions).publish(version, start(learner, 0), {})
 
     def _clocks(self) -> dict[str, float]:
         """Seconds of wall, and of CPU: the worker's whole process, its stages, the servers."""

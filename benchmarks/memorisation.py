@@ -24,8 +24,8 @@ from engine.learners.gradient import GradientLearner
 from engine.outer.base import query_loss
 from engine.outer.descent import FitSettings
 from engine.outer.fit import fit, start
+from engine.problem import InnerLoop, Problem
 from engine.targets import Regression
-from engine.task_spec import InnerLoop, TaskSpec
 from engine.types import Batch, Episodes, Params
 
 AMPLITUDES = torch.linspace(0.1, 4, 20)
@@ -100,7 +100,7 @@ def learner(inner: InnerLoop) -> GradientLearner:
     """The learner; statistics of 0 and 1 standardise nothing."""
     columns = (Numeric("x"), *(Numeric(f"task{i}") for i in range(len(AMPLITUDES))))
     return GradientLearner(
-        TaskSpec(Features(columns), Regression(-100, 100), network, adapts="all", inner=inner)
+        Problem(Features(columns), Regression(-100, 100), network, adapts="all", inner=inner)
     )
 
 

@@ -46,8 +46,8 @@ from engine.outer.base import OuterRule
 from engine.outer.descent import FitSettings
 from engine.outer.fit import start
 from engine.outer.reptile import Reptile
+from engine.problem import InnerLoop, Problem
 from engine.targets import Classification
-from engine.task_spec import InnerLoop, Memory, TaskSpec
 from engine.types import Params
 from streams.system.machine import keep_freed_memory
 
@@ -73,7 +73,7 @@ ONE_STEP = InnerLoop(steps=1, lr=0.4, clip=10)
 class Recipe:
     """How one learner is trained."""
 
-    learner: Callable[[TaskSpec], Learner]
+    learner: Callable[[Problem], Learner]
     rule: OuterRule
     rounds: int
     lr: float
@@ -88,15 +88,15 @@ class Recipe:
 
     def built(self, ways: int, shots: int, inner: InnerLoop) -> Learner:
         """The learner for episodes of so many ways and shots."""
-        spec = TaskSpec(
+        problem = Problem(
             Features((Pixels("drawing", SIDE),)),
             Classification(tuple(range(ways)), exchangeable=True),
             self.network,
             adapts="all",
             inner=inner,
-            memory=Memory(support=ways * shots),
+            support=ways * shots,
         )
-        return self.learner(spec)
+        return self.learner(problem)
 
 
 STEPPING = Recipe(

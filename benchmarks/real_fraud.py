@@ -20,8 +20,8 @@ from benchmarks.real_sets import (
     RealSet,
     drawn,
     of_tasks,
+    problem_of,
     read,
-    spec_of,
 )
 from engine.episodes.task_source import Examples, batch_of
 from engine.features.columns import Numeric
@@ -112,7 +112,7 @@ def fraud() -> RealSet:
 
     title = f"Fraud handbook, other customers and later months, last {SUPPORT} labels known, log loss (nats)"
     return RealSet(
-        title, "customer", spec_of(features, Classification((0, 1)), SUPPORT), True, QUERIES, folds
+        title, "customer", problem_of(features, Classification((0, 1)), SUPPORT), True, QUERIES, folds
     )
 
 

@@ -20,8 +20,8 @@ from torch import nn
 from engine.episodes.task_source import ClassEpisodes, Examples, TaskEpisodes, TaskSource
 from engine.features.columns import Numeric, Text
 from engine.features.encoder import Features
+from engine.problem import Problem
 from engine.targets import Classification
-from engine.task_spec import Memory, TaskSpec
 from engine.types import Episodes, Float32, Int64
 
 SEED = 0
@@ -57,7 +57,7 @@ class RealSet:
     title: str
     unit: str
     """What a task is; intervals count these."""
-    spec: TaskSpec
+    problem: Problem
     by_loss: bool
     """Whether log loss decides; else accuracy."""
     queries: int
@@ -67,8 +67,8 @@ class RealSet:
     @property
     def target(self) -> Classification:
         """What is predicted."""
-        assert isinstance(self.spec.target, Classification)
-        return self.spec.target
+        assert isinstance(self.problem.target, Classification)
+        return self.problem.target
 
     def shown(self, value: float) -> str:
         """A log loss in nats, or an accuracy in percent."""
@@ -116,9 +116,9 @@ def wisdm() -> RealSet:
                 drawn(source(split.test), 300, TEST),
             )
 
-    spec = spec_of(features, Classification(tuple(activities)), size)
+    problem = problem_of(features, Classification(tuple(activities)), size)
     title = f"WISDM, users left out, {shots} windows of each activity, accuracy (%)"
-    return RealSet(title, "user", spec, False, queries, folds)
+    return RealSet(title, "user", problem, False, queries, folds)
 
 
 def hwu64() -> RealSet:
@@ -162,8 +162,8 @@ def _intents(title: str, rows: pl.DataFrame, validation: int, episodes: int) -> 
             )
 
     target = Classification(tuple(range(ways)), exchangeable=True)
-    spec = replace(spec_of(features, target, size), network=linear)
-    return RealSet(title, "domain", spec, False, ways * queries, folds)
+    problem = replace(problem_of(features, target, size), network=linear)
+    return RealSet(title, "domain", problem, False, ways * queries, folds)
 
 
 def linear(inputs: int, outputs: int) -> nn.Module:
@@ -196,9 +196,9 @@ def of_tasks(examples: Examples, tasks: Int64) -> Examples:
     return examples.take(np.isin(examples.task, tasks))
 
 
-def spec_of(features: Features, target: Classification, support: int) -> TaskSpec:
+def problem_of(features: Features, target: Classification, support: int) -> Problem:
     """Describe the tasks: the default network, all of it adapting."""
-    return TaskSpec(features, target, adapts="all", memory=Memory(support=support))
+    return Problem(features, target, adapts="all", support=support)
 
 
 def read(name: str) -> pl.DataFrame:

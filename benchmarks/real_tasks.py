@@ -42,7 +42,7 @@ from engine.outer.descent import FitSettings
 from engine.outer.fit import fit, start, with_statistics
 from engine.outer.implicit import Implicit
 from engine.outer.reptile import Reptile
-from engine.task_spec import InnerLoop, TaskSpec
+from engine.problem import InnerLoop, Problem
 from engine.types import Batch, Fast, Float64, Int64, Params
 
 SETS = {"wisdm": wisdm, "hwu64": hwu64, "clinc150": clinc150, "fraud": fraud}
@@ -73,7 +73,7 @@ QUICK = Budget(2, 2, outer_rates=(1e-3,), steps=1, step_sizes=(0.1,), folds=1, b
 class Recipe:
     """One meta-learner: who adapts, and how theta moves."""
 
-    learner: Callable[[TaskSpec], Learner]
+    learner: Callable[[Problem], Learner]
     rule: OuterRule = Backprop()  # noqa: RUF009 - a frozen value
     inner: InnerLoop = InnerLoop(steps=5, lr=0.1)  # noqa: RUF009 - a frozen value
     adapts: str = "all"
@@ -117,8 +117,8 @@ class Results(NamedTuple):
 class Unadapted:
     """Predicts with theta itself."""
 
-    def __init__(self, spec: TaskSpec) -> None:
-        self.spec, self._learner = spec, GradientLearner(spec)
+    def __init__(self, problem: Problem) -> None:
+        self.problem, self._learner = problem, GradientLearner(problem)
 
     def adapt(self, meta: Params, support: Batch) -> Fast:
         """Nothing, of any task."""
@@ -134,8 +134,8 @@ class Unadapted:
 class BaseRates:
     """Says of every query how frequent each class was on the training tasks."""
 
-    def __init__(self, spec: TaskSpec) -> None:
-        self.spec = spec
+    def __init__(self, problem: Problem) -> None:
+        self.problem = problem
 
     def adapt(self, meta: Params, support: Batch) -> Fast:
         """The same for all U tasks: log frequencies [U, 1, C]."""
@@ -148,9 +148,9 @@ class BaseRates:
 
 
 @lru_cache(maxsize=128)
-def built(kind: Callable[[TaskSpec], Adapts], spec: TaskSpec) -> Adapts:
+def built(kind: Callable[[Problem], Adapts], problem: Problem) -> Adapts:
     """Build a contender once for all trainings and folds."""
-    return kind(spec)
+    return kind(problem)
 
 
 def candidates(which: RealSet, fold: Fold, budget: Budget) -> Iterator[tuple[str, list[Contender]]]:
@@ -166,12 +166,12 @@ def candidates(which: RealSet, fold: Fold, budget: Budget) -> Iterator[tuple[str
 
 def trained(name: str, recipe: Recipe, which: RealSet, fold: Fold, budget: Budget, rate: float) -> Contender:
     """Meta-train one learner."""
-    spec = replace(which.spec, inner=recipe.inner, adapts=recipe.adapts)
-    learner = cast(Learner, built(recipe.learner, spec))
+    problem = replace(which.problem, inner=recipe.inner, adapts=recipe.adapts)
+    learner = cast(Learner, built(recipe.learner, problem))
     begun = with_statistics(learner, start(learner, SEED), torch.from_numpy(fold.examples.x))
     episodes = (fold.training.draw(budget.tasks, seed=SEED, step=step) for step in range(budget.rounds))
     state, _ = fit(learner, recipe.rule, episodes, begun, outer(budget, rate))
-    return Contender(name, partial(built, recipe.learner), spec, state.params)
+    return Contender(name, partial(built, recipe.learner), problem, state.params)
 
 
 def outer(budget: Budget, rate: float) -> FitSettings:
@@ -181,10 +181,10 @@ def outer(budget: Budget, rate: float) -> FitSettings:
 
 def plain(which: RealSet, fold: Fold, budget: Budget, rate: float) -> list[Contender]:
     """Train the baselines, pooled training on as many examples; their step sizes are chosen as all others' are."""
-    examples = budget.tasks * (which.spec.memory.support + which.queries)
+    examples = budget.tasks * (which.problem.support + which.queries)
     training = PooledTraining(budget.rounds, budget.tasks, examples, outer(budget, rate), SEED)
     untuned = Tuning(fold.training, steps=0, rates=budget.step_sizes[:1], episodes=1)
-    found = baselines(which.spec, fold.examples, fold.training, training, untuned)
+    found = baselines(which.problem, fold.examples, fold.training, training, untuned)
     found = [replace(one, build=partial(built, one.build)) for one in found]
     theta = next(one.theta for one in found if one.name == REFERENCE)
     return found if which.target.exchangeable else [*found, *unadapted(which, fold, theta)]
@@ -195,8 +195,8 @@ def unadapted(which: RealSet, fold: Fold, theta: Params) -> list[Contender]:
     counts = np.bincount(fold.examples.y.astype(np.int64), minlength=which.target.outputs)
     frequency = {"log_frequency": torch.from_numpy(counts / counts.sum()).float().log()}
     return [
-        Contender("pooled, unadapted", Unadapted, which.spec, theta),
-        Contender("base rate", BaseRates, which.spec, frequency),
+        Contender("pooled, unadapted", Unadapted, which.problem, theta),
+        Contender("base rate", BaseRates, which.problem, frequency),
     ]
 
 
@@ -204,7 +204,7 @@ def tuned(which: RealSet, fold: Fold, trainings: Sequence[Contender], budget: Bu
     """The training, and the step size, that are best on the validation tasks."""
     takes_steps = entered(trainings[0], (budget.steps,))[0].steps is not None
     sizes: Sequence[float | Literal["auto"]] = (
-        budget.step_sizes if takes_steps else (trainings[0].spec.inner.lr,)
+        budget.step_sizes if takes_steps else (trainings[0].problem.inner.lr,)
     )
     found = [
         (one, float(judged(which, one, fold.validation, budget)[0][int(which.by_loss)].mean()))
@@ -217,7 +217,9 @@ def tuned(which: RealSet, fold: Fold, trainings: Sequence[Contender], budget: Bu
 
 def at_step_size(contender: Contender, size: float | Literal["auto"]) -> Contender:
     """The same initialization, adapted by other steps."""
-    return replace(contender, spec=replace(contender.spec, inner=replace(contender.spec.inner, lr=size)))
+    return replace(
+        contender, problem=replace(contender.problem, inner=replace(contender.problem.inner, lr=size))
+    )
 
 
 def judged(which: RealSet, contender: Contender, drawn: Drawn, budget: Budget) -> tuple[Float64, Float64]:

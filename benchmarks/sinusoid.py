@@ -31,8 +31,8 @@ from engine.outer.fit import fit, start
 from engine.outer.implicit import Implicit
 from engine.outer.pooled import Pooled
 from engine.outer.reptile import Reptile
+from engine.problem import InnerLoop, Problem
 from engine.targets import Regression
-from engine.task_spec import InnerLoop, TaskSpec
 from engine.types import Batch, Episodes, Params
 
 SUPPORT = 10
@@ -62,7 +62,7 @@ class Method:
 
     def learner(self, inner: InnerLoop) -> GradientLearner:
         """Build the learner of this method's tasks, with an inner loop of training or test."""
-        return GradientLearner(spec(inner, self.adapts))
+        return GradientLearner(problem(inner, self.adapts))
 
 
 SECOND_ORDER = Backprop(first_order=False)
@@ -86,9 +86,9 @@ def network(inputs: int, outputs: int) -> nn.Module:
     return nn.Sequential(*hidden, nn.Linear(40, outputs))
 
 
-def spec(inner: InnerLoop, adapts: str) -> TaskSpec:
+def problem(inner: InnerLoop, adapts: str) -> Problem:
     """Describe the tasks; statistics of 0 and 1 standardise nothing, and x is within the clip of 10."""
-    return TaskSpec(Features((Numeric("x"),)), Regression(-100, 100), network, adapts=adapts, inner=inner)
+    return Problem(Features((Numeric("x"),)), Regression(-100, 100), network, adapts=adapts, inner=inner)
 
 
 def sines(tasks: int, query: int, generator: torch.Generator) -> Episodes:

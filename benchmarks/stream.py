@@ -44,8 +44,8 @@ class LoopLearner(GradientLearner):
     """The learner with its tensor work done one task, and one prediction, at a time."""
 
     def __init__(self, engine: Engine) -> None:
-        super().__init__(engine.spec)
-        self.theta, self.model = engine.spec.model(), engine.spec.model()
+        super().__init__(engine.spec.problem)
+        self.theta, self.model = self.problem.model(), self.problem.model()
         self.names = list(self.fast_shapes)
         self.loaded: Params = {}
 
@@ -84,7 +84,7 @@ class LoopLearner(GradientLearner):
 
     def _adapt_one(self, x: Tensor, y: Tensor, weight: Tensor) -> Params:
         model = copy.deepcopy(self.theta)
-        inner, present = self.spec.inner, weight > 0
+        inner, present = self.problem.inner, weight > 0
         adapting = [model.get_parameter(name) for name in self.names]
         for name, parameter in model.named_parameters():
             parameter.requires_grad_(name in self.fast_shapes)
@@ -92,7 +92,7 @@ class LoopLearner(GradientLearner):
         x, y, weight = x[present], y[present], weight[present]
         for _ in range(inner.steps if len(x) else 0):
             optimizer.zero_grad()
-            (self.spec.target.loss(model(x), y) * weight).sum().backward()
+            (self.problem.target.loss(model(x), y) * weight).sum().backward()
             nn.utils.clip_grad_norm_(adapting, inner.clip)
             optimizer.step()
         return {name: parameter.detach() for name, parameter in zip(self.names, adapting, strict=True)}

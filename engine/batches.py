@@ -13,6 +13,9 @@ from engine.types import Batch, EngineError, Episode, Episodes, Float32, Int64
 
 T = TypeVar("T")
 
+BLOCK = 32
+"""Tasks that a stream adapts in one tensor call: kernels choose their order of summation by shape."""
+
 
 def sample(episodes: Sequence[T], size: int, *, seed: int, step: int) -> list[T]:
     """Draw `size` different episodes, or all where there are fewer; the same for the same seed and step."""

@@ -20,8 +20,8 @@ from engine.episodes.meta_train import Place
 from engine.evaluation.episodic.report import EpisodicDict
 from engine.evaluation.episodic.scoring import predicted
 from engine.learners.base import Learner
+from engine.problem import Problem, normalises_by_batch
 from engine.targets import Classification, Regression
-from engine.task_spec import TaskSpec, normalises_by_batch
 from engine.traced import unrecorded
 from engine.types import Batch, EngineError, Episodes, Float64, Params
 from reptide.given import settings_of
@@ -49,7 +49,7 @@ class FewShot:
 
     def __init__(
         self,
-        learner: str | Callable[[TaskSpec], Learner] = "prototype",
+        learner: str | Callable[[Problem], Learner] = "prototype",
         *,
         ways: int | None = 5,
         shots: int = 1,
@@ -96,7 +96,7 @@ class FewShot:
             self.network,
             None if isinstance(self.learner, str) else self.learner,
         )
-        self.n_features_in_ = self.laboratory_.spec.features.width
+        self.n_features_in_ = self.laboratory_.problem.features.width
         self.history_, rounds = [self.laboratory_.begun()], self.laboratory_.section.rounds
         stretches = self.laboratory_.stretches(self.history_[0], self.laboratory_.taught(), Place())
         for stretch in stretches:
@@ -158,7 +158,7 @@ class FewShot:
 
     def _numbered(self, labels: Array) -> tuple[Array | None, npt.NDArray[np.float32]]:
         """The classes of a support set, if it has any, and its labels as numbers."""
-        target = self._fitted().spec.target
+        target = self._fitted().problem.target
         if isinstance(target, Regression):
             return None, labels.astype(np.float32)
         if self.ways is None:
@@ -215,7 +215,7 @@ class Adapted:
         x = self.few_shot._stored(X)[None]  # noqa: SLF001
         nothing = torch.zeros(x.shape[:2])
         episode = Episodes(self.support, Batch(x, nothing, nothing + 1))
-        by_batch, target = normalises_by_batch(self.learner.spec), self.learner.spec.target
+        by_batch, target = normalises_by_batch(self.learner.problem), self.learner.problem.target
         outputs = predicted(unrecorded(self.learner), self.theta, episode, by_batch=by_batch)["inductive"][0]
         said: Float64 = target.predict(outputs.double()).numpy()
         return said

@@ -70,12 +70,13 @@ class Online:
         """
         self.given, self.network = settings or {}, network
         self.settings = settings_of(features, target, self.given)
-        spec = replace(parts.task_spec(self.settings), target=target)
-        spec = replace(spec, features=Features(tuple(features)))
-        spec = replace(spec, network=network) if network else spec
-        self.engine = parts.stream_engine(self.settings, parts.learner(self.settings, spec))
+        problem = parts.problem_of(self.settings)
+        problem = replace(problem, target=target, features=Features(tuple(features)))
+        problem = replace(problem, network=network) if network else problem
+        spec = parts.stream_spec(self.settings, problem)
+        self.engine = parts.stream_engine(self.settings, spec, parts.learner(self.settings, problem))
         self.versions = MemoryMeta()
-        self.trainer = parts.trainer(self.settings, self.engine.learner, self.versions)
+        self.trainer = parts.trainer(self.settings, spec, self.engine.learner, self.versions)
         self.schedule = Schedule(self.settings.outer.every)
         self.position, self.trained_through = 0, 0
         self.window: deque[LearnedLabel] = deque(maxlen=self.trainer.window)
@@ -156,7 +157,7 @@ class Online:
             EngineError: a row cannot be used; nothing of them has been taken.
 
         """
-        fields, known = Names(task, id, at), self.engine.spec.features.names
+        fields, known = Names(task, id, at), self.engine.spec.problem.features.names
         return self._learn([
             self._record(
                 Kind.LABEL, *fields.of(row), field(row, label), row if known <= row.keys() else None, n
@@ -209,7 +210,7 @@ class Online:
         return Record(offset, kind, task, *known, label, x)
 
     def _predict(self, records: Sequence[Record]) -> list[Prediction]:
-        target, served = self.engine.spec.target, list[Prediction]()
+        target, served = self.engine.spec.problem.target, list[Prediction]()
         for decoded, folded in self._folded(records):
             out = folded.outcomes
             for n, record in enumerate(decoded.records):
@@ -255,7 +256,7 @@ class Online:
             before = after
 
     def _decoded(self, records: Sequence[Record]) -> Decoded:
-        decoded = decode([Polled(0, (INCARNATION,), self.position, records)], self.engine.spec)
+        decoded = decode([Polled(0, (INCARNATION,), self.position, records)], self.engine.spec.problem)
         for refused in decoded.rejected:
             raise EngineError(
                 f"{refused.record.kind.name.lower()} {refused.record.id!r} of task {refused.record.task!r}: "

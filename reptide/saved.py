@@ -85,11 +85,11 @@ def load(kind: type[Online], path: Path) -> Online:
 
 def _made_of(model: Online) -> dict[str, Any]:
     """What the model was made of, as JSON holds it."""
-    spec = model.engine.spec
+    problem = model.engine.spec.problem
     kinds = {made: name for name, made in TARGETS.items()}
     return {
-        "features": [{"encoder": parts.encoder_of(c), **asdict(c)} for c in spec.features.columns],  # type: ignore[call-overload]
-        "target": {"kind": kinds[type(spec.target)], **asdict(spec.target)},
+        "features": [{"encoder": parts.encoder_of(c), **asdict(c)} for c in problem.features.columns],  # type: ignore[call-overload]
+        "target": {"kind": kinds[type(problem.target)], **asdict(problem.target)},
         "settings": dict(model.given),
         "network": None if model.network is None else _name_of(model.network),
     }

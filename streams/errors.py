@@ -6,7 +6,7 @@
     ├── StoreError         a store that cannot be used
     ├── Unavailable        a server that does not answer just now, or is full: ask again, nothing is lost
     │   └── Forgot         a store that was restarted, and may have forgotten what it was told lately
-    └── CheckpointError    a version of theta that is damaged, cut short, or of another task spec
+    └── CheckpointError    a version of theta that is damaged, cut short, or of another problem
 
 `engine.types.EngineError` (and `engine.stream.table.RowError` under it) is the engine's own; the command line
 prints both families as one sentence. Anything else that surfaces is a defect.

@@ -1,7 +1,8 @@
-"""Recordings that engines and learners of one spec share within a process of tests.
+"""Recordings that engines and learners of one problem share within a process of tests.
 
 Recording a tensor function costs more than all else that a stream of a few hundred events does, and tests
-stream under the same few specs again and again. A test of what is recorded when has `not_shared` begin a `Recorded`.
+stream the same few problems again and again. A test of what is recorded when has `not_shared` begin a
+`Recorded`.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from functools import partial
 from typing import Any
 
 from engine.networks.mlp import mlp
-from engine.task_spec import TaskSpec
+from engine.problem import Problem
 from engine.traced import Recorded
 
 Begin = Callable[[Recorded, Callable[..., Any]], None]
@@ -21,7 +22,7 @@ not_shared: Begin = Recorded.__init__
 
 
 def shared_among(recordings: dict[Hashable, dict[Any, Any]]) -> Begin:
-    """How a `Recorded` begins that goes on with what another of the same method and spec has recorded."""
+    """How a `Recorded` begins that goes on with what another of the same method and problem has recorded."""
 
     def begin(recorded: Recorded, function: Callable[..., Any]) -> None:
         owner = definition(getattr(function, "__self__", None))
@@ -39,15 +40,18 @@ def definition(owner: Any) -> Hashable | None:
         learner = definition(owner.learner)
         return learner and (type(owner), learner)
     own = getattr(owner, "__dict__", {})
-    spec, changed = own.get("spec"), any(callable(own[name]) for name in own if not name.startswith("_"))
-    if not isinstance(spec, TaskSpec) or changed:
+    problem, changed = (
+        own.get("problem"),
+        any(callable(own[name]) for name in own if not name.startswith("_")),
+    )
+    if not isinstance(problem, Problem) or changed:
         return None
-    network: Any = spec.network
+    network: Any = problem.network
     options = ""
     if isinstance(network, partial):  # of which no two are equal
         network, options = network.func, repr((network.args, network.keywords))
     numbers = ((name, own[name]) for name in own if isinstance(own[name], int | float))
-    made_of = (type(owner), replace(spec, network=mlp), network, options, *numbers)
+    made_of = (type(owner), replace(problem, network=mlp), network, options, *numbers)
     try:
         hash(made_of)
     except TypeError:  # as with a detector of a user's own

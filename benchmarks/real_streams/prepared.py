@@ -20,7 +20,7 @@ from engine.features.encoder import Features
 from engine.targets import Classification, Regression
 from engine.types import Float64, Int64
 from streams.assembly.embedded import input_log
-from streams.assembly.parts import task_spec
+from streams.assembly.parts import problem_of
 from streams.settings.tree import load_settings
 
 BUCKETS = 2**16
@@ -51,8 +51,8 @@ class Prepared:
 def prepared(source: Source, settings: Path) -> Prepared:
     """The rows that settings stream."""
     loaded = load_settings(settings, {})
-    spec = task_spec(loaded)
-    log = input_log(loaded, spec, None)
+    problem = problem_of(loaded)
+    log = input_log(loaded, problem, None)
     table = pl.read_parquet(settings.parent / "table.parquet")
     columns = Features(tuple(_column(feature) for feature in source.features))
     parts = [columns.encode(part.to_dicts()) for part in table.iter_slices(ROWS_AT_ONCE)]
@@ -62,13 +62,15 @@ def prepared(source: Source, settings: Path) -> Prepared:
         raise SystemExit(f"{source.name}: {faults}")
     names = table.select(pl.concat_str(pl.col(n).cast(pl.String) for n in source.input["task"])).to_series()
     task = names.rank("dense").to_numpy().astype(np.int64) - 1
-    y = _values(table[source.input["label"]], spec.target)
+    y = _values(table[source.input["label"]], problem.target)
     order = log.order()
     is_label = order < 0
     row = ~order[is_label]
     events = Stream(x, task, order, np.where(is_label, y[np.where(is_label, ~order, order)], 0.0))
     seen = _seen(task, order)[row]
-    return Prepared(source, spec.target, columns, events, table, row, y[row], np.flatnonzero(is_label), seen)
+    return Prepared(
+        source, problem.target, columns, events, table, row, y[row], np.flatnonzero(is_label), seen
+    )
 
 
 def _column(feature: Mapping[str, Any]) -> Column:

@@ -1,6 +1,6 @@
 """What every model, learner, detector and encoder must keep, as functions whose names are the promises.
 
-`reptide check` runs them on your task spec, and your own tests may:
+`reptide check` runs them on your stream spec, and your own tests may:
 
     from engine.checks import check_spec
 
@@ -26,22 +26,22 @@ from engine.detectors.detectors import Detector
 from engine.features.encoder import Features
 from engine.learners.base import Learner
 from engine.learners.gradient import GradientLearner
-from engine.task_spec import TaskSpec
+from engine.stream.spec import StreamSpec
 
 __all__ = ["CheckFailed", "check_detector", "check_encoder", "check_learner", "check_spec", "promises_kept"]
 
 
-def check_spec(spec: TaskSpec, learner: Learner | None = None) -> list[str]:
-    """Check all that a task spec names, under a learner (gradient steps if none); returns the promises checked.
+def check_spec(spec: StreamSpec, learner: Learner | None = None) -> list[str]:
+    """Check all that a stream spec names, under a learner (gradient steps if none); returns the promises checked.
 
     Raises:
         CheckFailed: one of them is broken.
 
     """
-    return list(promises_kept(spec, learner or GradientLearner(spec)))
+    return list(promises_kept(spec, learner or GradientLearner(spec.problem)))
 
 
-def promises_kept(spec: TaskSpec, learner: Learner) -> Iterator[str]:
+def promises_kept(spec: StreamSpec, learner: Learner) -> Iterator[str]:
     """The same one promise after the other, as it is checked.
 
     Raises:
@@ -49,10 +49,11 @@ def promises_kept(spec: TaskSpec, learner: Learner) -> Iterator[str]:
 
     """
     groups: tuple[tuple[tuple[Callable[..., None], ...], tuple[Any, ...]], ...] = (
-        (ENCODER_CHECKS, (spec.features,)),
+        (ENCODER_CHECKS, (spec.problem.features,)),
         (DETECTOR_CHECKS, (spec.detector,)),
-        (MODEL_CHECKS, (spec,)),
-        ((*LEARNER_CHECKS, *FOLD_CHECKS), (learner, spec)),
+        (MODEL_CHECKS, (spec.problem,)),
+        (LEARNER_CHECKS, (learner, spec.problem)),
+        (FOLD_CHECKS, (learner, spec)),
     )
     for checks, arguments in groups:
         for check in checks:
@@ -69,6 +70,6 @@ def check_detector(detector: Detector) -> list[str]:
     return run(DETECTOR_CHECKS, detector)
 
 
-def check_learner(learner: Learner, spec: TaskSpec) -> list[str]:
-    """Check a learner on a task spec, and their fold; returns the promises that were checked."""
-    return run((*LEARNER_CHECKS, *FOLD_CHECKS), learner, spec)
+def check_learner(learner: Learner, spec: StreamSpec) -> list[str]:
+    """Check a learner on a stream spec, and their fold; returns the promises that were checked."""
+    return [*run(LEARNER_CHECKS, learner, spec.problem), *run(FOLD_CHECKS, learner, spec)]

@@ -1,4 +1,4 @@
-"""Made-up rows, labels, support sets and events of any task spec, for the checks to run on."""
+"""Made-up rows, labels and support sets of any problem, for the checks to run on."""
 
 from __future__ import annotations
 
@@ -6,21 +6,16 @@ import numpy as np
 import torch
 from torch import nn
 
-from engine.batches import SMALLEST_BUCKET
+from engine.batches import BLOCK, SMALLEST_BUCKET
 from engine.features.columns import Category, Text
 from engine.features.encoder import Features
 from engine.learners.base import Learner
-from engine.stream.events import EventBatch
-from engine.stream.in_progress import BLOCK
+from engine.problem import Problem
 from engine.targets import Regression
-from engine.task_spec import TaskSpec
-from engine.types import Batch, Float32, Kind, Params
+from engine.types import Batch, Float32, Params
 
 EXAMPLES = 5
 """The most support examples of a checked task: fewer than the smallest bucket, so that there is padding."""
-
-EVENTS = 96
-"""Events of the checked stream."""
 
 
 def stored_rows(features: Features, count: int, seed: int) -> Float32:
@@ -35,24 +30,24 @@ def stored_rows(features: Features, count: int, seed: int) -> Float32:
     return np.concatenate(parts, axis=1).astype(np.float32)
 
 
-def rows_of(spec: TaskSpec, count: int, seed: int) -> Float32:
-    """Stored rows [count, W] of a task spec, with a history of some task where it keeps one."""
-    own = stored_rows(spec.features, count, seed)
-    past = np.random.default_rng(seed + 1).uniform(0, 3, (count, spec.width - own.shape[1]))
+def rows_of(problem: Problem, count: int, seed: int) -> Float32:
+    """Stored rows [count, W] of a problem, with a history of some task where it keeps one."""
+    own = stored_rows(problem.features, count, seed)
+    past = np.random.default_rng(seed + 1).uniform(0, 3, (count, problem.width - own.shape[1]))
     return np.concatenate([own, np.floor(past)], axis=1).astype(np.float32)
 
 
-def labels_of(spec: TaskSpec, count: int, seed: int) -> Float32:
+def labels_of(problem: Problem, count: int, seed: int) -> Float32:
     """Labels [count] that the target allows."""
-    rng, target = np.random.default_rng(seed), spec.target
+    rng, target = np.random.default_rng(seed), problem.target
     if isinstance(target, Regression):
         return rng.uniform(target.low, target.high, count).astype(np.float32)
     return rng.integers(0, len(target.classes), count).astype(np.float32)
 
 
-def model_of(spec: TaskSpec) -> nn.Sequential:
+def model_of(problem: Problem) -> nn.Sequential:
     """A model that has learned: moved away from where it begins, where layers may be zero and hide what others do."""
-    model = spec.model()
+    model = problem.model()
     _stir([value for _, value in model.named_parameters()])
     return model
 
@@ -71,36 +66,17 @@ def _stir(values: list[torch.Tensor]) -> None:
         value += 0.1 * torch.randn(value.shape, generator=generator)
 
 
-def support_sets(spec: TaskSpec, seed: int) -> Batch:
+def support_sets(problem: Problem, seed: int) -> Batch:
     """A block of ragged support sets, of 5, 4 .. 1 examples in turn; zeros and weight 0 to the smallest bucket."""
     count = BLOCK * SMALLEST_BUCKET
-    x = torch.from_numpy(rows_of(spec, count, seed)).view(BLOCK, SMALLEST_BUCKET, -1)
-    y = torch.from_numpy(labels_of(spec, count, seed)).view(BLOCK, SMALLEST_BUCKET)
+    x = torch.from_numpy(rows_of(problem, count, seed)).view(BLOCK, SMALLEST_BUCKET, -1)
+    y = torch.from_numpy(labels_of(problem, count, seed)).view(BLOCK, SMALLEST_BUCKET)
     sizes = EXAMPLES - torch.arange(BLOCK).unsqueeze(1) % EXAMPLES
     present = torch.arange(SMALLEST_BUCKET) < sizes
     return Batch(x.where(present.unsqueeze(-1), 0.0), y * present, present / sizes)
 
 
-def no_examples(spec: TaskSpec, padding: int = 0) -> Batch:
+def no_examples(problem: Problem, padding: int = 0) -> Batch:
     """A block of tasks never labelled; `padding` is the length of a batch in which others are."""
     y = torch.zeros(BLOCK, padding)
-    return Batch(torch.zeros(BLOCK, padding, spec.width), y, y)
-
-
-def event_stream(spec: TaskSpec, start: int, stop: int) -> EventBatch:
-    """Events start .. stop of one fixed stream of three tasks, six observations and then their six labels."""
-    index = np.arange(start, stop)
-    is_label = index // 6 % 2 == 1
-    return EventBatch(
-        row=index % 3,
-        kind=np.where(is_label, int(Kind.LABEL), int(Kind.OBSERVATION)).astype(np.uint8),
-        id=np.where(is_label, index - 6, index).astype(np.uint64),
-        time_s=np.zeros(len(index)),
-        x=stored_rows(spec.features, EVENTS, seed=0)[index],
-        has_x=~is_label,
-        y=labels_of(spec, EVENTS, seed=0)[index],
-        topic=np.zeros(len(index), np.int64),
-        offset=index,
-        partition=np.zeros(len(index), np.int64),
-        incarnation=np.ones(len(index), np.uint64),
-    )
+    return Batch(torch.zeros(BLOCK, padding, problem.width), y, y)

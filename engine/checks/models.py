@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import torch
 
+from engine.batches import BLOCK
 from engine.checks.made_up import model_of, rows_of
 from engine.checks.promises import require
-from engine.stream.in_progress import BLOCK
-from engine.task_spec import TaskSpec
+from engine.problem import Problem
 
 
-def no_running_statistics_adapt(spec: TaskSpec) -> None:
+def no_running_statistics_adapt(problem: Problem) -> None:
     """A forward pass leaves every buffer as it is: running statistics would mix the tasks of a block."""
-    model = model_of(spec)
+    model = model_of(problem)
     before = {name: value.clone() for name, value in model.named_buffers()}
-    model(torch.from_numpy(rows_of(spec, BLOCK, seed=0)))
+    model(torch.from_numpy(rows_of(problem, BLOCK, seed=0)))
     moved = [name for name, value in model.named_buffers() if not torch.equal(value, before[name])]
     require(
         not moved,
@@ -23,9 +23,9 @@ def no_running_statistics_adapt(spec: TaskSpec) -> None:
     )
 
 
-def the_model_draws_no_random_numbers(spec: TaskSpec) -> None:
+def the_model_draws_no_random_numbers(problem: Problem) -> None:
     """The same rows give the same outputs: dropout would make a refold another fold."""
-    model, x = model_of(spec), torch.from_numpy(rows_of(spec, BLOCK, seed=0))
+    model, x = model_of(problem), torch.from_numpy(rows_of(problem, BLOCK, seed=0))
     require(
         torch.equal(model(x), model(x)),
         "two forward passes over the same rows differ",
@@ -33,10 +33,10 @@ def the_model_draws_no_random_numbers(spec: TaskSpec) -> None:
     )
 
 
-def a_row_does_not_depend_on_its_block_mates(spec: TaskSpec) -> None:
+def a_row_does_not_depend_on_its_block_mates(problem: Problem) -> None:
     """Outputs of a row are the same in other company: statistics of a batch would mix the tasks of a block."""
-    model, x = model_of(spec), torch.from_numpy(rows_of(spec, BLOCK, seed=0))
-    others = torch.from_numpy(rows_of(spec, BLOCK, seed=1))
+    model, x = model_of(problem), torch.from_numpy(rows_of(problem, BLOCK, seed=0))
+    others = torch.from_numpy(rows_of(problem, BLOCK, seed=1))
     require(
         torch.equal(model(x)[0], model(torch.cat([x[:1], others[1:]]))[0]),
         "outputs of a row depend on the other rows of its batch",

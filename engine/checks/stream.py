@@ -1,25 +1,51 @@
-"""What a learner and a task spec keep together when events are folded."""
+"""What a learner and a stream spec keep together when events are folded."""
 
 from __future__ import annotations
 
 import numpy as np
 
-from engine.checks.made_up import EVENTS, event_stream, stored_rows, theta_of
+from engine.checks.made_up import labels_of, stored_rows, theta_of
 from engine.checks.promises import require
 from engine.learners.base import Learner
+from engine.problem import Problem
+from engine.stream.events import EventBatch
 from engine.stream.fold import Engine
+from engine.stream.spec import StreamSpec
 from engine.stream.table import TaskTable
-from engine.task_spec import TaskSpec
-from engine.types import Meta
+from engine.types import Kind, Meta
+
+EVENTS = 96
+"""Events of the checked stream."""
 
 
-def rows_do_not_depend_on_how_the_stream_was_cut(learner: Learner, spec: TaskSpec) -> None:
+def event_stream(problem: Problem, start: int, stop: int) -> EventBatch:
+    """Events start .. stop of one fixed stream of three tasks, six observations and then their six labels."""
+    index = np.arange(start, stop)
+    is_label = index // 6 % 2 == 1
+    return EventBatch(
+        row=index % 3,
+        kind=np.where(is_label, int(Kind.LABEL), int(Kind.OBSERVATION)).astype(np.uint8),
+        id=np.where(is_label, index - 6, index).astype(np.uint64),
+        time_s=np.zeros(len(index)),
+        x=stored_rows(problem.features, EVENTS, seed=0)[index],
+        has_x=~is_label,
+        y=labels_of(problem, EVENTS, seed=0)[index],
+        topic=np.zeros(len(index), np.int64),
+        offset=index,
+        partition=np.zeros(len(index), np.int64),
+        incarnation=np.ones(len(index), np.uint64),
+    )
+
+
+def rows_do_not_depend_on_how_the_stream_was_cut(learner: Learner, spec: StreamSpec) -> None:
     """One batch, or two: the rows have the same bits."""
-    engine, whole = Engine(spec, learner), event_stream(spec, 0, EVENTS)
+    engine, problem = Engine(spec, learner), spec.problem
     meta, empty = Meta(1, theta_of(engine.learner)), TaskTable.empty(engine.layout, "abc")
-    once = engine.fold(empty, whole, meta).states
+    once = engine.fold(empty, event_stream(problem, 0, EVENTS), meta).states
     twice = engine.fold(
-        engine.fold(empty, event_stream(spec, 0, 41), meta).states, event_stream(spec, 41, EVENTS), meta
+        engine.fold(empty, event_stream(spec.problem, 0, 41), meta).states,
+        event_stream(spec.problem, 41, EVENTS),
+        meta,
     ).states
     require(
         once.rows.tobytes() == twice.rows.tobytes(),
@@ -28,14 +54,14 @@ def rows_do_not_depend_on_how_the_stream_was_cut(learner: Learner, spec: TaskSpe
     )
 
 
-def wiped_fast_parameters_come_back(learner: Learner, spec: TaskSpec) -> None:
+def wiped_fast_parameters_come_back(learner: Learner, spec: StreamSpec) -> None:
     """Fast parameters are a cache of the support set: recomputed, they have the same bits."""
     engine = Engine(spec, learner)
     meta, empty = Meta(1, theta_of(engine.learner)), TaskTable.empty(engine.layout, "abc")
-    folded = engine.fold(empty, event_stream(spec, 0, EVENTS), meta).states
+    folded = engine.fold(empty, event_stream(spec.problem, 0, EVENTS), meta).states
     wiped = TaskTable(folded.layout, folded.ids, folded.rows.copy())
     wiped.rows["fast"], wiped.rows["fast_version"] = 0.0, 0
-    x, restarted = stored_rows(spec.features, 3, seed=1), Engine(spec, learner)
+    x, restarted = stored_rows(spec.problem.features, 3, seed=1), Engine(spec, learner)
     expected = engine.predict(folded, x, meta, np.zeros(3))
     require(
         restarted.predict(wiped, x, meta, np.zeros(3)).adapted.tobytes() == expected.adapted.tobytes(),

@@ -24,7 +24,7 @@ MODES = {"up": UP, "down": DOWN, "both": BOTH}
 
 @runtime_checkable
 class Detector(Protocol):
-    """What a task spec may name: any class with these two. It keeps nothing: all that it knows is in the state."""
+    """What a stream spec may name: any class with these two. It keeps nothing: all that it knows is in the state."""
 
     @property
     def width(self) -> int:

@@ -19,7 +19,7 @@ from engine.learners.base import Learner, losses
 from engine.outer.base import OuterRule
 from engine.outer.descent import FitSettings
 from engine.outer.fit import TrainState, fit
-from engine.task_spec import normalises_by_batch
+from engine.problem import normalises_by_batch
 from engine.traced import unrecorded
 from engine.types import Batch, EngineError, Episodes, Params
 
@@ -120,7 +120,7 @@ def judged(
     learner: Learner, theta: Params, held_out: TaskSource, settings: MetaTraining, device: str
 ) -> float:
     """Mean query loss after adaptation on held-out episodes, the same ones each time."""
-    found, by_batch = [], normalises_by_batch(learner.spec)
+    found, by_batch = [], normalises_by_batch(learner.problem)
     with torch.no_grad():
         for step, _ in enumerate(range(0, settings.judged, BLOCK)):
             episodes = on_device(held_out.draw(BLOCK, seed=settings.seed, step=step), device)

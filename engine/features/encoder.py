@@ -26,7 +26,7 @@ RATE_STRENGTH, VALUE_STRENGTH = 1.0, 0.1
 
 @dataclass(frozen=True)
 class Features:
-    """The encoder of a task spec: its columns side by side.
+    """The encoder of a problem: its columns side by side.
 
     >>> features = Features((Numeric("amount"), Category("country", buckets=16)))
     >>> features.encode([{"amount": 9.5, "country": "NL"}, {"amount": "nine", "country": "NL"}]).faults

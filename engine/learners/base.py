@@ -12,8 +12,8 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from engine.problem import Problem
 from engine.targets import Classification
-from engine.task_spec import TaskSpec
 from engine.types import Batch, Fast, Params
 
 LABEL_MEAN, LABEL_STD = "0.label_mean", "0.label_std"
@@ -24,8 +24,8 @@ class Learner(Protocol):
     """Pure; leading axis U = tasks. The support set may be empty: such a task predicts with theta."""
 
     @property
-    def spec(self) -> TaskSpec:
-        """The tasks it is for."""
+    def problem(self) -> Problem:
+        """What the tasks share that it is for."""
         ...
 
     @property
@@ -65,17 +65,17 @@ class Learner(Protocol):
 def losses(learner: Learner, meta: Params, fast: Fast, batch: Batch) -> Tensor:
     """Weighted loss [U] of U tasks on the examples of a batch."""
     outputs = learner.predict(meta, fast, batch.x)
-    return (example_losses(learner.spec, meta, outputs, batch.y) * batch.weight).sum(1)
+    return (example_losses(learner.problem, meta, outputs, batch.y) * batch.weight).sum(1)
 
 
-def example_losses(spec: TaskSpec, meta: Params, outputs: Tensor, y: Tensor) -> Tensor:
+def example_losses(problem: Problem, meta: Params, outputs: Tensor, y: Tensor) -> Tensor:
     """What training descends, of each example: the loss, in theta's unit of it."""
-    return spec.target.loss(outputs, y) / unit_of(spec, meta)
+    return problem.target.loss(outputs, y) / unit_of(problem, meta)
 
 
-def unit_of(spec: TaskSpec, meta: Params) -> Tensor | float:
+def unit_of(problem: Problem, meta: Params) -> Tensor | float:
     """The loss that training counts as 1: of a regression theta's variance of labels, of each version its own."""
-    return 1.0 if isinstance(spec.target, Classification) else meta[LABEL_STD].square()
+    return 1.0 if isinstance(problem.target, Classification) else meta[LABEL_STD].square()
 
 
 def below(prefix: str, params: Params) -> Params:

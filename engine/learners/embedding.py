@@ -1,6 +1,6 @@
 """Learners that adapt in one pass, without gradient steps: examples are embedded, and compared or remembered.
 
-Theta is the encoder and network of the spec, which embed an example in `width` numbers (names `0.` and `1.`),
+Theta is the encoder and network of the problem, which embed an example in `width` numbers (names `0.` and `1.`),
 and modules of the learner's own (`2.`). What a task leaves behind, its fast parameters, is made of embeddings,
 so an example is embedded once, when the task adapts. A learner of your own is derived from `EmbeddingLearner` and
 writes `fast_of` and `outputs_of`; docs/your-model.md has one.
@@ -23,8 +23,8 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from engine.learners.base import LABEL_MEAN, LABEL_STD, below
+from engine.problem import Problem
 from engine.targets import Classification, Regression
-from engine.task_spec import TaskSpec
 from engine.traced import Recorded
 from engine.types import Batch, EngineError, Fast, Params
 
@@ -36,16 +36,16 @@ class EmbeddingLearner(ABC):
     """What these learners share. A task without examples predicts with theta, by construction."""
 
     target: Classification | Regression
-    """The classes, or `STANDARD`; `standard` is the spec with it."""
+    """The classes, or `STANDARD`; `standard` is the problem with it."""
 
-    def __init__(self, spec: TaskSpec, width: int = 64) -> None:
+    def __init__(self, problem: Problem, width: int = 64) -> None:
         if width < 1:
             raise EngineError(
                 f"width, the numbers that an example is embedded in, must be positive, got {width}"
             )
-        self.spec, self.width = spec, width
-        self.target = spec.target if isinstance(spec.target, Classification) else STANDARD
-        self.standard = replace(spec, target=self.target)
+        self.problem, self.width = problem, width
+        self.target = problem.target if isinstance(problem.target, Classification) else STANDARD
+        self.standard = replace(problem, target=self.target)
         self._model = self._built(0).requires_grad_(False)
         self._recorded: Callable[..., Fast] = Recorded(self._adapted)
 
@@ -69,19 +69,19 @@ class EmbeddingLearner(ABC):
     def fast_shapes(self) -> Mapping[str, torch.Size]:
         """Shape of each of one task's fast parameters: of those of a task without examples."""
         nothing = torch.zeros(1, 0)
-        rows = Batch(torch.zeros(1, 0, self.spec.width), nothing, nothing)
+        rows = Batch(torch.zeros(1, 0, self.problem.width), nothing, nothing)
         fast = self._adapted(self._model.state_dict(), rows)
         return {name: value.shape[1:] for name, value in fast.items()}
 
     def predict(self, meta: Params, fast: Fast, x: Tensor) -> Tensor:
         """Compute outputs [U, N, C] of U tasks for x [U, N, W], before softmax or clipping."""
         outputs = self.outputs_of(meta, fast, x)
-        if isinstance(self.spec.target, Classification):
+        if isinstance(self.problem.target, Classification):
             return outputs
         return outputs * meta[LABEL_STD] + meta[LABEL_MEAN]
 
     def _adapted(self, meta: Params, support: Batch) -> Fast:
-        if isinstance(self.spec.target, Regression):
+        if isinstance(self.problem.target, Regression):
             support = support._replace(y=(support.y - meta[LABEL_MEAN]) / meta[LABEL_STD])
         return self.fast_of(meta, support)
 
@@ -133,4 +133,4 @@ class EmbeddingLearner(ABC):
     def _built(self, seed: int) -> nn.Sequential:
         with torch.random.fork_rng(devices=[]):
             torch.default_generator.manual_seed(seed)
-            return nn.Sequential(*self.spec.modules(self.width), self.own_modules())
+            return nn.Sequential(*self.problem.modules(self.width), self.own_modules())

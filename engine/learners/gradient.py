@@ -25,8 +25,8 @@ from torch.func import functional_call, vmap
 from torch.nn import functional as F
 
 from engine.learners.base import LABEL_MEAN, LABEL_STD, below, example_losses, flatten, losses, unflatten
+from engine.problem import Problem
 from engine.targets import Classification
-from engine.task_spec import TaskSpec
 from engine.traced import Recorded
 from engine.types import Batch, Fast, Params
 
@@ -41,7 +41,7 @@ WIDEST = 10.0
 
 
 class GradientLearner:
-    """K clipped gradient steps on the parameters that `spec.adapts` names; theta stays as it is.
+    """K clipped gradient steps on the parameters that `problem.adapts` names; theta stays as it is.
 
     A task with an empty support set keeps theta's values. A task whose weighted support loss, the proximal term
     added, ends above where it began has diverged, and keeps theta's values too.
@@ -52,15 +52,15 @@ class GradientLearner:
     gradient no step is longer than that; and a task that has diverged keeps theta's values.
     """
 
-    def __init__(self, spec: TaskSpec) -> None:
-        self.spec = spec
-        self._model = spec.model().requires_grad_(False)
+    def __init__(self, problem: Problem) -> None:
+        self.problem = problem
+        self._model = problem.model().requires_grad_(False)
         self._recorded: Callable[..., Fast] = Recorded(self._adapt)
-        names = spec.adapted_names(self._model)
+        names = problem.adapted_names(self._model)
         self.fast_shapes: Mapping[str, torch.Size] = {
             name: self._model.get_parameter(name).shape for name in names
         }
-        self._rates = [RATES + name for name in names] if spec.inner.rates == "learned" else []
+        self._rates = [RATES + name for name in names] if problem.inner.rates == "learned" else []
 
     @property
     def learned(self) -> tuple[str, ...]:
@@ -69,9 +69,11 @@ class GradientLearner:
 
     def init(self, seed: int) -> Params:
         """Theta freshly initialised: every parameter and buffer of the model; every learned step size at `lr`."""
-        model = {name: value.detach().clone() for name, value in self.spec.model(seed).state_dict().items()}
-        if self.spec.inner.lr == "auto":
-            model[LR] = torch.tensor(self.spec.inner.start)
+        model = {
+            name: value.detach().clone() for name, value in self.problem.model(seed).state_dict().items()
+        }
+        if self.problem.inner.lr == "auto":
+            model[LR] = torch.tensor(self.problem.inner.start)
         return model | {name: torch.zeros(self.fast_shapes[name.removeprefix(RATES)]) for name in self._rates}
 
     def unrecorded(self) -> Self:
@@ -108,14 +110,14 @@ class GradientLearner:
 
     def _adapt(self, meta: Params, support: Batch, differentiable: bool = False) -> Fast:
         theta = _row(meta, self.fast_shapes).expand(len(support.x), -1)
-        if support.x.shape[1] == 0 or self.spec.inner.steps == 0:
+        if support.x.shape[1] == 0 or self.problem.inner.steps == 0:
             return unflatten(self.fast_shapes, theta if differentiable else theta.contiguous())
         dense = support._replace(x=self._encoded(meta, {}, support.x))
         loss = partial(self._loss, meta, dense, theta)
         step = partial(self._step, loss, self._sizes(meta), differentiable=differentiable)
         with torch.enable_grad():
             phi, first = step(theta)
-            for _ in range(self.spec.inner.steps - 1):
+            for _ in range(self.problem.inner.steps - 1):
                 phi, _ = step(phi)
         if not differentiable:
             # A loss that is NaN has diverged too.
@@ -145,7 +147,7 @@ class GradientLearner:
 
     def _size(self, meta: Params) -> float | Tensor:
         """The one step size, from the settings or from theta."""
-        return meta[LR] if self.spec.inner.lr == "auto" else self.spec.inner.lr
+        return meta[LR] if self.problem.inner.lr == "auto" else self.problem.inner.lr
 
     def _sizes(self, meta: Params) -> float | Tensor:
         """Step sizes: one for all, or [1, F] learned."""
@@ -164,7 +166,7 @@ class GradientLearner:
 
     def _in_units(self, meta: Params, outputs: Tensor) -> Tensor:
         """The network's outputs in the unit of the labels: those of a regression are standardised."""
-        if isinstance(self.spec.target, Classification):
+        if isinstance(self.problem.target, Classification):
             return outputs
         return outputs * meta[LABEL_STD] + meta[LABEL_MEAN]
 
@@ -178,12 +180,12 @@ class GradientLearner:
     def _loss(self, meta: Params, support: Batch, theta: Tensor, phi: Tensor) -> Tensor:
         """What the inner loop descends [U], on dense rows, at phi [U, F]."""
         outputs = self._outputs(meta, unflatten(self.fast_shapes, phi), support.x)
-        loss = (example_losses(self.spec, meta, outputs, support.y) * support.weight).sum(1)
+        loss = (example_losses(self.problem, meta, outputs, support.y) * support.weight).sum(1)
         return self._held(loss, phi, theta)
 
     def _held(self, losses: Tensor, phi: Tensor, theta: Tensor) -> Tensor:
         """Add the proximal term, which holds phi near theta."""
-        proximal = self.spec.inner.proximal
+        proximal = self.problem.inner.proximal
         return losses + proximal / 2 * (phi - theta).square().sum(1) if proximal else losses
 
     def _step(
@@ -194,7 +196,7 @@ class GradientLearner:
             phi = phi.detach().requires_grad_()
         losses = loss(phi)
         (gradient,) = torch.autograd.grad(losses.sum(), phi, create_graph=differentiable)
-        clip = self.spec.inner.clip
+        clip = self.problem.inner.clip
         # Clamped before the root, whose derivative at 0 would make NaN of a task without examples.
         norm = gradient.square().sum(1, keepdim=True).clamp(min=clip**2).sqrt()
         stepped = phi - sizes * clip / norm * gradient

@@ -7,8 +7,8 @@ from math import sqrt
 import torch
 from torch import Tensor, nn
 
+from engine.problem import Problem
 from engine.targets import Classification, Regression
-from engine.task_spec import TaskSpec
 from engine.types import Batch
 
 
@@ -23,18 +23,18 @@ def mass_of(support: Batch) -> Tensor:
     return support.weight * (support.weight > 0).sum(1, keepdim=True)
 
 
-def code_width(spec: TaskSpec) -> int:
+def code_width(problem: Problem) -> int:
     """How many numbers a label's code is."""
-    return spec.target.outputs + 1
+    return problem.target.outputs + 1
 
 
-def coded(spec: TaskSpec, support: Batch) -> Tensor:
+def coded(problem: Problem, support: Batch) -> Tensor:
     """Code labels [U, S] as [U, S, C + 1]: one-hot, or a number scaled to [-1, 1]; and 1. A blank is zeros.
 
     All of it is multiplied by how many examples this one counts for, so that a balanced support set keeps the
     base rates; and is zeros where there is no example.
     """
-    target, y = spec.target, support.y.where(support.weight > 0, 0.0)
+    target, y = problem.target, support.y.where(support.weight > 0, 0.0)
     if isinstance(target, Classification):
         labels = one_hot(y, target.outputs)
     else:
@@ -42,14 +42,14 @@ def coded(spec: TaskSpec, support: Batch) -> Tensor:
     return torch.cat([labels, torch.ones_like(labels[..., :1])], -1) * mass_of(support).unsqueeze(-1)
 
 
-def answered(spec: TaskSpec, own: Tensor, found: Tensor, log_floor: Tensor) -> Tensor:
+def answered(problem: Problem, own: Tensor, found: Tensor, log_floor: Tensor) -> Tensor:
     """Outputs [..., C] from the network's own [..., C] and the mean code [..., C + 1] of the labels found.
 
     Where no label was found, they are the network's own (classes: plus a constant).
     """
     labels = found[..., :-1] / (found[..., -1:] + 1e-6)
-    if isinstance(spec.target, Regression):
-        return spec.target.low + (own + labels + 1) * (spec.target.high - spec.target.low) / 2
+    if isinstance(problem.target, Regression):
+        return problem.target.low + (own + labels + 1) * (problem.target.high - problem.target.low) / 2
     return own + (labels + log_floor.exp()).log()
 
 

@@ -31,8 +31,8 @@ from engine.batches import bucket_of
 from engine.learners.base import below
 from engine.learners.embedding import EmbeddingLearner
 from engine.learners.labels import mass_of, one_hot
+from engine.problem import Problem
 from engine.targets import Classification, Regression
-from engine.task_spec import TaskSpec
 from engine.types import Batch, EngineError, Fast, Params
 
 SHARPEST = 32.0
@@ -43,18 +43,18 @@ BEGIN_AT = 10.0
 
 
 class MatchingLearner(EmbeddingLearner):
-    """Fast parameters are the examples themselves: a key, a label and a mass of each, up to a capacity.
+    """Fast parameters are the examples themselves: a key, a label and a mass of each.
 
-    The capacity is the bucket of `spec.memory.support`. With `full_context` the order of the examples matters,
-    to the LSTM over them; without it the support set is a set.
+    There are places for the bucket of `problem.support`, as a row stores them, or for as many as are given. With
+    `full_context` the order of the examples matters, to the LSTM over them; without it the support set is a set.
     """
 
-    def __init__(self, spec: TaskSpec, width: int = 64, full_context: bool = True, reads: int = 3) -> None:
+    def __init__(self, problem: Problem, width: int = 64, full_context: bool = True, reads: int = 3) -> None:
         if reads < 1:
             raise EngineError(f"reads, which a query makes of its support set, must be positive, got {reads}")
         self.full_context, self.reads = full_context, reads
-        super().__init__(spec, width)
-        self.fast_shapes = layout(spec, width)
+        super().__init__(problem, width)
+        self.fast_shapes = layout(problem, width)
 
     def own_modules(self) -> nn.Module:
         """Build what theta holds beside encoder and network, freshly initialised."""
@@ -66,7 +66,7 @@ class MatchingLearner(EmbeddingLearner):
 
     def fast_of(self, meta: Params, support: Batch) -> Fast:
         """Compute fast parameters of U tasks from support x [U, S, W]."""
-        present, x = examples_within(self.fast_shapes, support)
+        present, x = examples_of(support)
         keys = self.embed(meta, x)
         if self.full_context:
             context = self._model.get_submodule("2.support")
@@ -159,9 +159,9 @@ class _QueryContext(nn.Module):
         return h
 
 
-def layout(spec: TaskSpec, width: int) -> dict[str, torch.Size]:
-    """Shapes of the fast parameters of a learner that keeps its examples."""
-    capacity = bucket_of(spec.memory.support)
+def layout(problem: Problem, width: int) -> dict[str, torch.Size]:
+    """Shapes of the fast parameters of a learner that keeps its examples, of so many as are expected."""
+    capacity = bucket_of(problem.support)
     return {
         "keys": torch.Size((capacity, width)),
         "labels": torch.Size((capacity,)),
@@ -169,27 +169,16 @@ def layout(spec: TaskSpec, width: int) -> dict[str, torch.Size]:
     }
 
 
-def examples_within(shapes: Mapping[str, torch.Size], support: Batch) -> tuple[Tensor, Tensor]:
-    """Where there are examples [U, S, 1], and their rows, zero elsewhere: padding may hold anything, NaN included.
-
-    Raises:
-        EngineError: there are more examples than places.
-
-    """
-    places, size = shapes["mass"].numel(), support.x.shape[1]
-    if size > places:
-        raise EngineError(
-            f"a support set of {size} examples does not fit the {places} places that memory.support leaves in a "
-            f"row; set memory.support to at least {size}"
-        )
+def examples_of(support: Batch) -> tuple[Tensor, Tensor]:
+    """Where there are examples [U, S, 1], and their rows, zero elsewhere: padding may hold anything, NaN included."""
     present = (support.weight > 0).unsqueeze(-1)
     return present, support.x.where(present, 0.0)
 
 
 def kept(shapes: Mapping[str, torch.Size], keys: Tensor, support: Batch) -> Fast:
-    """Fast parameters out of keys [U, S, D], zero where there is no example."""
+    """Fast parameters out of keys [U, S, D], zero where there is no example; of more than fit the shapes, all."""
     present = support.weight > 0
-    spare = shapes["mass"].numel() - keys.shape[1]
+    spare = max(0, shapes["mass"].numel() - keys.shape[1])
     return {
         "keys": F.pad(keys.where(present.unsqueeze(-1), 0.0), (0, 0, 0, spare)),
         "labels": F.pad(support.y.where(present, 0.0), (0, spare)),

@@ -33,7 +33,7 @@ from torch.nn import functional as F
 
 from engine.learners.embedding import EmbeddingLearner
 from engine.learners.labels import answered, code_width, coded, log_floor, one_hot, scaled, unit
-from engine.task_spec import TaskSpec
+from engine.problem import Problem
 from engine.types import Batch, EngineError, Fast, Params
 
 DECAY = 0.99
@@ -46,12 +46,12 @@ EMPTY = 1.0
 class MemoryLearner(EmbeddingLearner):
     """Fast parameters are memory, usage and read weights, and the controller's state after the last example."""
 
-    def __init__(self, spec: TaskSpec, width: int = 64, slots: int = 64, reads: int = 2) -> None:
+    def __init__(self, problem: Problem, width: int = 64, slots: int = 64, reads: int = 2) -> None:
         """`slots` of memory; the controller reads at `reads` addresses at once."""
         if min(slots, reads) < 1:
             raise EngineError(f"a memory needs at least one slot and one read, got {slots} and {reads}")
-        self.slots, self.reads, self.word = slots, reads, width + code_width(spec)
-        super().__init__(spec, width)
+        self.slots, self.reads, self.word = slots, reads, width + code_width(problem)
+        super().__init__(problem, width)
         self.fast_shapes = {
             "memory": torch.Size((slots, self.word)),
             "usage": torch.Size((slots,)),

@@ -18,8 +18,8 @@ from torch import Tensor, nn
 
 from engine.learners.embedding import EmbeddingLearner
 from engine.learners.labels import one_hot
+from engine.problem import Problem
 from engine.targets import Classification
-from engine.task_spec import TaskSpec
 from engine.types import Batch, EngineError, Fast, Params
 
 ABSENT = 1e4
@@ -29,13 +29,13 @@ ABSENT = 1e4
 class PrototypeLearner(EmbeddingLearner):
     """Fast parameters are the sum of embeddings of each class, and how many they are."""
 
-    def __init__(self, spec: TaskSpec, width: int = 64) -> None:
-        if not isinstance(spec.target, Classification):
+    def __init__(self, problem: Problem, width: int = 64) -> None:
+        if not isinstance(problem.target, Classification):
             raise EngineError(
                 "prototypes need classes; for a regression use the gradient or matching learner"
             )
-        self.classes, self.exchangeable = spec.target.outputs, spec.target.exchangeable
-        super().__init__(spec, width)
+        self.classes, self.exchangeable = problem.target.outputs, problem.target.exchangeable
+        super().__init__(problem, width)
 
     def own_modules(self) -> nn.Module:
         """Build what theta holds beside encoder and network, freshly initialised."""

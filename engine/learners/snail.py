@@ -34,7 +34,7 @@ from torch.nn import functional as F
 from engine.batches import bucket_of
 from engine.learners.embedding import EmbeddingLearner
 from engine.learners.labels import answered, code_width, coded, log_floor, scaled
-from engine.task_spec import TaskSpec
+from engine.problem import Problem
 from engine.types import Batch, EngineError, Fast, Params
 
 ATTENTIONS = 3
@@ -47,18 +47,17 @@ HIDDEN = -1e9
 class SnailLearner(EmbeddingLearner):
     """Fast parameters are what each layer keeps of the support set, which stands at the end of `length` places.
 
-    Raises:
-        EngineError: at adaptation, of a support set of more than `length` examples, padding included.
-
+    Of a longer support set, which no row stores, attention reads all and convolutions what they reach: the dilations
+    are those of `length`, which is the bucket of `problem.support`, so theta is of one length.
     """
 
-    def __init__(self, spec: TaskSpec, width: int = 64, filters: int = 32) -> None:
+    def __init__(self, problem: Problem, width: int = 64, filters: int = 32) -> None:
         """`filters` channels are appended by each layer."""
         if filters < 1:
             raise EngineError(f"filters, the channels that a layer appends, must be positive, got {filters}")
-        self.filters, self.length, self.code = filters, bucket_of(spec.memory.support), code_width(spec)
+        self.filters, self.length, self.code = filters, bucket_of(problem.support), code_width(problem)
         self._dilations = [1 << i for i in range(self.length.bit_length())]
-        super().__init__(spec, width)
+        super().__init__(problem, width)
 
     def own_modules(self) -> nn.Module:
         """Build what theta holds beside encoder and network, freshly initialised."""
@@ -94,13 +93,8 @@ class SnailLearner(EmbeddingLearner):
         return answered(self.standard, _linear(meta, "output", h), found, meta["2.log_floor"])
 
     def _sequence(self, meta: Params, support: Batch) -> Tensor:
-        """Embeddings and labels [U, length, width + code], in order, the last at the end; zeros before the first."""
-        spare = self.length - support.x.shape[1]
-        if spare < 0:
-            raise EngineError(
-                f"a support set of {support.x.shape[1]} examples, padding included, is beyond the {self.length} that "
-                f"SNAIL has room for with memory.support = {self.spec.memory.support}; raise memory.support"
-            )
+        """Embeddings and labels [U, length or S, width + code], in order, the last at the end; zeros before them."""
+        spare = max(0, self.length - support.x.shape[1])
         present = (support.weight > 0).unsqueeze(-1)
         keys = scaled(self.embed(meta, support.x.where(present, 0.0)))
         both = torch.cat([keys, coded(self.standard, support)], -1).where(present, 0.0)

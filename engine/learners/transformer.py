@@ -24,9 +24,9 @@ from torch.func import functional_call
 from engine.learners.base import below
 from engine.learners.embedding import EmbeddingLearner
 from engine.learners.labels import mass_of
-from engine.learners.matching import Match, Recalled, attention, examples_within, kept, layout, recall
+from engine.learners.matching import Match, Recalled, attention, examples_of, kept, layout, recall
+from engine.problem import Problem
 from engine.targets import Classification, Regression
-from engine.task_spec import TaskSpec
 from engine.types import Batch, EngineError, Fast, Params
 
 
@@ -37,14 +37,14 @@ class TransformerLearner(EmbeddingLearner):
     numbers. The order of the examples does not matter.
     """
 
-    def __init__(self, spec: TaskSpec, width: int = 64, depth: int = 2, heads: int = 4) -> None:
+    def __init__(self, problem: Problem, width: int = 64, depth: int = 2, heads: int = 4) -> None:
         if depth < 1 or heads < 1 or width % heads:
             raise EngineError(
                 f"depth and heads must be positive and heads divide width, got {depth}, {heads} and {width}"
             )
         self.depth, self.heads = depth, heads
-        super().__init__(spec, width)
-        self.fast_shapes = layout(spec, width)
+        super().__init__(problem, width)
+        self.fast_shapes = layout(problem, width)
 
     def own_modules(self) -> nn.Module:
         """Build what theta holds beside encoder and network, freshly initialised."""
@@ -59,7 +59,7 @@ class TransformerLearner(EmbeddingLearner):
 
     def fast_of(self, meta: Params, support: Batch) -> Fast:
         """Compute fast parameters of U tasks from support x [U, S, W]."""
-        present, x = examples_within(self.fast_shapes, support)
+        present, x = examples_of(support)
         y = support.y.where(present.squeeze(-1), 0.0)
         tokens = self._run("2.examples", meta, self.embed(meta, x), y, mass_of(support))
         return kept(self.fast_shapes, tokens, support)

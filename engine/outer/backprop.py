@@ -68,6 +68,6 @@ def splittable(learner: Learner) -> EmbeddingLearner:
     """
     if not isinstance(learner, EmbeddingLearner):
         raise EngineError(f"{type(learner).__name__} embeds no examples to split anew; leave splits at 1")
-    if isinstance(learner.spec.target, Regression):
+    if isinstance(learner.problem.target, Regression):
         raise EngineError("an episode is split by its classes, and a regression has none; leave splits at 1")
     return learner

@@ -96,11 +96,11 @@ def takes_steps(learner: Learner, rule: str) -> GradientLearner:
 
 
 def _loss_before(learner: Learner, meta: Params, episodes: Episodes) -> float:
-    target, query = learner.spec.target, episodes.query
+    target, query = learner.problem.target, episodes.query
     if isinstance(target, Classification) and target.exchangeable:
         return float("nan")
     outputs = learner.shared(meta, query.x.flatten(0, 1)).view(*query.y.shape, target.outputs)
-    loss = (example_losses(learner.spec, meta, outputs, query.y) * query.weight).sum() / judged(
+    loss = (example_losses(learner.problem, meta, outputs, query.y) * query.weight).sum() / judged(
         episodes
     ).sum().clamp(min=1)
     return float(loss)

@@ -22,8 +22,8 @@ from engine.outer.base import OuterRule, Report, averaged
 from engine.outer.descent import FitSettings, descend, global_norm, resumed, state_of
 from engine.outer.pooled import Pooled
 from engine.outer.unpadded import Unpadded
+from engine.problem import Problem, normalises_by_batch
 from engine.targets import Classification, Regression
-from engine.task_spec import TaskSpec, normalises_by_batch
 from engine.types import EngineError, Episodes, Params
 
 T = TypeVar("T")
@@ -83,7 +83,7 @@ class Round:
 
 def start(learner: Learner, seed: int) -> TrainState:
     """Begin: theta from the seed, nothing counted, no optimizer state."""
-    columns = len(_numeric(learner.spec)) + learner.spec.target.outputs
+    columns = len(_numeric(learner.problem)) + learner.problem.target.outputs
     nothing = torch.zeros(3, columns, dtype=torch.float64)
     return TrainState(learner.init(seed), {}, 0, Statistics(*(part.clone() for part in nothing)))
 
@@ -103,7 +103,9 @@ def fit(
     params = {name: value.clone() for name, value in state.params.items()}
     theta = {name: params[name] for name in learner.learned}
     optimizer = resumed(settings, theta, state.optimizer)
-    if normalises_by_batch(learner.spec) and not isinstance(rule, Pooled):  # which leaves padding out itself
+    if normalises_by_batch(learner.problem) and not isinstance(
+        rule, Pooled
+    ):  # which leaves padding out itself
         rule = Unpadded(rule)
     rounds: list[Round] = []
     for step, batches in enumerate(batched(episodes, settings.accumulate), state.step):
@@ -137,26 +139,26 @@ def with_statistics(learner: Learner, state: TrainState, x: Tensor, y: Tensor | 
 
     What is far from everything else is counted as if it were as far as statistics can tell: no value owns them.
     """
-    spec = learner.spec
-    numbers = _bounded(x[:, _numeric(spec)], state.statistics)
-    labels = x.new_full((len(x), spec.target.outputs), math.nan) if y is None else _indicators(spec, y)
+    problem = learner.problem
+    numbers = _bounded(x[:, _numeric(problem)], state.statistics)
+    labels = x.new_full((len(x), problem.target.outputs), math.nan) if y is None else _indicators(problem, y)
     statistics = merged(state.statistics, measured(torch.cat([numbers, labels], 1)))
     return replace(
-        state, params={**state.params, **_standardisation(spec, statistics)}, statistics=statistics
+        state, params={**state.params, **_standardisation(problem, statistics)}, statistics=statistics
     )
 
 
-def _indicators(spec: TaskSpec, y: Tensor) -> Tensor:
+def _indicators(problem: Problem, y: Tensor) -> Tensor:
     """Labels as columns [N, C]."""
-    if isinstance(spec.target, Regression):
+    if isinstance(problem.target, Regression):
         return y.unsqueeze(1)
-    sound = (y >= 0) & (y < spec.target.outputs) & (y == y.floor())
+    sound = (y >= 0) & (y < problem.target.outputs) & (y == y.floor())
     if not bool(sound.all()):
         n = int((~sound).nonzero()[0])
         raise EngineError(
-            f"label {n} is {float(y[n]):g}, expected {spec.target.expected}; leave such labels out"
+            f"label {n} is {float(y[n]):g}, expected {problem.target.expected}; leave such labels out"
         )
-    return torch.nn.functional.one_hot(y.long(), spec.target.outputs).to(y.dtype)
+    return torch.nn.functional.one_hot(y.long(), problem.target.outputs).to(y.dtype)
 
 
 def _bounded(numbers: Tensor, before: Statistics) -> Tensor:
@@ -192,22 +194,22 @@ def merged(a: Statistics, b: Statistics) -> Statistics:
     return Statistics(count, a.mean + delta * share, a.m2 + b.m2 + delta.square() * a.count * share)
 
 
-def _standardisation(spec: TaskSpec, statistics: Statistics) -> Params:
+def _standardisation(problem: Problem, statistics: Statistics) -> Params:
     """Theta's buffers: mean and std of the numbers; of labels the rate of each class, or mean and std."""
     std = (statistics.m2 / statistics.count.clamp(min=1)).sqrt()
     resolved = torch.finfo(torch.float32)
     varies = std > resolved.eps * statistics.mean.abs() + resolved.tiny
     mean, std = statistics.mean.float(), std.where(varies, 1.0).float()
-    numbers = len(mean) - spec.target.outputs
+    numbers = len(mean) - problem.target.outputs
     buffers = {"0.mean": mean[:numbers], "0.std": std[:numbers]}
-    if not isinstance(spec.target, Classification):
+    if not isinstance(problem.target, Classification):
         return buffers | {"0.label_mean": mean[-1], "0.label_std": std[-1]}
     count, rate = statistics.count[numbers:], statistics.mean[numbers:]
-    named = torch.arange(len(rate)) < len(spec.target.classes)
-    smoothed = (count * rate + 0.5) / (count + 0.5 * len(spec.target.classes))
+    named = torch.arange(len(rate)) < len(problem.target.classes)
+    smoothed = (count * rate + 0.5) / (count + 0.5 * len(problem.target.classes))
     return buffers | {"0.label_rate": torch.where(named, smoothed, RARE).float()}
 
 
-def _numeric(spec: TaskSpec) -> list[int]:
+def _numeric(problem: Problem) -> list[int]:
     """List where in a stored row the standardised numbers are, in the order of the front end's buffers."""
-    return [*spec.features.places(Numeric), *(spec.history_columns.plain if spec.history else ())]
+    return [*problem.features.places(Numeric), *(problem.history_columns.plain if problem.history else ())]

@@ -58,7 +58,7 @@ def gate(
     if not episodes:
         return Verdict(0, float("nan"), float("nan"), refused=False)
     old, new = (
-        losses_after_adaptation(learner, theta, episodes, stacked) * float(unit_of(learner.spec, theta))
+        losses_after_adaptation(learner, theta, episodes, stacked) * float(unit_of(learner.problem, theta))
         for theta in (before, candidate)
     )
     return Verdict(len(episodes), float(old.mean()), float(new.mean()), _worse(new - old, task))

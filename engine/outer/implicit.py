@@ -65,11 +65,11 @@ class Implicit:
 
 def _held(learner: GradientLearner) -> float:
     """The lambda of an inner loop that has one."""
-    if not learner.spec.inner.proximal:
+    if not learner.problem.inner.proximal:
         raise EngineError(
             "Implicit needs an inner loop that a proximal term holds near theta; set inner.proximal above 0"
         )
-    return learner.spec.inner.proximal
+    return learner.problem.inner.proximal
 
 
 def _slope(learner: GradientLearner, values: Params, phi: Tensor, episodes: Episodes) -> Tensor:
@@ -82,7 +82,7 @@ def _slope(learner: GradientLearner, values: Params, phi: Tensor, episodes: Epis
         return torch.autograd.grad(each.sum(), at, create_graph=create_graph)[0]
 
     here = slope(phi, True)
-    left = here.detach() + learner.spec.inner.proximal * (phi - theta).detach()
+    left = here.detach() + learner.problem.inner.proximal * (phi - theta).detach()
     rests = left.norm(dim=1) <= REST * slope(theta, False).norm(dim=1)
     at_rest: Tensor = here * rests.unsqueeze(1)
     return at_rest

@@ -26,7 +26,7 @@ from engine.learners.base import Learner, example_losses
 from engine.outer.base import OuterRule, Report, gradient_of, leaves
 from engine.outer.descent import FitSettings, descend, global_norm, resumed, state_of
 from engine.outer.fit import Round, TrainState
-from engine.task_spec import TaskSpec
+from engine.problem import Problem
 from engine.traced import Recorded
 from engine.types import Batch, Episodes, Params
 
@@ -90,7 +90,7 @@ class Online:
         optimizer = resumed(rates.network, own, state.optimizer)
         rounds: list[Round] = []
         for step, lesson in enumerate(lessons, state.step):
-            small, gathered, rows = _gathered(learner.spec, params, tables, lesson)
+            small, gathered, rows = _gathered(learner.problem, params, tables, lesson)
             gradient, report = self._gradient(small, gathered)
             norm = global_norm(gradient)
             if math.isfinite(norm):
@@ -120,7 +120,7 @@ class Online:
         with torch.enable_grad():
             theta = leaves({name: meta[name] for name in self.learner.learned})
             outputs = self.learner.shared({**meta, **theta}, labels.x[0])
-            losses = example_losses(self.learner.spec, meta, outputs, labels.y[0])
+            losses = example_losses(self.learner.problem, meta, outputs, labels.y[0])
             loss = (losses * labels.weight[0]).sum() / labels.weight.sum().clamp(min=1)
             return loss.detach(), gradient_of(loss, theta)
 
@@ -147,13 +147,13 @@ def _tables(learner: Learner) -> list[str]:
 
 
 def _gathered(
-    spec: TaskSpec, params: Params, tables: Sequence[str], lesson: Lesson
+    problem: Problem, params: Params, tables: Sequence[str], lesson: Lesson
 ) -> tuple[Params, Lesson, list[_Rows]]:
     """Theta with small tables, the lesson with ids that point into them, and which rows these are."""
     sides = [lesson.labels, *(lesson.episodes or ())]
     xs = [side.x for side in sides]
     small, rows = dict(params), list[_Rows]()
-    for number, (start, width) in enumerate(_places(spec)):
+    for number, (start, width) in enumerate(_places(problem)):
         names = [name for name in tables if name.split(".")[2] == str(number)]
         parts = [x[..., start : start + width].flatten() for x in xs]
         # Of a bag id 0 pads, so it keeps its place 0, whether the lesson has it or not.
@@ -174,11 +174,11 @@ def _gathered(
     return small, Lesson(labels, Episodes(*episodes) if episodes else None), rows
 
 
-def _places(spec: TaskSpec) -> list[tuple[int, int]]:
+def _places(problem: Problem) -> list[tuple[int, int]]:
     """Start and width of each column that has a table, in the order of the front end's."""
-    columns = [(start, 1) for start in spec.features.places(Category)]
-    texts = [column.width for column in spec.features.columns if isinstance(column, Text)]
-    return columns + list(zip(spec.features.places(Text), texts, strict=True))
+    columns = [(start, 1) for start in problem.features.places(Category)]
+    texts = [column.width for column in problem.features.columns if isinstance(column, Text)]
+    return columns + list(zip(problem.features.places(Text), texts, strict=True))
 
 
 def _with_ids(x: Tensor, start: int, width: int, ids: Tensor) -> Tensor:

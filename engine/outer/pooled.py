@@ -32,7 +32,7 @@ class Pooled:
             EngineError: theta's own outputs do not depend on theta, so nothing can be trained.
 
         """
-        target = learner.spec.target
+        target = learner.problem.target
         if (
             isinstance(learner, EmbeddingLearner)
             and isinstance(target, Classification)
@@ -49,6 +49,6 @@ class Pooled:
         weight = torch.cat([side.weight.flatten() for side in sides])
         kept = weight > 0  # what is padded would count in a network that normalises by batch
         kept = kept | ~kept.any()
-        losses = example_losses(learner.spec, meta, learner.shared({**meta, **theta}, x[kept]), y[kept])
+        losses = example_losses(learner.problem, meta, learner.shared({**meta, **theta}, x[kept]), y[kept])
         loss = (losses * weight[kept]).sum() / weight.sum().clamp(min=1)
         return gradient_of(loss, theta), reported(learner, meta, episodes)

@@ -59,7 +59,7 @@ class Reptile:
 
 
 def _of_fixed_rates(learner: GradientLearner) -> GradientLearner:
-    if learner.spec.inner.rates == "learned":
+    if learner.problem.inner.rates == "learned":
         raise EngineError("Reptile learns no step sizes; use Backprop, or set inner.rates to 'fixed'")
     return learner
 

@@ -8,10 +8,9 @@ from typing import Any
 import numpy as np
 
 from engine.compiled import compiled, compiled_as, vectors
-from engine.features import history
 from engine.features.encoder import RATE_STRENGTH, VALUE_STRENGTH
 from engine.features.history import RATES
-from engine.stream import mixture
+from engine.stream import history, mixture
 from engine.stream.lanes import is_unused, lane_weights, mixed, prior_of, recall, shared_weights, take_prior
 from engine.stream.layout import COLUMNS_LAYOUT, Columns
 from engine.stream.mixture import EXPERTS, MIXED

@@ -24,8 +24,8 @@ from engine.stream.prepared import Prepared
 from engine.stream.requirements import Requirements
 from engine.stream.row_by_row import row_by_row
 from engine.stream.rules import rules_of
+from engine.stream.spec import StreamSpec
 from engine.stream.table import TaskTable
-from engine.task_spec import TaskSpec
 from engine.traced import Recorded
 from engine.types import (
     PREDICTORS,
@@ -53,19 +53,24 @@ class Prediction(NamedTuple):
 
 
 class Engine:
-    """Folds events into rows for one task spec. Holds no state that a fold could change.
+    """Folds events into rows for one stream spec. Holds no state that a fold could change.
 
     Tensor calls run on `device`, where the parameters of a `Meta` must lie; rows stay in memory. Equal bits are
     promised on processors of one kind, not across devices.
     """
 
     def __init__(
-        self, spec: TaskSpec, learner: Learner | None = None, device: str = "cpu", follows: bool = False
+        self, spec: StreamSpec, learner: Learner | None = None, device: str = "cpu", follows: bool = False
     ) -> None:
         """`follows` a task to another partition instead of refusing it: only where each event is read once."""
         self.spec, self.device, self.follows = spec, device, follows
-        self.learner: Learner = learner or GradientLearner(spec)
-        self.layout: Layout = layout_of(self.learner)
+        self.learner: Learner = learner or GradientLearner(spec.problem)
+        if self.learner.problem.support != spec.problem.support:
+            raise EngineError(
+                f"the learner was made for support sets of {self.learner.problem.support} examples, the rows of this "
+                f"stream hold {spec.problem.support}; make the learner of spec.problem"
+            )
+        self.layout: Layout = layout_of(spec, self.learner)
         self.rules = rules_of(spec)
         self.requirements = Requirements(spec)
         self.network = row_by_row(self.learner) if device == "cpu" else None
@@ -77,7 +82,7 @@ class Engine:
         """Fold N events of U tasks; `states` is left as it is.
 
         Raises:
-            EngineError: an event cannot be folded, or the table or theta are of another task spec.
+            EngineError: an event cannot be folded, or the table or theta are of another stream spec.
             SourceMoved: a task was folded from another partition or incarnation of a topic.
         """
         if states.layout.fingerprint != self.layout.fingerprint:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from engine.batches import bucket_of
+from engine.batches import BLOCK, bucket_of
 from engine.learners.base import flatten
 from engine.stream import answers, scan, scan_arrays, support_slots
 from engine.stream.events import EventBatch
@@ -33,9 +33,6 @@ from engine.types import (
 
 if TYPE_CHECKING:
     from engine.stream.fold import Engine
-
-BLOCK = 32
-"""Adaptations of one tensor call."""
 
 
 class Folded(NamedTuple):

@@ -10,10 +10,14 @@ import numpy as np
 from engine.compiled import arrays
 from engine.features.history import EVENT_RATES, RATES, History
 from engine.learners.base import Learner, fast_size
-from engine.stream.fingerprints import row_fingerprint
+from engine.learners.fingerprint import fingerprint, theta_fingerprint
+from engine.problem import Problem
 from engine.stream.mixture import EXPERTS, MIXED, STATE
-from engine.task_spec import TaskSpec
+from engine.stream.spec import StreamSpec
 from engine.types import PREDICTORS, Outcome
+
+LAYOUT_VERSION = 2
+"""Raised whenever the meaning of a row's bytes changes."""
 
 RECENT_IDS = 64
 """How many resolved observation ids a task remembers."""
@@ -142,11 +146,11 @@ COLUMNS_LAYOUT = arrays(Columns, COLUMN_TYPES, strided=True)
 
 @dataclass(frozen=True)
 class Layout:
-    """The row of a task spec: a numpy structured dtype and its fingerprint."""
+    """The row of a stream spec: a numpy structured dtype and its fingerprint."""
 
     dtype: np.dtype[np.void]
     fingerprint: int
-    spec: TaskSpec = field(repr=False)
+    problem: Problem = field(repr=False)
 
     @property
     def bytes_per_task(self) -> int:
@@ -154,9 +158,18 @@ class Layout:
         return self.dtype.itemsize
 
 
-def layout_of(learner: Learner) -> Layout:
-    """Derive the row layout of the learner's tasks."""
-    spec = learner.spec
+def row_fingerprint(spec: StreamSpec, learner: Learner) -> int:
+    """Hash of what gives a row its meaning: theta's, and everything the layout is derived from."""
+    memory = [spec.problem.support, spec.policy.every, spec.memory.pending, spec.topics]
+    detector = [type(spec.detector).__name__, spec.detector.width]
+    sizes = {name: list(shape) for name, shape in learner.fast_shapes.items()}
+    past = spec.problem.history
+    kept = [] if past is None else [past.slots]
+    return int(fingerprint([LAYOUT_VERSION, theta_fingerprint(learner), memory, detector, sizes, *kept]), 16)
+
+
+def layout_of(spec: StreamSpec, learner: Learner) -> Layout:
+    """Derive the row layout of a stream's tasks, which a learner adapts."""
     shapes = _shapes(spec)
     head: list[Any] = [
         ("fingerprint", "<u8"),
@@ -173,13 +186,14 @@ def layout_of(learner: Learner) -> Layout:
     packed = np.dtype([*head, *fields, ("fast", "<f4", (fast_size(learner),))])
     padding = -packed.itemsize % 8
     dtype = np.dtype([*head, *fields, ("fast", "<f4", (fast_size(learner),)), ("padding", "u1", (padding,))])
-    return Layout(dtype, row_fingerprint(learner), spec)
+    return Layout(dtype, row_fingerprint(spec, learner), spec.problem)
 
 
-def _shapes(spec: TaskSpec) -> dict[str, tuple[int, ...]]:
+def _shapes(spec: StreamSpec) -> dict[str, tuple[int, ...]]:
     """The shape of each column in a row; those left out are one number."""
-    slots, lanes, width, outputs = spec.slots, spec.memory.pending, spec.width, spec.target.outputs
-    past, kept = spec.history_columns, spec.history or History()
+    problem, slots, lanes = spec.problem, spec.slots, spec.memory.pending
+    width, outputs = problem.width, problem.target.outputs
+    past, kept = problem.history_columns, problem.history or History()
     # One of each at least: a view of no numbers at all is not strided, as the scan expects it.
     by, numbers, rates = max(1, len(past.by)), max(1, len(past.numbers)), max(1, past.label_width)
     kinds = (by, kept.slots if past.by else 1)

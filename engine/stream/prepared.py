@@ -33,7 +33,7 @@ class Prepared:
     def unadapted(self) -> Float32:
         """Theta's own values as the fast parameters [1, F] of a task."""
         y = torch.zeros(1, 0, device=self.engine.device)
-        x = y.new_zeros(1, 0, self.engine.spec.width)
+        x = y.new_zeros(1, 0, self.engine.spec.problem.width)
         values: Float32 = flatten(self.engine.learner.adapt(self.meta.params, Batch(x, y, y))).cpu().numpy()
         return values
 

@@ -10,8 +10,8 @@ import numpy as np
 from engine.compiled import compiled, compiled_as, scalars
 from engine.stream.events import DTYPES, EventBatch
 from engine.stream.scan_arrays import EVENTS_LAYOUT, LABEL, OBSERVATION, Events
+from engine.stream.spec import StreamSpec
 from engine.targets import Regression
-from engine.task_spec import TaskSpec
 from engine.types import EngineError, Float64
 
 LAST_OFFSET = int(np.iinfo(np.int64).max) - 1
@@ -27,7 +27,7 @@ MET = -1
 
 
 class Limits(NamedTuple):
-    """The numbers of a task spec that events are held against."""
+    """The numbers of a stream spec that events are held against."""
 
     topics: int
     low: Any
@@ -140,11 +140,12 @@ def first_unmet(e: Events, not_after_s: Float64, limits: Limits, tasks: int) -> 
 
 
 class Requirements:
-    """What a task spec requires of events."""
+    """What a stream spec requires of events."""
 
-    def __init__(self, spec: TaskSpec) -> None:
-        stored, target, regression = spec.stored, spec.target, isinstance(spec.target, Regression)
-        self.spec, self.width, self.own_width = spec, spec.width, spec.features.width
+    def __init__(self, spec: StreamSpec) -> None:
+        problem, target = spec.problem, spec.problem.target
+        stored, regression = problem.stored, isinstance(target, Regression)
+        self.spec, self.width, self.own_width = spec, problem.width, problem.features.width
         self.limits = Limits(
             topics=spec.topics,
             low=stored.low,
@@ -195,7 +196,7 @@ class Requirements:
                 )
             if column.shape != shape:
                 of = (
-                    f" of {self.own_width} stored features, as spec.features.encode returns them"
+                    f" of {self.own_width} stored features, as features.encode returns them"
                     if name == "x"
                     else ""
                 )
@@ -212,7 +213,7 @@ class Requirements:
     def _value(self, events: EventBatch, column: str, n: int) -> str:
         """What an event has in a column; of its features the first that is unsound."""
         if column == "x":
-            stored = self.spec.stored
+            stored = self.spec.problem.stored
             place = int(stored.unsound(events.x[n : n + 1])[0].argmax())
             return f"{events.x[n, place]} in field {stored.field[place]!r}"
         return str(np.broadcast_to(getattr(events, column), len(events))[n])
@@ -228,8 +229,8 @@ class Requirements:
             TIME: "seconds since the epoch; leave out events without a time",
             LATEST: "a time in seconds, or infinity where nothing is known",
             HAS_X: "true: an observation has features; leave others out",
-            X: "what spec.features.encode makes of it; leave out rows that it finds a fault in",
-            Y: f"{self.spec.target.expected}; leave other labels out",
+            X: "what features.encode makes of it; leave out rows that it finds a fault in",
+            Y: f"{self.spec.problem.target.expected}; leave other labels out",
         }[what]
 
 

@@ -67,18 +67,18 @@ def row_by_row(learner: object) -> RowByRow | None:
     """How the outputs of a learner's model are worked out row by row; None where the loop does not know all of it."""
     if type(learner) is not GradientLearner:
         return None
-    front, network = learner.spec.model()
+    front, network = learner.problem.model()
     wide = network if type(network) is WideAndDeep else None
     linear = wide.linear if wide else None
     if type(front) is not FrontEnd:
         return None
     places = _Places(learner)
     layers = _layers(*(("1.network.", wide.network) if wide else ("1.", network)), front.width, places)
-    if layers is None or layers[-1, 2] != learner.spec.target.outputs:
+    if layers is None or layers[-1, 2] != learner.problem.target.outputs:
         return None
     shape = Shape(
         **_front_end(front, places),
-        outputs=learner.spec.target.outputs,
+        outputs=learner.problem.target.outputs,
         width=front.width,
         widest=max(front.width, int(layers[:, 2].max())),
         layers=layers,

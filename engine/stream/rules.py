@@ -1,4 +1,4 @@
-"""What the scan needs of a task spec and of a version of theta, as numbers."""
+"""What the scan needs of a stream spec and of a version of theta, as numbers."""
 
 from __future__ import annotations
 
@@ -8,19 +8,20 @@ from engine.detectors.detectors import in_scan
 from engine.learners.base import LABEL_MEAN
 from engine.stream import scan_arrays
 from engine.stream.predictions import know_nothing
+from engine.stream.spec import StreamSpec
 from engine.targets import Classification, Regression
-from engine.task_spec import TaskSpec
 from engine.types import EngineError, Meta
 
 LABEL_RATE = "0.label_rate"
 """Theta's buffer that holds the class rates of all tasks."""
 
 
-def rules_of(spec: TaskSpec) -> scan_arrays.Rules:
+def rules_of(spec: StreamSpec) -> scan_arrays.Rules:
     """The numbers of a spec that the compiled scan needs."""
-    target, regression = spec.target, isinstance(spec.target, Regression)
+    problem, target = spec.problem, spec.problem.target
+    regression = isinstance(target, Regression)
     low, high = (target.low, target.high) if isinstance(target, Regression) else (0.0, 1.0)
-    past, detector = spec.history_columns, in_scan(spec.detector)
+    past, detector = problem.history_columns, in_scan(spec.detector)
     return scan_arrays.Rules(
         outputs=target.outputs,
         named=len(target.classes) if isinstance(target, Classification) else 1,
@@ -28,7 +29,7 @@ def rules_of(spec: TaskSpec) -> scan_arrays.Rules:
         regression=regression,
         low=float(low),
         high=float(high),
-        support=spec.memory.support,
+        support=problem.support,
         balanced=spec.memory.balanced and not regression,
         ttl_s=float(spec.memory.ttl_s),
         every=spec.policy.every,
@@ -37,7 +38,7 @@ def rules_of(spec: TaskSpec) -> scan_arrays.Rules:
         share=float(spec.share),
         detector_kind=detector.kind,
         detector=detector.parameters,
-        writes_history=spec.history is not None,
+        writes_history=problem.history is not None,
         own_width=past.start,
         label_width=past.label_width,
         numbers=np.array(past.numbers, np.int64),
@@ -55,7 +56,7 @@ def version_of(rules: scan_arrays.Rules, meta: Meta) -> scan_arrays.Version:
         rates = known.cpu().double().numpy().reshape(-1)
         if len(rates) != rules.outputs:
             raise EngineError(
-                f"theta {meta.version} has {len(rates)} label rates, this task spec {rules.outputs} outputs; "
+                f"theta {meta.version} has {len(rates)} label rates, this problem {rules.outputs} outputs; "
                 "use a theta that was made for it"
             )
     return scan_arrays.Version(meta.version, np.array(meta.prior, np.float64), rates)

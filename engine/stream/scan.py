@@ -13,7 +13,7 @@ import numpy as np
 
 from engine.compiled import compiled, compiled_as, vectors
 from engine.detectors import detectors
-from engine.features import history
+from engine.stream import history
 from engine.stream.answers import observe, score, surprise
 from engine.stream.layout import COLUMNS_LAYOUT, EXPIRED, LABELLED, Columns
 from engine.stream.pending import expire, find, remember, was_seen

@@ -76,7 +76,7 @@ class Version(NamedTuple):
 
 
 class Rules(NamedTuple):
-    """The numbers of a task spec that the scan needs."""
+    """The numbers of a stream spec that the scan needs."""
 
     outputs: int
     named: int

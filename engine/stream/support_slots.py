@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from engine.compiled import compiled
-from engine.features import history
+from engine.stream import history
 from engine.stream.layout import FORGOTTEN, LABELLED
 
 

@@ -84,7 +84,7 @@ class TaskTable:
         for u in np.flatnonzero(sums != rows["checksum"]).tolist():
             if stored[u] is not None:
                 faults.setdefault(u, DAMAGED)
-        for u, fault in unsound(layout.spec, rows, _have_labels(rows)).items():
+        for u, fault in unsound(layout.problem, rows, _have_labels(rows)).items():
             faults.setdefault(u, fault)
         if faults:
             raise RowError({ids[u]: f"the stored row of task {ids[u]!r} {faults[u]}" for u in sorted(faults)})
@@ -112,7 +112,7 @@ def _fault(layout: Layout, row: Buffer) -> str:
     fingerprint = fingerprint_of(row)
     if len(row) >= 8 and fingerprint != layout.fingerprint:
         return (
-            f"has layout {fingerprint:016x}, this task spec has "
+            f"has layout {fingerprint:016x}, this stream spec has "
             f"{layout.fingerprint:016x}; run `reptide rebuild` to make the rows anew from the log"
         )
     if len(row) != layout.bytes_per_task:
@@ -134,8 +134,8 @@ def check_layouts(layout: Layout, stored: Iterable[Buffer]) -> None:
     first = next(others, layout.fingerprint)
     if first != layout.fingerprint and all(other != layout.fingerprint for other in others):
         raise RowError({
-            "": f"all stored rows have another layout, {first:016x}, than this task spec, {layout.fingerprint:016x}; "
-            "run `reptide rebuild` to make the rows anew from the log"
+            "": f"all stored rows have another layout, {first:016x}, than this stream spec, "
+            f"{layout.fingerprint:016x}; run `reptide rebuild` to make the rows anew from the log"
         })  # fmt: skip
 
 

@@ -12,10 +12,10 @@ from functools import cached_property
 from typing import TYPE_CHECKING
 
 from engine.learners.base import Learner
-from engine.stream.fingerprints import theta_fingerprint
+from engine.learners.fingerprint import theta_fingerprint
 from engine.stream.fold import Engine
 from engine.stream.layout import Layout, layout_of
-from engine.task_spec import TaskSpec
+from engine.stream.spec import StreamSpec
 from streams.assembly import parts
 from streams.events.envelope import Envelope
 from streams.logs.base import EventLog
@@ -74,24 +74,24 @@ class Deployment:
         return required(self.settings.redis, "redis")
 
     @cached_property
-    def spec(self) -> TaskSpec:
-        """The task spec."""
-        return replace(parts.task_spec(self.settings), topics=len(self.kafka.inputs))
+    def spec(self) -> StreamSpec:
+        """The stream spec."""
+        return replace(parts.stream_spec(self.settings), topics=len(self.kafka.inputs))
 
     @cached_property
     def learner(self) -> Learner:
         """What adapts theta."""
-        return parts.learner(self.settings, self.spec)
+        return parts.learner(self.settings, self.spec.problem)
 
     @cached_property
     def layout(self) -> Layout:
         """How a row is laid out."""
-        return layout_of(self.learner)
+        return layout_of(self.spec, self.learner)
 
     @cached_property
     def engine(self) -> Engine:
         """The engine, for whoever folds or trains: its parts are checked."""
-        return parts.stream_engine(self.settings, self.learner)
+        return parts.stream_engine(self.settings, self.spec, self.learner)
 
     @cached_property
     def connection(self) -> Connection:
@@ -128,7 +128,7 @@ class Deployment:
         kept_settings.refuse_changed(
             self._kept_settings.read() or {}, of_rows(self.settings), self._made_under, OWN_STREAM
         )
-        agree(RedisClasses(self.server, stream, fingerprint), self.spec.target)
+        agree(RedisClasses(self.server, stream, fingerprint), self.spec.problem.target)
         return RedisMeta(self.server, stream, fingerprint, self.settings.service.durability_lag_s)
 
     def keep_settings(self) -> None:
@@ -186,7 +186,7 @@ class Deployment:
         names = {output: self.topic(output) for output in TOPICS}
         letters = producer.dead_letters(names.pop(DEAD_LETTER), log.origin)
         topics = {output: producer.topic(name) for output, name in names.items()}
-        return Outputs(topics, letters, self.spec, self.settings.outer.support_rate)
+        return Outputs(topics, letters, self.spec.problem, self.settings.outer.support_rate)
 
     def reader(self, output: str) -> KafkaTopicReader:
         """Reads an output's topic."""
@@ -246,7 +246,7 @@ class Deployment:
     def trainer(self, show: Callable[[Advance], None], say: Callable[[str], None]) -> TrainerService:
         """The loop of `reptide trainer`."""
         health = Health(trainer_service.CONDITIONS, self.stuck_s)
-        trains = parts.trainer(self.settings, self.engine.learner, self.versions)
+        trains = parts.trainer(self.settings, self.spec, self.engine.learner, self.versions)
         trains.check_optimizer()
         return TrainerService(
             replace(trains, alive=health.alive),

@@ -6,8 +6,8 @@ from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
 
+from engine.problem import Problem
 from engine.stream.fold import Engine
-from engine.task_spec import TaskSpec
 from streams.assembly import parts
 from streams.assembly.state_directory import check_rows, claimed, keep_settings
 from streams.events.wording import unheard
@@ -26,11 +26,11 @@ from streams.stores.lmdb import LmdbStore
 from streams.system.locks import Held
 
 
-def input_log(settings: Settings, spec: TaskSpec, state: Path | None) -> FileLog:
+def input_log(settings: Settings, problem: Problem, state: Path | None) -> FileLog:
     """The input, replayed."""
     section = required(settings.input, "input")
     columns = TableColumns(**section.model_dump(exclude={"path"}))
-    return FileLog(section.path, columns, spec.features, state)
+    return FileLog(section.path, columns, problem.features, state)
 
 
 def lmdb_store(settings: Settings) -> LmdbStore:
@@ -51,9 +51,9 @@ def embedded(settings: Settings, say: Callable[[str], object] = unheard) -> Embe
             What is in it is as it was.
 
     """
-    spec = parts.task_spec(settings)
-    folds = parts.stream_engine(settings, parts.learner(settings, spec))
-    held, log = claimed(settings, lambda: input_log(settings, spec, settings.run.directory))
+    spec = parts.stream_spec(settings)
+    folds = parts.stream_engine(settings, spec, parts.learner(settings, spec.problem))
+    held, log = claimed(settings, lambda: input_log(settings, spec.problem, settings.run.directory))
     with ExitStack() as refused:
         refused.callback(held.let_go)
         program = _opened(settings, folds, log, held, say)
@@ -70,12 +70,12 @@ def _opened(
     check_rows(settings, store, log)
     keep_settings(settings, log)
     versions = DirectoryMeta(directory / "theta")
-    agree(ClassFile(directory / "theta" / "classes.json"), spec.target)
-    trains = parts.trainer(settings, folds.learner, versions)
+    agree(ClassFile(directory / "theta" / "classes.json"), spec.problem.target)
+    trains = parts.trainer(settings, spec, folds.learner, versions)
     trains.check_optimizer()
     outputs = output_files(settings)
     dead_letters = DeadLetterLines(outputs["dead-letter"], log.origin)
-    said = Outputs(outputs, dead_letters, spec, settings.outer.support_rate, settings.run.durable)
+    said = Outputs(outputs, dead_letters, spec.problem, settings.outer.support_rate, settings.run.durable)
     theta = ThetaCache(folds, versions)
     schedule = Schedule(settings.outer.every)
     worker = Worker(folds, log, store, theta, said, settings.run.batch, schedule, say=say)

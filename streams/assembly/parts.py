@@ -37,9 +37,10 @@ from engine.outer.implicit import Implicit
 from engine.outer.online import Online, Rates
 from engine.outer.pooled import Pooled
 from engine.outer.reptile import Reptile
+from engine.problem import START, InnerLoop, Problem
 from engine.stream.fold import Engine
+from engine.stream.spec import Memory, Policy, StreamSpec
 from engine.targets import Classification, Regression
-from engine.task_spec import START, InnerLoop, Memory, Policy, TaskSpec
 from engine.types import EngineError
 from streams.assembly import plug_ins
 from streams.errors import SettingsError
@@ -119,23 +120,31 @@ def column(encoder: str, options: Mapping[str, Any]) -> Column:
     return ENCODERS[encoder](**options)
 
 
-def task_spec(settings: Settings) -> TaskSpec:
-    """The task spec that the settings describe."""
+def problem_of(settings: Settings) -> Problem:
+    """What the tasks share, and how one adapts, as the settings describe it."""
     offline = settings.episodes is not None  # theta of examples, which have no past
     inner = settings.inner.model_dump()
     if offline and inner["lr"] == "auto":
         inner["lr"] = START
-    return TaskSpec(
+    return Problem(
         features=Features(
             tuple(column(f.encoder, f.model_dump(exclude={"encoder"})) for f in settings.features)
         ),
-        history=None if offline else history(settings),
-        wide=settings.model.wide and settings.learner == "gradient" and not offline,
         target=target(settings.target),
         network=network(settings.model),
         adapts=settings.model.adapts,
         inner=InnerLoop(**inner),
-        memory=Memory(**settings.memory.model_dump()),
+        support=settings.memory.support,
+        history=None if offline else history(settings),
+        wide=settings.model.wide and settings.learner == "gradient" and not offline,
+    )
+
+
+def stream_spec(settings: Settings, problem: Problem | None = None) -> StreamSpec:
+    """The stream spec that the settings describe; `problem` takes the place of theirs."""
+    return StreamSpec(
+        problem=problem_of(settings) if problem is None else problem,
+        memory=Memory(**settings.memory.model_dump(exclude={"support"})),
         policy=Policy(**settings.policy.model_dump()),
         detector=detector(settings.drift),
         share=settings.hedge.share,
@@ -167,8 +176,8 @@ def target(section: learning.Target) -> Classification | Regression:
     raise SettingsError("target: give either `classes`, or `low` and `high`")
 
 
-def learner(settings: Settings, spec: TaskSpec) -> Learner:
-    """The learner that the settings name, for the tasks of a spec.
+def learner(settings: Settings, problem: Problem) -> Learner:
+    """The learner that the settings name, for a problem.
 
     Raises:
         SettingsError: it does not go with the target, the network or the outer rule, or is no learner.
@@ -177,14 +186,16 @@ def learner(settings: Settings, spec: TaskSpec) -> Learner:
     name = settings.learner
     _check_rule(settings)
     if is_import_string(name):
-        return plug_ins.learner(name, spec)
+        return plug_ins.learner(name, problem)
     try:
-        return GradientLearner(spec) if name == "gradient" else LEARNERS[name](spec, settings.model.width)
+        return (
+            GradientLearner(problem) if name == "gradient" else LEARNERS[name](problem, settings.model.width)
+        )
     except EngineError as error:
         raise SettingsError(f"learner = {name!r} does not go with [target] or [model]: {error}") from error
 
 
-def stream_engine(settings: Settings, learns: Learner) -> Engine:
+def stream_engine(settings: Settings, spec: StreamSpec, learns: Learner) -> Engine:
     """The engine of a stream, whose parts are checked.
 
     Raises:
@@ -192,14 +203,13 @@ def stream_engine(settings: Settings, learns: Learner) -> Engine:
             import string breaks a promise.
 
     """
-    spec = learns.spec
-    run(MODEL_CHECKS, spec)
-    if own := [column for column in spec.features.columns if type(column) not in ENCODERS.values()]:
+    run(MODEL_CHECKS, spec.problem)
+    if own := [column for column in spec.problem.features.columns if type(column) not in ENCODERS.values()]:
         run(ENCODER_CHECKS, Features(tuple(own)))
     if is_import_string(settings.drift.detector):
         run(DETECTOR_CHECKS, spec.detector)
     if is_import_string(settings.learner):
-        run(LEARNER_CHECKS, learns, spec)
+        run(LEARNER_CHECKS, learns, spec.problem)
     return Engine(spec, learns, usable(settings.run.device))
 
 
@@ -267,10 +277,11 @@ def fit_settings(section: learning.Outer) -> FitSettings:
     return FitSettings(**{name: value for name, value in section if name in known})
 
 
-def trainer(settings: Settings, learns: Learner, versions: MetaStore) -> Trainer:
+def trainer(settings: Settings, spec: StreamSpec, learns: Learner, versions: MetaStore) -> Trainer:
     """The trainer of a stream."""
     outer = settings.outer
     return Trainer(
+        spec,
         Online(learns, RULES[outer.rule](), Rates(fit_settings(outer), outer.tables_lr, outer.linear_lr)),
         versions,
         settings.run.seed,

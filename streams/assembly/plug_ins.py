@@ -10,7 +10,7 @@ from typing import Any, cast
 from engine.detectors.detectors import Detector
 from engine.features.columns import Column
 from engine.learners.base import Learner
-from engine.task_spec import TaskSpec
+from engine.problem import Problem
 from engine.types import EngineError
 from streams.errors import SettingsError
 from streams.settings import learning
@@ -43,14 +43,14 @@ def detector(section: learning.Drift) -> Detector:
     return cast(Detector, _with(made, Detector, "drift.detector", section.detector))
 
 
-def learner(name: str, spec: TaskSpec) -> Learner:
-    """A learner of the user's, made for the tasks of a spec.
+def learner(name: str, problem: Problem) -> Learner:
+    """A learner of the user's, made for the tasks of a problem.
 
     Raises:
-        SettingsError: it cannot be imported, refuses the spec, or is no learner.
+        SettingsError: it cannot be imported, refuses the problem, or is no learner.
 
     """
-    made = _made("learner", name, "", (spec,), {})
+    made = _made("learner", name, "", (problem,), {})
     return cast(Learner, _with(made, Learner, "learner", name))
 
 

@@ -8,8 +8,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from engine.features.columns import MAX_BUCKETS
+from engine.stream.spec import StreamSpec
 from engine.targets import Classification, Regression
-from engine.task_spec import TaskSpec
 from engine.types import Float64
 from streams.checking.columns import FEWEST, FeatureFacts, facts_of
 from streams.checking.labels import FEW, Labels, Lost, labels_of, lost, patient, roomy
@@ -55,7 +55,7 @@ class Findings:
 
 def findings(
     log: ReplayLog,
-    spec: TaskSpec,
+    spec: StreamSpec,
     outer_every: int,
     *,
     has_labels: bool,
@@ -66,22 +66,22 @@ def findings(
 
     `remarks` are what the log itself has to say of its table.
     """
-    sample = read_sample(log, spec, most_rows)
+    sample = read_sample(log, spec.problem, most_rows)
     labels = labels_of(sample)
     y = labels.of_observations(sample)
-    features = tuple(facts_of(feature, y, spec.target) for feature in sample.features)
+    features = tuple(facts_of(feature, y, spec.problem.target) for feature in sample.features)
     missed = lost(sample, labels, spec.memory)
     warnings = (
         *_of_refusals(sample, labels),
         *remarks,
         *_of_ids(sample, labels),
-        *(_of_labels(sample, labels, spec.target) if has_labels else (NO_LABEL_COLUMN,)),
+        *(_of_labels(sample, labels, spec.problem.target) if has_labels else (NO_LABEL_COLUMN,)),
         *_of_delay(sample, labels, missed, spec),
         *_of_tasks(sample, labels),
         *_of_rounds(sample, outer_every),
         *(warning for feature in features for warning in _of_feature(feature)),
     )
-    return Findings(spec.target, sample, labels, missed, features, warnings)
+    return Findings(spec.problem.target, sample, labels, missed, features, warnings)
 
 
 NO_LABEL_COLUMN = "no label column is named, so nothing is ever learned: name it in input.label"
@@ -136,7 +136,7 @@ def _of_classes(y: Float64, target: Classification) -> Iterator[str]:
         yield f"no label is {', '.join(absent)}: look at target.classes, where a misspelled class waits for ever"
 
 
-def _of_delay(sample: Sample, labels: Labels, missed: Lost, spec: TaskSpec) -> Iterator[str]:
+def _of_delay(sample: Sample, labels: Labels, missed: Lost, spec: StreamSpec) -> Iterator[str]:
     memory, total = spec.memory, max(len(labels.event), 1)
     if missed.late >= FEW * total:
         longer = replace(memory, ttl_s=patient(memory, labels))

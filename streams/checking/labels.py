@@ -10,7 +10,7 @@ from typing import NamedTuple
 import numpy as np
 import polars as pl
 
-from engine.task_spec import Memory
+from engine.stream.spec import Memory
 from engine.types import Bool, Float64, Int64
 from streams.checking.sample import Sample
 

@@ -11,7 +11,7 @@ import numpy as np
 
 from engine.features.categories import category_text
 from engine.features.columns import Category, Column, Cyclic, Numeric
-from engine.task_spec import TaskSpec
+from engine.problem import Problem
 from engine.types import Float32, Float64, Int64, Kind
 from streams.events.decoding import Decoded, Rejected, Tally, decode, readable_identity, tally
 from streams.events.record import Record
@@ -82,22 +82,22 @@ class Sample:
         return self.read == self.end
 
 
-def read_sample(log: ReplayLog, spec: TaskSpec, most_rows: int = MOST_ROWS) -> Sample:
+def read_sample(log: ReplayLog, problem: Problem, most_rows: int = MOST_ROWS) -> Sample:
     """Poll a log from its start until its end, or until enough was seen."""
     log.seek(0)
-    most_rows = min(most_rows, max(1, MOST_NUMBERS // max(spec.features.width, 1)))
-    at_once = max(1, min(EVENTS_AT_ONCE, NUMBERS_AT_ONCE // max(spec.features.width, 1)))
-    gathered = _Gathered(spec)
+    most_rows = min(most_rows, max(1, MOST_NUMBERS // max(problem.features.width, 1)))
+    at_once = max(1, min(EVENTS_AT_ONCE, NUMBERS_AT_ONCE // max(problem.features.width, 1)))
+    gathered = _Gathered(problem)
     while gathered.rows < most_rows and (polled := log.poll(min(at_once, most_rows - gathered.rows))):
         gathered.rows += sum(record.kind == Kind.OBSERVATION for part in polled for record in part.records)
-        gathered.add(decode(polled, spec), log)
+        gathered.add(decode(polled, problem), log)
     return gathered.sample(log)
 
 
 class _Gathered:
     """What a pass has seen so far."""
 
-    def __init__(self, spec: TaskSpec) -> None:
+    def __init__(self, problem: Problem) -> None:
         self.rows = 0
         self.tasks: dict[str, int] = {}
         self.refused: dict[str, Tally] = {}
@@ -105,7 +105,7 @@ class _Gathered:
         self.unseen: set[tuple[str, int]] = set()
         self.refused_labels = 0
         self.events: list[tuple[Int64, Int64, Int64, Float64, Float64]] = []
-        self.features = [_Feature(column, part) for column, part in _parts(spec)]
+        self.features = [_Feature(column, part) for column, part in _parts(problem)]
 
     def add(self, decoded: Decoded, log: ReplayLog) -> None:
         """Take a poll."""
@@ -151,10 +151,10 @@ class _Gathered:
         return frozenset((task, identity) for task, identity in known if task is not None)
 
 
-def _parts(spec: TaskSpec) -> Iterator[tuple[Column, slice]]:
+def _parts(problem: Problem) -> Iterator[tuple[Column, slice]]:
     """Each feature, and where its stored numbers lie."""
     start = 0
-    for column in spec.features.columns:
+    for column in problem.features.columns:
         yield column, slice(start, start + column.width)
         start += column.width
 

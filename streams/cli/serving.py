@@ -80,7 +80,7 @@ def rollback(settings: Settings, version: int) -> None:
 def produce(settings: Settings, rate: float) -> None:
     """Send the rows of the input file to Kafka."""
     deployment = Deployment(settings)
-    log = input_log(settings, deployment.spec, None)
+    log = input_log(settings, deployment.spec.problem, None)
     names = deployment.kafka.inputs
     producer = made(lambda: deployment.producer(*names))
     with (
@@ -89,7 +89,7 @@ def produce(settings: Settings, rate: float) -> None:
         progress_bar(console, f"to {' and '.join(names)}", log.end()) as show,
     ):
         outputs = [producer.topic(name) for name in names]
-        fields, began = deployment.spec.features.names, perf_counter()
+        fields, began = deployment.spec.problem.features.names, perf_counter()
 
         def tell(events: int) -> None:
             """How many, and how fast."""
@@ -137,7 +137,7 @@ def check_topics(settings: Settings) -> bool:
     deployment = Deployment(settings)
     lives = settings.memory.ttl_s, deployment.redis.tombstone_s
     null_values = deployment.kafka.tombstones == "dead-letter"
-    judge = partial(unreadable, deployment.envelope, deployment.spec, null_values)
+    judge = partial(unreadable, deployment.envelope, deployment.spec.problem, null_values)
     findings = made(lambda: check(deployment.connection, deployment.topics, *lives, judge))
     for finding in findings:
         console.print(f"{finding.severity}: {finding.sentence}")

@@ -48,11 +48,11 @@ def check(settings: Settings) -> bool:
         if not found.serves:
             _promised([check.__name__ for check in OFFLINE_CHECKS])
             return True
-    spec = parts.task_spec(settings)
-    log = assembly.input_log(settings, spec, None)
-    learner = parts.learner(settings, spec)
+    spec = parts.stream_spec(settings)
+    log = assembly.input_log(settings, spec.problem, None)
+    learner = parts.learner(settings, spec.problem)
     _promised(promises_kept(spec, learner))
-    cost = layout_of(learner).bytes_per_task
+    cost = layout_of(spec, learner).bytes_per_task
     console.print(
         f"input: {log.end():,} events; one task takes {cost:,} bytes, a million {cost / 1000:,.1f} GB"
     )
@@ -75,7 +75,7 @@ def rebuild(settings: Settings, inexact: bool, by_workers: bool, task: str | Non
     if by_workers:
         raise ReptideError("--by-workers: a state directory has no workers; leave it out")
     with progress_bar(
-        console, "rebuilding", assembly.input_log(settings, parts.task_spec(settings), None).end()
+        console, "rebuilding", assembly.input_log(settings, parts.problem_of(settings), None).end()
     ) as show:
         tasks = rebuild_directory(settings, show, inexact, task)
     return f"{plural(tasks, 'row')} made anew"

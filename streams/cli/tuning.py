@@ -92,8 +92,9 @@ def _is_bought(best: Best) -> bool:
 def _row_sizes(settings: Settings, best: Best) -> str:
     """What a task costs, where it is not what it was."""
     before, after = (
-        layout_of(parts.learner(each, parts.task_spec(each))).bytes_per_task
+        layout_of(spec, parts.learner(each, spec.problem)).bytes_per_task
         for each in (settings, changed(settings, best.values))
+        for spec in (parts.stream_spec(each),)
     )
     return "" if before == after else f"a task takes {after:,} bytes instead of {before:,}"
 

@@ -136,7 +136,7 @@ def _written(out: Path, broker: str, redis: str) -> Path:
 
 
 def _flights(deployment: Deployment, embedded: Path) -> ReplayLog:
-    return input_log(demo.flight_settings(embedded, "ours"), deployment.spec, None)
+    return input_log(demo.flight_settings(embedded, "ours"), deployment.spec.problem, None)
 
 
 def _stream(
@@ -153,7 +153,7 @@ def _stream(
     names, total = deployment.kafka.inputs, log.end()
     producer, stopping, sent = deployment.producer(*names), Event(), [0]
     topics = [producer.topic(name) for name in names]
-    fields = deployment.spec.features.names
+    fields = deployment.spec.problem.features.names
     with _bars(console, total) as show, ThreadPoolExecutor(1) as beside:
         sending = beside.submit(produce, log, topics, fields, rate, stopping, sent.append)
         try:
@@ -252,7 +252,7 @@ def _label_places(flights: ReplayLog) -> Iterator[tuple[Any, int]]:
 
 def _evaluated(deployment: Deployment, out: Path, embedded: Path) -> ReportDict:
     """One report over what was served here, what the embedded run served, and its baselines."""
-    target, since_s = deployment.spec.target, demo.REPORTED_FROM_S
+    target, since_s = deployment.spec.problem.target, demo.REPORTED_FROM_S
     with _scores(out) as ours, _scores(embedded / "ours") as theirs:
         served = extra_of(("embedded",), (SERVED,), scores_of(theirs, target, since_s))
         extras = (served, *read_extras(embedded / demo.BASELINES))

@@ -27,7 +27,7 @@ from engine.evaluation.metrics import Metric
 from engine.evaluation.prequential.report import ReportDict
 from engine.types import ADAPTED, THETA, Float32, Int64
 from streams.assembly.embedded import embedded, input_log
-from streams.assembly.parts import task_spec
+from streams.assembly.parts import problem_of
 from streams.demo.baselines import Predicted, river_logistic, running_base_rate
 from streams.demo.table import write_flights
 from streams.pages.kit.phrases import METRICS, MIRROR, difference, interval, mirror, number, signed, standing
@@ -98,7 +98,7 @@ def run_demo(out: Path, console: Console, flags: Sequence[str] = ()) -> None:
         with working(console, "waiting for the baselines"):
             extras, seconds = baselines.result()
     write_extras(out / BASELINES, extras)
-    target = program.engine.spec.target
+    target = program.engine.spec.problem.target
     evaluation = evaluate(target, scores_of(program.outputs["scores"], target, REPORTED_FROM_S), extras)
     command = " ".join(["reptide demo", *(f"--set {flag}" for flag in flags)])
     write_report(out / PAGE, _page(settings, program, totals, evaluation, seconds, command))
@@ -132,7 +132,7 @@ def run_baselines(out: Path) -> tuple[tuple[Extra, ...], float]:
     fresh(settings)
     program = embedded(settings)
     run(program, lambda _: None)
-    target = program.engine.spec.target
+    target = program.engine.spec.problem.target
     pooled = extra_of(
         ("pooled", "pooled_finetuned"),
         (THETA, ADAPTED),
@@ -142,12 +142,12 @@ def run_baselines(out: Path) -> tuple[tuple[Extra, ...], float]:
     offset = np.concatenate([part.offset for part in scored])
     y = np.concatenate([part.labels.y for part in scored])
     program.close()
-    base = _extra("base_rate", running_base_rate(input_log(settings, task_spec(settings), None)), offset, y)
+    base = _extra("base_rate", running_base_rate(input_log(settings, problem_of(settings), None)), offset, y)
     numbers = [feature.name for feature in settings.features if feature.encoder == "numeric"]
-    river = river_logistic(input_log(settings, task_spec(settings), None), numbers, **RIVER)
-    log = input_log(settings, task_spec(settings), None)
+    river = river_logistic(input_log(settings, problem_of(settings), None), numbers, **RIVER)
+    log = input_log(settings, problem_of(settings), None)
     log.seek(log.end())
-    beside = mirrored(log, task_spec(settings))
+    beside = mirrored(log, problem_of(settings))
     return (pooled, base, _extra("river_logistic", river, offset, y), beside), perf_counter() - began
 
 

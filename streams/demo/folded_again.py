@@ -48,7 +48,7 @@ def refolded(config: Path, partition: int, end: int) -> dict[str, bytes]:
     store = MemoryStore()
     for position, version in deployment.store.adoptions().items():
         store.adopt(position, version)
-    refold(deployment, {(0, partition): end}, store, silent(deployment.spec), lambda _: None)
+    refold(deployment, {(0, partition): end}, store, silent(deployment.spec.problem), lambda _: None)
     return store.rows
 
 

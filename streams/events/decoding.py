@@ -28,8 +28,8 @@ from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 
+from engine.problem import Problem
 from engine.stream.events import EventBatch
-from engine.task_spec import TaskSpec
 from engine.types import Float64, Kind
 from streams.events.identity import EXACT, identity_of
 from streams.events.labels import Refusal, label_reader
@@ -94,15 +94,15 @@ class _Event(NamedTuple):
     y: float
 
 
-def decode(polled: Sequence[Polled], spec: TaskSpec) -> Decoded:
+def decode(polled: Sequence[Polled], problem: Problem) -> Decoded:
     """Check and encode the records of a poll; every record comes back, as an event or as `Rejected`."""
-    label = label_reader(spec.target)
+    label = label_reader(problem.target)
     checked = [_checked(record, label) for part in polled for record in part.records]
     refused = [verdict for verdict in checked if isinstance(verdict, Rejected)]
     sound = [verdict for verdict in checked if isinstance(verdict, _Event)]
     carries = np.array([event.record.fields is not None for event in sound], dtype=bool)
-    encoded = spec.features.encode([e.record.fields for e in sound if e.record.fields is not None])
-    x = np.zeros((len(sound), spec.features.width), np.float32)
+    encoded = problem.features.encode([e.record.fields for e in sound if e.record.fields is not None])
+    x = np.zeros((len(sound), problem.features.width), np.float32)
     x[carries] = encoded.x
     faulty = dict(
         zip(np.flatnonzero(carries)[list(encoded.faults)].tolist(), encoded.faults.values(), strict=True)

@@ -1,7 +1,7 @@
 """A label that a task learned from, as a line of the `episodes` output says it: read strictly, or not at all.
 
 Whoever writes into the topic, and whatever damages a file, must not stop the trainer, nor teach it what is no number.
-So each member is looked at before any of it is used: types, shapes, and whether the task spec could have made it.
+So each member is looked at before any of it is used: types, shapes, and whether the stream spec could have made it.
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ from typing import Any, NamedTuple
 import numpy as np
 import orjson
 
+from engine.stream.spec import StreamSpec
 from engine.targets import Classification, Regression
-from engine.task_spec import TaskSpec
 from engine.types import PREDICTORS, Bool, Episode, Float32, Float64, Int64, is_index
 from streams.events.record import SourcePosition, incarnation_text, told_incarnation
 
@@ -53,18 +53,18 @@ class LearnedLabel(NamedTuple):
 
 @dataclass(frozen=True)
 class LabelReader:
-    """Reads the labels of one task spec, many at once: numbers are looked at together."""
+    """Reads the labels of one stream spec, many at once: numbers are looked at together."""
 
-    spec: TaskSpec
+    spec: StreamSpec
 
     def read(self, lines: Sequence[bytes]) -> list[LearnedLabel | str]:
-        """The label of each line; or why it is none that this task spec has made, quoting nothing of it."""
+        """The label of each line; or why it is none that this stream spec has made, quoting nothing of it."""
         with np.errstate(over="ignore"):
             found = [self._shaped(line) for line in lines]
         labels = {n: one for n, one in enumerate(found) if isinstance(one, LearnedLabel)}
         places = list(labels)
         for n, reason in self._unsound(list(labels.values())):
-            found[places[n]] = f"is not of this task spec, {reason}"
+            found[places[n]] = f"is not of this stream spec, {reason}"
         return found
 
     def _shaped(self, line: bytes) -> LearnedLabel | str:
@@ -74,7 +74,7 @@ class LabelReader:
         except (ValueError, KeyError, TypeError) as error:
             return f"cannot be read ({type(error).__name__})"
         reason = self._misshapen(one)
-        return f"is not of this task spec, {reason}" if reason else one
+        return f"is not of this stream spec, {reason}" if reason else one
 
     def _misshapen(self, one: LearnedLabel) -> str:
         if len(one.x) != self._width:
@@ -89,7 +89,7 @@ class LabelReader:
         return "" if (weight >= 0).all() and abs(weight.sum() - 1) <= SLACK else "whose support sets weigh 1"
 
     def _unsound(self, labels: Sequence[LearnedLabel]) -> Iterator[tuple[int, str]]:
-        """Which labels hold numbers that the task spec cannot have made."""
+        """Which labels hold numbers that the stream spec cannot have made."""
         if not labels:
             return
         ended = [(n, one.episode) for n, one in enumerate(labels) if one.episode is not None]
@@ -114,20 +114,20 @@ class LabelReader:
     def _are_features(self, x: Float32) -> Bool:
         """Rows [N, W] as encoder and history make them: a bucket that there is not would be read out of bounds."""
         counts = x[:, self._counts]
-        present = counts[:, ::2] if isinstance(self.spec.target, Regression) else counts
-        broken = self.spec.stored.unsound(x[:, : self.spec.features.width]).any(axis=1) | np.isinf(x).any(
+        present = counts[:, ::2] if isinstance(self.spec.problem.target, Regression) else counts
+        broken = self.spec.problem.stored.unsound(x[:, : self.spec.problem.features.width]).any(
             axis=1
-        )
+        ) | np.isinf(x).any(axis=1)
         return np.asarray(~broken & (present >= 0).all(axis=1) & np.isfinite(counts).all(axis=1))
 
     def _are_labels(self, y: Float64) -> Bool:
         """Labels [N]: classes, those that there is room for among them; or values of the range."""
-        target = self.spec.target
+        target = self.spec.problem.target
         return is_index(y, target.outputs) if isinstance(target, Classification) else target.allows(y)
 
     def _are_losses(self, losses: Float64) -> Bool:
         """Losses [N, 5]: NaN, of labels not scored; or no more than the range of the target makes them."""
-        target = self.spec.target
+        target = self.spec.problem.target
         most = (
             MOST_LOSS if isinstance(target, Classification) else (1 + SLACK) * (target.high - target.low) ** 2
         )
@@ -136,7 +136,7 @@ class LabelReader:
 
     @cached_property
     def _width(self) -> int:
-        return self.spec.width
+        return self.spec.problem.width
 
     @cached_property
     def _slots(self) -> int:
@@ -145,9 +145,9 @@ class LabelReader:
     @cached_property
     def _counts(self) -> Int64:
         """Where decayed counts of labels lie; of a regression each is followed by a mean."""
-        past = self.spec.history_columns
+        past = self.spec.problem.history_columns
         inside: Int64 = np.r_[past.start : past.last, past.by_counts : past.stop]
-        return inside if self.spec.history is not None else inside[:0]
+        return inside if self.spec.problem.history is not None else inside[:0]
 
 
 def task_numbers(labels: Sequence[LearnedLabel]) -> Int64:
@@ -160,7 +160,7 @@ def task_numbers(labels: Sequence[LearnedLabel]) -> Int64:
 
 
 def read_learned(line: bytes) -> LearnedLabel:
-    """Read a line of the `episodes` output; whether a task spec can have made it is for `LabelReader` to say.
+    """Read a line of the `episodes` output; whether a stream spec can have made it is for `LabelReader` to say.
 
     Raises:
         ValueError: it is no JSON, or a member is not what it must be.

@@ -1,4 +1,4 @@
-"""Settings and examples to what meta-training and evaluation share: a task spec, its learner, and episodes."""
+"""Settings and examples to what meta-training and evaluation share: a problem, its learner, and episodes."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ from engine.learners.gradient import GradientLearner
 from engine.outer.base import OuterRule, leaves
 from engine.outer.descent import FitSettings
 from engine.outer.fit import start, with_statistics
+from engine.problem import Problem
 from engine.targets import Classification
-from engine.task_spec import TaskSpec
 from engine.types import Batch, EngineError, Params
 from streams.assembly import parts as assembly
 from streams.errors import InputError, SettingsError
@@ -50,9 +50,9 @@ class Laboratory:
 
     settings: Settings
     section: Episodes
-    spec: TaskSpec
-    builds: Callable[[TaskSpec], Learner]
-    """Makes the learner of a spec, such as one of other inner steps."""
+    problem: Problem
+    builds: Callable[[Problem], Learner]
+    """Makes the learner of a problem, such as one of other inner steps."""
     learner: Learner
     labelled: Labelled
     parts: Parts
@@ -100,7 +100,7 @@ class Laboratory:
         """Hash of the examples and of everything that decides which of them theta has met, and how."""
         tree = self.settings.model_dump(mode="json", include={"learner", "model", "inner", "outer"})
         tree["episodes"] = self.section.model_dump(mode="json", exclude=CHANGEABLE)
-        tree["seed"], tree["features"] = self.settings.run.seed, self.spec.features.schema()
+        tree["seed"], tree["features"] = self.settings.run.seed, self.problem.features.schema()
         tree["outer"]["steps"] = self.fit.steps
         digest = blake2b(json.dumps(tree, sort_keys=True).encode(), digest_size=16)
         for column in self.labelled.examples:
@@ -127,7 +127,7 @@ class Laboratory:
         """Refuse now what the first episode, or the evaluation after the last, would refuse."""
         self.taught()
         self.judges()
-        GradientLearner(replace(self.spec, adapts="head"))  # a baseline
+        GradientLearner(replace(self.problem, adapts="head"))  # a baseline
         _ = self.fit
         if self.serves:
             assembly.fit_settings(self.settings.outer)
@@ -154,7 +154,7 @@ class Laboratory:
 
     def taught(self) -> TaskSource:
         """Episodes to train on, augmented."""
-        return augmented(self.plain(self.section.shots), self.section, self.spec, self.parts.training)
+        return augmented(self.plain(self.section.shots), self.section, self.problem, self.parts.training)
 
     def plain(self, shots: int) -> TaskSource:
         """Episodes of training tasks as they are."""
@@ -186,7 +186,7 @@ def laboratory_of(
     settings: Settings,
     opened: Callable[[Features], Source],
     network: Callable[[int, int], nn.Module] | None = None,
-    builds: Callable[[TaskSpec], Learner] | None = None,
+    builds: Callable[[Problem], Learner] | None = None,
 ) -> Laboratory:
     """Split the examples of a source, which is opened with the features that the settings name.
 
@@ -200,14 +200,14 @@ def laboratory_of(
     section = required(settings.episodes, "episodes")
     assembly.usable(settings.run.device)
     _check(settings, section)
-    spec = _spec(settings, section)
-    spec = spec if network is None else replace(spec, network=network)
+    problem = _problem(settings, section)
+    problem = problem if network is None else replace(problem, network=network)
     builds = builds or partial(assembly.learner, settings)
-    found = _read(settings, section, opened(spec.features), spec)
-    spec = replace(spec, features=found.features)
-    run(MODEL_CHECKS if _streamed(settings, section) else OFFLINE_CHECKS, spec)
+    found = _read(settings, section, opened(problem.features), problem)
+    problem = replace(problem, features=found.features)
+    run(MODEL_CHECKS if _streamed(settings, section) else OFFLINE_CHECKS, problem)
     parts = split(found.examples, section, settings.run.seed)
-    made = Laboratory(settings, section, spec, builds, builds(spec), found, parts)
+    made = Laboratory(settings, section, problem, builds, builds(problem), found, parts)
     made.check()
     return made
 
@@ -235,26 +235,24 @@ def _check(settings: Settings, section: Episodes) -> None:
         )
 
 
-def _spec(settings: Settings, section: Episodes) -> TaskSpec:
-    """The task spec, but for features that the examples bring."""
+def _problem(settings: Settings, section: Episodes) -> Problem:
+    """The problem, but for features that the examples bring."""
     if section.ways is None:
-        return assembly.task_spec(settings)
+        return assembly.problem_of(settings)
     classes = tuple(range(section.ways))
-    spec = assembly.task_spec(settings.model_copy(update={"target": Target(classes=classes)}))
+    problem = assembly.problem_of(settings.model_copy(update={"target": Target(classes=classes)}))
     room = section.ways * max(section.shots, *section.judged_shots, 1)
-    return replace(
-        spec, target=Classification(classes, exchangeable=True), memory=replace(spec.memory, support=room)
-    )
+    return replace(problem, target=Classification(classes, exchangeable=True), support=room)
 
 
-def _read(settings: Settings, section: Episodes, found: Source, spec: TaskSpec) -> Labelled:
+def _read(settings: Settings, section: Episodes, found: Source, problem: Problem) -> Labelled:
     """All labelled examples; of an event log, without the events that a stream would refuse."""
     if section.temporal and not found.timed:
         raise SettingsError(
             f"episodes.temporal: the examples in {found.path} have no times; name their column in examples.time, or "
             "add an array `time`"
         )
-    read = labelled(found, spec.target if section.ways is None else None)
+    read = labelled(found, problem.target if section.ways is None else None)
     return sound(found, read) if settings.input is None or settings.examples is not None else read
 
 

@@ -54,7 +54,7 @@ def judge_theta(
     examples = sum(int((side.weight > 0).sum()) for side in drawn)
     outer = FitSettings(accumulate=section.accumulate * processes)
     beside = baselines(
-        laboratory.spec,
+        laboratory.problem,
         laboratory.parts.training,
         source,
         PooledTraining(stretch.state.step, section.tasks, examples, outer, seed, device),
@@ -71,7 +71,7 @@ def _trained(laboratory: Laboratory, stretch: Stretch) -> Contender:
         rounds += f" of {laboratory.training.rounds:,}, unfinished"
     rule = f" by {settings.outer.rule}" if isinstance(laboratory.learner, GradientLearner) else ""
     note = f"meta-trained{rule}, {rounds}"
-    return Contender(settings.learner, laboratory.builds, laboratory.spec, stretch.best, note)
+    return Contender(settings.learner, laboratory.builds, laboratory.problem, stretch.best, note)
 
 
 def written(laboratory: Laboratory, evaluation: EpisodicDict, folder: Path) -> list[Path]:

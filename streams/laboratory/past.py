@@ -46,13 +46,13 @@ def meta_train(settings: Settings, passes: int, show: Callable[[int, Progress], 
                 f"{settings.run.directory} has a theta already; set run.directory to a new folder to train another"
             )
         episodes = leaving.enter_context(closing(OutputFile(scratch / "episodes.jsonl")))
-        quiet = silent(program.engine.spec)
+        quiet = silent(program.engine.spec.problem)
         outputs = replace(
             program.worker.outputs,
             logs={**quiet.logs, "episodes": episodes},
             dead_letters=quiet.dead_letters,
         )
-        log = input_log(settings, program.engine.spec, None)
+        log = input_log(settings, program.engine.spec.problem, None)
         worker = replace(
             program.worker,
             log=log,

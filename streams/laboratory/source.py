@@ -13,8 +13,8 @@ import numpy as np
 
 from engine.episodes.task_source import Examples
 from engine.features.encoder import Features
+from engine.problem import Problem
 from engine.targets import Classification, Regression
-from engine.task_spec import TaskSpec
 from engine.types import EngineError, Float32, Kind
 from streams.errors import InputError
 from streams.events.decoding import Decoded, Rejected, decode
@@ -65,13 +65,13 @@ def labelled(source: Source, target: Classification | Regression | None) -> Labe
 
     """
     known = target or _classes_in(source)
-    spec = TaskSpec(source.features if source.x is None else Features(()), known)
+    problem = Problem(source.features if source.x is None else Features(()), known)
     parts: list[Examples] = []
     refused: list[Rejected] = []
     tasks: dict[str, int] = {}
     unlabelled: Counter[bool] = Counter()
     for records in _chunks(_with_label(source.records(), unlabelled)):
-        decoded = decode([Polled(0, (0,), 0, records)], spec)
+        decoded = decode([Polled(0, (0,), 0, records)], problem)
         refused += decoded.rejected
         parts.append(_numbered(decoded, tasks, source.x))
     if not sum(len(part.y) for part in parts):

@@ -17,8 +17,9 @@ import torch
 from engine.episodes.meta_train import Place, Stretch, moved
 from engine.episodes.task_source import TaskSource, tasks_drawn
 from engine.learners.base import below
+from engine.learners.fingerprint import theta_fingerprint
 from engine.outer.online import Online, Rates
-from engine.stream.fingerprints import theta_fingerprint
+from engine.stream.spec import StreamSpec
 from engine.types import Episodes, Int64
 from streams.errors import CheckpointError, ReptideError, SettingsError, StoreError
 from streams.laboratory.assembled import Laboratory
@@ -67,13 +68,13 @@ class SavedTraining:
         self.directory = laboratory.settings.run.directory / "training"
         self._versions = DirectoryMeta(self.directory)
         self._newest = self._versions.current()
-        self._trainer = Trainer(_online(laboratory), self._versions)
+        self._trainer = Trainer(StreamSpec(laboratory.problem), _online(laboratory), self._versions)
 
     def load(self) -> Saved | None:
         """Where training stands; None where it has not begun.
 
         Raises:
-            CheckpointError: what was saved is damaged, or of another task spec.
+            CheckpointError: what was saved is damaged, or of another problem.
             SettingsError: it was begun with other examples or settings.
 
         """
@@ -200,8 +201,8 @@ def _publish(laboratory: Laboratory, stretch: Stretch) -> None:
     versions = _versions_of_theta(laboratory)
     if versions.current():
         return
-    agree(ClassFile(versions.directory / "classes.json"), laboratory.spec.target)
-    trainer = Trainer(_online(laboratory), versions)
+    agree(ClassFile(versions.directory / "classes.json"), laboratory.problem.target)
+    trainer = Trainer(StreamSpec(laboratory.problem), _online(laboratory), versions)
     begins = replace(stretch.state, params=stretch.best, optimizer={}, step=0)
     trainer.publish(1, begins, {"position": 0, "through": 0, "window": [0, 0]})
 

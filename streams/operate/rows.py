@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from engine.stream.layout import Layout, layout_of
 from streams.assembly.embedded import lmdb_store
-from streams.assembly.parts import learner, task_spec
+from streams.assembly.parts import learner, stream_spec
 from streams.settings.tree import Settings
 from streams.stores.base import RecordStore
 
@@ -25,7 +25,8 @@ def opened(settings: Settings) -> Iterator[State]:
     """The store of a deployment where `[redis]` is set, else that of the state directory."""
     if settings.redis is None:
         store: RecordStore = lmdb_store(settings)
-        layout = layout_of(learner(settings, task_spec(settings)))
+        spec = stream_spec(settings)
+        layout = layout_of(spec, learner(settings, spec.problem))
     else:
         from streams.assembly.deployed import Deployment
         from streams.stores.redis.rows import RedisStore

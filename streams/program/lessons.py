@@ -9,10 +9,10 @@ import numpy as np
 import torch
 
 from engine.batches import stack
-from engine.learners.base import Learner
 from engine.learners.gradient import unmoved
 from engine.outer.fit import TrainState
 from engine.outer.online import Lesson
+from engine.stream.spec import StreamSpec
 from engine.types import Batch, Episode, Episodes
 from streams.events.learned_labels import LearnedLabel
 
@@ -31,7 +31,7 @@ def nothing() -> None:
 class Lessons:
     """Labels as batches of one shape, and episodes beside them."""
 
-    learner: Learner
+    spec: StreamSpec
     seed: int
     batch: int
     """Labels of one outer step."""
@@ -70,7 +70,7 @@ class Lessons:
 
     def _batched(self, labels: Sequence[LearnedLabel], episodes: Sequence[Episode]) -> Lesson:
         self.alive()
-        x = np.zeros((1, self.batch, self.learner.spec.width), np.float32)
+        x = np.zeros((1, self.batch, self.spec.problem.width), np.float32)
         y, weight = np.zeros((2, 1, self.batch), np.float32)
         x[0, : len(labels)] = [one.x for one in labels]
         x[0, len(labels) :] = labels[0].x
@@ -81,5 +81,4 @@ class Lessons:
 
     def stacked(self, episodes: Sequence[Episode], size: int) -> Episodes:
         """Episodes in one shape, whatever their number and lengths."""
-        spec = self.learner.spec
-        return stack(episodes, size, spec.memory.support, spec.policy.every)
+        return stack(episodes, size, self.spec.problem.support, self.spec.policy.every)

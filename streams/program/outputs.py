@@ -14,10 +14,10 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 import orjson
 
+from engine.problem import Problem
 from engine.stream.events import EventBatch
 from engine.stream.in_progress import Folded
 from engine.targets import Classification
-from engine.task_spec import TaskSpec
 from engine.types import PREDICTORS, SERVED, Float64, Kind, Outcome
 from streams.events.decoding import Rejected, readable_task
 from streams.events.learned_labels import UNSCORED, LearnedLabel, line_of
@@ -71,7 +71,7 @@ class Outputs:
 
     logs: Mapping[str, OutputWriter]
     dead_letters: DeadLetters
-    spec: TaskSpec
+    problem: Problem
     support_rate: float
     """Share of episodes that are kept for the outer rule; every label trains theta to be good unadapted."""
     durable: bool = True
@@ -80,7 +80,7 @@ class Outputs:
         self, events: EventBatch, records: Sequence[Record], tasks: Sequence[str], folded: Folded
     ) -> None:
         """Append the outcomes of one fold; `records` [N] and `tasks` [U] belong to its events and rows."""
-        said = _outcome_lines(self.spec, events, records, tasks, folded)
+        said = _outcome_lines(self.problem, events, records, tasks, folded)
         said["episodes"] = [
             (row, line_of(label)) for row, label in learned_labels(events, tasks, folded, self.support_rate)
         ]
@@ -97,9 +97,9 @@ class Outputs:
             self.dead_letters.sync()
 
 
-def silent(spec: TaskSpec) -> Outputs:
+def silent(problem: Problem) -> Outputs:
     """Outputs that keep nothing: for what is folded again, and was said before."""
-    return Outputs(dict.fromkeys(TOPICS, Silence()), DeadLetterLines(Silence(), str), spec, 1.0)
+    return Outputs(dict.fromkeys(TOPICS, Silence()), DeadLetterLines(Silence(), str), problem, 1.0)
 
 
 def kept(task: str, labels: int, rate: float) -> bool:
@@ -109,11 +109,11 @@ def kept(task: str, labels: int, rate: float) -> bool:
 
 
 def _outcome_lines(
-    spec: TaskSpec, events: EventBatch, records: Sequence[Record], tasks: Sequence[str], folded: Folded
+    problem: Problem, events: EventBatch, records: Sequence[Record], tasks: Sequence[str], folded: Folded
 ) -> dict[str, list[tuple[int, bytes]]]:
     """One line for each event that was folded now, in log order, and one for each alarm; with its row."""
     lines: dict[str, list[tuple[int, bytes]]] = {"predictions": [], "scores": [], "drifts": []}
-    classes = spec.target.classes if isinstance(spec.target, Classification) else None
+    classes = problem.target.classes if isinstance(problem.target, Classification) else None
     named = None if classes is None else len(classes)
     for fact in map(_Fact._make, _columns(events, records, folded, named)):
         if fact.code == DUPLICATE:

@@ -1,10 +1,10 @@
-"""Versions of theta as a worker uses them: loaded once, checked against its task spec, kept while adopted."""
+"""Versions of theta as a worker uses them: loaded once, checked against its problem, kept while adopted."""
 
 from __future__ import annotations
 
 import torch
 
-from engine.stream.fingerprints import theta_fingerprint
+from engine.learners.fingerprint import theta_fingerprint
 from engine.stream.fold import Engine
 from engine.stream.mixture import UNIFORM
 from engine.types import Meta
@@ -32,7 +32,7 @@ class ThetaCache:
         """One version, checked.
 
         Raises:
-            CheckpointError: it is damaged, not finite, or of another task spec.
+            CheckpointError: it is damaged, not finite, or of another problem.
         """
         if version not in self._loaded:
             checkpoint = checked(self.store.load(version), self._fingerprint)
@@ -46,10 +46,10 @@ class ThetaCache:
 
 
 def checked(checkpoint: Checkpoint, fingerprint: str) -> Checkpoint:
-    """Refuse a checkpoint of another task spec, or one with values that are not finite."""
+    """Refuse a checkpoint of another problem, or one with values that are not finite."""
     if checkpoint.fingerprint != fingerprint:
         raise CheckpointError(
-            f"version {checkpoint.version} of theta was trained for task spec {checkpoint.fingerprint}, "
+            f"version {checkpoint.version} of theta was trained for problem {checkpoint.fingerprint}, "
             f"this one is {fingerprint}: learner, features, target or network changed; use a new state directory"
         )
     broken = [name for name, value in checkpoint.params.items() if not bool(torch.isfinite(value).all())]

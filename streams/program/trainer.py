@@ -23,13 +23,14 @@ import torch
 from torch import Tensor
 
 from engine.learners.base import LABEL_MEAN, LABEL_STD, Learner
+from engine.learners.fingerprint import theta_fingerprint
 from engine.learners.gradient import LR
 from engine.outer.calibration import Calibration, refined, uncalibrated
 from engine.outer.fit import Round, Statistics, TrainState, start, with_statistics
 from engine.outer.gate import Verdict, gate, losses_after_adaptation
 from engine.outer.online import AVERAGED, Online, averaged
 from engine.outer.step_size import SIZES, chosen
-from engine.stream.fingerprints import theta_fingerprint
+from engine.stream.spec import StreamSpec
 from engine.targets import Classification, Regression
 from engine.types import EngineError, Episode, Float64, Params
 from streams.errors import SettingsError
@@ -72,6 +73,8 @@ class Advance(NamedTuple):
 class Trainer:
     """Trains theta on what tasks learned from, judges the result on held-out tasks, and publishes it."""
 
+    spec: StreamSpec
+    """Of the stream whose tasks learn, as the learner's problem is."""
     online: Online
     store: MetaStore
     seed: int = 0
@@ -95,18 +98,18 @@ class Trainer:
 
     @cached_property
     def fingerprint(self) -> str:
-        """Of the task spec, which every version of theta names."""
+        """What gives theta its meaning, which every version of it names."""
         return theta_fingerprint(self.learner)
 
     @cached_property
     def labels(self) -> LabelReader:
         """Reads the lines of the output `episodes`."""
-        return LabelReader(self.learner.spec)
+        return LabelReader(self.spec)
 
     @cached_property
     def lessons(self) -> Lessons:
         """What theta is taught."""
-        return Lessons(self.learner, self.seed, self.batch, self.replays, self.alive)
+        return Lessons(self.spec, self.seed, self.batch, self.replays, self.alive)
 
     @cached_property
     def _names(self) -> tuple[str, ...]:
@@ -116,7 +119,7 @@ class Trainer:
         """The version in force; None before the first.
 
         Raises:
-            CheckpointError: it is damaged, or of another task spec.
+            CheckpointError: it is damaged, or of another problem.
 
         """
         version = self.store.current()
@@ -158,7 +161,7 @@ class Trainer:
             SettingsError: the workers name more classes than we do.
 
         """
-        _check_named(self.learner.spec.target, found)
+        _check_named(self.learner.problem.target, found)
         window = [*earlier, *found]
         share = self.share_held_out(window)
         judges = [one for one in found if one.episode is not None and held_out(one.task, share)]
@@ -232,7 +235,7 @@ class Trainer:
         """Fit the calibration to what theta says of new labels, once it has learned anything."""
         if state.step == 0:
             return state
-        theta, target = averaged(state), self.learner.spec.target
+        theta, target = averaged(state), self.learner.problem.target
         outputs = self.learner.shared(theta, x)
         if isinstance(target, Regression):
             outputs, y = ((part - theta[LABEL_MEAN]) / theta[LABEL_STD] for part in (outputs, y))
@@ -241,8 +244,8 @@ class Trainer:
 
     def _calibration(self, state: TrainState) -> list[float]:
         """Scale and biases for outputs in the unit of the labels."""
-        values = _calibration_of(state, self.learner.spec.target).in_use
-        if isinstance(self.learner.spec.target, Regression):
+        values = _calibration_of(state, self.learner.problem.target).in_use
+        if isinstance(self.learner.problem.target, Regression):
             mean, std = (float(state.params[name]) for name in (LABEL_MEAN, LABEL_STD))
             values = torch.stack([values[0], (1 - values[0]) * mean + values[1] * std])
         return [float(value) for value in values]
@@ -258,7 +261,9 @@ class Trainer:
         return gate(self.learner, before, after, episodes, task_numbers(judges), self.lessons.stacked)
 
     def _prior(self, window: Sequence[LearnedLabel]) -> list[float]:
-        return list(learned_prior(window[-PRIOR_WINDOW:], isinstance(self.learner.spec.target, Regression)))
+        return list(
+            learned_prior(window[-PRIOR_WINDOW:], isinstance(self.learner.problem.target, Regression))
+        )
 
 
 def _calibration_of(state: TrainState, target: Classification | Regression) -> Calibration:

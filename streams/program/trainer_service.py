@@ -228,7 +228,7 @@ class TrainerService:
                 yield placed
 
     def _readable(self, messages: Sequence[EpisodeMessage]) -> Iterator[LearnedLabel | None]:
-        """The label of each message; what is none, or one of another task spec, is passed over and told."""
+        """The label of each message; what is none, or one of another stream spec, is passed over and told."""
         found = self.trainer.labels.read([message.value or b"" for message in messages])
         for message, one in zip(messages, found, strict=True):
             if isinstance(one, str):

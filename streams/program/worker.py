@@ -146,7 +146,7 @@ class Worker:
         """
         with self.telemetry.store_seconds("theta"):
             meta = self.theta.get(version)
-        decoded, forgets = decode(polled, self.engine.spec), set[str]()
+        decoded, forgets = decode(polled, self.engine.spec.problem), set[str]()
         if self.forgets_for_s is not None:
             decoded, forgets = to_forget(decoded)
         part, aside = strangers(self._remembered(decoded), polled[0].partitions if self.keyed else 0)

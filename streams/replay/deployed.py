@@ -65,7 +65,7 @@ def rebuild_deployment(
     try:
         with making_anew(deployment, group, start, "rebuild", end):
             store.clear()
-            said, new = silent(deployment.spec), deployment.outputs(producer, replay)
+            said, new = silent(deployment.spec.problem), deployment.outputs(producer, replay)
             _folded(
                 deployment,
                 replay,
@@ -103,7 +103,7 @@ def rebuild_task(
     adoptions = adoptions_of(store, deployment.versions)
     start = first_offsets(deployment, group, committed, adoptions, inexact)
     one = OneTask(task, adoptions.kept)
-    said = silent(deployment.spec)
+    said = silent(deployment.spec.problem)
     try:
         with one_row_anew(deployment, group, {place: at for place, at in committed.items() if at}):
             _folded(deployment, _replay(deployment, committed, start), one, lambda _: said, show)
@@ -149,7 +149,7 @@ def _folded(
         replay,
         store,
         ThetaCache(engine, deployment.versions),
-        silent(deployment.spec),
+        silent(deployment.spec.problem),
         deployment.settings.run.batch,
         Schedule(deployment.settings.outer.every),
         claims=claims,

@@ -71,13 +71,13 @@ def rebuild(settings: Settings, show: Show, inexact: bool = False, task: str | N
             extent = Extent({}, {}, {ONLY: program.log.end()}, {ONLY: through})
             schedule = program.worker.schedule
             refuse([*forgotten_theta(adoptions.kept, program.log.incarnation, extent, schedule)], WAY_OUT)
-        worker = replace(program.worker, outputs=silent(program.engine.spec))
+        worker = replace(program.worker, outputs=silent(program.engine.spec.problem))
         for version in {worker.theta.current(), *adoptions.kept.values()}:
             worker.theta.get(version)  # refused before anything is cleared
         if task is not None:
             check_remembered(program.store, task)
             one = OneTask(task, adoptions.kept)
-            again = input_log(settings, program.engine.spec, None)
+            again = input_log(settings, program.engine.spec.problem, None)
             _fold(replace(worker, store=one, log=again), again.position, through, show)
             one.put_into(program.store)
             return 1

@@ -30,7 +30,7 @@ def first_offsets(
 
     Raises:
         InputError: it cannot.
-        CheckpointError: theta is damaged, or of another task spec.
+        CheckpointError: theta is damaged, or of another problem.
 
     """
     topics, versions = deployment.kafka.inputs, deployment.versions

@@ -137,7 +137,7 @@ class Checkpoint:
 
     version: int
     fingerprint: str
-    """Of the task spec whose theta this is."""
+    """Of the problem whose theta this is."""
     params: Mapping[str, Tensor]
     """Parameters and buffers."""
     trainer: Mapping[str, Tensor]

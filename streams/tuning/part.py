@@ -42,7 +42,7 @@ def first_part(settings: Settings, share: float) -> Part:
 
     """
     table = required(settings.input, "input")
-    log = embedded.input_log(settings, parts.task_spec(settings), None)
+    log = embedded.input_log(settings, parts.problem_of(settings), None)
     events, first = int(log.end() * share), Schedule(settings.outer.every).next(0)
     if not 0 < share <= 1 or events // 2 <= first:
         raise SettingsError(

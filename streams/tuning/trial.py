@@ -115,7 +115,7 @@ def _streamed(trial: Trial, state: Path) -> tuple[End, Judged | None]:
                 return "stopped", None
             if unpromising(program.log.position(), step.loss_sums[-1], step.scored):
                 return "unpromising", None
-        target = program.engine.spec.target
+        target = program.engine.spec.problem.target
         return "finished", Judged.of(scores_of(program.outputs["scores"], target), trial.judged_from)
     finally:
         program.close()

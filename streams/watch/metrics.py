@@ -145,7 +145,7 @@ METRICS = (
     Metric("reptide_trainer_labels_total", "counter",
            "Labels trained on; each counts once, however often it is trained on again."),
     Metric("reptide_trainer_labels_passed_over_total", "counter",
-           "Lines of episodes that cannot be read, or are not of the task spec, and were not trained on."),
+           "Lines of episodes that cannot be read, or are not of the stream spec, and were not trained on."),
     Metric("reptide_trainer_heldout_loss", "gauge",
            "Loss on held-out tasks at the last round: of theta before it, of the candidate after.", WHEN),
 )  # fmt: skip

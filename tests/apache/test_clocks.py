@@ -12,8 +12,8 @@ from kafka import KafkaProducer
 
 from engine.features.columns import Numeric
 from engine.features.encoder import Features
+from engine.problem import Problem
 from engine.targets import Classification
-from engine.task_spec import TaskSpec
 from streams.errors import InputError
 from streams.events.decoding import Decoded, decode
 from streams.events.envelope import Envelope
@@ -29,7 +29,7 @@ from tests.streams.test_kafka import SESSION, library, messages, produced
 
 __all__ = ["apache", "library", "produced"]  # fixtures
 
-SPEC = TaskSpec(Features((Numeric("a"),)), Classification((0, 1)))
+PROBLEM = Problem(Features((Numeric("a"),)), Classification((0, 1)))
 HOUR_S = 3600.0
 
 
@@ -39,7 +39,7 @@ def read(broker: Broker, topic: str, library: str) -> Decoded:
         Connection(broker.servers), f"of {topic}", [topic], Envelope(clock_skew_s=HOUR_S), *SESSION
     )
     log = KafkaLog(client, [topic])
-    decoded = decode(parts(log, 1), SPEC)
+    decoded = decode(parts(log, 1), PROBLEM)
     log.close()
     return decoded
 

@@ -13,6 +13,27 @@ ROOT = Path(__file__).parents[2]
 MODULES = sorted(path for package in ("engine", "streams") for path in (ROOT / package).rglob("*.py"))
 
 
+OFFLINE = """
+import sys
+from importlib import import_module
+for name in sys.argv[1:]:
+    import_module(name)
+print(*[name for name in sys.modules if name == "numba" or name.startswith(("engine.stream", "engine.detectors"))])
+"""
+
+
+def test_what_learns_from_episodes_alone_loads_no_stream_and_no_compiler() -> None:
+    rooms = [ROOT / "engine" / room for room in ("learners", "outer", "episodes", "evaluation/episodic")]
+    files = [
+        path.relative_to(ROOT).with_suffix("") for room in rooms for path in sorted(room.glob("[a-z]*.py"))
+    ]
+    modules = [".".join(file.parts) for file in files]
+    command = [sys.executable, "-c", OFFLINE, *modules]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout.strip(), done.stderr) == (0, "", "")
+    assert len(modules) > 20
+
+
 def test_the_layers_hold() -> None:
     command = [str(Path(sys.executable).with_name("lint-imports"))]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)

@@ -176,7 +176,7 @@ def test_one_of_a_state_directory_or_of_another_spec_is_refused(trained: Stream,
     (trained.directory / "snapshot").rename(trained.directory / "other")
     take(trained)
     other = trained.settings.model_copy(update={"learner": "prototype"})
-    with pytest.raises(InputError, match="taken under another task spec"):
+    with pytest.raises(InputError, match="taken under another stream spec"):
         snapshots.restore(Deployment(other), trained.directory / "snapshot", quietly)
     assert contents(trained) == before
 

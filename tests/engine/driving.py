@@ -21,13 +21,15 @@ from engine.features.encoder import Features
 from engine.features.history import History
 from engine.networks.mlp import mlp
 from engine.networks.tabular import tabular
+from engine.problem import InnerLoop, Problem
 from engine.stream.events import EventBatch
 from engine.stream.fold import Engine
 from engine.stream.in_progress import Folded
+from engine.stream.spec import Memory, Policy, StreamSpec
 from engine.stream.table import TaskTable
 from engine.targets import Classification, Regression
-from engine.task_spec import InnerLoop, Memory, Policy, TaskSpec
 from engine.types import Kind, Meta, Outcome, Outcomes
+from tests.varied import varied
 
 
 class Source(NamedTuple):
@@ -39,51 +41,55 @@ class Source(NamedTuple):
 
 ORIGIN = Source(incarnation=7, partition=0)
 
-SMALL = TaskSpec(
-    Features((Numeric("a"), Numeric("b"))),
-    Classification(("x", "y", "z")),
-    network=partial(mlp, hidden=(8,)),
-    inner=InnerLoop(steps=2),
-    memory=Memory(support=4, balanced=True, pending=3, ttl_s=50.0),
+SMALL = StreamSpec(
+    Problem(
+        Features((Numeric("a"), Numeric("b"))),
+        Classification(("x", "y", "z")),
+        network=partial(mlp, hidden=(8,)),
+        inner=InnerLoop(steps=2),
+        support=4,
+    ),
+    memory=Memory(balanced=True, pending=3, ttl_s=50.0),
     policy=Policy(every=4, recent=2, refractory=3),
     detector=PageHinkley(min_instances=3, delta=0.0, threshold=0.15),
 )
 """So small that a short sequence fills, overflows, expires, adapts and alarms."""
 
+
 OF_A_CATEGORY = Features((Numeric("a", optional=True), Category("b", buckets=4, embedding=2)))
 
 SPECS = {
     "balanced": SMALL,
-    "unbalanced": replace(
+    "unbalanced": varied(
         SMALL,
         features=Features((Numeric("a"), Category("b", buckets=4, embedding=2))),
         memory=replace(SMALL.memory, balanced=False),
         adapts="all",
     ),
-    "regression": replace(SMALL, target=Regression(-1.0, 2.0), adapts="head", detector=Periodic(5)),
-    "river": replace(
+    "regression": varied(SMALL, target=Regression(-1.0, 2.0), adapts="head", detector=Periodic(5)),
+    "river": varied(
         SMALL,
-        memory=replace(SMALL.memory, support=9),
+        support=9,
         detector=River("PageHinkley", (("min_instances", 3), ("threshold", 0.15), ("mode", "up")), window=12),
     ),
-    "fixed share": replace(SMALL, detector=Never(), share=0.02, policy=Policy(every=3), adapts="head"),
-    "two buckets": replace(SMALL, adapts="all", memory=Memory(support=12, pending=3, ttl_s=50.0)),
-    "history": replace(
+    "fixed share": varied(SMALL, detector=Never(), share=0.02, policy=Policy(every=3), adapts="head"),
+    "two buckets": varied(SMALL, adapts="all", support=12, memory=Memory(pending=3, ttl_s=50.0)),
+    "history": varied(
         SMALL,
         features=OF_A_CATEGORY,
         history=History(by=("b",), numbers=("a",), slots=2),
         policy=Policy(every=3, recent=2, refractory=3),
     ),
-    "other layers": replace(SMALL, network=partial(tabular, width=8, blocks=1)),
-    "wide": replace(SMALL, features=OF_A_CATEGORY, wide=True, adapts="head"),
-    "regression with history": replace(
+    "other layers": varied(SMALL, network=partial(tabular, width=8, blocks=1)),
+    "wide": varied(SMALL, features=OF_A_CATEGORY, wide=True, adapts="head"),
+    "regression with history": varied(
         SMALL,
         features=OF_A_CATEGORY,
         target=Regression(-1.0, 2.0),
         history=History(by=("b",), numbers=("a",), slots=3),
         detector=PageHinkley(min_instances=3, delta=0.0, threshold=1.0),
     ),
-    "auto rate": replace(
+    "auto rate": varied(
         SMALL,
         features=OF_A_CATEGORY,
         history=History(),
@@ -112,7 +118,7 @@ def theta(name: str, version: int) -> Meta:
         "lr": rng.uniform(0.02, 0.5),
     }
     params |= {key: torch.tensor(drawn[key], dtype=torch.float32) for key in drawn if key in params}
-    for key in engine_for(name).learner.learned if SPECS[name].wide else ():  # which begin at zero
+    for key in engine_for(name).learner.learned if SPECS[name].problem.wide else ():  # which begin at zero
         params[key] = params[key] + torch.from_numpy(rng.normal(0.0, 0.3, params[key].shape)).float()
     return Meta(version, params, tuple(rng.dirichlet(np.ones(5)).tolist()))
 
@@ -255,8 +261,8 @@ actions = st.tuples(
 
 def sequence(script: Sequence[Action], name: str) -> list[Event]:
     """A script as events: labels mostly meet a pending observation, else repeat, correct, or come late."""
-    regression = isinstance(SPECS[name].target, Regression)
-    optional = getattr(SPECS[name].features.columns[0], "optional", False)
+    regression = isinstance(SPECS[name].problem.target, Regression)
+    optional = getattr(SPECS[name].problem.features.columns[0], "optional", False)
     events: list[Event] = []
     used: dict[int, list[int]] = {}
     clock = 100.0

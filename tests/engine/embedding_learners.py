@@ -1,4 +1,4 @@
-"""What the tests of several embedding learners share: specs, support sets, and promises that each learner keeps."""
+"""What the tests of several embedding learners share: problems, support sets, and promises that each keeps."""
 
 from __future__ import annotations
 
@@ -20,26 +20,26 @@ from engine.networks.mlp import mlp
 from engine.outer.backprop import Backprop
 from engine.outer.descent import FitSettings
 from engine.outer.fit import fit, start
+from engine.problem import Problem
 from engine.targets import Classification, Regression
-from engine.task_spec import Memory, TaskSpec
 from engine.types import Batch, Episodes, Fast, Params
 
-NAMED = TaskSpec(
+NAMED = Problem(
     Features((Numeric("a"), Numeric("b"))),
     Classification(("x", "y", "z")),
     partial(mlp, hidden=(8,)),
-    memory=Memory(support=8),
+    support=8,
 )
 EPISODIC = replace(NAMED, target=Classification(("x", "y", "z"), exchangeable=True))
 NUMBER = replace(NAMED, target=Regression(-1.0, 3.0))
-SPECS = pytest.mark.parametrize("spec", [NAMED, EPISODIC, NUMBER], ids=["named", "episodic", "number"])
+PROBLEMS = pytest.mark.parametrize("problem", [NAMED, EPISODIC, NUMBER], ids=["named", "episodic", "number"])
 
 COLUMNS = 8
 WIDE = replace(
     EPISODIC,
     features=Features(tuple(Numeric(f"x{i}") for i in range(COLUMNS))),
     network=partial(mlp, hidden=(32,)),
-    memory=Memory(support=6),
+    support=6,
 )
 
 
@@ -75,7 +75,7 @@ def stirred(learner: EmbeddingLearner) -> Params:
     generator, theta = torch.Generator().manual_seed(2), learner.init(0)
     for name in learner.learned:
         theta[name] += 0.3 * torch.randn(theta[name].shape, generator=generator)
-    if isinstance(learner.spec.target, Regression):
+    if isinstance(learner.problem.target, Regression):
         theta[LABEL_MEAN], theta[LABEL_STD] = torch.tensor(0.7), torch.tensor(1.3)
     return theta
 
@@ -106,7 +106,7 @@ def of_one_task(
     rows = (batch.weight[task] > 0).nonzero().squeeze(1)
     mass = (batch.weight[task, rows] * len(rows)).tolist()
     y = batch.y[task, rows]
-    if isinstance(learner.spec.target, Regression):
+    if isinstance(learner.problem.target, Regression):
         y = (y - theta[LABEL_MEAN]) / theta[LABEL_STD]
     return own, embed(batch.x[task, rows]), y, mass, embed(x[None])[0]
 
@@ -145,7 +145,7 @@ def matched(
 
 
 def in_unit_of_labels(learner: EmbeddingLearner, theta: Params, outputs: Tensor) -> Tensor:
-    if isinstance(learner.spec.target, Classification):
+    if isinstance(learner.problem.target, Classification):
         return outputs
     return outputs * theta[LABEL_STD] + theta[LABEL_MEAN]
 
@@ -206,7 +206,7 @@ def assert_queries_are_apart_and_leave_no_trace(learner: EmbeddingLearner) -> No
     assert all(torch.equal(value, before[name]) for name, value in fast.items())
 
 
-def assert_an_example_met_again_is_given_its_label(of: Callable[[TaskSpec], EmbeddingLearner]) -> None:
+def assert_an_example_met_again_is_given_its_label(of: Callable[[Problem], EmbeddingLearner]) -> None:
     for target in (NAMED.target, EPISODIC.target, NUMBER.target):
         learner, batch = of(replace(WIDE, target=target)), first(wide(), 1)
         found = outputs(learner, learner.init(0), batch, batch.x[:, :1])[:, 0]

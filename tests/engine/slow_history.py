@@ -9,8 +9,8 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, field
 
+from engine.stream.spec import StreamSpec
 from engine.targets import Regression
-from engine.task_spec import TaskSpec
 
 LABEL_HALF_LIVES = (math.inf, 16.0, 4.0)
 EVENT_HALF_LIVES_S = (3_600.0, 86_400.0, 604_800.0)
@@ -39,7 +39,7 @@ class Category:
 
 @dataclass
 class SlowHistory:
-    spec: TaskSpec
+    spec: StreamSpec
     labels: list[Known] = field(default_factory=list)
     events: list[tuple[float, float]] = field(default_factory=list)
     """Time, and the latest time up to it."""
@@ -48,7 +48,7 @@ class SlowHistory:
 
     def numbers(self, own: tuple[float, ...], time_s: float) -> list[float]:
         """What stands behind an event's own features."""
-        past = self.spec.history_columns
+        past = self.spec.problem.history_columns
         known = len(self.labels)
         found = [n for half_life in LABEL_HALF_LIVES for n in self.of_labels(half_life)]
         found += (
@@ -68,7 +68,7 @@ class SlowHistory:
 
     @property
     def regression(self) -> bool:
-        return isinstance(self.spec.target, Regression)
+        return isinstance(self.spec.problem.target, Regression)
 
     def counted(self, labels: list[tuple[float, float]]) -> list[float]:
         """Counts of each class, or count and mean, each label halved as often as its half-life has passed."""
@@ -76,7 +76,7 @@ class SlowHistory:
         if self.regression:
             total = sum(w * y for w, (y, _) in zip(weights, labels, strict=True))
             return [sum(weights), total / sum(weights) if labels else 0.0]
-        classes = self.spec.target.outputs
+        classes = self.spec.problem.target.outputs
         pairs = list(zip(weights, labels, strict=True))
         return [
             sum(w for w, (y, _) in pairs if y == k) for k in range(classes if classes <= MOST_CLASSES else 0)
@@ -124,7 +124,7 @@ class SlowHistory:
     def observed(self, own: tuple[float, ...], time_s: float) -> None:
         latest = max(time_s, self.events[-1][1]) if self.events else time_s
         self.events.append((time_s, latest))
-        for place in self.spec.history_columns.numbers:
+        for place in self.spec.problem.history_columns.numbers:
             if not math.isnan(own[place]):
                 self.values.setdefault(place, []).append(own[place])
 
@@ -132,8 +132,8 @@ class SlowHistory:
         if self.labels:
             self.labels[-1].when_followed = self.labels[-1].as_corrected
         self.labels.append(Known(id, y, time_s, y))
-        slots = self.spec.history.slots if self.spec.history else 0
-        for place in self.spec.history_columns.by:
+        slots = self.spec.problem.history.slots if self.spec.problem.history else 0
+        for place in self.spec.problem.history_columns.by:
             kept = self.by.setdefault(place, {})
             if own[place] not in kept and len(kept) == slots:
                 del kept[min(kept, key=lambda value: kept[value].seen)]

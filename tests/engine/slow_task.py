@@ -11,8 +11,8 @@ from collections import Counter
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
+from engine.stream.spec import StreamSpec
 from engine.targets import Regression
-from engine.task_spec import TaskSpec
 from engine.types import Kind, Outcome
 from tests.engine.driving import Event
 from tests.engine.slow_history import SlowHistory
@@ -55,7 +55,7 @@ class Step(NamedTuple):
 
 @dataclass
 class SlowTask:
-    spec: TaskSpec
+    spec: StreamSpec
     clock_s: float = -math.inf
     seq: int = 0
     predicted: int = 0
@@ -76,11 +76,11 @@ class SlowTask:
 
     @property
     def balanced(self) -> bool:
-        return self.spec.memory.balanced and not isinstance(self.spec.target, Regression)
+        return self.spec.memory.balanced and not isinstance(self.spec.problem.target, Regression)
 
     def with_past(self, event: Event) -> tuple[float, ...]:
         assert event.x is not None
-        return (*event.x, *(self.history.numbers(event.x, event.time_s) if self.spec.history else ()))
+        return (*event.x, *(self.history.numbers(event.x, event.time_s) if self.spec.problem.history else ()))
 
     def step(self, event: Event, alarm: bool) -> Step:
         self.clock_s = max(self.clock_s, event.time_s)
@@ -164,7 +164,7 @@ class SlowTask:
 
     def insert(self, id: int, x: tuple[float, ...], y: float) -> None:
         self.seq += 1
-        if len(self.support) == self.spec.memory.support:
+        if len(self.support) == self.spec.problem.support:
             often = Counter(e.y for e in self.support)
             often[y] += 1
             crowded = max(often[e.y] for e in self.support)

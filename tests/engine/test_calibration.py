@@ -122,7 +122,7 @@ def test_whatever_is_said_it_stays_finite(said: list[Any]) -> None:
 
 @pytest.mark.parametrize("name", ["balanced", "regression"])
 def test_what_is_served_is_calibrated_unadapted_and_adapted_alike(name: str) -> None:
-    target, plain, driven = SPECS[name].target, theta(name, 1), drive(name)
+    target, plain, driven = SPECS[name].problem.target, theta(name, 1), drive(name)
     labels = enumerate([1.0, 0, 1, 1, 0, 1, 1, 1])
     driven.fold([e for n, y in labels for e in (observation(n), label(n, y))], plain)
     x = np.array([[0.3, -0.7]], np.float32)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import count
 from typing import Any
 
@@ -34,10 +34,12 @@ from engine.features.encoder import Features, FrontEnd
 from engine.features.history import HistoryColumns
 from engine.learners.base import Learner
 from engine.learners.gradient import GradientLearner
+from engine.problem import Problem
+from engine.stream.spec import StreamSpec
 from engine.targets import Classification
-from engine.task_spec import TaskSpec
 from engine.types import Batch, Bool, Fast, Float64, Params
 from tests.engine.driving import SMALL, SPECS
+from tests.varied import varied
 
 
 @pytest.mark.parametrize("name", ["balanced", "regression", "two buckets"])
@@ -69,8 +71,8 @@ def test_the_work_of_checking_an_encoder_grows_with_its_columns_and_no_faster() 
 
 def test_promises_are_told_one_after_the_other_as_they_are_kept() -> None:
     features = Features((Numeric("n"), Caching()))
-    spec = TaskSpec(features, Classification(("no", "yes")))
-    told = promises_kept(spec, GradientLearner(spec))
+    spec = StreamSpec(Problem(features, Classification(("no", "yes"))))
+    told = promises_kept(spec, GradientLearner(spec.problem))
     assert next(told) == "the_encoder_never_raises"
     with pytest.raises(CheckFailed, match="otherwise alone"):
         list(told)
@@ -127,40 +129,41 @@ def network(
 
 
 def test_batch_normalisation_is_caught_and_the_way_out_named() -> None:
-    spec = replace(SMALL, network=network(lambda: nn.BatchNorm1d(8)))
+    spec = varied(SMALL, network=network(lambda: nn.BatchNorm1d(8)))
     with pytest.raises(CheckFailed, match=r"running_mean.*use LayerNorm or GroupNorm"):
         check_spec(spec)
 
 
 def test_dropout_is_caught() -> None:
     with pytest.raises(CheckFailed, match=r"two forward passes.*leave out Dropout"):
-        check_spec(replace(SMALL, network=network(lambda: nn.Dropout(0.5))))
+        check_spec(varied(SMALL, network=network(lambda: nn.Dropout(0.5))))
 
 
 def test_a_model_that_mixes_the_events_of_a_batch_is_caught() -> None:
-    spec = replace(SMALL, network=network(Centred))
-    learner = GradientLearner(spec)
+    spec = varied(SMALL, network=network(Centred))
+    learner = GradientLearner(spec.problem)
     with pytest.raises(CheckFailed, match="beside other events"):
-        learners.an_event_does_not_depend_on_its_block_mates(learner, spec)
+        learners.an_event_does_not_depend_on_its_block_mates(learner, spec.problem)
     with pytest.raises(CheckFailed, match="examples of weight 0"):
-        learners.padding_with_weight_zero_changes_nothing(learner, spec)
+        learners.padding_with_weight_zero_changes_nothing(learner, spec.problem)
     with pytest.raises(CheckFailed):
         check_spec(spec)
 
 
 def test_what_mixes_behind_a_last_layer_of_zeros_is_caught() -> None:
     with pytest.raises(CheckFailed, match="depend on the other rows"):
-        models.a_row_does_not_depend_on_its_block_mates(replace(SMALL, wide=True, network=network(Centred)))
+        spec = varied(SMALL, wide=True, network=network(Centred))
+        models.a_row_does_not_depend_on_its_block_mates(spec.problem)
 
 
 def test_a_model_that_branches_on_values_is_caught() -> None:
     with pytest.raises(CheckFailed, match="checking that fast parameters are as declared: RuntimeError"):
-        check_spec(replace(SMALL, network=network(Branching)))
+        check_spec(varied(SMALL, network=network(Branching)))
 
 
 def test_a_model_of_the_wrong_output_width_is_caught() -> None:
     with pytest.raises(CheckFailed):
-        check_spec(replace(SMALL, network=lambda inputs, outputs: nn.Linear(inputs, outputs + 1)))
+        check_spec(varied(SMALL, network=lambda inputs, outputs: nn.Linear(inputs, outputs + 1)))
 
 
 # Learners
@@ -270,23 +273,23 @@ class BakingIn(GradientLearner):
     ],
 )
 def test_a_learner_that_breaks_a_promise_is_caught_by_the_check_of_that_name(
-    broken: Callable[[TaskSpec], Learner], check: Callable[[Learner, TaskSpec], None]
+    broken: Callable[[Problem], Learner], check: Callable[[Learner, Problem], None]
 ) -> None:
-    check(GradientLearner(SMALL), SMALL)
+    check(GradientLearner(SMALL.problem), SMALL.problem)
     with pytest.raises(CheckFailed, match="; "):
-        check(broken(SMALL), SMALL)
+        check(broken(SMALL.problem), SMALL.problem)
     with pytest.raises(CheckFailed):
-        check_learner(broken(SMALL), SMALL)
+        check_learner(broken(SMALL.problem), SMALL)
 
 
 def test_a_learner_that_reads_values_while_it_is_recorded_is_caught() -> None:
     with pytest.raises(CheckFailed, match="checking that recording changes no bit: RuntimeError"):
-        check_learner(BakingIn(SMALL), SMALL)
+        check_learner(BakingIn(SMALL.problem), SMALL)
 
 
 def test_a_learner_that_mixes_tasks_folds_otherwise_when_cut() -> None:
     with pytest.raises(CheckFailed, match="cut in two"):
-        stream.rows_do_not_depend_on_how_the_stream_was_cut(Mixing(SMALL), SMALL)
+        stream.rows_do_not_depend_on_how_the_stream_was_cut(Mixing(SMALL.problem), SMALL)
 
 
 def test_a_learner_that_remembers_cannot_be_a_cache() -> None:
@@ -298,7 +301,7 @@ def test_a_learner_that_remembers_cannot_be_a_cache() -> None:
             return {name: value * self.seen for name, value in super().adapt(meta, support).items()}
 
     with pytest.raises(CheckFailed, match="wiped and recomputed"):
-        stream.wiped_fast_parameters_come_back(Remembering(SMALL), replace(SMALL, detector=Never()))
+        stream.wiped_fast_parameters_come_back(Remembering(SMALL.problem), varied(SMALL, detector=Never()))
 
 
 # Detectors
@@ -386,7 +389,7 @@ def test_a_detector_that_breaks_a_promise_is_caught_by_the_check_of_that_name(
     with pytest.raises(CheckFailed):
         check_detector(broken())
     with pytest.raises(CheckFailed):
-        check_spec(replace(SMALL, detector=broken()))
+        check_spec(varied(SMALL, detector=broken()))
 
 
 # Encoders

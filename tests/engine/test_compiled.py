@@ -11,8 +11,7 @@ import pytest
 
 from engine import compiled as compiling
 from engine.compiled import FOLDER, folder_in, name_of
-from engine.features import history
-from engine.stream import mixture, scan
+from engine.stream import history, mixture, scan
 
 
 def test_any_changed_source_has_a_folder_of_its_own(tmp_path: Path) -> None:

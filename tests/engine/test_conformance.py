@@ -23,19 +23,20 @@ from engine.learners.prototype import PrototypeLearner
 from engine.learners.snail import SnailLearner
 from engine.learners.transformer import TransformerLearner
 from engine.networks.mlp import mlp
+from engine.problem import Problem
+from engine.stream.spec import StreamSpec
 from engine.targets import Classification, Regression
-from engine.task_spec import Memory, TaskSpec
 
-NAMED = TaskSpec(
+NAMED = Problem(
     Features((Numeric("a"), Numeric("b"))),
     Classification(("x", "y", "z")),
     partial(mlp, hidden=(8,)),
-    memory=Memory(support=8),
+    support=8,
 )
 EXCHANGEABLE = replace(NAMED, target=Classification(("x", "y", "z"), exchangeable=True))
 NUMBER = replace(NAMED, target=Regression(-1.0, 3.0))
 
-LEARNERS: dict[str, Callable[[TaskSpec], Learner]] = {
+LEARNERS: dict[str, Callable[[Problem], Learner]] = {
     "prototype": partial(PrototypeLearner, width=4),
     "matching": partial(MatchingLearner, width=4),
     "matching, no context": partial(MatchingLearner, width=4, full_context=False),
@@ -47,7 +48,7 @@ LEARNERS: dict[str, Callable[[TaskSpec], Learner]] = {
 
 @pytest.mark.parametrize("name", LEARNERS)
 def test_in_a_stream_of_classes(name: str) -> None:
-    check_learner(LEARNERS[name](NAMED), NAMED)
+    check_learner(LEARNERS[name](NAMED), StreamSpec(NAMED))
 
 
 @pytest.mark.parametrize("name", LEARNERS)

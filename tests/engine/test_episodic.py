@@ -37,8 +37,8 @@ from engine.learners.prototype import PrototypeLearner
 from engine.outer.base import OuterRule
 from engine.outer.descent import FitSettings
 from engine.outer.fit import Round, TrainState, fit
+from engine.problem import InnerLoop, Problem, normalises_by_batch
 from engine.targets import Classification, Regression
-from engine.task_spec import InnerLoop, TaskSpec, normalises_by_batch
 from engine.types import Batch, EngineError, Episodes, Fast, Params
 
 FEW = Judging("guess", episodes=30, steps=(0, 2))
@@ -55,15 +55,15 @@ def normed(inputs: int, outputs: int) -> nn.Module:
     )
 
 
-def spec_of(
+def problem_of(
     ways: int = 3,
     exchangeable: bool = True,
     network: Callable[[int, int], nn.Module] = linear,
     **options: Any,
-) -> TaskSpec:
+) -> Problem:
     features = Features(tuple(Numeric(f"x{i}") for i in range(WIDTH)))
     target = Classification(tuple(range(ways)), exchangeable=exchangeable)
-    return TaskSpec(features, target, network, adapts="all", **options)
+    return Problem(features, target, network, adapts="all", **options)
 
 
 def blobs(classes: int = 12, each: int = 20, seed: int = 0, apart: float = 1.0) -> Examples:
@@ -84,17 +84,17 @@ def sums(users: int = 8, each: int = 30, seed: int = 0) -> Examples:
     return Examples(x.astype(np.float32), y.astype(np.float32), task, np.zeros(len(task)))
 
 
-def guess(spec: TaskSpec) -> Contender:
-    return Contender("guess", SupportGuess, spec, {})
+def guess(problem: Problem) -> Contender:
+    return Contender("guess", SupportGuess, problem, {})
 
 
-def prototypes(spec: TaskSpec) -> Contender:
-    return Contender("prototypes", PrototypeLearner, spec, PrototypeLearner(spec).init(0))
+def prototypes(problem: Problem) -> Contender:
+    return Contender("prototypes", PrototypeLearner, problem, PrototypeLearner(problem).init(0))
 
 
-def gradient(spec: TaskSpec, name: str = "gradient", **inner: Any) -> Contender:
-    spec = replace(spec, inner=replace(InnerLoop(), **inner))
-    return Contender(name, GradientLearner, spec, GradientLearner(spec).init(0))
+def gradient(problem: Problem, name: str = "gradient", **inner: Any) -> Contender:
+    problem = replace(problem, inner=replace(InnerLoop(), **inner))
+    return Contender(name, GradientLearner, problem, GradientLearner(problem).init(0))
 
 
 def found(report: EpisodicReport, contender: str, **wanted: int | str) -> list[Any]:
@@ -104,14 +104,14 @@ def found(report: EpisodicReport, contender: str, **wanted: int | str) -> list[A
 def predicted(
     built: GradientLearner | PrototypeLearner, theta: dict[str, torch.Tensor], episodes: Episodes
 ) -> Mapping[Mode, torch.Tensor]:
-    return predicted_by(built, theta, episodes, by_batch=normalises_by_batch(built.spec))
+    return predicted_by(built, theta, episodes, by_batch=normalises_by_batch(built.problem))
 
 
 class Memoriser:
     """Knows the label of every example it was trained on, and guesses that of others."""
 
-    def __init__(self, spec: TaskSpec, examples: Examples) -> None:
-        self.spec, self.known = spec, torch.from_numpy(examples.x)
+    def __init__(self, problem: Problem, examples: Examples) -> None:
+        self.problem, self.known = problem, torch.from_numpy(examples.x)
 
     def adapt(self, meta: Params, support: Batch) -> Fast:
         return {"x": support.x, "y": support.y}
@@ -122,7 +122,7 @@ class Memoriser:
         distance = torch.cdist(x, fast["x"])
         nearest = fast["y"].gather(1, distance.argmin(-1)).long()
         answer = torch.where(known, nearest, torch.zeros_like(nearest))
-        return nn.functional.one_hot(answer, self.spec.target.outputs).float()
+        return nn.functional.one_hot(answer, self.problem.target.outputs).float()
 
 
 # Figures by hand
@@ -177,13 +177,13 @@ def test_a_regression_is_judged_by_squared_error_as_served() -> None:
 
 
 def test_a_prediction_that_is_not_finite_is_wrong_and_its_loss_has_no_figure() -> None:
-    spec = spec_of()
+    problem = problem_of()
 
     class Broken(SupportGuess):
         def predict(self, meta: Params, fast: Fast, x: torch.Tensor) -> torch.Tensor:
             return super().predict(meta, fast, x) * math.nan
 
-    contenders = [Contender("broken", Broken, spec, {}), guess(spec)]
+    contenders = [Contender("broken", Broken, problem, {}), guess(problem)]
     report = evaluate(contenders, [Setting(1, ClassEpisodes(blobs(), 3, 1, 4))], FEW)
     assert found(report, "broken", metric="accuracy")[0]["figures"]["mean"] == 0
     assert found(report, "broken", metric="log_loss")[0]["figures"] is None
@@ -195,8 +195,8 @@ def test_a_prediction_that_is_not_finite_is_wrong_and_its_loss_has_no_figure() -
 
 @cache
 def judged() -> EpisodicReport:
-    spec = spec_of()
-    contenders = [gradient(spec), prototypes(spec), guess(spec)]
+    problem = problem_of()
+    contenders = [gradient(problem), prototypes(problem), guess(problem)]
     return evaluate(contenders, [Setting(5, ClassEpisodes(blobs(), 3, 5, 4))], FEW)
 
 
@@ -208,11 +208,11 @@ def test_learners_that_take_steps_are_judged_after_each_number_of_them_and_other
 
 
 def test_no_step_is_theta_and_a_step_is_the_learners_own() -> None:
-    spec = spec_of()
+    problem = problem_of()
     source = ClassEpisodes(blobs(), 3, 1, 4)
-    contender = gradient(spec, lr=0.5)
-    report = evaluate([contender, guess(spec)], [Setting(1, source)], replace(FEW, episodes=BLOCK))
-    learner = GradientLearner(replace(contender.spec, inner=InnerLoop(steps=2, lr=0.5)))
+    contender = gradient(problem, lr=0.5)
+    report = evaluate([contender, guess(problem)], [Setting(1, source)], replace(FEW, episodes=BLOCK))
+    learner = GradientLearner(replace(contender.problem, inner=InnerLoop(steps=2, lr=0.5)))
     episodes = source.draw(BLOCK, seed=0, step=0)
     for fast, judgement in (
         (
@@ -231,16 +231,16 @@ def test_no_step_is_theta_and_a_step_is_the_learners_own() -> None:
 
 
 def test_the_same_seed_finds_the_same_figures_and_another_others() -> None:
-    spec = spec_of()
-    contenders = [gradient(spec), prototypes(spec), guess(spec)]
+    problem = problem_of()
+    contenders = [gradient(problem), prototypes(problem), guess(problem)]
     settings = [Setting(5, ClassEpisodes(blobs(), 3, 5, 4))]
     assert evaluate(contenders, settings, FEW) == judged()
     assert evaluate(contenders[1:], settings, replace(FEW, seed=1)).judgements[0] not in judged().judgements
 
 
 def test_every_contender_meets_the_same_episodes() -> None:
-    spec = spec_of()
-    twins = [replace(prototypes(spec), name=name) for name in ("one", "two")]
+    problem = problem_of()
+    twins = [replace(prototypes(problem), name=name) for name in ("one", "two")]
     report = evaluate(twins, [Setting(1, ClassEpisodes(blobs(), 3, 1, 4))], replace(FEW, reference="two"))
     assert found(report, "one", metric="accuracy")[0]["figures"]["p5"] < 1
     assert found(report, "one", metric="accuracy")[0]["against_reference"] == {
@@ -263,7 +263,9 @@ def test_a_paired_difference_is_of_the_means_with_an_interval_of_its_own() -> No
 def test_progress_is_told_every_block() -> None:
     told = []
     source = ClassEpisodes(blobs(), 3, 1, 4)
-    evaluate([guess(spec_of())], [Setting(1, source, source)], FEW, lambda done, of: told.append((done, of)))
+    evaluate(
+        [guess(problem_of())], [Setting(1, source, source)], FEW, lambda done, of: told.append((done, of))
+    )
     assert told == [(1, 4), (2, 4), (3, 4), (4, 4)]
 
 
@@ -276,9 +278,9 @@ class Untold:
 
 def test_episodes_that_repeat_tasks_are_counted_as_so_many_tasks() -> None:
     target = Regression(-5, 5)
-    spec = replace(spec_of(), target=target)
+    problem = replace(problem_of(), target=target)
     wide, narrow = (
-        evaluate([guess(spec)], [Setting(5, source)], replace(FEW, episodes=200))
+        evaluate([guess(problem)], [Setting(5, source)], replace(FEW, episodes=200))
         for source in (TaskEpisodes(sums(), shots=5), Untold(TaskEpisodes(sums(), shots=5)))
     )
     assert wide.sizes == [{"shots": 5, "tasks": "held out", "episodes": 200, "drawn_from": 8}]
@@ -289,9 +291,9 @@ def test_episodes_that_repeat_tasks_are_counted_as_so_many_tasks() -> None:
 
 
 def test_one_task_alone_gives_no_interval_and_is_refused() -> None:
-    spec = replace(spec_of(), target=Regression(-5, 5))
+    problem = replace(problem_of(), target=Regression(-5, 5))
     with pytest.raises(EngineError, match="bring examples of more tasks"):
-        evaluate([guess(spec)], [Setting(5, TaskEpisodes(sums(users=1), shots=5))], FEW)
+        evaluate([guess(problem)], [Setting(5, TaskEpisodes(sums(users=1), shots=5))], FEW)
 
 
 def test_ragged_support_sets_are_judged_as_they_are_alone() -> None:
@@ -299,8 +301,8 @@ def test_ragged_support_sets_are_judged_as_they_are_alone() -> None:
     weight = ragged.support.weight.clone()
     weight[0, 4:] = 0
     weight[0, :4] = 0.25
-    contender = gradient(spec_of(), steps=2)
-    learner = GradientLearner(contender.spec)
+    contender = gradient(problem_of(), steps=2)
+    learner = GradientLearner(contender.problem)
     episodes = ragged._replace(support=ragged.support._replace(weight=weight))
     together = predicted(learner, contender.theta, episodes)["inductive"]
     alone = Batch(*(column[:1, :4] for column in episodes.support))
@@ -312,9 +314,9 @@ def test_ragged_support_sets_are_judged_as_they_are_alone() -> None:
 @pytest.mark.parametrize(
     ("contenders", "judging", "said"),
     [
-        ([guess(spec_of())], Judging("nobody"), "reference 'nobody'"),
-        ([guess(spec_of()), guess(spec_of())], FEW, "different names"),
-        ([guess(spec_of()), replace(guess(spec_of(ways=4)), name="b")], FEW, "same target"),
+        ([guess(problem_of())], Judging("nobody"), "reference 'nobody'"),
+        ([guess(problem_of()), guess(problem_of())], FEW, "different names"),
+        ([guess(problem_of()), replace(guess(problem_of(ways=4)), name="b")], FEW, "same target"),
     ],
 )
 def test_contenders_that_cannot_be_compared_are_refused(
@@ -337,21 +339,23 @@ def test_a_judging_that_makes_no_sense_is_refused(
 
 def test_a_contender_that_memorises_parts_and_an_honest_one_does_not() -> None:
     trained, others = blobs(apart=4.0), blobs(apart=4.0, seed=1)
-    spec = spec_of()
-    memory = Contender("memory", lambda s: Memoriser(s, trained), spec, {})
+    problem = problem_of()
+    memory = Contender("memory", lambda s: Memoriser(s, trained), problem, {})
     setting = Setting(1, ClassEpisodes(others, 3, 1, 4), ClassEpisodes(trained, 3, 1, 4))
-    gaps = {gap["contender"]: gap for gap in evaluate([memory, guess(spec)], [setting], FEW).gaps}
+    gaps = {gap["contender"]: gap for gap in evaluate([memory, guess(problem)], [setting], FEW).gaps}
     assert gaps["memory"]["parts"]
     assert gaps["memory"]["training"] > 0.9 > 0.5 > gaps["memory"]["held_out"]
     assert not gaps["guess"]["parts"]
-    honest = [prototypes(spec), guess(spec)]
+    honest = [prototypes(problem), guess(problem)]
     assert not any(gap["parts"] for gap in evaluate(honest, [setting], FEW).gaps)
     untrained = replace(memory, trained=False)
-    assert [gap["contender"] for gap in evaluate([untrained, guess(spec)], [setting], FEW).gaps] == ["guess"]
+    assert [gap["contender"] for gap in evaluate([untrained, guess(problem)], [setting], FEW).gaps] == [
+        "guess"
+    ]
 
 
 def test_a_difference_within_the_margin_is_no_warning_however_sure() -> None:
-    spec = replace(spec_of(ways=2), target=Classification((0, 1)))
+    problem = replace(problem_of(ways=2), target=Classification((0, 1)))
 
     class Sure(SupportGuess):
         """Right on all but every 25th of the held-out queries, whose features are negative."""
@@ -372,7 +376,7 @@ def test_a_difference_within_the_margin_is_no_warning_however_sure() -> None:
             batch = Batch(x, y, torch.full((count, 25), 1 / 25))
             return Episodes(batch, batch)
 
-    sure = Contender("guess", Sure, spec, {})
+    sure = Contender("guess", Sure, problem, {})
     (gap,) = evaluate([sure], [Setting(1, Always(-1), Always(1))], FEW).gaps
     assert gap["value"] == pytest.approx(0.04)
     assert gap["low"] > 0
@@ -384,8 +388,8 @@ def test_a_difference_within_the_margin_is_no_warning_however_sure() -> None:
 
 
 def test_with_batch_normalisation_a_query_is_judged_alone_and_beside_the_others() -> None:
-    spec = spec_of(ways=2, network=normed)
-    learner = GradientLearner(replace(spec, inner=InnerLoop(steps=0)))
+    problem = problem_of(ways=2, network=normed)
+    learner = GradientLearner(replace(problem, inner=InnerLoop(steps=0)))
     theta = learner.init(0)
     episodes = ClassEpisodes(blobs(), 2, 2, 3).draw(2, seed=0, step=0)
     modes = predicted(learner, theta, episodes)
@@ -404,8 +408,8 @@ def test_with_batch_normalisation_a_query_is_judged_alone_and_beside_the_others(
 
 def test_an_inductive_figure_does_not_change_with_the_other_queries() -> None:
     """Of a learner that embeds all tasks in one call, too."""
-    spec = spec_of(network=normed)
-    learner = PrototypeLearner(spec)
+    problem = problem_of(network=normed)
+    learner = PrototypeLearner(problem)
     theta = learner.init(0)
     episodes = ClassEpisodes(blobs(), 3, 2, 4).draw(3, seed=0, step=0)
     query = episodes.query
@@ -418,8 +422,10 @@ def test_an_inductive_figure_does_not_change_with_the_other_queries() -> None:
 
 
 def test_only_the_inductive_figure_counts() -> None:
-    spec = spec_of(network=normed)
-    report = evaluate([gradient(spec), guess(spec_of())], [Setting(2, ClassEpisodes(blobs(), 3, 2, 4))], FEW)
+    problem = problem_of(network=normed)
+    report = evaluate(
+        [gradient(problem), guess(problem_of())], [Setting(2, ClassEpisodes(blobs(), 3, 2, 4))], FEW
+    )
     both = found(report, "gradient", steps=2, metric="accuracy")
     assert [(j["mode"], j["headline"], j["against_reference"] is None) for j in both] == [
         ("inductive", True, False),
@@ -429,7 +435,7 @@ def test_only_the_inductive_figure_counts() -> None:
 
 
 def test_padding_does_not_count_in_the_statistics_of_a_task() -> None:
-    learner = GradientLearner(spec_of(network=normed))
+    learner = GradientLearner(problem_of(network=normed))
     theta = learner.init(0)
     whole = ClassEpisodes(blobs(), 3, 2, 4).draw(2, seed=0, step=0)
     pad = [torch.nn.functional.pad(side.x, (0, 0, 0, 3), value=50.0) for side in whole]
@@ -448,12 +454,12 @@ def test_padding_does_not_count_in_the_statistics_of_a_task() -> None:
 
 
 def built(
-    spec: TaskSpec, examples: Examples, source: TaskEpisodes | ClassEpisodes, rounds: int = 60
+    problem: Problem, examples: Examples, source: TaskEpisodes | ClassEpisodes, rounds: int = 60
 ) -> dict[Any, Any]:
     return {
         one.name: one
         for one in baselines(
-            spec,
+            problem,
             examples,
             source,
             PooledTraining(rounds=rounds, outer=FitSettings(lr=0.02)),
@@ -484,11 +490,11 @@ def test_the_pooled_baseline_is_a_classifier_of_all_training_classes(monkeypatch
 
     monkeypatch.setattr("engine.evaluation.episodic.baselines.fit", spying)
     examples = blobs(apart=3.0)
-    pooled = built(spec_of(network=hidden), examples, ClassEpisodes(examples, 3, 1, 4), rounds=200)[
+    pooled = built(problem_of(network=hidden), examples, ClassEpisodes(examples, 3, 1, 4), rounds=200)[
         "fine-tuning"
     ]
     (learner, labels), params = seen
-    assert learner.spec.target.outputs == 12
+    assert learner.problem.target.outputs == 12
     assert labels == set(range(12))
     outputs = learner.shared(params, torch.from_numpy(examples.x))
     assert (outputs.argmax(-1).numpy() == examples.y).mean() > 0.7
@@ -507,13 +513,13 @@ def test_a_class_is_told_apart_by_its_task() -> None:
 
 def test_transfer_adapts_the_head_alone_and_fine_tuning_all() -> None:
     examples = blobs()
-    found = built(spec_of(network=hidden), examples, ClassEpisodes(examples, 3, 1, 4), rounds=2)
-    assert set(GradientLearner(found["transfer"].spec).fast_shapes) == {"1.2.weight", "1.2.bias"}
-    assert len(GradientLearner(found["fine-tuning"].spec).fast_shapes) == 4
+    found = built(problem_of(network=hidden), examples, ClassEpisodes(examples, 3, 1, 4), rounds=2)
+    assert set(GradientLearner(found["transfer"].problem).fast_shapes) == {"1.2.weight", "1.2.bias"}
+    assert len(GradientLearner(found["fine-tuning"].problem).fast_shapes) == 4
     assert found["transfer"].theta is found["fine-tuning"].theta
     untrained = found["random initialization"].theta
     assert torch.equal(
-        untrained["1.0.weight"], GradientLearner(spec_of(network=hidden)).init(0)["1.0.weight"]
+        untrained["1.0.weight"], GradientLearner(problem_of(network=hidden)).init(0)["1.0.weight"]
     )
 
 
@@ -522,7 +528,7 @@ def test_shared_classes_are_pooled_on_the_episodes_and_keep_their_head() -> None
     x = rng.normal(0, 1, (400, WIDTH)).astype(np.float32)
     examples = Examples(x, (x[:, 0] > 0).astype(np.float32), np.repeat(np.arange(10), 40), np.zeros(400))
     source = TaskEpisodes(examples, shots=4)
-    found = built(spec_of(ways=2, exchangeable=False), examples, source)
+    found = built(problem_of(ways=2, exchangeable=False), examples, source)
     report = evaluate(
         list(found.values()),
         [Setting(4, source)],
@@ -543,9 +549,9 @@ def test_the_nearest_mean_is_that_of_standardised_features_by_hand() -> None:
     examples = blobs(apart=2.0)
     scaled = examples._replace(x=examples.x * np.array([1e3, 1, 1, 1, 1, 1e-3], np.float32))
     source = ClassEpisodes(scaled, 3, 5, 4)
-    nearest = built(spec_of(), scaled, source, rounds=1)["nearest mean"]
+    nearest = built(problem_of(), scaled, source, rounds=1)["nearest mean"]
     episodes = source.draw(5, seed=3, step=0)
-    outputs = predicted(nearest.build(nearest.spec), nearest.theta, episodes)["inductive"]
+    outputs = predicted(nearest.build(nearest.problem), nearest.theta, episodes)["inductive"]
     spread = torch.from_numpy(scaled.x.std(0))
     rows = episodes.support.x / spread
     means = torch.stack(
@@ -561,11 +567,11 @@ def test_the_nearest_mean_is_that_of_standardised_features_by_hand() -> None:
 def test_the_trivial_guess_is_the_majority_class_or_the_mean_of_the_support() -> None:
     x, weight = torch.zeros(2, 4, WIDTH), torch.tensor([[0.25] * 4, [0.0] * 4])
     batch = Batch(x, torch.tensor([[1.0, 2.0, 1.0, 0.0], [2.0, 2.0, 2.0, 2.0]]), weight)
-    classes = SupportGuess(spec_of())
+    classes = SupportGuess(problem_of())
     outputs = classes.predict({}, classes.adapt({}, batch), x)
     assert outputs[0, 0].softmax(-1).tolist() == pytest.approx([2 / 7, 3 / 7, 2 / 7])
     assert outputs[1, 0].softmax(-1).tolist() == pytest.approx([1 / 3] * 3)
-    mean = SupportGuess(replace(spec_of(), target=Regression(0, 8)))
+    mean = SupportGuess(replace(problem_of(), target=Regression(0, 8)))
     assert mean.predict({}, mean.adapt({}, batch), x)[:, 0, 0].tolist() == [1.0, 4.0]
 
 
@@ -575,17 +581,17 @@ def test_the_trivial_guess_of_a_balanced_support_set_is_of_the_class_counts_that
     batch = Batch(
         torch.zeros(1, 3, WIDTH), torch.tensor([[0.0, 1.0, 2.0]]), torch.tensor([[2 / 3, 1 / 3, 0]])
     )
-    guess = SupportGuess(spec_of())
+    guess = SupportGuess(problem_of())
     outputs = guess.predict({}, guess.adapt({}, batch), batch.x)
     assert outputs[0, 0].softmax(-1).tolist() == pytest.approx([7 / 15, 5 / 15, 3 / 15])
-    mean = SupportGuess(replace(spec_of(), target=Regression(0, 8)))
+    mean = SupportGuess(replace(problem_of(), target=Regression(0, 8)))
     assert mean.predict({}, mean.adapt({}, batch), batch.x)[0, 0, 0] == pytest.approx(1 / 3)
 
 
 def test_a_regression_has_no_nearest_mean_but_that_of_the_support() -> None:
     examples = sums()
     names = list(
-        built(replace(spec_of(), target=Regression(-9, 9)), examples, TaskEpisodes(examples), rounds=1)
+        built(replace(problem_of(), target=Regression(-9, 9)), examples, TaskEpisodes(examples), rounds=1)
     )
     assert names == ["random initialization", "transfer", "fine-tuning", "support mean"]
 
@@ -593,10 +599,10 @@ def test_a_regression_has_no_nearest_mean_but_that_of_the_support() -> None:
 def test_a_step_size_is_chosen_by_what_it_comes_to_and_diverging_ones_lose() -> None:
     examples = sums()
     source = TaskEpisodes(examples, shots=10)
-    contender = gradient(replace(spec_of(), target=Regression(-9, 9)), clip=1.0)
+    contender = gradient(replace(problem_of(), target=Regression(-9, 9)), clip=1.0)
     tuning = Tuning(source, steps=3, rates=(1e-4, 0.3, 1e4), episodes=10)
-    assert with_tuned_step(contender, tuning).spec.inner.lr == 0.3
-    assert with_tuned_step(prototypes(spec_of()), tuning).spec.inner.lr == InnerLoop().lr
+    assert with_tuned_step(contender, tuning).problem.inner.lr == 0.3
+    assert with_tuned_step(prototypes(problem_of()), tuning).problem.inner.lr == InnerLoop().lr
 
 
 def test_pooled_training_of_nothing_is_refused() -> None:
@@ -613,8 +619,10 @@ def test_images_are_drawn_as_the_first_contender_predicts_them() -> None:
     examples = Examples(
         x, np.repeat(np.arange(4), 10).astype(np.float32), np.zeros(40, np.int64), np.zeros(40)
     )
-    spec = replace(spec_of(), features=Features((Pixels("image", 2),)))
-    report = evaluate([guess(spec)], [Setting(2, ClassEpisodes(examples, 3, 2, 8))], replace(FEW, pictures=2))
+    problem = replace(problem_of(), features=Features((Pixels("image", 2),)))
+    report = evaluate(
+        [guess(problem)], [Setting(2, ClassEpisodes(examples, 3, 2, 8))], replace(FEW, pictures=2)
+    )
     assert len(report.episodes) == 2
     drawn = report.episodes[0]
     assert [image["label"] for image in drawn["support"]] == [0, 1, 2]
@@ -624,16 +632,16 @@ def test_images_are_drawn_as_the_first_contender_predicts_them() -> None:
 
 
 def test_settings_of_the_same_shots_are_refused() -> None:
-    source, spec = ClassEpisodes(blobs(), 3, 1, 4), spec_of()
+    source, problem = ClassEpisodes(blobs(), 3, 1, 4), problem_of()
     for settings in ([], [Setting(1, source), Setting(1, source)]):
         with pytest.raises(EngineError, match="different numbers of shots"):
-            evaluate([guess(spec)], settings, FEW)
+            evaluate([guess(problem)], settings, FEW)
 
 
 def test_domains_that_repeat_widen_the_interval() -> None:
     examples = blobs()
     domains = examples._replace(task=(examples.y % 3).astype(np.int64))
-    report = evaluate([guess(spec_of(ways=2))], [Setting(1, ClassEpisodes(domains, 2, 1, 4))], FEW)
+    report = evaluate([guess(problem_of(ways=2))], [Setting(1, ClassEpisodes(domains, 2, 1, 4))], FEW)
     assert report.sizes[0]["drawn_from"] == 3
 
 

@@ -20,6 +20,7 @@ from engine.stream.table import TaskTable
 from engine.targets import Classification, Regression
 from engine.types import EngineError, Meta
 from tests.engine.driving import SMALL, batch_of, drive, engine_for, label, observation, theta
+from tests.varied import varied
 
 FIRST = "topic 0, partition 0, offset"
 EVERY_COLUMN = Features(
@@ -64,8 +65,13 @@ def test_a_sound_batch_is_taken() -> None:
         ("time_s", 3, np.nan, f"event 3 ({FIRST} 13): time_s is nan, expected seconds since the epoch"),
         ("time_s", 3, -np.inf, "time_s is -inf, expected seconds since the epoch"),
         ("has_x", 2, False, f"event 2 ({FIRST} 12): has_x is False, expected true: an observation has"),
-        ("x", 2, (np.nan, 0.0), f"event 2 ({FIRST} 12): x is nan in field 'a', expected what spec.features"),
-        ("x", 2, (0.0, np.inf), "x is inf in field 'b', expected what spec.features.encode makes"),
+        (
+            "x",
+            2,
+            (np.nan, 0.0),
+            f"event 2 ({FIRST} 12): x is nan in field 'a', expected what features.encode",
+        ),
+        ("x", 2, (0.0, np.inf), "x is inf in field 'b', expected what features.encode makes"),
         ("y", 1, 3.0, f"event 1 ({FIRST} 11): y is 3.0, expected the index of one of 3 classes, 0 to 2;"),
         ("y", 1, 1e9, "y is 1e+09, expected the index of one of 3 classes"),
         ("y", 1, -1.0, "y is -1.0, expected the index of one of 3 classes"),
@@ -82,19 +88,19 @@ def test_a_value_that_cannot_be_folded_is_named_with_its_event_and_what_was_expe
 
 @pytest.mark.parametrize("y", [-1.01, 2.01, np.nan, np.inf])
 def test_a_label_outside_the_range_of_a_regression_is_refused(y: float) -> None:
-    spec = replace(SMALL, target=Regression(-1.0, 2.0))
+    spec = varied(SMALL, target=Regression(-1.0, 2.0))
     assert "expected a number from -1 to 2; leave other labels out" in refusal(changed("y", 1, y), spec)
 
 
 def test_the_ends_of_a_range_that_float32_has_not_are_inside() -> None:
-    spec = replace(SMALL, target=Regression(-0.1, 0.1))
+    spec = varied(SMALL, target=Regression(-0.1, 0.1))
     for y in (-0.1, 0.1):
-        Requirements(replace(spec, target=Regression(-0.1, 2.0))).checked(changed("y", 1, y), 1)
+        Requirements(varied(spec, target=Regression(-0.1, 2.0))).checked(changed("y", 1, y), 1)
     Requirements(spec).checked(batch_of([label(1, 0.1), label(2, -0.1)]), 1)
 
 
 def test_a_class_that_there_is_room_for_but_has_no_name_is_refused() -> None:
-    spec = replace(SMALL, target=Classification(("x", "y"), reserve=3))
+    spec = varied(SMALL, target=Classification(("x", "y"), reserve=3))
     assert "y is 2.0, expected the index of one of 2 classes, 0 to 1" in refusal(four_events(), spec)
 
 
@@ -121,7 +127,7 @@ def test_a_stored_number_that_no_encoder_makes_is_refused_by_its_field(
     place: int, value: float, field: str
 ) -> None:
     spec, batch = (
-        replace(SMALL, features=EVERY_COLUMN),
+        varied(SMALL, features=EVERY_COLUMN),
         batch_of([observation(1, x=(0.0,) * EVERY_COLUMN.width)], width=EVERY_COLUMN.width),
     )
     x = EVERY_COLUMN.encode([{"n": None, "c": "a", "h": 3, "t": "text", "m": 1.5}]).x
@@ -174,7 +180,7 @@ def test_each_partition_topic_and_incarnation_counts_its_own_offsets(column: str
     batch = replace(four_events(), offset=np.array([5, 0, 6, 1]))
     values = getattr(batch, column).copy()
     values[[1, 3]] = 1
-    Requirements(replace(SMALL, topics=2)).checked(replace(batch, **{column: values}), 1)
+    Requirements(varied(SMALL, topics=2)).checked(replace(batch, **{column: values}), 1)
 
 
 @pytest.mark.parametrize("limit", [np.nan, np.array([1.0, 2.0]), np.array([1.0, np.nan, 2.0, 3.0])])
@@ -228,7 +234,7 @@ def test_rows_that_are_not_those_of_the_tasks_are_refused() -> None:
         TaskTable(layout, ("a",), np.zeros(1, engine_for("history").layout.dtype))
 
 
-def test_a_table_of_another_task_spec_is_refused() -> None:
+def test_a_table_of_another_stream_spec_is_refused() -> None:
     other = TaskTable.empty(engine_for("regression").layout, ["a"])
     with pytest.raises(EngineError, match=r"the table has layout .* this engine .*; make or decode"):
         engine_for("balanced").fold(other, four_events(), theta("balanced", 1))
@@ -246,7 +252,7 @@ def test_a_version_before_the_first_is_refused() -> None:
 
 
 def test_a_theta_of_more_classes_is_refused() -> None:
-    engine, more = engine_for("balanced"), replace(SMALL, target=Classification(("x", "y", "z", "w")))
+    engine, more = engine_for("balanced"), varied(SMALL, target=Classification(("x", "y", "z", "w")))
     table = TaskTable.empty(engine.layout, ["a"])
-    with pytest.raises(EngineError, match="theta 3 has 4 label rates, this task spec 3 outputs"):
+    with pytest.raises(EngineError, match="theta 3 has 4 label rates, this problem 3 outputs"):
         engine.fold(table, four_events(), Meta(3, Engine(more).learner.init(0)))

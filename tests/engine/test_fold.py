@@ -16,18 +16,18 @@ import torch
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from engine.batches import bucket_of
+from engine.batches import BLOCK, bucket_of
 from engine.detectors.detectors import Never, PageHinkley, Periodic
 from engine.detectors.river import River
 from engine.learners.base import flatten, unflatten
 from engine.networks.mlp import mlp
+from engine.problem import InnerLoop
 from engine.stream.fold import Engine
-from engine.stream.in_progress import BLOCK
 from engine.stream.mixture import EXPERTS
 from engine.stream.predictors import AT_ONCE
 from engine.stream.sources import SourceMoved
+from engine.stream.spec import Memory, Policy, StreamSpec
 from engine.targets import Regression
-from engine.task_spec import InnerLoop, Memory, Policy, TaskSpec
 from engine.types import ADAPTED, PREDICTORS, SERVED, THETA, Batch, EngineError, Meta, Outcome
 from tests.engine.driving import (
     ORIGIN,
@@ -50,6 +50,7 @@ from tests.engine.driving import (
     theta,
 )
 from tests.engine.slow_task import SlowTask, Step
+from tests.varied import varied
 
 ROOT = Path(__file__).parents[2]
 VERSIONS = [(0, 0), (7, 1), (23, 2), (40, 5)]
@@ -156,7 +157,7 @@ def test_a_batch_that_reaches_back_folds_only_what_is_new(script: list[Any], dat
 
 
 def test_each_topic_has_a_position_of_its_own() -> None:
-    engine = Engine(replace(SMALL, topics=2))
+    engine = Engine(varied(SMALL, topics=2))
     driven = drive(engine)
     events = [observation(1), label(1, 0.0)._replace(topic=1)]
     batch = batch_of(events, offset=4, source=(ORIGIN, Source(9, 3)))
@@ -363,7 +364,7 @@ def check_support_set(task: SlowTask, row: np.void) -> None:
     waiting = [(slot, waits) for slot, waits in enumerate(task.slots) if waits]
     assert np.flatnonzero(row["pending_order"]).tolist() == [slot for slot, _ in waiting]
     assert_rows(row["pending_x"][row["pending_order"] > 0], [waits.x for _, waits in waiting])
-    if not isinstance(task.spec.target, Regression):
+    if not isinstance(task.spec.problem.target, Regression):
         assert row["class_counts"].tolist() == [task.counts[float(k)] for k in range(3)]
 
 
@@ -443,7 +444,7 @@ def test_fast_parameters_are_adapted_on_what_the_slow_reference_remembers(name: 
         slow[event.task].step(event, bool(alarm))
     for task, row in zip(slow, driven.table.rows, strict=True):
         support, length = task.adapted.support, bucket_of(len(task.adapted.support))
-        x, (y, weight) = torch.zeros(BLOCK, length, SPECS[name].width), torch.zeros(2, BLOCK, length)
+        x, (y, weight) = torch.zeros(BLOCK, length, SPECS[name].problem.width), torch.zeros(2, BLOCK, length)
         x[:, : len(support)] = torch.tensor([e.x for e in support])
         y[:, : len(support)] = torch.tensor([e.y for e in support])
         weight[:, : len(support)] = torch.tensor(task.weights(task.adapted))
@@ -454,7 +455,7 @@ def test_fast_parameters_are_adapted_on_what_the_slow_reference_remembers(name: 
 def test_a_recorded_adaptation_gives_the_bits_of_a_plain_one() -> None:
     for name in SPECS:
         engine, generator = engine_for(name), torch.Generator().manual_seed(0)
-        x = torch.rand(BLOCK, 8, SPECS[name].width, generator=generator)
+        x = torch.rand(BLOCK, 8, SPECS[name].problem.width, generator=generator)
         y = torch.rand(BLOCK, 8, generator=generator).round()
         meta, support = theta(name, 1).params, Batch(x, y, torch.full((BLOCK, 8), 1 / 8))
         learner: Any = engine.learner
@@ -480,7 +481,7 @@ def in_order(labels: list[float], start: int = 1) -> list[Event]:
 
 
 def test_a_task_adapts_at_its_labels_1_2_4_8_and_then_at_every_16th() -> None:
-    engine = Engine(replace(SMALL, policy=Policy(every=16), detector=Never()))
+    engine = Engine(varied(SMALL, policy=Policy(every=16), detector=Never()))
     driven = drive(engine)
     driven.fold(in_order([0.0, 1.0] * 33), Meta(1, engine.learner.init(0)))
     labels = 1 + np.flatnonzero(driven.outcome("adapted")) // 2
@@ -488,7 +489,7 @@ def test_a_task_adapts_at_its_labels_1_2_4_8_and_then_at_every_16th() -> None:
 
 
 def test_the_first_adaptations_are_not_skipped_by_a_short_interval() -> None:
-    engine = Engine(replace(SMALL, policy=Policy(every=3), detector=Never()))
+    engine = Engine(varied(SMALL, policy=Policy(every=3), detector=Never()))
     driven = drive(engine)
     driven.fold(in_order([0.0, 1.0] * 6), Meta(1, engine.learner.init(0)))
     assert (1 + np.flatnonzero(driven.outcome("adapted")) // 2).tolist() == [1, 2, 3, 6, 9, 12]
@@ -508,9 +509,10 @@ def test_predictions_after_an_adaptation_are_made_by_it_within_one_batch() -> No
     assert prediction[ADAPTED, 2] > prediction[THETA, 2]
 
 
-ALARMING = replace(
+ALARMING = varied(
     SMALL,
-    memory=Memory(support=8, pending=8, ttl_s=50.0),
+    support=8,
+    memory=Memory(pending=8, ttl_s=50.0),
     policy=Policy(every=100, recent=2, refractory=3),
     detector=Periodic(5),
 )
@@ -542,7 +544,7 @@ def test_a_correction_of_a_label_from_before_the_window_changes_no_count() -> No
 
 
 def test_the_base_rate_stays_in_range_whatever_is_corrected_after_an_alarm() -> None:
-    engine = Engine(replace(ALARMING, target=Regression(0.0, 1.0)))
+    engine = Engine(varied(ALARMING, target=Regression(0.0, 1.0)))
     driven = drive(engine)
     events = [
         *in_order([1.0, 1.0, 1.0, 1.0, 0.0]),
@@ -566,7 +568,7 @@ def test_an_alarm_never_resets_the_hedge() -> None:
 
 
 def test_predictions_of_an_older_epoch_are_not_fed_to_the_detector() -> None:
-    engine = Engine(replace(ALARMING, policy=Policy(every=100, recent=2, refractory=0), detector=Periodic(2)))
+    engine = Engine(varied(ALARMING, policy=Policy(every=100, recent=2, refractory=0), detector=Periodic(2)))
     driven, meta = drive(engine), Meta(1, engine.learner.init(0))
     driven.fold([*map(observation, range(1, 7)), *(label(n, 0.0) for n in range(1, 7))], meta)
     assert np.flatnonzero(driven.outcome("alarm")).tolist() == [7]
@@ -578,7 +580,7 @@ def test_predictions_of_an_older_epoch_are_not_fed_to_the_detector() -> None:
 def test_a_detector_outside_the_scan_does_what_the_same_one_inside_does() -> None:
     options = (("min_instances", 3), ("delta", 0.0), ("threshold", 0.15), ("mode", "up"))
     events, meta = long_stream(8, 500, 2, "balanced"), theta("balanced", 1)
-    outside = drive(Engine(replace(SMALL, detector=River("PageHinkley", options, window=500))), 2)
+    outside = drive(Engine(varied(SMALL, detector=River("PageHinkley", options, window=500))), 2)
     inside = drive("balanced", 2)
     outside.fold(events, meta)
     inside.fold(events, meta)
@@ -587,7 +589,7 @@ def test_a_detector_outside_the_scan_does_what_the_same_one_inside_does() -> Non
 
 
 def test_the_support_set_is_weighed_back_to_the_class_counts() -> None:
-    engine = Engine(replace(SMALL, policy=Policy(every=8), detector=Never()))
+    engine = Engine(varied(SMALL, policy=Policy(every=8), detector=Never()))
     driven = drive(engine)
     driven.fold(in_order([1.0, 0, 0, 0, 0, 0, 0, 0]), Meta(1, engine.learner.init(0)))
     driven.fold(in_order([2.0] * 8, start=9), Meta(1, engine.learner.init(0)))
@@ -599,7 +601,7 @@ def test_the_support_set_is_weighed_back_to_the_class_counts() -> None:
 
 
 def test_an_unbalanced_support_set_is_the_last_examples_weighed_alike() -> None:
-    driven = drive(Engine(replace(SPECS["unbalanced"], detector=Never())))
+    driven = drive(Engine(varied(SPECS["unbalanced"], detector=Never())))
     driven.fold(in_order([0.0, 0, 0, 1, 2, 0, 0, 0]), theta("unbalanced", 1))
     _, _, _, _, support_y, weight, _, query_y = driven.episodes[-1]
     assert (support_y.tolist(), weight.tolist()) == ([0, 0, 0, 1], [0.25] * 4)
@@ -655,13 +657,13 @@ def test_a_theta_that_is_never_finite_still_serves_finite_predictions(name: str)
     driven.fold(in_order([0.0, 1.0] * 4), Meta(1, sick))
     assert np.isfinite(driven.outcome("prediction")).all()
     assert driven.not_finite > 0
-    middle = 0.5 if isinstance(SPECS[name].target, Regression) else 1 / 3
+    middle = 0.5 if isinstance(SPECS[name].problem.target, Regression) else 1 / 3
     assert driven.outcome("prediction")[0, THETA:].ravel() == pytest.approx(middle)
 
 
 @pytest.mark.parametrize("lr", [1e4, 1e20, 1e38])
 def test_a_huge_step_size_changes_nothing_worse_than_theta(lr: float) -> None:
-    engine = Engine(replace(SMALL, inner=InnerLoop(steps=3, lr=lr), network=partial(mlp, hidden=())))
+    engine = Engine(varied(SMALL, inner=InnerLoop(steps=3, lr=lr), network=partial(mlp, hidden=())))
     driven = drive(engine)
     driven.fold(long_stream(1, 200, 1, "balanced"), Meta(1, engine.learner.init(0)))
     assert np.isfinite(driven.table.rows["fast"]).all()
@@ -682,7 +684,7 @@ def test_one_sick_adaptation_leaves_its_batch_mates_alone() -> None:
 
 # What a detector is fed
 
-SQUARED = replace(
+SQUARED = varied(
     SPECS["regression"],
     network=partial(mlp, hidden=()),
     policy=Policy(every=4, recent=2, refractory=3),
@@ -690,9 +692,9 @@ SQUARED = replace(
 )
 
 
-def alarms_in(unit: float, spec: TaskSpec) -> tuple[list[int], np.ndarray]:
+def alarms_in(unit: float, spec: StreamSpec) -> tuple[list[int], np.ndarray]:
     """A stream of values in a unit, with two shifts; the alarms, and what was served in that unit."""
-    scaled = replace(spec, target=Regression(-1.0 * unit, 2.0 * unit))
+    scaled = varied(spec, target=Regression(-1.0 * unit, 2.0 * unit))
     engine, rng = Engine(scaled), np.random.default_rng(0)
     params = engine.learner.init(0)
     params |= {"0.label_mean": torch.tensor(0.1 * unit), "0.label_std": torch.tensor(0.5 * unit)}
@@ -716,7 +718,7 @@ def test_alarms_of_a_regression_are_the_same_in_any_unit_of_its_labels(unit: flo
 
 def test_a_detector_outside_the_scan_is_fed_the_same_surprise_of_a_regression() -> None:
     options = (("min_instances", 5), ("delta", 0.1), ("threshold", 2.0), ("mode", "up"))
-    outside = replace(SQUARED, detector=River("PageHinkley", options, window=500))
+    outside = varied(SQUARED, detector=River("PageHinkley", options, window=500))
     assert alarms_in(1.0, outside)[0] == alarms_in(1.0, SQUARED)[0]
 
 
@@ -729,7 +731,7 @@ def test_a_label_that_was_learned_says_so_with_the_tasks_count_and_the_features_
 ) -> None:
     events = long_stream(15, 400, 2, name)
     driven = fold_in_cuts(name, events, [100], [(0, 0), (50, 1)], 2)
-    learned, own = driven.outcome("learned"), SPECS[name].features.width
+    learned, own = driven.outcome("learned"), SPECS[name].problem.features.width
     asked: dict[tuple[int, int], tuple[float, ...] | None] = {}
     for n, (event, code) in enumerate(zip(events, driven.codes, strict=True)):
         if code == PREDICTED:
@@ -919,7 +921,7 @@ def test_predict_refuses_features_and_times_that_no_observation_has() -> None:
 @pytest.mark.parametrize("hidden", [(9,), (8,), (13, 7), (32,)])
 def test_the_place_in_a_block_changes_no_bit(hidden: tuple[int] | tuple[int, int]) -> None:
     """The same event, and the same support set, in every place of a block: aligned differently in memory."""
-    spec = replace(SMALL, network=partial(mlp, hidden=hidden), adapts="all")
+    spec = varied(SMALL, network=partial(mlp, hidden=hidden), adapts="all")
     engine = Engine(spec)
     meta, rng = engine.learner.init(0), np.random.default_rng(0)
     for size in (4, 16, 64):

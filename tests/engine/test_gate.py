@@ -17,17 +17,17 @@ from engine.learners.base import LABEL_MEAN, LABEL_STD
 from engine.learners.gradient import GradientLearner
 from engine.networks.mlp import mlp
 from engine.outer.gate import BLOCK, FEWEST, Verdict, gate, losses_after_adaptation
+from engine.problem import InnerLoop, Problem
 from engine.targets import Classification, Regression
-from engine.task_spec import InnerLoop, TaskSpec
 from engine.types import Batch, Episode, Params
 
-SPEC = TaskSpec(
+PROBLEM = Problem(
     Features((Numeric("a"), Numeric("b"))),
     Classification((0, 1)),
     network=partial(mlp, hidden=(8,)),
     inner=InnerLoop(steps=1),
 )
-LEARNER = GradientLearner(SPEC)
+LEARNER = GradientLearner(PROBLEM)
 THETA = LEARNER.init(0)
 
 
@@ -123,7 +123,7 @@ def test_a_regression_is_judged_in_the_unit_of_its_labels_whatever_versions_coun
     deviation: float,
 ) -> None:
     """Labels of .5 and -.5, no support sets, and versions that say one number each, in two units."""
-    learner = GradientLearner(replace(SPEC, target=Regression(-100.0, 100.0)))
+    learner = GradientLearner(replace(PROBLEM, target=Regression(-100.0, 100.0)))
     blank = learner.init(0)
     theta = blank | {name: torch.zeros_like(blank[name]) for name in learner.learned}
     none: dict[str, Any] = {

@@ -16,8 +16,8 @@ from engine.features.columns import Category, Numeric
 from engine.features.encoder import Features
 from engine.learners.base import losses
 from engine.learners.gradient import GradientLearner
+from engine.problem import InnerLoop, Problem
 from engine.targets import Classification, Regression
-from engine.task_spec import InnerLoop, TaskSpec
 from engine.types import Batch, Fast, Params
 
 FEATURES = Features((Numeric("amount"), Numeric("age", optional=True), Category("country", buckets=8)))
@@ -25,8 +25,8 @@ TASKS = 5
 
 
 def learner(**changes: object) -> GradientLearner:
-    spec = TaskSpec(FEATURES, Classification((0, 1, 2)), inner=InnerLoop(steps=4, lr=0.1, clip=0.5))
-    return GradientLearner(replace(spec, **changes))  # type: ignore[arg-type]
+    problem = Problem(FEATURES, Classification((0, 1, 2)), inner=InnerLoop(steps=4, lr=0.1, clip=0.5))
+    return GradientLearner(replace(problem, **changes))  # type: ignore[arg-type]
 
 
 def support(tasks: int = TASKS, examples: int = 7, seed: int = 0) -> Batch:
@@ -45,16 +45,16 @@ def only(batch: Batch, task: int, examples: slice = slice(None)) -> Batch:
 
 def adapted_alone(subject: GradientLearner, theta: Params, batch: Batch, task: int) -> nn.Module:
     """The textbook: copy the model, and take steps with torch's own optimizer and clipping."""
-    model = subject.spec.model()
+    model = subject.problem.model()
     model.load_state_dict(theta)
     model = deepcopy(model)
     moving = [model.get_parameter(name) for name in subject.fast_shapes]
-    optimizer = torch.optim.SGD(moving, lr=float(subject.spec.inner.lr))
-    for _ in range(subject.spec.inner.steps):
+    optimizer = torch.optim.SGD(moving, lr=float(subject.problem.inner.lr))
+    for _ in range(subject.problem.inner.steps):
         optimizer.zero_grad()
-        losses = subject.spec.target.loss(model(batch.x[task]), batch.y[task])
+        losses = subject.problem.target.loss(model(batch.x[task]), batch.y[task])
         (losses * batch.weight[task]).sum().backward()
-        nn.utils.clip_grad_norm_(moving, subject.spec.inner.clip)
+        nn.utils.clip_grad_norm_(moving, subject.problem.inner.clip)
         optimizer.step()
     return model
 
@@ -158,8 +158,8 @@ def test_ragged_support_sets_adapt_as_each_would_unpadded() -> None:
 
 def test_a_task_that_diverges_keeps_theta_while_others_adapt() -> None:
     inner = InnerLoop(steps=3, lr=0.1, clip=1e6)
-    spec = TaskSpec(Features((Numeric("x"),)), Regression(-9, 9), nn.Linear, adapts="all", inner=inner)
-    subject = GradientLearner(spec)
+    problem = Problem(Features((Numeric("x"),)), Regression(-9, 9), nn.Linear, adapts="all", inner=inner)
+    subject = GradientLearner(problem)
     theta = subject.init(0)
     # Gradient descent on squared loss converges while lr < 1 / (x**2 + 1), and diverges above.
     x = torch.tensor([0.5, 9.0]).view(2, 1, 1).expand(2, 4, 1)
@@ -197,11 +197,11 @@ def test_a_step_moves_any_parameter_it_is_given_the_encoder_s_too() -> None:
     every = {name: theta[name].expand(TASKS, *theta[name].shape) for name in subject.learned}
     stepped = subject.step(theta, every, batch)
     alone = {name: theta[name].clone().requires_grad_() for name in subject.learned}
-    outputs = torch.func.functional_call(subject.spec.model(), {**theta, **alone}, (batch.x[0],))
-    loss = (subject.spec.target.loss(outputs, batch.y[0]) * batch.weight[0]).sum()
+    outputs = torch.func.functional_call(subject.problem.model(), {**theta, **alone}, (batch.x[0],))
+    loss = (subject.problem.target.loss(outputs, batch.y[0]) * batch.weight[0]).sum()
     gradients = torch.autograd.grad(loss, list(alone.values()))
     norm = torch.cat([gradient.flatten() for gradient in gradients]).norm()
-    assert norm > subject.spec.inner.clip
+    assert norm > subject.problem.inner.clip
     for (name, value), gradient in zip(alone.items(), gradients, strict=True):
         expected = value.detach() - 0.1 * (0.5 / norm) * gradient
         assert_close(stepped[name][0], expected)

@@ -16,8 +16,8 @@ from engine.features.columns import Category, Numeric
 from engine.features.encoder import Features
 from engine.features.history import LARGEST, MOST_CLASSES, History
 from engine.stream.fold import Engine
+from engine.stream.spec import StreamSpec
 from engine.targets import Classification, Regression
-from engine.task_spec import TaskSpec
 from engine.types import EngineError, Kind, Meta, Outcome
 from tests.engine.driving import (
     SMALL,
@@ -32,12 +32,13 @@ from tests.engine.driving import (
     observation,
     sequence,
 )
+from tests.varied import varied
 
-WITH_PAST = [name for name, spec in SPECS.items() if spec.history]
-QUIET = replace(SMALL, detector=Never(), history=History(numbers=("a",)))
+WITH_PAST = [name for name, spec in SPECS.items() if spec.problem.history]
+QUIET = varied(SMALL, detector=Never(), history=History(numbers=("a",)))
 
 
-def folded(spec: TaskSpec, *events: Event) -> Driven:
+def folded(spec: StreamSpec, *events: Event) -> Driven:
     engine = Engine(spec)
     driven = drive(engine)
     driven.fold(events, Meta(1, engine.learner.init(0)))
@@ -46,7 +47,7 @@ def folded(spec: TaskSpec, *events: Event) -> Driven:
 
 def past(driven: Driven, slot: int = 0) -> np.ndarray:
     """What is written beside the features of a pending observation."""
-    own = driven.engine.spec.features.width
+    own = driven.engine.spec.problem.features.width
     return driven.table.rows["pending_x"][0, slot, own:]
 
 
@@ -69,7 +70,9 @@ def test_labels_that_come_after_an_event_change_no_bit_of_its_features_or_predic
 ) -> None:
     events = [*long_stream(seed, 60, 3, name), *sequence(script, name)]
     after = data.draw(st.integers(0, len(events) - 1))
-    by = 0.25 if isinstance(SPECS[name].target, Regression) else data.draw(st.sampled_from([1.0, 2.0]))
+    by = (
+        0.25 if isinstance(SPECS[name].problem.target, Regression) else data.draw(st.sampled_from([1.0, 2.0]))
+    )
     whole = fold_in_cuts(name, events, [], [(0, 1)], 3)
     other = fold_in_cuts(name, moved(events, after, by), [], [(0, 1)], 3)
     for column in ("prediction", "weight", "version", "seen", "code"):
@@ -86,12 +89,14 @@ def test_labels_that_come_after_an_event_change_no_bit_of_its_features_or_predic
 def test_a_label_that_came_before_does_change_what_is_served(name: str) -> None:
     events = long_stream(4, 200, 1, name)
     whole = fold_in_cuts(name, events, [], [(0, 2)], 1)
-    by = 0.25 if isinstance(SPECS[name].target, Regression) else 1.0
+    by = 0.25 if isinstance(SPECS[name].problem.target, Regression) else 1.0
     other = fold_in_cuts(name, moved(events, -1, by), [], [(0, 2)], 1)
     known = (whole.outcome("seen") > 0) & (whole.outcome("code") == Outcome.PREDICTED)
     mine, its = (driven.outcome("prediction")[known, 2] for driven in (whole, other))
     free = np.ones(len(mine), np.bool_)
-    if isinstance(target := SPECS[name].target, Regression):  # at an end of the range they are clipped alike
+    if isinstance(
+        target := SPECS[name].problem.target, Regression
+    ):  # at an end of the range they are clipped alike
         free = (mine[:, 0] > target.low) & (mine[:, 0] < target.high)
     assert free.mean() > 0.3
     assert (mine != its)[free].any(axis=1).mean() > 0.9
@@ -118,7 +123,7 @@ def test_of_a_task_never_seen_all_counts_are_zero_and_every_time_is_missing() ->
 
 
 def test_a_correction_is_no_label_and_does_not_make_a_change_of_the_last_value() -> None:
-    spec = replace(QUIET, target=Regression(-10.0, 10.0))
+    spec = varied(QUIET, target=Regression(-10.0, 10.0))
     events = [observation(1, 10.0), label(1, 5.0, 20.0), label(1, 6.0, 30.0), observation(2, 40.0)]
     row = past(folded(spec, *events))
     assert row[:2].tolist() == [1.0, 6.0]
@@ -135,7 +140,7 @@ def test_a_correction_of_an_earlier_label_leaves_the_last_as_it_is_though_they_w
 
 
 def test_a_number_that_was_missing_at_first_is_compared_with_what_came_later_alone() -> None:
-    spec = replace(
+    spec = varied(
         QUIET, features=Features((Numeric("a", optional=True), Numeric("b"))), history=History(numbers=("a",))
     )
     row = past(
@@ -156,7 +161,7 @@ def test_a_difference_of_huge_numbers_is_kept_finite() -> None:
 
 
 def test_where_it_goes_is_the_slope_of_the_last_two_values_and_at_most_ten_times_their_distance() -> None:
-    spec = replace(QUIET, target=Regression(-10.0, 10.0), memory=replace(QUIET.memory, ttl_s=1e9))
+    spec = varied(QUIET, target=Regression(-10.0, 10.0), memory=replace(QUIET.memory, ttl_s=1e9))
     events = [observation(1), label(1, 1.0, 10.0), observation(2), label(2, 3.0, 20.0)]
     near, far = folded(spec, *events, observation(3, 25.0)), folded(spec, *events, observation(3, 1e5))
     assert past(near)[6:9].tolist() == [3.0, 2.0, 1.0]
@@ -168,14 +173,14 @@ def test_where_it_goes_is_the_slope_of_the_last_two_values_and_at_most_ten_times
 
 @pytest.mark.parametrize("classes", [2, MOST_CLASSES, MOST_CLASSES + 1, 40])
 def test_of_more_classes_than_the_limit_no_counts_are_written_and_all_else_is(classes: int) -> None:
-    spec = replace(
+    spec = varied(
         SMALL,
         features=Features((Numeric("a"), Category("b", buckets=4, embedding=2))),
         target=Classification(tuple(range(classes))),
         history=History(by=("b",), numbers=("a",)),
     )
     counts = classes * (classes <= MOST_CLASSES)
-    assert spec.width == 2 + (3 + 1) * counts + 1 + 3 + 3 + 2
+    assert spec.problem.width == 2 + (3 + 1) * counts + 1 + 3 + 3 + 2
     driven = folded(
         spec, observation(1), label(1, classes - 1.0), observation(2), label(2, 0.0), observation(3)
     )
@@ -185,8 +190,8 @@ def test_of_more_classes_than_the_limit_no_counts_are_written_and_all_else_is(cl
 
 def test_a_history_of_what_is_no_field_is_refused_by_name() -> None:
     with pytest.raises(EngineError, match=r"history\.by: 'a' is not one of \[\]"):
-        replace(SMALL, history=History(by=("a",)))
+        varied(SMALL, history=History(by=("a",)))
     with pytest.raises(EngineError, match=r"history\.numbers: 'c' is not one of \['a', 'b'\]"):
-        replace(SMALL, history=History(numbers=("c",)))
+        varied(SMALL, history=History(numbers=("c",)))
     with pytest.raises(EngineError, match=r"history\.slots must be positive"):
         History(slots=0)

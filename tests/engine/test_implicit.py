@@ -15,8 +15,9 @@ from engine.learners.base import below
 from engine.learners.gradient import GradientLearner
 from engine.outer.backprop import Backprop
 from engine.outer.implicit import Implicit, solved
+from engine.problem import InnerLoop, Problem
+from engine.stream.spec import StreamSpec
 from engine.targets import Classification, Regression
-from engine.task_spec import InnerLoop, TaskSpec
 from engine.types import Batch, EngineError, Episodes, Params
 from tests.engine.test_outer import TASKS, assert_same, episodes, points, task, theta_of
 
@@ -28,7 +29,7 @@ def logistic(steps: int = 24, proximal: float = LAMBDA, lr: float = 1.0) -> Grad
     """A logistic regression a task, on a number and an embedded category; the embedding does not adapt."""
     features = Features((Numeric("amount"), Category("country", buckets=4, embedding=2)))
     inner = InnerLoop(steps, lr, clip=1e6, proximal=proximal)
-    return GradientLearner(TaskSpec(features, Classification((0, 1)), nn.Linear, adapts="all", inner=inner))
+    return GradientLearner(Problem(features, Classification((0, 1)), nn.Linear, adapts="all", inner=inner))
 
 
 def adapting(learner: GradientLearner, values: Params) -> Params:
@@ -44,7 +45,7 @@ def by_dense_solve(learner: GradientLearner, theta: Params, cases: Episodes) -> 
 
         def loss(batch: Batch, weight: Tensor, bias: Tensor) -> Tensor:
             values = theta | {"1.weight": weight, "1.bias": bias}
-            return learner.spec.target.loss(learner.shared(values, batch.x[0]), batch.y[0]).mean()
+            return learner.problem.target.loss(learner.shared(values, batch.x[0]), batch.y[0]).mean()
 
         at_rest = (phi["1.weight"], phi["1.bias"])
         blocks = torch.autograd.functional.hessian(
@@ -96,8 +97,8 @@ def test_tasks_not_yet_at_rest_move_theta_by_their_first_order_gradient() -> Non
 
 def test_a_task_that_diverged_moves_theta_by_its_plain_gradient() -> None:
     inner = InnerLoop(steps=3, lr=0.5, clip=1e6, proximal=LAMBDA)
-    spec = TaskSpec(Features((Numeric("x"),)), Regression(-99, 99), nn.Linear, adapts="all", inner=inner)
-    subject = GradientLearner(spec)
+    problem = Problem(Features((Numeric("x"),)), Regression(-99, 99), nn.Linear, adapts="all", inner=inner)
+    subject = GradientLearner(problem)
     theta = theta_of(subject)
     cases = Episodes(points((9, 3), (-9, 2)), points((1, 5), (2, 0)))
     assert all(torch.equal(v[0], theta[n]) for n, v in subject.adapt(theta, cases.support).items())
@@ -163,18 +164,19 @@ def test_the_proximal_inner_loop_ends_where_its_gradient_is_zero() -> None:
     x, y, weight = cases.support
     outputs = torch.einsum("usd,ucd->usc", embedded(subject, theta, x), phi["1.weight"])
     loss = (
-        subject.spec.target.loss(outputs + phi["1.bias"].unsqueeze(1), y) * weight
+        subject.problem.target.loss(outputs + phi["1.bias"].unsqueeze(1), y) * weight
     ).sum() + LAMBDA / 2 * sum((phi[name] - theta[name]).square().sum() for name in phi)
     for slope in torch.autograd.grad(loss, list(phi.values())):
         assert slope.abs().max() < 1e-8
 
 
 def embedded(subject: GradientLearner, theta: Params, x: Tensor) -> Tensor:
-    front = subject.spec.model().double()[0]
+    front = subject.problem.model().double()[0]
     front.load_state_dict(below("0.", theta))
     embedding: Tensor = front(x)
     return embedding.detach()
 
 
 def test_a_learner_with_a_proximal_term_conforms() -> None:
-    check_spec(TaskSpec(Features((Numeric("x"),)), Classification((0, 1)), inner=InnerLoop(2, proximal=1.0)))
+    problem = Problem(Features((Numeric("x"),)), Classification((0, 1)), inner=InnerLoop(2, proximal=1.0))
+    check_spec(StreamSpec(problem))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -11,12 +12,23 @@ import torch
 from torch import nn
 
 from engine.learners.base import fast_size
+from engine.learners.embedding import EmbeddingLearner
 from engine.learners.matching import MatchingLearner
+from engine.learners.transformer import TransformerLearner
 from engine.outer.backprop import Backprop
-from engine.task_spec import Memory, TaskSpec
+from engine.problem import Problem
 from engine.types import Batch, EngineError, Episodes, Params
 from tests.engine import embedding_learners as common
-from tests.engine.embedding_learners import EPISODIC, NAMED, NUMBER, SPECS, gapped, outputs, queries, stirred
+from tests.engine.embedding_learners import (
+    EPISODIC,
+    NAMED,
+    NUMBER,
+    PROBLEMS,
+    gapped,
+    outputs,
+    queries,
+    stirred,
+)
 
 matching = partial(MatchingLearner, width=4)
 alone = partial(matching, full_context=False)
@@ -53,16 +65,16 @@ def slowly(learner: MatchingLearner, theta: Params, batch: Batch, task: int, x: 
     if learner.full_context:
         both, _ = bidirectional(own.support, learner.width)(keys)
         keys = keys + both[:, : learner.width] + both[:, learner.width :]
-    all_keys, y, mass = common.after_those_of_theta(own.match, learner.spec.target, keys, labels, mass)
+    all_keys, y, mass = common.after_those_of_theta(own.match, learner.problem.target, keys, labels, mass)
     if learner.full_context:
         f = in_context(own.query.cell, f, all_keys, mass, learner.reads)
-    return common.matched(own.match, learner.spec.target, f, all_keys, y, mass)
+    return common.matched(own.match, learner.problem.target, f, all_keys, y, mass)
 
 
-@SPECS
+@PROBLEMS
 @pytest.mark.parametrize("full_context", [True, False])
-def test_a_query_takes_labels_by_attention(spec: TaskSpec, full_context: bool) -> None:
-    common.assert_predicts_as(slowly, matching(spec, full_context=full_context))
+def test_a_query_takes_labels_by_attention(problem: Problem, full_context: bool) -> None:
+    common.assert_predicts_as(slowly, matching(problem, full_context=full_context))
 
 
 # The support set
@@ -123,9 +135,17 @@ def test_a_regression_without_examples_is_what_the_head_says() -> None:
     torch.testing.assert_close(learner.shared(theta, x), common.in_unit_of_labels(learner, theta, said))
 
 
-def test_more_examples_than_a_row_has_places_for_are_refused() -> None:
-    with pytest.raises(EngineError, match=r"9 examples.*8 places.*set memory.support to at least 9"):
-        matching(NAMED).adapt({}, Batch(torch.zeros(1, 9, 2), *torch.zeros(2, 1, 9)))
+@pytest.mark.parametrize("kind", [matching, partial(TransformerLearner, width=4, heads=2)])
+def test_more_examples_than_were_expected_are_compared_with_as_all_others(
+    kind: Callable[[Problem], EmbeddingLearner],
+) -> None:
+    expecting, roomy = kind(NAMED), kind(replace(NAMED, support=16))
+    x = torch.randn(2, 11, 2, generator=torch.Generator().manual_seed(2))
+    batch = Batch(x, torch.arange(11.0).expand(2, 11) % 3, torch.full((2, 11), 1 / 11))
+    theta = stirred(roomy)
+    torch.testing.assert_close(
+        outputs(expecting, theta, batch, queries()), outputs(roomy, theta, batch, queries())
+    )
 
 
 def test_a_query_that_never_reads_is_refused() -> None:
@@ -134,15 +154,15 @@ def test_a_query_that_never_reads_is_refused() -> None:
 
 
 def test_a_task_keeps_a_key_a_label_and_a_mass_for_each_place() -> None:
-    assert fast_size(matching(replace(NAMED, memory=Memory(support=25)))) == 32 * (4 + 2)
+    assert fast_size(matching(replace(NAMED, support=25))) == 32 * (4 + 2)
 
 
 # Conformance and training
 
 
-@SPECS
-def test_the_gradient_is_that_of_finite_differences(spec: TaskSpec) -> None:
-    common.assert_gradient_is_that_of_finite_differences(matching(spec))
+@PROBLEMS
+def test_the_gradient_is_that_of_finite_differences(problem: Problem) -> None:
+    common.assert_gradient_is_that_of_finite_differences(matching(problem))
 
 
 @pytest.mark.parametrize("full_context", [True, False])

@@ -18,8 +18,9 @@ from engine.outer.descent import FitSettings
 from engine.outer.fit import fit, start
 from engine.outer.pooled import Pooled
 from engine.outer.reptile import Reptile
+from engine.problem import InnerLoop, Problem
+from engine.stream.spec import StreamSpec
 from engine.targets import Classification, Regression
-from engine.task_spec import InnerLoop, TaskSpec
 from engine.types import Batch, EngineError, Episodes, Params
 from tests.engine.test_outer import assert_same, episodes, learner, points, theta_of
 
@@ -30,7 +31,7 @@ def linear(steps: int = 1, lr: float = 0.1, clip: float = 1e6) -> GradientLearne
     """The model y = w x + b."""
     inner = InnerLoop(steps, lr, clip, rates="learned")
     return GradientLearner(
-        TaskSpec(Features((Numeric("x"),)), Regression(-99, 99), nn.Linear, adapts="all", inner=inner)
+        Problem(Features((Numeric("x"),)), Regression(-99, 99), nn.Linear, adapts="all", inner=inner)
     )
 
 
@@ -140,6 +141,5 @@ def test_an_inner_loop_that_makes_no_sense_is_refused(setting: dict[str, object]
 
 
 def test_a_learner_with_learned_step_sizes_conforms() -> None:
-    check_spec(
-        TaskSpec(Features((Numeric("x"),)), Classification((0, 1)), inner=InnerLoop(2, rates="learned"))
-    )
+    problem = Problem(Features((Numeric("x"),)), Classification((0, 1)), inner=InnerLoop(2, rates="learned"))
+    check_spec(StreamSpec(problem))

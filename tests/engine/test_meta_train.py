@@ -19,16 +19,16 @@ from engine.networks.mlp import mlp
 from engine.outer.backprop import Backprop
 from engine.outer.descent import FitSettings
 from engine.outer.fit import fit, start
+from engine.problem import InnerLoop, Problem
 from engine.targets import Classification
-from engine.task_spec import InnerLoop, TaskSpec
 from engine.types import EngineError, Episodes, Params
 
-SPEC = TaskSpec(
+PROBLEM = Problem(
     Features((Numeric("a"), Numeric("b"))),
     Classification((0, 1, 2), exchangeable=True),
     partial(mlp, hidden=(8,)),
 )
-LEARNER = PrototypeLearner(SPEC, width=4)
+LEARNER = PrototypeLearner(PROBLEM, width=4)
 OUTER = FitSettings(lr=0.01)
 
 
@@ -151,7 +151,7 @@ def test_rules_made_of_inner_steps_refuse_a_learner_that_takes_none() -> None:
 
 
 def test_the_gradient_learner_trains_on_the_same_episodes() -> None:
-    learner = GradientLearner(replace(SPEC, inner=InnerLoop(steps=1)))
+    learner = GradientLearner(replace(PROBLEM, inner=InnerLoop(steps=1)))
     last = list(meta_train(learner, Backprop(), TRAINED, JUDGED, SETTINGS, OUTER, begun(start(learner, 0))))[
         -1
     ]

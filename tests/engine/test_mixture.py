@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -16,21 +16,23 @@ from engine.stream import scan, scan_arrays
 from engine.stream.layout import layout_of
 from engine.stream.mixture import EXPERTS, MIXED, MOST_SPENT
 from engine.stream.rules import rules_of
+from engine.stream.spec import Memory, Policy, StreamSpec
 from engine.stream.table import TaskTable
 from engine.targets import Classification, Regression
-from engine.task_spec import Memory, Policy, TaskSpec
 from engine.types import ADAPTED, BASE, RECENT, SERVED, THETA, Float64, Kind
 from tests.engine.driving import SMALL, SPECS, fold_in_cuts, long_stream
+from tests.varied import varied
 
 FLOOR = 1e-6
 LANES = 6
-CLASSES = replace(
+CLASSES = varied(
     SMALL,
     target=Classification((0, 1), floor=FLOOR),
-    memory=Memory(support=2, pending=LANES, ttl_s=1e18),
+    support=2,
+    memory=Memory(pending=LANES, ttl_s=1e18),
     policy=Policy(every=1000),
 )
-VALUES = replace(CLASSES, target=Regression(-1.0, 3.0))
+VALUES = varied(CLASSES, target=Regression(-1.0, 3.0))
 RANGE = 4.0
 
 ROUNDING = 1e-9
@@ -56,7 +58,7 @@ def worth(state: Float64, prior: Float64, values: bool) -> Float64:
 class Hedge:
     """One task of the scan; two of its experts are made up by an adversary, one event at a time."""
 
-    spec: TaskSpec
+    spec: StreamSpec
     version: scan_arrays.Version = field(init=False)
     table: TaskTable = field(init=False)
     waiting: list[int] = field(default_factory=list)
@@ -68,23 +70,25 @@ class Hedge:
 
     def __post_init__(self) -> None:
         # Two rows, so that every column is a strided view, as the scan expects.
-        self.table = TaskTable.empty(layout_of(GradientLearner(self.spec)), ["one", "spare"])
+        self.table = TaskTable.empty(
+            layout_of(self.spec, GradientLearner(self.spec.problem)), ["one", "spare"]
+        )
         self.under(EVEN)
 
     def under(self, prior: tuple[float, ...], number: int = 1) -> Hedge:
         """From here on predictions are those of a version with this prior."""
-        rates = np.array([0.3, 0.7]) if self.spec.target.outputs == 2 else np.array([0.5])
+        rates = np.array([0.3, 0.7]) if self.spec.problem.target.outputs == 2 else np.array([0.5])
         self.version = scan_arrays.Version(number, np.array(prior), rates)
         return self
 
     def step(self, kind: Kind, id: int, y: float, predictions: np.ndarray) -> scan_arrays.Results:
         events = scan_arrays.Events(
             np.array([kind], np.uint8), np.array([id], np.uint64), np.zeros(1),
-            np.zeros((1, self.spec.width), np.float32), np.ones(1, np.bool_),
+            np.zeros((1, self.spec.problem.width), np.float32), np.ones(1, np.bool_),
             np.array([y], np.float32), np.zeros(1, np.int64), np.array([self.offset]),
             np.zeros(1, np.int64), np.zeros(1, np.int64), np.zeros(1, np.uint64),
         )  # fmt: skip
-        results = scan_arrays.blank_results(1, self.spec.target.outputs, self.spec.width)
+        results = scan_arrays.blank_results(1, self.spec.problem.target.outputs, self.spec.problem.width)
         results.prediction[0] = predictions.astype(np.float32)
         cursor, reason, last = np.zeros((3, 2), np.int64)
         end, order, active = np.array([1, 0]), np.zeros(1, np.int64), np.zeros(1, np.int64)
@@ -95,7 +99,7 @@ class Hedge:
 
     def observe(self, theta: float, adapted: float) -> Float64:
         """Serve: a probability of class 1, or a value; returns what each of the five places says of it."""
-        predictions = np.zeros((5, self.spec.target.outputs))
+        predictions = np.zeros((5, self.spec.problem.target.outputs))
         predictions[:, 0] = 1.0 - np.array([0, 0, theta, adapted, 0])
         predictions[:, -1] = [0, 0, theta, adapted, 0]
         self.observed += 1
@@ -107,7 +111,7 @@ class Hedge:
     def label(self, which: int, y: float) -> None:
         """The label of one of those that wait."""
         id = self.waiting.pop(which)
-        results = self.step(Kind.LABEL, id, y, np.zeros((5, self.spec.target.outputs)))
+        results = self.step(Kind.LABEL, id, y, np.zeros((5, self.spec.problem.target.outputs)))
         loss = results.loss[0]
         self.losses.append(np.array([*loss[:EXPERTS], results.shared_loss[0], loss[SERVED]]))
 
@@ -131,7 +135,7 @@ class Hedge:
     @property
     def bound(self) -> Float64:
         """Of each of the five, as the module states it."""
-        values = isinstance(self.spec.target, Regression)
+        values = isinstance(self.spec.problem.target, Regression)
         share = len(self.losses) * math.log(1 / (1 - self.spec.share))
         return worth(self.lanes, self.priors, values) + share
 
@@ -194,13 +198,13 @@ def test_squared_loss_as_served_is_within_the_lanes_gaps_of_every_expert_and_the
 def test_fixed_share_adds_no_more_than_its_own_bound(
     given_priors: list[tuple[Any, ...]], script: list[tuple[int, int, float, float, float]], share: Any
 ) -> None:
-    play(Hedge(replace(CLASSES, share=share)), given_priors, script).check()
+    play(Hedge(varied(CLASSES, share=share)), given_priors, script).check()
 
 
 @settings(max_examples=50)
 @given(st.sampled_from([CLASSES, VALUES]), st.data())
 def test_before_the_first_version_no_lane_moves_and_none_takes_a_prior(
-    spec: TaskSpec, data: st.DataObject
+    spec: StreamSpec, data: st.DataObject
 ) -> None:
     script = data.draw(of_classes if spec is CLASSES else of_values)
     hedge = play(Hedge(spec), [EVEN] * 4, [(which, 0, a, b, c) for which, _, a, b, c in script])
@@ -364,7 +368,7 @@ def test_the_losses_of_a_pushed_out_observation_are_never_scored() -> None:
 @pytest.mark.parametrize("name", SPECS)
 def test_the_bound_holds_for_every_task_of_a_fold(name: str) -> None:
     spec = SPECS[name]
-    values = isinstance(spec.target, Regression)
+    values = isinstance(spec.problem.target, Regression)
     driven = fold_in_cuts(name, long_stream(21, 3000, 6, name), [], [(0, 0), (90, 1), (1500, 2)], 6)
     for row in driven.table.rows:
         sums, labels = row["score_sums"], row["counts"][1]

@@ -32,8 +32,8 @@ from engine.networks.norms import Norm, image_norm, row_norm
 from engine.networks.resnet12 import resnet12
 from engine.networks.tabular import tabular
 from engine.networks.transformer import transformer
+from engine.problem import InnerLoop, Problem
 from engine.targets import Classification
-from engine.task_spec import InnerLoop, TaskSpec
 from engine.types import Batch, EngineError
 
 NETWORKS = {
@@ -62,9 +62,9 @@ every_network_and_norm = pytest.mark.parametrize(
 )
 
 
-def spec_of(network: Callable[[int, int], nn.Module], inputs: int, adapts: str = "all") -> TaskSpec:
+def problem_of(network: Callable[[int, int], nn.Module], inputs: int, adapts: str = "all") -> Problem:
     features = Features(tuple(Numeric(f"x{i}") for i in range(inputs)))
-    return TaskSpec(features, Classification((0, 1, 2)), network, adapts, inner=InnerLoop(steps=1, lr=0.05))
+    return Problem(features, Classification((0, 1, 2)), network, adapts, inner=InnerLoop(steps=1, lr=0.05))
 
 
 def rows(*shape: int, seed: int = 0) -> Tensor:
@@ -80,18 +80,18 @@ def assert_close(a: Tensor, b: Tensor, tolerance: float = 1e-5) -> None:
 
 @pytest.mark.parametrize("name", ["mlp, group", "conv4", "resnet12, excitation", "tabular", "transformer"])
 def test_every_network_keeps_what_a_stream_needs_where_all_of_it_adapts(name: str) -> None:
-    spec = spec_of(*NETWORKS[name])
-    run(MODEL_CHECKS, spec)
-    run(LEARNER_CHECKS, GradientLearner(spec), spec)
+    problem = problem_of(*NETWORKS[name])
+    run(MODEL_CHECKS, problem)
+    run(LEARNER_CHECKS, GradientLearner(problem), problem)
 
 
 @every_network
 def test_the_head_and_norms_of_every_network_adapt_whatever_the_block_mates(
     network: Callable[[int, int], nn.Module], inputs: int
 ) -> None:
-    spec = spec_of(network, inputs, "head+norms")
+    problem = problem_of(network, inputs, "head+norms")
     checks = (a_task_does_not_depend_on_its_block_mates, an_event_does_not_depend_on_its_block_mates)
-    run(checks, GradientLearner(spec), spec)
+    run(checks, GradientLearner(problem), problem)
 
 
 @every_network_and_norm
@@ -110,11 +110,11 @@ def test_tasks_side_by_side_compute_what_each_would_alone(
 def test_second_derivatives_agree_with_finite_differences(
     network: Callable[[int, int], nn.Module], inputs: int
 ) -> None:
-    spec = spec_of(network, inputs)
-    learner = GradientLearner(spec)
+    problem = problem_of(network, inputs)
+    learner = GradientLearner(problem)
     meta = {name: value.double() for name, value in learner.init(0).items()}
-    x = torch.from_numpy(stored_rows(spec.features, 8, seed=0)).double().view(2, 4, -1)
-    y = torch.from_numpy(labels_of(spec, 8, seed=0)).double().view(2, 4)
+    x = torch.from_numpy(stored_rows(problem.features, 8, seed=0)).double().view(2, 4, -1)
+    y = torch.from_numpy(labels_of(problem, 8, seed=0)).double().view(2, 4)
     support = Batch(x, y, torch.full((2, 4), 0.25, dtype=torch.float64))
     direction = {name: rows(*meta[name].shape).double() for name in learner.learned}
 
@@ -133,14 +133,14 @@ def test_second_derivatives_agree_with_finite_differences(
 def test_the_last_linear_is_the_head_and_every_norm_adapts_with_it(
     network: Callable[[int, int], nn.Module], inputs: int
 ) -> None:
-    spec = spec_of(network, inputs, "head+norms")
-    model = spec.model()
+    problem = problem_of(network, inputs, "head+norms")
+    model = problem.model()
     assert isinstance(list(model.modules())[-1], nn.Linear)
     assert model[1](rows(2, inputs)).shape == (2, 3)
     scales = {
         name for name, p in model.named_parameters() if name.endswith("weight") and bool((p == 1).all())
     }
-    adapted = set(spec.adapted_names(model))
+    adapted = set(problem.adapted_names(model))
     assert scales and scales < adapted
     assert len(adapted) == 2 * len(scales) + 2
 
@@ -159,9 +159,9 @@ def test_leading_axes_are_only_more_examples(network: Callable[[int, int], nn.Mo
 def test_batch_normalisation_is_refused_for_a_stream(
     network: Callable[[int, int], nn.Module], inputs: int
 ) -> None:
-    spec = spec_of(network, inputs)
+    problem = problem_of(network, inputs)
     with pytest.raises(CheckFailed, match=r"beside other events; .*no batch statistics"):
-        an_event_does_not_depend_on_its_block_mates(GradientLearner(spec), spec)
+        an_event_does_not_depend_on_its_block_mates(GradientLearner(problem), problem)
 
 
 @pytest.mark.parametrize("norm", ["layer", "group", "instance", "batch"])

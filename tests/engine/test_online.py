@@ -21,13 +21,13 @@ from engine.outer.backprop import Backprop
 from engine.outer.descent import FitSettings
 from engine.outer.fit import TrainState, start, with_statistics
 from engine.outer.online import FIRST_SUM, Lesson, Online, Rates
+from engine.problem import InnerLoop, Problem
 from engine.targets import Classification, Regression
-from engine.task_spec import InnerLoop, TaskSpec
 from engine.types import Batch, Episodes
 
 BUCKETS = 512
 FEATURES = Features((Numeric("n"), Category("c", BUCKETS, 3), Text("t", BUCKETS, 2), Category("d", 4, 2)))
-SPEC = TaskSpec(
+PROBLEM = Problem(
     FEATURES,
     Classification((0, 1)),
     network=partial(mlp, hidden=(5,)),
@@ -39,26 +39,26 @@ SPEC = TaskSpec(
 RATES = Rates(FitSettings("SGD", lr=0.1))
 
 
-def batch(spec: TaskSpec, tasks: int, examples: int, seed: int, full: bool = False) -> Batch:
+def batch(problem: Problem, tasks: int, examples: int, seed: int, full: bool = False) -> Batch:
     """Rows of any tasks; `full` texts have no padding."""
     rng = np.random.default_rng(seed)
-    x = rng.uniform(0, 3, (tasks, examples, spec.width))
+    x = rng.uniform(0, 3, (tasks, examples, problem.width))
     x[..., 1] = rng.integers(0, BUCKETS, (tasks, examples))
     text = rng.integers(1, BUCKETS, (tasks, examples, MAX_TEXT_IDS))
     x[..., 2 : 2 + MAX_TEXT_IDS] = text * (full | (np.arange(MAX_TEXT_IDS) < 3))
     x[..., 2 + MAX_TEXT_IDS] = rng.integers(0, 4, (tasks, examples))
-    x[..., spec.features.width :] = np.floor(x[..., spec.features.width :])
+    x[..., problem.features.width :] = np.floor(x[..., problem.features.width :])
     y = rng.integers(0, 2, (tasks, examples)).astype(np.float32)
     return Batch(torch.from_numpy(x).float(), torch.from_numpy(y), torch.ones(tasks, examples))
 
 
-def lessons(spec: TaskSpec, first: int, last: int, full: bool = False) -> Iterator[Lesson]:
+def lessons(problem: Problem, first: int, last: int, full: bool = False) -> Iterator[Lesson]:
     for seed in range(first, last):
-        support, query = (batch(spec, 3, 2, 100 * seed + part, full) for part in range(2))
+        support, query = (batch(problem, 3, 2, 100 * seed + part, full) for part in range(2))
         episodes = Episodes(
             support._replace(weight=support.weight / 2), query._replace(weight=query.weight / 2)
         )
-        yield Lesson(batch(spec, 1, 6 if not full else 2, seed, full), episodes if seed % 2 else None)
+        yield Lesson(batch(problem, 1, 6 if not full else 2, seed, full), episodes if seed % 2 else None)
 
 
 def begun(learner: GradientLearner) -> TrainState:
@@ -76,27 +76,31 @@ def differences(one: TrainState, other: TrainState) -> list[str]:
 
 
 @pytest.mark.parametrize("full", [False, True], ids=["padded texts", "texts without padding"])
-@pytest.mark.parametrize("target", [SPEC.target, Regression(-1.0, 2.0)], ids=["classes", "values"])
+@pytest.mark.parametrize("target", [PROBLEM.target, Regression(-1.0, 2.0)], ids=["classes", "values"])
 def test_gathered_rows_take_the_step_that_whole_tables_would(
     monkeypatch: pytest.MonkeyPatch, full: bool, target: Classification | Regression
 ) -> None:
-    learner = GradientLearner(replace(SPEC, target=target))
-    gathered, _ = Online(learner, Backprop(), RATES).learn(lessons(learner.spec, 0, 2, full), begun(learner))
+    learner = GradientLearner(replace(PROBLEM, target=target))
+    gathered, _ = Online(learner, Backprop(), RATES).learn(
+        lessons(learner.problem, 0, 2, full), begun(learner)
+    )
 
-    def whole(spec: Any, params: Any, tables: Any, lesson: Any) -> Any:
+    def whole(problem: Any, params: Any, tables: Any, lesson: Any) -> Any:
         every = [online._Rows(name, torch.arange(len(params[name]))) for name in tables]
         return dict(params), lesson, every
 
     monkeypatch.setattr(online, "_gathered", whole)
-    by_tables, _ = Online(learner, Backprop(), RATES).learn(lessons(learner.spec, 0, 2, full), begun(learner))
+    by_tables, _ = Online(learner, Backprop(), RATES).learn(
+        lessons(learner.problem, 0, 2, full), begun(learner)
+    )
     for name, value in gathered.params.items():
         torch.testing.assert_close(value, by_tables.params[name], rtol=1e-4, atol=1e-6, msg=name)
 
 
 def test_only_rows_of_buckets_that_a_lesson_names_move() -> None:
-    learner = GradientLearner(SPEC)
+    learner = GradientLearner(PROBLEM)
     before = begun(learner)
-    [lesson] = lessons(SPEC, 0, 1)
+    [lesson] = lessons(PROBLEM, 0, 1)
     after, _ = Online(learner, Backprop(), RATES).learn([lesson], before)
     named = set(lesson.labels.x[0, :, 1].long().tolist())
     for table in ("0.embeddings.0.weight", "0.wide.0.weight"):
@@ -105,29 +109,29 @@ def test_only_rows_of_buckets_that_a_lesson_names_move() -> None:
 
 
 def test_resumed_from_its_state_training_goes_on_bit_for_bit() -> None:
-    learner = GradientLearner(SPEC)
+    learner = GradientLearner(PROBLEM)
     how = Rates(FitSettings("Adam", lr=0.01))
-    whole, rounds = Online(learner, Backprop(), how).learn(lessons(SPEC, 0, 6), start(learner, 0))
-    half, _ = Online(learner, Backprop(), how).learn(lessons(SPEC, 0, 3), start(learner, 0))
-    resumed, _ = Online(learner, Backprop(), how).learn(lessons(SPEC, 3, 6), half)
+    whole, rounds = Online(learner, Backprop(), how).learn(lessons(PROBLEM, 0, 6), start(learner, 0))
+    half, _ = Online(learner, Backprop(), how).learn(lessons(PROBLEM, 0, 3), start(learner, 0))
+    resumed, _ = Online(learner, Backprop(), how).learn(lessons(PROBLEM, 3, 6), half)
     assert differences(whole, resumed) == []
     assert whole.step == resumed.step == 6
     assert [one.step for one in rounds] == list(range(6))
 
 
 def test_learning_leaves_the_state_it_was_given_as_it_was() -> None:
-    learner = GradientLearner(SPEC)
-    state, _ = Online(learner, Backprop(), RATES).learn(lessons(SPEC, 0, 1), start(learner, 0))
+    learner = GradientLearner(PROBLEM)
+    state, _ = Online(learner, Backprop(), RATES).learn(lessons(PROBLEM, 0, 1), start(learner, 0))
     copy = replace(
         state,
         params={n: v.clone() for n, v in state.params.items()},
         sums={n: v.clone() for n, v in state.sums.items()},
     )
-    Online(learner, Backprop(), RATES).learn(lessons(SPEC, 1, 4), state)
+    Online(learner, Backprop(), RATES).learn(lessons(PROBLEM, 1, 4), state)
     assert differences(state, copy) == []
 
 
-PLAIN = TaskSpec(
+PLAIN = Problem(
     Features((Numeric("n"), Category("c", 4, 2))),
     Classification((0, 1)),
     network=partial(mlp, hidden=(3,)),

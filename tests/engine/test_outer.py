@@ -25,8 +25,8 @@ from engine.outer.fit import fit, start
 from engine.outer.implicit import Implicit
 from engine.outer.pooled import Pooled
 from engine.outer.reptile import Reptile
+from engine.problem import InnerLoop, Problem
 from engine.targets import Classification, Regression
-from engine.task_spec import InnerLoop, TaskSpec
 from engine.types import Batch, EngineError, Episodes, Params
 
 RULES: tuple[OuterRule, ...] = (Backprop(), Backprop(first_order=False), Reptile(), Pooled(), Implicit())
@@ -45,7 +45,7 @@ def learner(
     features = Features((Numeric("amount"), Category("country", buckets=4, embedding=2)))
     proximal = 5.0 if isinstance(rule, Implicit) else 0.0
     inner = InnerLoop(steps=3, lr=0.2, clip=clip, rates=rates, proximal=proximal)
-    return GradientLearner(TaskSpec(features, Classification((0, 1)), smooth, adapts=adapts, inner=inner))
+    return GradientLearner(Problem(features, Classification((0, 1)), smooth, adapts=adapts, inner=inner))
 
 
 def theta_of(subject: GradientLearner) -> Params:
@@ -113,19 +113,19 @@ def test_the_second_order_gradient_is_the_derivative_by_finite_differences(
 def first_order_by_hand(subject: GradientLearner, theta: Params, cases: Episodes) -> Params:
     """One deep copy a task, adapted by torch's SGD; then the query loss's gradient in the copy."""
     total = {name: torch.zeros_like(theta[name]) for name in subject.learned}
-    model = subject.spec.model().double()
+    model = subject.problem.model().double()
     model.load_state_dict(theta)
     for at in range(TASKS):
         copy, (support, query) = deepcopy(model), task(cases, at)
         moving = [copy.get_parameter(name) for name in subject.fast_shapes]
-        optimizer = torch.optim.SGD(moving, lr=float(subject.spec.inner.lr))
-        for _ in range(subject.spec.inner.steps):
+        optimizer = torch.optim.SGD(moving, lr=float(subject.problem.inner.lr))
+        for _ in range(subject.problem.inner.steps):
             optimizer.zero_grad()
-            subject.spec.target.loss(copy(support.x[0]), support.y[0]).mean().backward()
-            nn.utils.clip_grad_norm_(moving, subject.spec.inner.clip)
+            subject.problem.target.loss(copy(support.x[0]), support.y[0]).mean().backward()
+            nn.utils.clip_grad_norm_(moving, subject.problem.inner.clip)
             optimizer.step()
         copy.zero_grad()
-        subject.spec.target.loss(copy(query.x[0]), query.y[0]).mean().backward()
+        subject.problem.target.loss(copy(query.x[0]), query.y[0]).mean().backward()
         for name in total:
             gradient = copy.get_parameter(name).grad
             assert gradient is not None
@@ -150,7 +150,7 @@ def test_first_and_second_order_differ_where_a_task_adapts() -> None:
 
 
 def test_without_inner_steps_both_orders_are_the_plain_gradient_of_the_query_loss() -> None:
-    still = GradientLearner(replace(learner().spec, inner=InnerLoop(steps=0)))
+    still = GradientLearner(replace(learner().problem, inner=InnerLoop(steps=0)))
     theta, cases = theta_of(still), episodes()
     swapped = Episodes(cases.query._replace(weight=torch.zeros_like(cases.query.weight)), cases.query)
     plain, _ = Pooled()(still, theta, swapped)
@@ -161,11 +161,11 @@ def test_without_inner_steps_both_orders_are_the_plain_gradient_of_the_query_los
 def test_the_pooled_gradient_is_that_of_the_mean_loss_over_all_examples() -> None:
     subject, cases = learner(), episodes()
     theta = theta_of(subject)
-    model = subject.spec.model().double()
+    model = subject.problem.model().double()
     model.load_state_dict(theta)
     x = torch.cat([side.x.flatten(0, 1) for side in cases])
     y = torch.cat([side.y.flatten() for side in cases])
-    subject.spec.target.loss(model(x), y).mean().backward()
+    subject.problem.target.loss(model(x), y).mean().backward()
     assert_same(
         Pooled()(subject, theta, cases)[0],
         {n: p.grad for n, p in model.named_parameters() if p.grad is not None},
@@ -179,7 +179,7 @@ def test_pooled_training_keeps_the_weights_of_a_balanced_support_set() -> None:
     theta = theta_of(subject)
     leaves = {name: theta[name].clone().requires_grad_() for name in subject.learned}
     x, y = torch.cat([side.x[0] for side in cases]), torch.cat([side.y[0] for side in cases])
-    losses = subject.spec.target.loss(subject.shared({**theta, **leaves}, x), y)
+    losses = subject.problem.target.loss(subject.shared({**theta, **leaves}, x), y)
     # Five support examples count five in all, by their weights; seven query examples count one each.
     loss = (losses * torch.cat([5 * weight[0], torch.ones(7)])).sum() / 12
     expected = dict(zip(leaves, torch.autograd.grad(loss, list(leaves.values())), strict=True))
@@ -189,8 +189,8 @@ def test_pooled_training_keeps_the_weights_of_a_balanced_support_set() -> None:
 def linear(clip: float = 1e6) -> tuple[GradientLearner, Params]:
     """The model y = w x + b from w = 2, b = 1, whose gradients are done by hand."""
     inner = InnerLoop(steps=1, lr=0.1, clip=clip)
-    spec = TaskSpec(Features((Numeric("x"),)), Regression(-99, 99), nn.Linear, adapts="all", inner=inner)
-    subject = GradientLearner(spec)
+    problem = Problem(Features((Numeric("x"),)), Regression(-99, 99), nn.Linear, adapts="all", inner=inner)
+    subject = GradientLearner(problem)
     weight, bias = torch.tensor([[2.0]]).double(), torch.tensor([1.0]).double()
     return subject, {**theta_of(subject), "1.weight": weight, "1.bias": bias}
 
@@ -296,7 +296,7 @@ def test_the_report_is_the_loss_under_theta_and_after_adapting_on_the_support_al
     _, seen = rule(subject, theta, cases)
 
     def loss(outputs: Tensor) -> float:
-        return float(subject.spec.target.loss(outputs, cases.query.y).mean())
+        return float(subject.problem.target.loss(outputs, cases.query.y).mean())
 
     before = torch.stack([subject.shared(theta, x) for x in cases.query.x])
     after = subject.predict(theta, subject.adapt(theta, cases.support), cases.query.x)
@@ -321,7 +321,7 @@ def test_a_rule_changes_none_of_its_arguments(rule: OuterRule) -> None:
 )
 def test_memory_is_flat_over_rounds(rule: OuterRule, rounds: int) -> None:
     inner = InnerLoop(steps=1, proximal=float(isinstance(rule, Implicit)))
-    subject = GradientLearner(TaskSpec(Features((Numeric("x"),)), Regression(-9, 9), nn.Linear, inner=inner))
+    subject = GradientLearner(Problem(Features((Numeric("x"),)), Regression(-9, 9), nn.Linear, inner=inner))
     cases = Episodes(points((1, 0), (0, 2)), points((-1, 1), (0.5, 3)))
     single = Episodes(*(Batch(*(value.float() for value in side)) for side in cases))
     alive: list[int] = []
@@ -344,6 +344,6 @@ def bytes_of_tensors() -> int:
 
 
 def test_pooled_training_of_what_knows_nothing_of_classes_is_refused() -> None:
-    subject = PrototypeLearner(replace(learner().spec, target=Classification((0, 1), exchangeable=True)))
+    subject = PrototypeLearner(replace(learner().problem, target=Classification((0, 1), exchangeable=True)))
     with pytest.raises(EngineError, match="numbered anew in every episode"):
         Pooled()(subject, subject.init(0), episodes())

@@ -17,15 +17,15 @@ from engine.networks.mlp import mlp
 from engine.outer.backprop import Backprop
 from engine.outer.descent import FitSettings
 from engine.outer.fit import fit, start
+from engine.problem import Problem
 from engine.targets import Classification, Regression
-from engine.task_spec import Memory, TaskSpec
 from engine.types import Batch, EngineError, Episodes
 
-NAMED = TaskSpec(
+NAMED = Problem(
     Features((Numeric("a"), Numeric("b"))),
     Classification(("x", "y", "z")),
     partial(mlp, hidden=(8,)),
-    memory=Memory(support=8),
+    support=8,
 )
 EPISODIC = replace(NAMED, target=Classification(("x", "y", "z"), exchangeable=True))
 
@@ -133,8 +133,8 @@ def test_an_embedding_of_nothing_is_refused() -> None:
 
 @pytest.mark.parametrize("scale", [1.0, 100.0, 1000.0])
 def test_the_nearest_class_is_told_at_any_distance_where_another_is_absent(scale: float) -> None:
-    spec = replace(EPISODIC, network=lambda inputs, outputs: torch.nn.Identity())
-    learner = PrototypeLearner(spec, width=2)
+    problem = replace(EPISODIC, network=lambda inputs, outputs: torch.nn.Identity())
+    learner = PrototypeLearner(problem, width=2)
     rows = scale * torch.tensor([[[0.0, 0.0], [1.0, 0.0]]])
     fast = {"sums": torch.cat([rows, torch.zeros(1, 1, 2)], 1), "counts": torch.tensor([[1.0, 1.0, 0.0]])}
     embedded = learner.of_embeddings()

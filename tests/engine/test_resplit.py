@@ -16,11 +16,11 @@ from engine.learners.matching import MatchingLearner
 from engine.learners.prototype import PrototypeLearner
 from engine.networks.mlp import mlp
 from engine.outer.backprop import Backprop
+from engine.problem import Problem
 from engine.targets import Classification, Regression
-from engine.task_spec import TaskSpec
 from engine.types import Batch, EngineError, Episodes
 
-SPEC = TaskSpec(
+PROBLEM = Problem(
     Features((Numeric("a"),)), Classification((0, 1, 2), exchangeable=True), partial(mlp, hidden=(4,))
 )
 
@@ -66,7 +66,7 @@ def test_every_split_keeps_the_weight_of_each_class() -> None:
 
 
 def test_training_in_all_splits_at_once_is_training_on_each() -> None:
-    learner = PrototypeLearner(SPEC, width=4)
+    learner = PrototypeLearner(PROBLEM, width=4)
     theta = learner.init(0)
     together, report = Backprop(splits=3)(learner, theta, episode())
     apart = [Backprop()(learner, theta, resplit(episode(), turn)) for turn in range(3)]
@@ -76,7 +76,7 @@ def test_training_in_all_splits_at_once_is_training_on_each() -> None:
 
 
 def test_a_learner_that_embeds_nothing_has_nothing_to_split() -> None:
-    learner = GradientLearner(replace(SPEC, adapts="all"))
+    learner = GradientLearner(replace(PROBLEM, adapts="all"))
     with pytest.raises(EngineError, match="leave splits at 1"):
         Backprop(splits=2)(learner, learner.init(0), episode())
 
@@ -87,7 +87,7 @@ def test_no_split_is_refused() -> None:
 
 
 def test_a_learner_of_embeddings_adapts_on_what_is_embedded_already() -> None:
-    learner = PrototypeLearner(SPEC, width=4)
+    learner = PrototypeLearner(PROBLEM, width=4)
     theta, (support, query) = learner.init(0), episode()
     outputs = learner.predict(theta, learner.adapt(theta, support), query.x)
     reader = learner.of_embeddings()
@@ -96,6 +96,6 @@ def test_a_learner_of_embeddings_adapts_on_what_is_embedded_already() -> None:
 
 
 def test_a_regression_has_no_classes_to_split_by() -> None:
-    learner = MatchingLearner(replace(SPEC, target=Regression(0, 1)), width=4)
+    learner = MatchingLearner(replace(PROBLEM, target=Regression(0, 1)), width=4)
     with pytest.raises(EngineError, match="a regression has none"):
         Backprop(splits=2)(learner, learner.init(0), episode())

@@ -20,9 +20,9 @@ from engine.learners.gradient import GradientLearner
 from engine.learners.prototype import PrototypeLearner
 from engine.networks.mlp import mlp
 from engine.networks.tabular import tabular
+from engine.problem import InnerLoop, Problem
 from engine.stream.row_by_row import RowByRow, row_by_row
 from engine.targets import Classification, Regression
-from engine.task_spec import InnerLoop, TaskSpec
 from engine.types import Params
 from tests.engine.driving import SMALL, SPECS
 
@@ -38,19 +38,19 @@ EVERY_COLUMN = Features(
 )
 FOUR = Classification(("a", "b", "c", "d"))
 PAST = History(by=("c", "d"), numbers=("n",))
-DEFAULT = TaskSpec(EVERY_COLUMN, Classification(("no", "yes")), history=PAST, wide=True, adapts="head")
+DEFAULT = Problem(EVERY_COLUMN, Classification(("no", "yes")), history=PAST, wide=True, adapts="head")
 
-OURS = {name: spec for name, spec in SPECS.items() if name != "other layers"} | {
+OURS = {name: spec.problem for name, spec in SPECS.items() if name != "other layers"} | {
     "default": DEFAULT,
-    "every column": TaskSpec(EVERY_COLUMN, FOUR, adapts="all"),
-    "every column, wide": TaskSpec(EVERY_COLUMN, FOUR, wide=True, adapts="head+norms"),
+    "every column": Problem(EVERY_COLUMN, FOUR, adapts="all"),
+    "every column, wide": Problem(EVERY_COLUMN, FOUR, wide=True, adapts="head+norms"),
     "everything": replace(DEFAULT, target=FOUR, adapts="all", inner=InnerLoop(lr="auto", rates="learned")),
     "a number": replace(DEFAULT, target=Regression(-3.0, 5.0), adapts="head+norms"),
     "many classes": replace(DEFAULT, target=Classification(range(17))),
     "room for classes": replace(DEFAULT, target=Classification(("a", "b"), reserve=5)),
-    "plain numbers": TaskSpec(Features((Cyclic("h", 24.0), Cyclic("d", 7.0))), FOUR),
-    "a linear network": replace(SMALL, network=partial(mlp, hidden=())),
-    "a head of zeros": replace(SMALL, network=partial(mlp, hidden=(5, 6, 7), head="zero")),
+    "plain numbers": Problem(Features((Cyclic("h", 24.0), Cyclic("d", 7.0))), FOUR),
+    "a linear network": replace(SMALL.problem, network=partial(mlp, hidden=())),
+    "a head of zeros": replace(SMALL.problem, network=partial(mlp, hidden=(5, 6, 7), head="zero")),
 }
 
 
@@ -67,11 +67,11 @@ def theta_of(learner: GradientLearner, seed: int) -> Params:
     return params
 
 
-def rows_of(spec: TaskSpec, count: int, seed: int) -> Any:
+def rows_of(problem: Problem, count: int, seed: int) -> Any:
     """Stored rows [count, W]: numbers missing where they may be, ids of every kind, counts and last labels."""
     rng = np.random.default_rng(seed)
-    x = rng.normal(0.0, 3.0, (count, spec.width)).astype(np.float32)
-    for at, column in spec.features.starts():
+    x = rng.normal(0.0, 3.0, (count, problem.width)).astype(np.float32)
+    for at, column in problem.features.starts():
         if isinstance(column, Category):
             x[:, at] = rng.integers(0, column.buckets, count)
         elif isinstance(column, Text):
@@ -79,20 +79,20 @@ def rows_of(spec: TaskSpec, count: int, seed: int) -> Any:
             x[:, at : at + column.width] = rng.integers(1, column.buckets, (count, column.width)) * used
         elif isinstance(column, Numeric) and column.optional:
             x[rng.random(count) < 0.3, at] = np.nan
-    past = spec.history_columns
-    if spec.history is not None:
+    past = problem.history_columns
+    if problem.history is not None:
         for counts in (slice(past.start, past.last), slice(past.by_counts, past.stop)):
             x[:, counts] = rng.integers(0, 6, x[:, counts].shape)
-        labels = rng.integers(0, spec.target.outputs + 1, count)
+        labels = rng.integers(0, problem.target.outputs + 1, count)
         x[:, past.last] = (
-            np.where(labels == 0, np.nan, labels) if isinstance(spec.target, Regression) else labels
+            np.where(labels == 0, np.nan, labels) if isinstance(problem.target, Regression) else labels
         )
         x[np.ix_(rng.random(count) < 0.2, np.array(past.plain))] = np.nan
     return x
 
 
-def ours(spec: TaskSpec) -> tuple[GradientLearner, RowByRow]:
-    learner = GradientLearner(spec)
+def ours(problem: Problem) -> tuple[GradientLearner, RowByRow]:
+    learner = GradientLearner(problem)
     made = row_by_row(learner)
     assert made is not None
     return learner, made
@@ -101,7 +101,7 @@ def ours(spec: TaskSpec) -> tuple[GradientLearner, RowByRow]:
 @pytest.mark.parametrize("name", OURS)
 def test_outputs_are_those_of_the_modules(name: str) -> None:
     learner, made = ours(OURS[name])
-    theta, x = theta_of(learner, 1), rows_of(learner.spec, 64, 2)
+    theta, x = theta_of(learner, 1), rows_of(learner.problem, 64, 2)
     own = np.random.default_rng(3).normal(0.0, 0.5, (64, fast_size(learner))).astype(np.float32)
     found = made.outputs(made.numbers_of(theta), own, np.arange(64), x)
     fast = unflatten(learner.fast_shapes, torch.from_numpy(own))
@@ -112,7 +112,7 @@ def test_outputs_are_those_of_the_modules(name: str) -> None:
 @pytest.mark.parametrize("name", OURS)
 def test_with_thetas_own_parameters_they_are_those_of_theta(name: str) -> None:
     learner, made = ours(OURS[name])
-    theta, x = theta_of(learner, 4), rows_of(learner.spec, 64, 5)
+    theta, x = theta_of(learner, 4), rows_of(learner.problem, 64, 5)
     own = flatten({part: theta[part].unsqueeze(0) for part in learner.fast_shapes}).numpy()
     found = made.outputs(made.numbers_of(theta), own, np.zeros(64, np.int64), x)
     expected = learner.shared(theta, torch.from_numpy(x))
@@ -122,7 +122,7 @@ def test_with_thetas_own_parameters_they_are_those_of_theta(name: str) -> None:
 @pytest.mark.parametrize("name", OURS)
 def test_a_row_has_the_same_bits_alone_and_among_others(name: str) -> None:
     learner, made = ours(OURS[name])
-    numbers, x = made.numbers_of(theta_of(learner, 6)), rows_of(learner.spec, 50, 7)
+    numbers, x = made.numbers_of(theta_of(learner, 6)), rows_of(learner.problem, 50, 7)
     own = np.random.default_rng(8).normal(0.0, 0.5, (9, fast_size(learner))).astype(np.float32)
     which = np.random.default_rng(9).integers(0, 9, 50)
     together = made.outputs(numbers, own, which, x)
@@ -136,28 +136,28 @@ class Doubled(nn.Linear):
         return 2 * super().forward(x)
 
 
-def beside(layer: Callable[[int, int], nn.Module]) -> TaskSpec:
+def beside(layer: Callable[[int, int], nn.Module]) -> Problem:
     def network(inputs: int, outputs: int) -> nn.Module:
         return nn.Sequential(nn.Linear(inputs, 8), layer(8, 8), nn.Linear(8, outputs))
 
-    return replace(SMALL, network=network)
+    return replace(SMALL.problem, network=network)
 
 
 @pytest.mark.parametrize(
-    "spec",
+    "problem",
     [
-        replace(SMALL, network=partial(tabular, width=8)),
-        replace(SMALL, network=partial(mlp, hidden=(8,), norm="group")),
-        replace(SMALL, network=lambda inputs, outputs: Doubled(inputs, outputs)),
+        replace(SMALL.problem, network=partial(tabular, width=8)),
+        replace(SMALL.problem, network=partial(mlp, hidden=(8,), norm="group")),
+        replace(SMALL.problem, network=lambda inputs, outputs: Doubled(inputs, outputs)),
         beside(lambda inputs, outputs: nn.Tanh()),
         beside(lambda inputs, outputs: nn.LayerNorm(8, eps=1e-3)),
         beside(lambda inputs, outputs: nn.LayerNorm(8, elementwise_affine=False)),
         beside(lambda inputs, outputs: nn.Linear(inputs, outputs, bias=False)),
     ],
 )
-def test_any_other_layer_is_left_to_tensors(spec: TaskSpec) -> None:
-    assert row_by_row(GradientLearner(spec)) is None
+def test_any_other_layer_is_left_to_tensors(problem: Problem) -> None:
+    assert row_by_row(GradientLearner(problem)) is None
 
 
 def test_any_other_learner_is_left_to_tensors() -> None:
-    assert row_by_row(PrototypeLearner(SMALL)) is None
+    assert row_by_row(PrototypeLearner(SMALL.problem)) is None

@@ -19,18 +19,18 @@ from engine.learners.memory import MemoryLearner
 from engine.learners.snail import SnailLearner
 from engine.learners.transformer import TransformerLearner
 from engine.networks.mlp import mlp
+from engine.problem import InnerLoop, Problem
 from engine.targets import Regression
-from engine.task_spec import InnerLoop, Memory, TaskSpec
 from engine.types import Batch, Params
 
-SPEC = TaskSpec(
+PROBLEM = Problem(
     Features((Numeric("a"), Numeric("b"))),
     Regression(-4.0, 8.0),
     partial(mlp, hidden=(8,)),
     inner=InnerLoop(steps=3),
-    memory=Memory(support=8),
+    support=8,
 )
-LEARNERS: dict[str, Callable[[TaskSpec], Learner]] = {
+LEARNERS: dict[str, Callable[[Problem], Learner]] = {
     "gradient": GradientLearner,
     "matching": partial(MatchingLearner, width=6),
     "memory": partial(MemoryLearner, width=6, slots=4),
@@ -59,8 +59,8 @@ def test_in_another_unit_the_same_theta_says_the_same_in_that_unit(name: str) ->
     x, y, weight = examples()
     said = []
     for unit, zero in ((1.0, 0.0), (10.0, 300.0)):
-        spec = replace(SPEC, target=Regression(-4 * unit + zero, 8 * unit + zero))
-        learner = LEARNERS[name](spec)
+        problem = replace(PROBLEM, target=Regression(-4 * unit + zero, 8 * unit + zero))
+        learner = LEARNERS[name](problem)
         theta = moved(learner, 1.5 * unit + zero, 2.5 * unit)
         fast = learner.adapt(theta, Batch(x, y * unit + zero, weight))
         adapted, alone = learner.predict(theta, fast, x), learner.shared(theta, x[0])
@@ -73,8 +73,8 @@ def test_in_another_unit_the_same_theta_says_the_same_in_that_unit(name: str) ->
 def test_what_is_standardised_is_neither_the_range_nor_nothing(name: str) -> None:
     """The range says nothing to a learner; the statistics do."""
     x, y, weight = examples()
-    wider = LEARNERS[name](replace(SPEC, target=Regression(-4e3, 8e3)))
-    learner = LEARNERS[name](SPEC)
+    wider = LEARNERS[name](replace(PROBLEM, target=Regression(-4e3, 8e3)))
+    learner = LEARNERS[name](PROBLEM)
     theta, other = moved(learner, 1.5, 2.5), moved(learner, 0.0, 1.0)
     support = Batch(x, y, weight)
     mine, its = (one.predict(theta, one.adapt(theta, support), x) for one in (learner, wider))
@@ -84,15 +84,15 @@ def test_what_is_standardised_is_neither_the_range_nor_nothing(name: str) -> Non
 
 @every_learner
 def test_training_descends_losses_in_units_of_the_deviation_of_labels(name: str) -> None:
-    learner = LEARNERS[name](SPEC)
+    learner = LEARNERS[name](PROBLEM)
     outputs, y = torch.tensor([[[3.0], [1.0]]]), torch.tensor([[1.0, 1.0]])
-    assert example_losses(SPEC, moved(learner, 0.0, 4.0), outputs, y).tolist() == [[0.25, 0.0]]
+    assert example_losses(PROBLEM, moved(learner, 0.0, 4.0), outputs, y).tolist() == [[0.25, 0.0]]
 
 
 @every_learner
 def test_recorded_and_differentiable_adaptation_agree_on_standardised_labels(name: str) -> None:
     x, y, weight = examples()
-    learner = LEARNERS[name](SPEC)
+    learner = LEARNERS[name](PROBLEM)
     theta, support = moved(learner, 1.5, 2.5), Batch(x, y, weight)
     plain = learner.adapt_differentiably(theta, support, second_order=False)
     torch.testing.assert_close(flatten(learner.adapt(theta, support)), flatten(plain), rtol=1e-4, atol=1e-5)

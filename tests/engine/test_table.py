@@ -17,13 +17,13 @@ from engine.features.encoder import Features
 from engine.features.history import History
 from engine.learners.gradient import GradientLearner
 from engine.networks.mlp import mlp
-from engine.stream.fingerprints import row_fingerprint
 from engine.stream.fold import Engine
-from engine.stream.layout import layout_of
+from engine.stream.layout import layout_of, row_fingerprint
+from engine.stream.spec import Memory, Policy
 from engine.stream.table import RowError, TaskTable, checksums
 from engine.targets import Classification, Regression
-from engine.task_spec import Memory, Policy
 from tests.engine.driving import SMALL, SPECS, batch_of, engine_for, fold_in_cuts, long_stream, theta
+from tests.varied import varied
 
 every_spec = pytest.mark.parametrize("name", SPECS)
 
@@ -99,7 +99,7 @@ def test_a_row_with_something_after_it_is_refused() -> None:
         TaskTable.decode(engine_for("balanced").layout, ["long"], [ROWS[0] + b"\0" * 8])
 
 
-def test_a_row_of_another_task_spec_is_refused_with_the_way_out() -> None:
+def test_a_row_of_another_stream_spec_is_refused_with_the_way_out() -> None:
     other = engine_for("regression").layout
     with pytest.raises(
         RowError, match=rf"task 'a' has layout .*{other.fingerprint:016x}; run `reptide rebuild`"
@@ -141,7 +141,9 @@ def test_a_row_whose_labels_are_no_classes_is_refused_whatever_its_checksum(
         1,
         int(np.flatnonzero(table.rows[used][1] == (1 if field == "recent_y" else table.rows["seq"][1]))[0]),
     )
-    with pytest.raises(RowError, match="row of task 'b' holds a label that this task spec cannot have made"):
+    with pytest.raises(
+        RowError, match="row of task 'b' holds a label that this stream spec cannot have made"
+    ):
         TaskTable.decode(table.layout, "abc", forged("balanced", field, place, value))
 
 
@@ -152,14 +154,16 @@ def test_a_row_whose_categories_are_no_buckets_is_refused_whatever_its_checksum(
 ) -> None:
     table = folded("history")
     slot = int(np.flatnonzero(table.rows[used][2])[0])
-    with pytest.raises(RowError, match="row of task 'c' holds a bucket that this task spec cannot have made"):
+    with pytest.raises(
+        RowError, match="row of task 'c' holds a bucket that this stream spec cannot have made"
+    ):
         TaskTable.decode(table.layout, "abc", forged("history", field, (2, slot, 1), value))
 
 
 def test_a_row_of_a_regression_whose_labels_are_no_numbers_is_refused() -> None:
     table = folded("regression")
     slot = int(np.flatnonzero(table.rows["support_seq"][0])[0])
-    with pytest.raises(RowError, match="holds a label that this task spec cannot have made"):
+    with pytest.raises(RowError, match="holds a label that this stream spec cannot have made"):
         TaskTable.decode(table.layout, "abc", forged("regression", "support_y", (0, slot), np.nan))
 
 
@@ -189,52 +193,51 @@ def folded_rows(name: str) -> list[bytes]:
 
 
 CHANGES = {
-    "a feature": replace(SMALL, features=Features((Numeric("a"), Numeric("c")))),
-    "one more feature": replace(SMALL, features=Features((Numeric("a"), Numeric("b"), Numeric("c")))),
-    "whether a feature is optional": replace(SMALL, features=Features((Numeric("a"), Numeric("b", True)))),
-    "the classes": replace(SMALL, target=Classification(("x", "y", "w"))),
-    "the order of the classes": replace(SMALL, target=Classification(("y", "x", "z"))),
-    "the floor": replace(SMALL, target=Classification(("x", "y", "z"), floor=1e-4)),
-    "a range": replace(SMALL, target=Regression(0.0, 1.0)),
-    "another range": replace(SMALL, target=Regression(0.0, 2.0)),
-    "the network": replace(SMALL, network=mlp),
-    "what adapts": replace(SMALL, adapts="all"),
-    "the support set": replace(SMALL, memory=replace(SMALL.memory, support=5)),
-    "support for interval": replace(
-        SMALL, memory=replace(SMALL.memory, support=5), policy=replace(SMALL.policy, every=3)
-    ),
-    "the pending observations": replace(SMALL, memory=replace(SMALL.memory, pending=4)),
-    "the topics": replace(SMALL, topics=2),
-    "the detector": replace(SMALL, detector=Never()),
-    "a detector of the same width": replace(SMALL, detector=River("ADWIN", window=5)),
-    "a linear part": replace(SMALL, wide=True),
-    "a history": replace(SMALL, history=History()),
-    "a history of a number": replace(SMALL, history=History(numbers=("a",))),
-    "of another number": replace(SMALL, history=History(numbers=("b",))),
-    "how many categories it keeps": replace(SMALL, history=History(slots=5)),
+    "a feature": varied(SMALL, features=Features((Numeric("a"), Numeric("c")))),
+    "one more feature": varied(SMALL, features=Features((Numeric("a"), Numeric("b"), Numeric("c")))),
+    "whether a feature is optional": varied(SMALL, features=Features((Numeric("a"), Numeric("b", True)))),
+    "the classes": varied(SMALL, target=Classification(("x", "y", "w"))),
+    "the order of the classes": varied(SMALL, target=Classification(("y", "x", "z"))),
+    "the floor": varied(SMALL, target=Classification(("x", "y", "z"), floor=1e-4)),
+    "a range": varied(SMALL, target=Regression(0.0, 1.0)),
+    "another range": varied(SMALL, target=Regression(0.0, 2.0)),
+    "the network": varied(SMALL, network=mlp),
+    "what adapts": varied(SMALL, adapts="all"),
+    "the support set": varied(SMALL, support=5),
+    "support for interval": varied(SMALL, support=5, policy=replace(SMALL.policy, every=3)),
+    "the pending observations": varied(SMALL, memory=replace(SMALL.memory, pending=4)),
+    "the topics": varied(SMALL, topics=2),
+    "the detector": varied(SMALL, detector=Never()),
+    "a detector of the same width": varied(SMALL, detector=River("ADWIN", window=5)),
+    "a linear part": varied(SMALL, wide=True),
+    "a history": varied(SMALL, history=History()),
+    "a history of a number": varied(SMALL, history=History(numbers=("a",))),
+    "of another number": varied(SMALL, history=History(numbers=("b",))),
+    "how many categories it keeps": varied(SMALL, history=History(slots=5)),
 }
 
 
 def test_each_change_of_what_a_row_means_changes_the_fingerprint() -> None:
-    prints = {name: row_fingerprint(GradientLearner(spec)) for name, spec in CHANGES.items()}
-    prints["as it was"] = row_fingerprint(GradientLearner(SMALL))
+    prints = {name: row_fingerprint(spec, GradientLearner(spec.problem)) for name, spec in CHANGES.items()}
+    prints["as it was"] = row_fingerprint(SMALL, GradientLearner(SMALL.problem))
     assert len(set(prints.values())) == len(prints)
 
 
 def test_what_does_not_change_a_rows_meaning_keeps_its_fingerprint() -> None:
-    same = replace(
+    same = varied(
         SMALL,
-        inner=replace(SMALL.inner, lr=0.7, steps=9),
+        inner=replace(SMALL.problem.inner, lr=0.7, steps=9),
         memory=replace(SMALL.memory, ttl_s=1.0),
         policy=replace(SMALL.policy, recent=1),
         detector=PageHinkley(min_instances=3, delta=0.0, threshold=9.0),
         share=0.1,
     )
-    assert row_fingerprint(GradientLearner(same)) == row_fingerprint(GradientLearner(SMALL))
+    one, other = (row_fingerprint(spec, GradientLearner(spec.problem)) for spec in (same, SMALL))
+    assert one == other
 
 
 def test_bytes_per_task_are_fixed_by_the_spec_and_counted_by_hand() -> None:
-    layout = layout_of(GradientLearner(SMALL))
+    layout = layout_of(SMALL, GradientLearner(SMALL.problem))
     header = 8 * (
         1 + 1 + 1 + 1 + 1 + 1
     )  # fingerprint, checksum, revision, incarnation, partition, fast_version
@@ -249,5 +252,5 @@ def test_bytes_per_task_are_fixed_by_the_spec_and_counted_by_hand() -> None:
 
 
 def test_bytes_per_task_grow_with_what_a_task_remembers() -> None:
-    more = Engine(replace(SMALL, memory=Memory(support=64, pending=64), policy=Policy(every=16)))
+    more = Engine(varied(SMALL, support=64, memory=Memory(pending=64), policy=Policy(every=16)))
     assert more.layout.bytes_per_task > engine_for("balanced").layout.bytes_per_task

@@ -22,14 +22,14 @@ from engine.outer.backprop import Backprop
 from engine.outer.base import Report
 from engine.outer.descent import FitSettings, global_norm
 from engine.outer.fit import FAR, RARE, TrainState, fit, measured, merged, start, with_statistics
+from engine.problem import Problem
 from engine.targets import Classification, Regression
-from engine.task_spec import TaskSpec
 from engine.types import EngineError, Episode, Episodes, Float32, Params
 
 FEATURES = Features(
     (Numeric("amount"), Cyclic("hour", 24), Numeric("age", optional=True), Category("country", 8))
 )
-LEARNER = GradientLearner(TaskSpec(FEATURES, Classification((0, 1))))
+LEARNER = GradientLearner(Problem(FEATURES, Classification((0, 1))))
 OPTIMIZERS = [
     "ASGD",
     "Adadelta",
@@ -385,8 +385,8 @@ def counted(learner: GradientLearner, *pieces: np.ndarray, y: np.ndarray | None 
     return state
 
 
-ONE = GradientLearner(TaskSpec(Features((Numeric("n"),)), Classification((0, 1, 2), reserve=5)))
-VALUES = GradientLearner(TaskSpec(Features((Numeric("n"),)), Regression(-1e6, 1e6)))
+ONE = GradientLearner(Problem(Features((Numeric("n"),)), Classification((0, 1, 2), reserve=5)))
+VALUES = GradientLearner(Problem(Features((Numeric("n"),)), Regression(-1e6, 1e6)))
 
 
 def test_the_rate_of_each_class_is_counted_smoothed_and_of_a_class_without_a_name_rare() -> None:

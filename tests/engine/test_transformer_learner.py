@@ -14,11 +14,20 @@ from torch.nn import functional as F
 from engine.learners.base import fast_size
 from engine.learners.matching import MatchingLearner
 from engine.learners.transformer import TransformerLearner
+from engine.problem import Problem
 from engine.targets import Regression
-from engine.task_spec import Memory, TaskSpec
 from engine.types import Batch, EngineError, Episodes, Params
 from tests.engine import embedding_learners as common
-from tests.engine.embedding_learners import EPISODIC, NAMED, NUMBER, SPECS, gapped, outputs, queries, stirred
+from tests.engine.embedding_learners import (
+    EPISODIC,
+    NAMED,
+    NUMBER,
+    PROBLEMS,
+    gapped,
+    outputs,
+    queries,
+    stirred,
+)
 
 transformer = partial(TransformerLearner, width=4, heads=2)
 
@@ -50,7 +59,7 @@ def slowly(
     learner: TransformerLearner, theta: Params, batch: Batch, task: int, x: torch.Tensor
 ) -> torch.Tensor:
     """Outputs of one query of one task."""
-    target = learner.spec.target
+    target = learner.problem.target
     own, tokens, y, mass, q = common.of_one_task(learner, theta, batch, task, x)
     nothing = torch.zeros(learner.heads)
     if isinstance(target, Regression):
@@ -67,9 +76,9 @@ def slowly(
     return common.matched(own.match, target, q, keys, labels, mass)
 
 
-@SPECS
-def test_examples_attend_to_each_other_and_queries_to_examples(spec: TaskSpec) -> None:
-    common.assert_predicts_as(slowly, transformer(spec))
+@PROBLEMS
+def test_examples_attend_to_each_other_and_queries_to_examples(problem: Problem) -> None:
+    common.assert_predicts_as(slowly, transformer(problem))
 
 
 def test_it_begins_as_a_matching_network_without_context() -> None:
@@ -82,9 +91,9 @@ def test_it_begins_as_a_matching_network_without_context() -> None:
 # What may not matter
 
 
-@SPECS
-def test_neither_the_order_of_the_examples_matters_nor_where_padding_is(spec: TaskSpec) -> None:
-    learner, batch, x = transformer(spec), gapped(), queries()
+@PROBLEMS
+def test_neither_the_order_of_the_examples_matters_nor_where_padding_is(problem: Problem) -> None:
+    learner, batch, x = transformer(problem), gapped(), queries()
     theta = stirred(learner)
     turned = Batch(*(part[:, [4, 3, 1, 0]] for part in batch))
     torch.testing.assert_close(outputs(learner, theta, batch, x), outputs(learner, theta, turned, x))
@@ -112,15 +121,10 @@ def test_of_exchangeable_classes_without_examples_nothing_is_known() -> None:
 
 
 def test_without_examples_each_query_is_predicted_from_what_theta_brings() -> None:
-    for spec in (NAMED, NUMBER):
-        learner = transformer(spec)
+    for problem in (NAMED, NUMBER):
+        learner = transformer(problem)
         known = learner.shared(stirred(learner), queries(1)[0])
         assert bool((known[0] != known[1]).all())
-
-
-def test_more_examples_than_a_row_has_places_for_are_refused() -> None:
-    with pytest.raises(EngineError, match=r"set memory\.support to at least 9"):
-        transformer(NAMED).adapt({}, Batch(torch.zeros(1, 9, 2), *torch.zeros(2, 1, 9)))
 
 
 @pytest.mark.parametrize("sizes", [{"depth": 0}, {"heads": 0}, {"heads": 3}])
@@ -130,16 +134,16 @@ def test_sizes_that_make_no_transformer_are_refused(sizes: dict[str, int]) -> No
 
 
 def test_a_task_keeps_a_token_a_label_and_a_mass_for_each_place_however_deep() -> None:
-    spec = replace(NAMED, memory=Memory(support=25))
-    assert fast_size(transformer(spec, depth=3)) == 32 * (4 + 2)
+    problem = replace(NAMED, support=25)
+    assert fast_size(transformer(problem, depth=3)) == 32 * (4 + 2)
 
 
 # Conformance and training
 
 
-@SPECS
-def test_the_gradient_is_that_of_finite_differences(spec: TaskSpec) -> None:
-    common.assert_gradient_is_that_of_finite_differences(transformer(spec))
+@PROBLEMS
+def test_the_gradient_is_that_of_finite_differences(problem: Problem) -> None:
+    common.assert_gradient_is_that_of_finite_differences(transformer(problem))
 
 
 def test_training_learns_what_makes_examples_alike() -> None:

@@ -25,8 +25,8 @@ from engine.outer.fit import fit, start
 from engine.outer.implicit import Implicit
 from engine.outer.pooled import Pooled
 from engine.outer.reptile import Reptile
+from engine.problem import InnerLoop, Problem
 from engine.targets import Classification
-from engine.task_spec import InnerLoop, TaskSpec
 from engine.types import Batch, Episodes, Fast, Params
 
 
@@ -34,7 +34,7 @@ def normed(inputs: int, outputs: int) -> nn.Module:
     return nn.Sequential(nn.Linear(inputs, 4), row_norm("batch", 4), nn.Linear(4, outputs))
 
 
-SPEC = TaskSpec(
+PROBLEM = Problem(
     Features((Numeric("a"), Numeric("b"))),
     Classification((0, 1)),
     normed,
@@ -70,12 +70,12 @@ def moved(learner: Learner, rule: OuterRule, episodes: Episodes) -> tuple[Params
 @pytest.mark.parametrize(
     ("learner", "rule"),
     [
-        (GradientLearner(SPEC), Backprop()),
-        (GradientLearner(SPEC), Backprop(first_order=False)),
-        (GradientLearner(SPEC), Implicit()),
-        (GradientLearner(SPEC), Reptile()),
-        (PrototypeLearner(SPEC, width=4), Backprop()),
-        (PrototypeLearner(SPEC, width=4), Backprop(splits=2)),
+        (GradientLearner(PROBLEM), Backprop()),
+        (GradientLearner(PROBLEM), Backprop(first_order=False)),
+        (GradientLearner(PROBLEM), Implicit()),
+        (GradientLearner(PROBLEM), Reptile()),
+        (PrototypeLearner(PROBLEM, width=4), Backprop()),
+        (PrototypeLearner(PROBLEM, width=4), Backprop(splits=2)),
     ],
     ids=lambda case: type(case).__name__,
 )
@@ -94,7 +94,7 @@ def test_a_ragged_batch_is_the_mean_of_its_tasks_as_they_are_without_padding(
 
 @pytest.mark.parametrize("rule", [Backprop(), Reptile(), Pooled()], ids=str)
 def test_more_padding_moves_nothing_else(rule: Backprop | Reptile | Pooled) -> None:
-    learner, episodes = GradientLearner(SPEC), ragged().draw(6, seed=0, step=1)
+    learner, episodes = GradientLearner(PROBLEM), ragged().draw(6, seed=0, step=1)
     pad = nn.functional.pad
     longer = Episodes(*(Batch(pad(x, (0, 0, 0, 5)), pad(y, (0, 5)), pad(w, (0, 5))) for x, y, w in episodes))
     (ours, _), (theirs, _) = moved(learner, rule, episodes), moved(learner, rule, longer)
@@ -108,7 +108,7 @@ def test_tasks_of_one_size_stay_one_call() -> None:
 
 
 def test_episodes_without_a_query_set_contribute_nothing_where_sizes_differ() -> None:
-    learner, episodes = GradientLearner(SPEC), ragged().draw(6, seed=0, step=0)
+    learner, episodes = GradientLearner(PROBLEM), ragged().draw(6, seed=0, step=0)
     weight = episodes.query.weight.clone()
     weight[2:] = 0
     fewer = Episodes(*(Batch(*(part[:2] for part in side)) for side in episodes))
@@ -123,13 +123,13 @@ def test_episodes_without_a_query_set_contribute_nothing_where_sizes_differ() ->
 def test_nothing_to_be_judged_on_moves_nothing() -> None:
     episodes = ragged().draw(6, seed=0, step=0)
     query = episodes.query._replace(weight=torch.zeros_like(episodes.query.weight))
-    moves, loss = moved(GradientLearner(SPEC), Backprop(), episodes._replace(query=query))
+    moves, loss = moved(GradientLearner(PROBLEM), Backprop(), episodes._replace(query=query))
     assert all(not value.any() for value in moves.values())
     assert np.isnan(loss)
 
 
 def test_theta_is_judged_without_padding() -> None:
-    learner, source = GradientLearner(SPEC), ragged()
+    learner, source = GradientLearner(PROBLEM), ragged()
     theta, settings = learner.init(0), MetaTraining(1, judged=25)
     episodes = source.draw(25, seed=0, step=0)
     alone = [
@@ -142,7 +142,7 @@ def test_theta_is_judged_without_padding() -> None:
 def test_a_network_that_treats_examples_alone_is_called_with_the_whole_batch(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    plain = GradientLearner(replace(SPEC, network=nn.Linear))
+    plain = GradientLearner(replace(PROBLEM, network=nn.Linear))
     seen = []
 
     def counted(meta: Params, support: Batch) -> Fast:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -12,12 +11,13 @@ from engine.stream.warm import warm_up
 from engine.traced import Recorded
 from tests.engine.driving import SPECS, drive, long_stream, theta
 from tests.recordings import not_shared
+from tests.varied import varied
 
 
 @pytest.mark.parametrize("name", ["unbalanced", "regression with history"])
 def test_nothing_is_recorded_in_the_midst_of_a_stream(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Recorded, "__init__", not_shared)
-    engine = Engine(replace(SPECS[name], memory=replace(SPECS[name].memory, support=20)))
+    engine = Engine(varied(SPECS[name], support=20))
     warm_up(engine)
 
     def record(*_: Any) -> None:

@@ -14,24 +14,24 @@ from engine.features.encoder import Features
 from engine.features.history import History
 from engine.learners.gradient import GradientLearner
 from engine.networks.mlp import mlp
+from engine.problem import Problem
 from engine.targets import Classification, Regression
-from engine.task_spec import TaskSpec
 from engine.types import Batch
 
-SPEC = TaskSpec(
+PROBLEM = Problem(
     Features((Text("t", 32, 2), Numeric("n"), Category("c", 8, 3))),
     Classification(("x", "y", "z")),
     network=partial(mlp, hidden=(5,)),
     wide=True,
 )
-TARGETS = [SPEC.target, Regression(-1.0, 1.0)]
+TARGETS = [PROBLEM.target, Regression(-1.0, 1.0)]
 
 
-def rows(spec: TaskSpec, count: int = 6) -> Tensor:
+def rows(problem: Problem, count: int = 6) -> Tensor:
     g = torch.Generator().manual_seed(1)
     text = torch.randint(1, 32, (count, MAX_TEXT_IDS), generator=g) * (torch.arange(MAX_TEXT_IDS) < 4)
     parts = [text, torch.randn(count, 1, generator=g), torch.randint(8, (count, 1), generator=g)]
-    past = torch.randint(4, (count, spec.width - spec.features.width), generator=g)
+    past = torch.randint(4, (count, problem.width - problem.features.width), generator=g)
     return torch.cat([*(part.float() for part in parts), past.float()], 1)
 
 
@@ -40,9 +40,9 @@ def rows(spec: TaskSpec, count: int = 6) -> Tensor:
 def test_wide_and_deep_begins_by_saying_nothing(
     target: Classification | Regression, history: History | None
 ) -> None:
-    learner = GradientLearner(replace(SPEC, target=target, history=history))
+    learner = GradientLearner(replace(PROBLEM, target=target, history=history))
     theta = learner.init(4)
-    assert not learner.shared(theta, rows(learner.spec)).any()
+    assert not learner.shared(theta, rows(learner.problem)).any()
     zero = {name for name in learner.learned if not theta[name].any()}
     head = [name for name in learner.learned if name.startswith("1.network.")][-2:]
     tables = {name for name in learner.learned if name.startswith(("0.embeddings.", "0.wide."))}
@@ -50,13 +50,13 @@ def test_wide_and_deep_begins_by_saying_nothing(
 
 
 def test_its_hidden_layers_do_not_begin_at_zero_or_nothing_would_ever_be_learned() -> None:
-    theta = GradientLearner(SPEC).init(4)
+    theta = GradientLearner(PROBLEM).init(4)
     assert theta["1.network.0.weight"].abs().mean() > 0.05
 
 
 def test_outputs_are_bias_and_weights_of_buckets_and_of_numbers_and_the_network_added() -> None:
-    learner = GradientLearner(SPEC)
-    theta, x, g = learner.init(4), rows(SPEC), torch.Generator().manual_seed(2)
+    learner = GradientLearner(PROBLEM)
+    theta, x, g = learner.init(4), rows(PROBLEM), torch.Generator().manual_seed(2)
     for name in learner.learned:
         theta[name] = theta[name] + 0.3 * torch.randn(theta[name].shape, generator=g)
     # Tables are in the order categories, texts; as is what the network reads.
@@ -85,13 +85,13 @@ def test_outputs_are_bias_and_weights_of_buckets_and_of_numbers_and_the_network_
 
 @pytest.mark.parametrize("adapts", ["head", "head+norms", "all"])
 def test_the_linear_part_adapts_with_the_head_and_the_buckets_weights_do_not(adapts: str) -> None:
-    learner = GradientLearner(replace(SPEC, adapts=adapts))
+    learner = GradientLearner(replace(PROBLEM, adapts=adapts))
     assert {"1.linear.weight", "1.linear.bias"} <= set(learner.fast_shapes)
     assert not any(name.startswith("0.") for name in learner.fast_shapes)
 
 
 def test_it_adapts_from_nothing_towards_the_labels_of_a_task() -> None:
-    learner = GradientLearner(SPEC)
-    theta, x = learner.init(0), rows(SPEC)
+    learner = GradientLearner(PROBLEM)
+    theta, x = learner.init(0), rows(PROBLEM)
     fast = learner.adapt(theta, Batch(x[None], torch.full((1, 6), 2.0), torch.full((1, 6), 1 / 6)))
     assert (learner.predict(theta, fast, x[None])[0].argmax(1) == 2).all()

@@ -23,9 +23,10 @@ from engine.networks.mlp import mlp
 from engine.outer.backprop import Backprop
 from engine.outer.descent import FitSettings
 from engine.outer.online import Online, Rates
+from engine.problem import InnerLoop, Problem
 from engine.stream.fold import Engine
+from engine.stream.spec import Memory, Policy, StreamSpec
 from engine.targets import Classification
-from engine.task_spec import InnerLoop, Memory, Policy, TaskSpec
 from engine.types import Kind
 from streams.events.record import NULL_VALUE, ONLY, Offsets, Record, SourcePosition
 from streams.logs.memory import INCARNATION, Crash, MemoryLog, MemoryOutput, no_crash
@@ -40,14 +41,17 @@ from streams.program.worker import Worker
 from streams.settings.places import FOR_EVER_S
 from streams.stores.memory import MemoryMeta, MemoryStore
 
-SPEC = TaskSpec(
-    Features((Numeric("a"), Numeric("b"))),
-    Classification(("x", "y")),
-    network=partial(mlp, hidden=(8,)),
-    inner=InnerLoop(steps=1, lr="auto"),
-    history=History(numbers=("a",)),
-    wide=True,
-    memory=Memory(support=4, pending=3, ttl_s=50.0),
+SPEC = StreamSpec(
+    Problem(
+        Features((Numeric("a"), Numeric("b"))),
+        Classification(("x", "y")),
+        network=partial(mlp, hidden=(8,)),
+        inner=InnerLoop(steps=1, lr="auto"),
+        support=4,
+        history=History(numbers=("a",)),
+        wide=True,
+    ),
+    memory=Memory(pending=3, ttl_s=50.0),
     policy=Policy(every=3, recent=2, refractory=3),
     detector=PageHinkley(min_instances=3, delta=0.0, threshold=0.15),
 )
@@ -155,12 +159,14 @@ class World:
         log = _Reader(self)
         log.seek(max(0, self.committed - back))
         dead_letters = DeadLetterLines(self.outputs["dead-letter"], log.origin)
-        outputs = Outputs(self.outputs, dead_letters, SPEC, support_rate=0.7)
+        outputs = Outputs(self.outputs, dead_letters, SPEC.problem, support_rate=0.7)
         worker = Worker(
             engine(), log, self.store, ThetaCache(engine(), self.meta), outputs, batch, Schedule(GRID),
             forgets_for_s=FOR_EVER_S,
         )  # fmt: skip
-        trainer = Trainer(online(), self.meta, seed=1, batch=4, held_out=0.5, fewest_tasks=2, window=WINDOW)
+        trainer = Trainer(
+            SPEC, online(), self.meta, seed=1, batch=4, held_out=0.5, fewest_tasks=2, window=WINDOW
+        )
         rounds = Rounds(trainer, self.outputs["episodes"], INCARNATION)
         return Embedded(engine(), log, self.store, worker, trainer, rounds, self.outputs)  # type: ignore[arg-type]
 

@@ -25,7 +25,7 @@ from streams.stores.base import Swap
 from streams.stores.redis.rows import RedisStore
 from streams.stores.redis.server import RedisServer
 from streams.watch.health import Health
-from tests.faults.model import NOT_PROMISED, World, engine, online, stream
+from tests.faults.model import NOT_PROMISED, SPEC, World, engine, online, stream
 
 BATCH = 10
 TRAIL = 2
@@ -99,7 +99,7 @@ class RedisWorker:
         self.log = TrailingLog(self.world, self.stopping)
         self.store = RedisStore(server, name, engine().layout)
         self.faults, self.batches = dict(faults), 0
-        self.trainer = Trainer(online(), self.world.meta)
+        self.trainer = Trainer(SPEC, online(), self.world.meta)
         worker = replace(self.world.program(BATCH).worker, log=self.log, store=self.store)
         self.service = WorkerService(
             worker, self.log, ["events"], Health(worker_service.CONDITIONS, 60.0), 0.25, 10**6,

@@ -105,7 +105,7 @@ def deployment(tmp_path_factory: pytest.TempPathFactory) -> Deployment:
 def decoded(drawn: list[Drawn], deployment: Deployment) -> Decoded:
     """What a worker makes of the load, in an input of two partitions."""
     records = [deployment.envelope.open((0, 0), n, *one.message, NOW_MS) for n, one in enumerate(drawn)]
-    found = decode([Polled(0, (1,), 0, records, 2)], deployment.spec)
+    found = decode([Polled(0, (1,), 0, records, 2)], deployment.spec.problem)
     kept, aside = strangers(found, 2)
     return kept._replace(rejected=[*found.rejected, *aside])
 

@@ -10,7 +10,7 @@ from uuid import uuid4
 import pytest
 import redis
 
-from engine.stream.fingerprints import theta_fingerprint
+from engine.learners.fingerprint import theta_fingerprint
 from streams.errors import Forgot, StoreError, Unavailable
 from streams.events.record import SourcePosition
 from streams.stores.redis.rows import RedisStore

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from engine.stream.fingerprints import theta_fingerprint
+from engine.learners.fingerprint import theta_fingerprint
 from streams.assembly.deployed import Deployment
 from streams.cli import serving
 from streams.errors import StoreError

@@ -16,10 +16,11 @@ from hypothesis import strategies as st
 
 from engine.features.columns import Category, Cyclic, Numeric, Text
 from engine.features.encoder import Features
+from engine.problem import Problem
 from engine.stream.fold import Engine
+from engine.stream.spec import Memory, StreamSpec
 from engine.stream.table import RowError, TaskTable
 from engine.targets import Classification, Regression
-from engine.task_spec import Memory, TaskSpec
 from engine.types import Kind, Meta, Outcome
 from streams.errors import InputError, ReptideError
 from streams.events.decoding import Decoded, decode
@@ -40,8 +41,8 @@ from tests.streams.test_learned_labels import check_sound
 
 FEATURES = Features((Numeric("a", optional=True), Category("c"), Cyclic("d", 7.0), Text("t")))
 SPECS = (
-    TaskSpec(FEATURES, Classification(("no", "yes", "1")), memory=Memory(support=4, pending=3)),
-    TaskSpec(FEATURES, Regression(-5.0, 5.0), memory=Memory(support=4, pending=3)),
+    StreamSpec(Problem(FEATURES, Classification(("no", "yes", "1")), support=4), Memory(pending=3)),
+    StreamSpec(Problem(FEATURES, Regression(-5.0, 5.0), support=4), Memory(pending=3)),
 )
 LONGEST_SAID = 1000
 
@@ -53,7 +54,7 @@ def engine(regression: bool) -> Engine:
 
 def nothing_is_lost(records: Sequence[Record], regression: bool) -> None:
     """Each record is an event that can be folded, or is refused in a sentence."""
-    decoded = decode([Polled(0, (1,), 0, records)], SPECS[regression])
+    decoded = decode([Polled(0, (1,), 0, records)], SPECS[regression].problem)
     kept = {record.offset for record in decoded.records}
     refused = {rejected.record.offset for rejected in decoded.rejected}
     assert len(decoded.events) == len(kept)
@@ -248,7 +249,7 @@ def rows(regression: bool) -> tuple[TaskTable, list[bytes]]:
         )
         for n in range(40)
     ]
-    decoded = decode([Polled(0, (1,), 0, records)], SPECS[regression])
+    decoded = decode([Polled(0, (1,), 0, records)], SPECS[regression].problem)
     folded = folding.fold(TaskTable.empty(folding.layout, decoded.tasks), decoded.events, Meta(0, {}))
     return folded.states, [bytes(row) for row in folded.states.encode()]
 
@@ -321,7 +322,7 @@ def learned() -> list[bytes]:
 def test_a_line_of_episodes_can_be_trained_on_or_is_told(line: bytes) -> None:
     [one] = LabelReader(SMALL).read([line])
     if isinstance(one, str):
-        assert one.startswith(("cannot be read", "is not of this task spec"))
+        assert one.startswith(("cannot be read", "is not of this stream spec"))
     else:
         check_sound(one)
 

@@ -9,14 +9,14 @@ import pytest
 
 from engine.features.columns import Category, Numeric, Text
 from engine.features.encoder import Features
+from engine.problem import Problem
 from engine.targets import Classification
-from engine.task_spec import TaskSpec
 from engine.types import Kind
 from streams.events.decoding import Decoded, Tally, decode, tally
 from streams.events.record import Record
 from streams.logs.file.log import FileLog, TableColumns
 
-SPEC = TaskSpec(Features((Numeric("amount"), Category("country"), Text("note"))), Classification((0, 1)))
+PROBLEM = Problem(Features((Numeric("amount"), Category("country"), Text("note"))), Classification((0, 1)))
 COLUMNS = TableColumns(task=("card",), id="id", time="at", label="fraud", label_time="known")
 BAD_LINE = 3
 
@@ -34,8 +34,8 @@ def polled(folder: Path, line: bytes) -> tuple[FileLog, Decoded]:
     good = [json.dumps(row(n)).encode() for n in range(1, 6)]
     path = folder / "events.jsonl"
     path.write_bytes(b"\n".join([*good[:2], line, *good[3:]]))
-    log = FileLog(path, COLUMNS, SPEC.features)
-    return log, decode(log.poll(100), SPEC)
+    log = FileLog(path, COLUMNS, PROBLEM.features)
+    return log, decode(log.poll(100), PROBLEM)
 
 
 def told(record: Record, out: Decoded) -> tuple[object, ...]:
@@ -93,7 +93,7 @@ def test_a_csv_line_with_a_wrong_number_of_cells(tmp_path: Path) -> None:
     path.write_bytes(b"card,at,amount\nann,1,2\nann,2\nann,3,4\n")
     features = Features((Numeric("amount"),))
     log = FileLog(path, TableColumns(task=("card",), time="at"), features)
-    out = decode(log.poll(9), TaskSpec(features, SPEC.target))
+    out = decode(log.poll(9), Problem(features, PROBLEM.target))
     assert [record.line for record in out.records] == [2, 4]
     expected = Tally(1, f"{path}, line 3", "2 cells, the header has 3")
     assert tally({}, out.rejected, log.origin) == {"malformed": expected}
@@ -110,7 +110,7 @@ def test_a_nan_or_infinite_feature(cell: str, tmp_path: Path) -> None:
     path.write_text(f"card,at,amount\nann,1,2\nann,2,{cell}\nann,3,4\n")
     features = Features((Numeric("amount"),))
     log = FileLog(path, TableColumns(task=("card",), time="at"), features)
-    out = decode(log.poll(9), TaskSpec(features, SPEC.target))
+    out = decode(log.poll(9), Problem(features, PROBLEM.target))
     assert [record.line for record in out.records] == [2, 4]
     (counted,) = tally({}, out.rejected, log.origin).items()
     detail = {

@@ -15,8 +15,9 @@ from rich.console import Console
 
 from engine.features.columns import Category, Column, Cyclic, Numeric, Text
 from engine.features.encoder import Features
+from engine.problem import Problem
+from engine.stream.spec import Memory, StreamSpec
 from engine.targets import Classification, Regression
-from engine.task_spec import Memory, TaskSpec
 from streams.assembly import embedded, parts
 from streams.checking import Findings, findings, show
 from streams.checking.labels import labels_of, lost
@@ -60,8 +61,8 @@ def check(
 ) -> Findings:
     path = folder / "visits.parquet"
     frame.write_parquet(path)
-    spec = TaskSpec(Features(features or (Numeric("amount"),)), target, memory=memory or Memory())
-    log = FileLog(path, columns, spec.features)
+    spec = StreamSpec(Problem(Features(features or (Numeric("amount"),)), target), memory or Memory())
+    log = FileLog(path, columns, spec.problem.features)
     has_labels = columns.label is not None
     return findings(log, spec, every, has_labels=has_labels, remarks=log.remarks(), most_rows=most_rows)
 
@@ -222,8 +223,8 @@ def test_labels_that_are_lost_are_those_that_the_engine_gives_up(tmp_path: Path)
     run(program, lambda _: None)
     met = outcomes_met(program.outputs["predictions"], program.outputs["scores"])
     program.close()
-    spec = parts.task_spec(settings)
-    sample = read_sample(embedded.input_log(settings, spec, None), spec)
+    spec = parts.stream_spec(settings)
+    sample = read_sample(embedded.input_log(settings, spec.problem, None), spec.problem)
     missed = lost(sample, labels_of(sample), spec.memory)
     assert missed.late > 0
     assert missed.pushed_out > 0

@@ -17,10 +17,10 @@ from hypothesis import strategies as st
 
 from engine.features.columns import Category, Numeric
 from engine.features.encoder import Features
+from engine.learners.fingerprint import theta_fingerprint
 from engine.learners.gradient import GradientLearner
-from engine.stream.fingerprints import theta_fingerprint
+from engine.stream.spec import StreamSpec
 from engine.targets import Classification
-from engine.task_spec import TaskSpec
 from engine.types import Meta
 from streams.errors import CheckpointError
 from streams.logs.memory import Crash
@@ -31,9 +31,10 @@ from streams.stores.memory import MemoryMeta
 from streams.stores.sealed import _seal as seal_of
 from streams.stores.sealed import sealed, unsealed
 from tests.faults.model import SPEC, bits, engine
+from tests.varied import varied
 
 
-def checkpoint(version: int = 1, seed: int = 0, spec: TaskSpec = SPEC) -> Checkpoint:
+def checkpoint(version: int = 1, seed: int = 0, spec: StreamSpec = SPEC) -> Checkpoint:
     params = engine().learner.init(seed)
     trainer = {
         "optimizer.Adam:1.0.weight:step": torch.tensor(3.0),
@@ -41,7 +42,7 @@ def checkpoint(version: int = 1, seed: int = 0, spec: TaskSpec = SPEC) -> Checkp
     }
     return Checkpoint(
         version,
-        theta_fingerprint(GradientLearner(spec)),
+        theta_fingerprint(GradientLearner(spec.problem)),
         params,
         trainer,
         {"position": 12, "through": 64, "step": 3},
@@ -222,7 +223,7 @@ def test_a_version_cut_short_or_missing_is_refused(
 def of_tables(buckets: int) -> Checkpoint:
     """A version of a theta with two tables that no event has touched, and what its trainer keeps beside them."""
     columns = tuple(Category(name, buckets=buckets) for name in ("city", "shop"))
-    learner = GradientLearner(replace(SPEC, features=Features(columns), history=None))
+    learner = GradientLearner(varied(SPEC, features=Features(columns), history=None).problem)
     sums = {f"sums.{n}": torch.full_like(v, 0.1) for n, v in learner.init(0).items() if n.startswith("0.")}
     return Checkpoint(1, theta_fingerprint(learner), learner.init(0), sums)
 
@@ -278,18 +279,20 @@ def test_a_version_too_large_to_be_read_back_is_not_written(
 # Use
 
 
-def test_a_version_of_another_task_spec_is_refused_in_one_sentence() -> None:
+def test_a_version_of_another_problem_is_refused_in_one_sentence() -> None:
     versions = MemoryMeta()
-    other = replace(SPEC, features=Features((Numeric("a"), Numeric("c"))))
+    other = varied(SPEC, features=Features((Numeric("a"), Numeric("c"))))
     versions.publish(checkpoint(spec=other))
-    sentence = r"^version 1 of theta was trained for task spec \w+, this one is \w+: .*$"
+    sentence = r"^version 1 of theta was trained for problem \w+, this one is \w+: .*$"
     with pytest.raises(CheckpointError, match=sentence):
         ThetaCache(engine(), versions).get(1)
 
 
-def test_classes_in_another_order_are_another_task_spec() -> None:
-    swapped = replace(SPEC, target=Classification(("y", "x")))
-    assert theta_fingerprint(GradientLearner(swapped)) != theta_fingerprint(GradientLearner(SPEC))
+def test_classes_in_another_order_are_another_problem() -> None:
+    swapped = varied(SPEC, target=Classification(("y", "x")))
+    assert theta_fingerprint(GradientLearner(swapped.problem)) != theta_fingerprint(
+        GradientLearner(SPEC.problem)
+    )
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])

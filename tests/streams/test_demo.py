@@ -8,7 +8,7 @@ from typing import Any, cast
 import pytest
 from rich.console import Console
 
-from streams.assembly.parts import LEARNERS, learner, task_spec
+from streams.assembly.parts import LEARNERS, learner, problem_of
 from streams.demo.embedded import REPORTED, comparison, flight_settings, outcome
 
 PREDICTORS = (*REPORTED, "embedded")
@@ -82,4 +82,4 @@ def test_the_last_sentence_claims_what_the_interval_allows(
 @pytest.mark.parametrize("name", sorted(LEARNERS))
 def test_the_flights_may_be_served_by_any_learner(name: str, tmp_path: Path) -> None:
     settings = flight_settings(tmp_path, "ours", flags=[f"learner={name}"])
-    assert isinstance(learner(settings, task_spec(settings)), cast(type, LEARNERS[name]))
+    assert isinstance(learner(settings, problem_of(settings)), cast(type, LEARNERS[name]))

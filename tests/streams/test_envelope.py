@@ -12,14 +12,14 @@ from hypothesis import strategies as st
 
 from engine.features.columns import Numeric
 from engine.features.encoder import Features
+from engine.problem import Problem
 from engine.targets import Classification
-from engine.task_spec import TaskSpec
 from engine.types import Kind
 from streams.events.decoding import decode
 from streams.events.envelope import Envelope, value_of
 from streams.events.record import NULL_VALUE, Polled, Record
 
-SPEC = TaskSpec(Features((Numeric("amount"),)), Classification((0, 1)))
+PROBLEM = Problem(Features((Numeric("amount"),)), Classification((0, 1)))
 
 BODY: dict[str, object] = {"task": "ann", "id": "e1", "time": 12.5, "features": {"amount": 1.5}}
 
@@ -119,13 +119,13 @@ class TestTheFuture:
     ) -> None:
         record = opened(BODY | {"time": 12.5}, envelope=Envelope(clock_skew_s=skew_s))
         assert record.appended_s + skew_s == record.latest_s
-        decoded = decode([Polled(3, (1,), 17, [record])], SPEC)
+        decoded = decode([Polled(3, (1,), 17, [record])], PROBLEM)
         assert [one.reason for one in decoded.rejected] == ["bad_time"] * refused
 
     def test_without_a_timestamp_there_is_no_bound(self) -> None:
         body = orjson.dumps(BODY | {"time": "2096-01-01"})
         record = Envelope(clock_skew_s=1.0).open((0, 3), 17, None, body, None, -1)
-        assert not decode([Polled(3, (1,), 17, [record])], SPEC).rejected
+        assert not decode([Polled(3, (1,), 17, [record])], PROBLEM).rejected
 
 
 class TestCloudEvents:

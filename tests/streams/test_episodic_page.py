@@ -25,8 +25,8 @@ from engine.features.encoder import Features
 from engine.features.pixels import Pixels
 from engine.learners.gradient import GradientLearner
 from engine.learners.prototype import PrototypeLearner
+from engine.problem import InnerLoop, Problem
 from engine.targets import Classification, Regression
-from engine.task_spec import InnerLoop, TaskSpec
 from streams.errors import StoreError
 from streams.pages.episodic import render, table, write_page
 from streams.pages.episodic.phrases import standing, verdict, warnings, with_interval
@@ -57,14 +57,14 @@ def examples() -> Examples:
 def of_images() -> EpisodicReport:
     features = Features((Pixels("image", SIDE),))
     target = Classification((0, 1, 2), exchangeable=True)
-    spec = TaskSpec(features, target, linear, adapts="all", inner=InnerLoop(lr=0.5))
-    batch = TaskSpec(features, target, normed)
+    problem = Problem(features, target, linear, adapts="all", inner=InnerLoop(lr=0.5))
+    batch = Problem(features, target, normed)
     contenders = [
         Contender(
             "prototypes", PrototypeLearner, batch, PrototypeLearner(batch).init(0), "means of embeddings"
         ),
-        Contender("fine-tuning", GradientLearner, spec, GradientLearner(spec).init(0)),
-        Contender("majority class", SupportGuess, spec, {}),
+        Contender("fine-tuning", GradientLearner, problem, GradientLearner(problem).init(0)),
+        Contender("majority class", SupportGuess, problem, {}),
     ]
     source = ClassEpisodes(examples(), 3, 2, 4)
     settings = [Setting(2, source, source)]
@@ -73,9 +73,9 @@ def of_images() -> EpisodicReport:
 
 @cache
 def of_numbers() -> EpisodicReport:
-    spec = TaskSpec(Features((Pixels("image", SIDE),)), Regression(0, 6))
+    problem = Problem(Features((Pixels("image", SIDE),)), Regression(0, 6))
     source = TaskEpisodes(examples()._replace(task=np.arange(72) % 4), shots=5)
-    contenders = [Contender(name, SupportGuess, spec, {}) for name in ("support mean", "its twin")]
+    contenders = [Contender(name, SupportGuess, problem, {}) for name in ("support mean", "its twin")]
     return evaluate(contenders, [Setting(5, source), Setting(6, source)], Judging("its twin", episodes=25))
 
 

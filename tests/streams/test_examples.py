@@ -22,8 +22,9 @@ from engine.episodes.task_source import ClassEpisodes, Examples
 from engine.evaluation.episodic.evaluate import tasks_of
 from engine.features.columns import Numeric
 from engine.features.encoder import Features
+from engine.learners.prototype import PrototypeLearner
 from engine.targets import Classification
-from engine.types import EngineError
+from engine.types import Batch, EngineError, Fast, Params
 from streams.errors import InputError, ReptideError, SettingsError
 from streams.laboratory.assembled import Laboratory, laboratory
 from streams.laboratory.images import _pixels
@@ -138,7 +139,7 @@ def test_an_example_without_a_label_is_passed_over(tmp_path: Path) -> None:
 def test_arrays_of_numbers_and_of_images_bring_their_own_features(tmp_path: Path) -> None:
     y = np.repeat(list(CLASSES), 3)
     numbers = opened(tmp_path, of_arrays(tmp_path, x=np.arange(90.0).reshape(45, 2), y=y))
-    assert numbers.spec.features == Features((Numeric("x0"), Numeric("x1")))
+    assert numbers.problem.features == Features((Numeric("x0"), Numeric("x1")))
     np.testing.assert_array_equal(numbers.labelled.examples.y, np.repeat(np.arange(15), 3))
     images = np.random.default_rng(0).integers(0, 256, (45, 4, 4, 3), dtype=np.uint8)
     coloured = opened(tmp_path, of_arrays(tmp_path, x=images, y=y)).labelled.examples.x
@@ -351,22 +352,31 @@ def test_what_an_evaluation_would_refuse_is_refused_before_training(
     assert said in refusal(tmp_path, TABLE.format(path="own.parquet", episodes=episodes))
 
 
-def test_more_shots_than_a_task_has_room_for_are_refused_before_training(tmp_path: Path) -> None:
+@pytest.mark.parametrize("learner", ["matching", "snail", "transformer"])
+def test_more_shots_than_a_stream_would_keep_are_adapted_on(tmp_path: Path, learner: str) -> None:
     visits(each=30).write_parquet(tmp_path / "own.parquet")
-    text = TABLE.format(path="own.parquet", episodes="judged_shots = [2, 20]") + "[memory]\nsupport = 4\n"
-    said = refusal(tmp_path, 'learner = "matching"\n' + text)
-    assert "with 20 shots: a support set of 20 examples does not fit" in said
-    text = text.replace("[2, 20]", "[2]").replace("shots = 2\n", "shots = 20\n")
-    said = refusal(tmp_path, 'learner = "matching"\n' + text)
-    assert "with 20 shots: a support set of 20 examples does not fit" in said
+    text = TABLE.format(path="own.parquet", episodes="judged_shots = [2, 20]").replace(
+        "shots = 2\n", "shots = 20\n"
+    )
+    found = opened(tmp_path, f'learner = "{learner}"\n{text}[memory]\nsupport = 4\n')
+    support = found.held_out(20).draw(2, seed=0, step=0).support
+    assert support.x.shape[1] >= 20
+    assert found.learner.adapt(found.learner.init(0), support)
+
+
+class OfEight(PrototypeLearner):
+    def adapt_differentiably(self, meta: Params, support: Batch, *, second_order: bool) -> Fast:
+        if support.x.shape[1] > 8:
+            raise EngineError(f"{support.x.shape[1]} examples are more than 8")
+        return super().adapt_differentiably(meta, support, second_order=second_order)
 
 
 def test_the_largest_of_uneven_support_sets_is_tried_before_training(tmp_path: Path) -> None:
     users = pl.concat([visits(users=20), visits(users=1, each=60).with_columns(user=pl.lit("busy"))])
     users.write_parquet(tmp_path / "own.parquet")
     text = TABLE.format(path="own.parquet", episodes="balanced = true").replace("shots = 2", "shots = 5")
-    said = refusal(tmp_path, 'learner = "matching"\n' + text + "[memory]\nsupport = 8\n")
-    assert "with 5 shots: a support set of 10 examples does not fit" in said
+    said = refusal(tmp_path, f'learner = "{__name__}:OfEight"\n{text}')
+    assert "with 5 shots: 10 examples are more than 8" in said
 
 
 def test_a_number_has_no_classes_to_balance(tmp_path: Path) -> None:
@@ -386,8 +396,8 @@ def test_episodes_of_classes_may_come_from_an_event_log(tmp_path: Path) -> None:
     visits(users=5, each=12).write_parquet(tmp_path / "own.parquet")
     text = TABLE.format(path="own.parquet", episodes="ways = 2").replace("[examples]", "[input]")
     found = opened(tmp_path, text.replace('[target]\nclasses = ["no", "yes"]', ""))
-    assert isinstance(found.spec.target, Classification)
-    assert found.spec.target.exchangeable
+    assert isinstance(found.problem.target, Classification)
+    assert found.problem.target.exchangeable
     assert "held out 24 of 4 classes" in found.said
 
 

@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 
 from engine.features.columns import Category, Cyclic, Numeric
 from engine.features.encoder import Features
+from engine.problem import Problem
 from engine.targets import Classification
-from engine.task_spec import TaskSpec
 from engine.types import Kind
 from streams.errors import InputError
 from streams.events.decoding import decode
@@ -26,7 +26,7 @@ from streams.logs.file.log import FileLog, TableColumns
 from streams.logs.memory import Crash, MemoryLog, MemoryOutput
 
 FEATURES = Features((Numeric("amount"), Category("country"), Cyclic("hour", 24)))
-SPEC = TaskSpec(FEATURES, Classification((0, 1)))
+PROBLEM = Problem(FEATURES, Classification((0, 1)))
 COLUMNS = TableColumns(task=("card",), id="id", time="at", label="fraud", label_time="known")
 IMMEDIATE = TableColumns(task=("card",), id="id", time="at", label="fraud")
 TABLE = pl.DataFrame(
@@ -124,7 +124,7 @@ class TestEveryLog:
 
     def test_every_kind_of_log_gives_identical_decoded_events(self, log: ReplayLog, tmp_path: Path) -> None:
         other = FileLog(written(tmp_path, "parquet"), COLUMNS, FEATURES)
-        (tasks, events, _, rejected), expected = (decode(x.poll(100), SPEC) for x in (log, other))
+        (tasks, events, _, rejected), expected = (decode(x.poll(100), PROBLEM) for x in (log, other))
         assert not rejected
         assert tasks == expected.tasks == ("bob", "ann", "eve")
         for name in ("row", "kind", "id", "time_s", "x", "has_x", "y", "topic", "offset"):
@@ -234,10 +234,10 @@ def test_times_may_be_numbers_texts_or_datetimes(kind: str, tmp_path: Path) -> N
         pl.Series([moment.timestamp()]),
     ]
     columns = TableColumns(task=("card",), time="at")
-    spec = TaskSpec(Features(()), SPEC.target)
+    problem = Problem(Features(()), PROBLEM.target)
     for at in times:
         path = written(tmp_path, kind, pl.DataFrame({"card": ["ann"], "at": at}))
-        events = decode(FileLog(path, columns, spec.features).poll(1), spec).events
+        events = decode(FileLog(path, columns, problem.features).poll(1), problem).events
         assert events.time_s.tolist() == [moment.timestamp()]
 
 
@@ -296,9 +296,9 @@ def test_any_bytes_in_a_line_never_raise_and_never_take_a_good_line_along(
     if kind == "csv":
         junk = junk.replace(b'"', b"'")  # a quote makes the next line a part of this one
     path = lines(tmp_path_factory.mktemp("junk"), first + junk + last, kind)
-    spec = TaskSpec(Features((Numeric("amount"),)), SPEC.target)
-    polled = FileLog(path, TableColumns(task=("card",), id="id", time="at"), spec.features).poll(1000)
-    decoded = decode(polled, spec)
+    problem = Problem(Features((Numeric("amount"),)), PROBLEM.target)
+    polled = FileLog(path, TableColumns(task=("card",), id="id", time="at"), problem.features).poll(1000)
+    decoded = decode(polled, problem)
     assert {"first", "last"} <= {record.id for record in decoded.records}
     assert len(decoded.records) + len(decoded.rejected) == len(polled[0].records)
 

@@ -143,8 +143,10 @@ def test_there_are_no_more_classes_than_the_reserve(directory: Path) -> None:
 def test_a_trainer_that_knows_fewer_classes_than_the_workers_stops_and_says_so(directory: Path) -> None:
     run_to_the_end(settings := named(directory, "x", "y", "z"))
     found = [read_learned(orjson.dumps(line)) for line in lines(settings, "episodes")]
-    spec = parts.task_spec(named(directory, "x", "y"))
-    trainer = Trainer(Online(GradientLearner(spec), Backprop(), Rates(FitSettings())), MemoryMeta())
+    spec = parts.stream_spec(named(directory, "x", "y"))
+    trainer = Trainer(
+        spec, Online(GradientLearner(spec.problem), Backprop(), Rates(FitSettings())), MemoryMeta()
+    )
     with pytest.raises(SettingsError, match="classes that the workers have"):
         trainer.advance(None, found, [], {})
     assert trainer.store.current() == 0

@@ -20,8 +20,8 @@ import pytest
 
 from engine.features.columns import Numeric
 from engine.features.encoder import Features
+from engine.problem import Problem
 from engine.targets import Classification
-from engine.task_spec import TaskSpec
 from engine.types import Kind
 from streams.errors import InputError, ReptideError, SettingsError, Unavailable
 from streams.events.decoding import Rejected, decode
@@ -418,8 +418,8 @@ class TestOutputs:
         deadline = time.monotonic() + PATIENCE_S
         while sum(len(part.records) for part in polled) < 5 and time.monotonic() < deadline:
             polled += log.poll(10, 0.2)
-        spec = TaskSpec(Features((Numeric("a"),)), Classification((0, 1)))
-        outputs.dead_letters(letters, log.origin).append(decode(polled, spec).rejected)
+        problem = Problem(Features((Numeric("a"),)), Classification((0, 1)))
+        outputs.dead_letters(letters, log.origin).append(decode(polled, problem).rejected)
         outputs.sync()
         assert sorted(map(repr, ((m.key, m.value) for m in messages(noida, letters, 5)))) == sorted(
             map(repr, sent)

@@ -12,8 +12,8 @@ from kafka.admin import ConfigResource, ConfigResourceType
 
 from engine.features.columns import Numeric
 from engine.features.encoder import Features
+from engine.problem import Problem
 from engine.targets import Classification
-from engine.task_spec import TaskSpec
 from streams.events.envelope import Envelope
 from streams.logs.kafka.group import Connection
 from streams.logs.kafka.kafka_python.producer import key_hash
@@ -71,8 +71,8 @@ class TestCheck:
         create(Connection(noida.servers), ours, 1, 1, DAY_S)
         event = b'{"task": "ann", "id": %d, "time": 1, "features": {"a": "x"}}'
         append(noida, ours.inputs[0], [(b"ann", value) for value in (event % 1, None, event % 2)])
-        spec = TaskSpec(Features((Numeric("a"),)), Classification(("no", "yes")))
-        judge = partial(unreadable, Envelope(), spec, null_values)
+        problem = Problem(Features((Numeric("a"),)), Classification(("no", "yes")))
+        judge = partial(unreadable, Envelope(), problem, null_values)
         [found] = check(Connection(noida.servers), ours, DAY_S, 30 * DAY_S, judge)
         assert found.severity == severity
         told = f"{2 + null_values} of 3 recent messages of {ours.inputs[0]} would be dead letters"

@@ -41,7 +41,7 @@ class Watched(Outputs):
 
 
 RATE = 0.7
-READER = LabelReader(SPEC)
+READER, WIDTH = LabelReader(SPEC), SPEC.problem.width
 
 
 def read(line: bytes) -> LearnedLabel | str:
@@ -60,7 +60,7 @@ def folded() -> tuple[list[Fold], list[LearnedLabel]]:
     world = World([*records, *alone, observation("task 0", "last", 200.0)])
     program = world.program(GRID)
     said = program.worker.outputs
-    watched = Watched(said.logs, said.dead_letters, said.spec, RATE)
+    watched = Watched(said.logs, said.dead_letters, said.problem, RATE)
     object.__setattr__(watched, "folds", [])
     for _ in steps(replace(program, worker=replace(program.worker, outputs=watched))):
         pass
@@ -134,7 +134,7 @@ def test_where_a_task_adapted_its_episode_is_there_as_it_was_if_it_was_drawn(
 
 @pytest.fixture(scope="module")
 def taught() -> list[bytes]:
-    """Lines of a task spec with every encoder, history and room for a class; the last ends an episode."""
+    """Lines of a stream spec with every encoder, history and room for a class; the last ends an episode."""
     world = World(stream(1, 60))
     worker = world.program(20).worker
     while worker.step() is not None:
@@ -161,8 +161,8 @@ WRONG: list[tuple[str, Any]] = [
     ("offset", -1), ("offset", "0"), ("offset", None), ("offset", 2**64), ("offset", []),
     ("partition", -1), ("partition", {}), ("partition", 0.0),
     ("incarnation", 5), ("incarnation", "xyz"), ("incarnation", "-1"), ("incarnation", "f" * 40),
-    ("x", []), ("x", {}), ("x", [[1]]), ("x", [1e39] * SPEC.width), ("x", [float("inf")] * SPEC.width),
-    ("x", [True] * SPEC.width), ("x", [None] * SPEC.width), ("x", [-5.0] * SPEC.width),
+    ("x", []), ("x", {}), ("x", [[1]]), ("x", [1e39] * WIDTH), ("x", [float("inf")] * WIDTH),
+    ("x", [True] * WIDTH), ("x", [None] * WIDTH), ("x", [-5.0] * WIDTH),
     ("losses", []), ("losses", [1, 2, 3]), ("losses", [1e30] * 5), ("losses", [-1.0] * 5), ("losses", ["a"] * 5),
     ("losses", [None] * 5), ("losses", 0), ("losses", ...),
     ("support", 5), ("support", []), ("support", {}), ("query", ...), ("query", []),
@@ -176,7 +176,7 @@ WRONG: list[tuple[str, Any]] = [
 def test_a_line_with_a_member_that_is_wrong_is_none(taught: list[bytes], member: str, value: Any) -> None:
     why = read(changed(taught[-1], member, value))
     assert isinstance(why, str)
-    assert re.match(r"(cannot be read \(\w+\)$|is not of this task spec, (whose|which) )", why)
+    assert re.match(r"(cannot be read \(\w+\)$|is not of this stream spec, (whose|which) )", why)
 
 
 def test_every_line_that_a_worker_wrote_is_one(taught: list[bytes]) -> None:
@@ -231,14 +231,14 @@ def check_sound(one: LearnedLabel | str) -> None:
     """What the learner relies on."""
     if isinstance(one, str):
         return
-    assert one.x.shape == (SPEC.width,)
+    assert one.x.shape == (WIDTH,)
     assert one.y in (0.0, 1.0)
     assert one.labels > 0
     assert min(one.source) >= 0
     if one.episode is not None:
         support, query = one.episode.support_y, one.episode.query_y
-        assert one.episode.support_x.shape == (len(support), SPEC.width)
-        assert one.episode.query_x.shape == (len(query), SPEC.width)
+        assert one.episode.support_x.shape == (len(support), WIDTH)
+        assert one.episode.query_x.shape == (len(query), WIDTH)
         assert {*support.tolist(), *query.tolist()} <= {0.0, 1.0}
         assert np.isfinite(one.episode.support_weight).all()
 

@@ -54,7 +54,7 @@ def of(directory: Path, learner: str, *flags: str) -> Settings:
 @pytest.fixture(scope="module", params=sorted(parts.LEARNERS))
 def kind(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Streamed:
     settings = of(tmp_path_factory.mktemp(request.param), request.param)
-    learner = parts.learner(settings, parts.task_spec(settings))
+    learner = parts.learner(settings, parts.problem_of(settings))
     with pytest.MonkeyPatch.context() as patched:
         share(learner, patched)
         return Streamed(learner, settings, run_to_the_end(settings))
@@ -198,7 +198,7 @@ def test_prototypes_keep_to_the_base_rate_of_a_rare_class(tmp_path: Path) -> Non
     program = assembly.embedded(settings)
     run(program, lambda progress: None)
     late = slice(payments // 2, None)
-    scores = list(scores_of(program.outputs["scores"], program.engine.spec.target))
+    scores = list(scores_of(program.outputs["scores"], program.engine.spec.problem.target))
     program.close()
     y, loss, served = (
         np.concatenate(parts)[late]

@@ -67,9 +67,9 @@ def streamed(folder: Path, rows: pl.DataFrame, **changes: Any) -> tuple[Settings
 
 
 def evaluated(program: Embedded) -> ReportDict:
-    spec = program.engine.spec
-    scores = scores_of(program.outputs["scores"], spec.target)
-    return evaluate(spec.target, scores, (mirrored(program.log, spec),))
+    problem = program.engine.spec.problem
+    scores = scores_of(program.outputs["scores"], problem.target)
+    return evaluate(problem.target, scores, (mirrored(program.log, problem),))
 
 
 def test_every_scored_label_has_what_is_simple_beside_it(tmp_path: Path) -> None:
@@ -83,15 +83,15 @@ def test_every_scored_label_has_what_is_simple_beside_it(tmp_path: Path) -> None
 
 def test_a_run_stopped_and_started_again_shows_the_same(tmp_path: Path) -> None:
     _, program = streamed(tmp_path / "whole", table())
-    whole = mirrored(program.log, program.engine.spec)
+    whole = mirrored(program.log, program.engine.spec.problem)
     program.close()
     stopped = embedded(settings(tmp_path / "parts", table()))
     for _ in range(5):
         stopped.worker.step(64)
-    early = mirrored(stopped.log, stopped.engine.spec)
+    early = mirrored(stopped.log, stopped.engine.spec.problem)
     stopped.close()
     _, program = streamed(tmp_path / "parts", table())
-    again = mirrored(program.log, program.engine.spec)
+    again = mirrored(program.log, program.engine.spec.problem)
     program.close()
     assert 0 < len(early.offset) < len(whole.offset)
     for one, other in ((again, whole), (early, again)):
@@ -103,7 +103,7 @@ def test_a_run_stopped_and_started_again_shows_the_same(tmp_path: Path) -> None:
 def test_reading_the_mirror_leaves_the_log_where_it_was(tmp_path: Path) -> None:
     program = embedded(settings(tmp_path, table()))
     program.worker.step(64)
-    mirrored(program.log, program.engine.spec)
+    mirrored(program.log, program.engine.spec.problem)
     assert program.log.position() == 64
     program.close()
 
@@ -118,7 +118,7 @@ def test_a_label_that_is_not_known_yet_changes_nothing_said_before(tmp_path: Pat
     for name, version in (("as it was", rows), ("turned", turned)):
         program = embedded(settings(tmp_path / name, version))
         program.log.seek(program.log.end())
-        said.append(mirrored(program.log, program.engine.spec))
+        said.append(mirrored(program.log, program.engine.spec.problem))
         program.close()
     before = rows.filter(pl.col("label").is_not_null()).sort("known")["at"].to_numpy() < moment
     late = rows.filter(pl.col("label").is_not_null()).sort("known")["known"].to_numpy() >= moment

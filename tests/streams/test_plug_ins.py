@@ -57,14 +57,14 @@ class Forgetful(Often):
 class Short(PrototypeLearner):
     """A learner: as one of ours, embedded in four numbers."""
 
-    def __init__(self, spec: Any) -> None:
-        super().__init__(spec, 4)
+    def __init__(self, problem: Any) -> None:
+        super().__init__(problem, 4)
 
 
 class Refusing(Short):
     """A learner that is not for these tasks."""
 
-    def __init__(self, spec: Any) -> None:
+    def __init__(self, problem: Any) -> None:
         raise EngineError("it needs three classes")
 
 
@@ -119,18 +119,18 @@ def settings(folder: Path, *flags: str) -> Settings:
 
 def test_a_detector_is_made_with_its_options(tmp_path: Path) -> None:
     options = [f"drift.detector={HERE}:Often", 'drift.options={"every": 3}']
-    made = parts.task_spec(settings(tmp_path, *options)).detector
+    made = parts.stream_spec(settings(tmp_path, *options)).detector
     assert (type(made).__name__, vars(made)) == ("Often", {"every": 3})
 
 
-def test_a_learner_is_made_of_the_task_spec(tmp_path: Path) -> None:
+def test_a_learner_is_made_of_the_problem(tmp_path: Path) -> None:
     own = settings(tmp_path, f"learner={HERE}:Short")
-    made = parts.learner(own, parts.task_spec(own))
-    assert (type(made).__name__, made.fast_shapes["sums"], made.spec.wide) == ("Short", (2, 4), False)
+    made = parts.learner(own, parts.problem_of(own))
+    assert (type(made).__name__, made.fast_shapes["sums"], made.problem.wide) == ("Short", (2, 4), False)
 
 
 def test_a_column_is_made_with_the_other_keys_of_its_feature(tmp_path: Path) -> None:
-    made = parts.task_spec(settings(tmp_path, feature(f"{HERE}:Times", by=3.0))).features
+    made = parts.problem_of(settings(tmp_path, feature(f"{HERE}:Times", by=3.0))).features
     assert made.encode([{"a": 2}, {"a": "two"}]).x.tolist() == [[6.0], [0.0]]
     assert made.schema() == [{"encoder": "Times", "name": "a", "by": 3.0}]
 
@@ -145,8 +145,8 @@ def test_a_column_given_in_python_has_an_import_string_or_is_refused() -> None:
 
 def test_check_runs_the_conformance_checks_of_each(tmp_path: Path) -> None:
     own = settings(tmp_path, f"learner={HERE}:Short", f"drift.detector={HERE}:Often")
-    spec = parts.task_spec(own)
-    kept = list(promises_kept(spec, parts.learner(own, spec)))
+    spec = parts.stream_spec(own)
+    kept = list(promises_kept(spec, parts.learner(own, spec.problem)))
     assert {"tasks_do_not_share_a_detector", "padding_with_weight_zero_changes_nothing"} <= set(kept)
 
 
@@ -165,12 +165,12 @@ def test_the_programs_of_the_document_keep_every_promise_and_run_in_a_stream(
     monkeypatch.syspath_prepend(tmp_path)
     own = settings(tmp_path, "learner=my_shop.learners:Means", "drift.detector=my_shop.drift:Jump",
                    feature("my_shop.columns:Log"))  # fmt: skip
-    spec = parts.task_spec(own)
-    assert list(promises_kept(spec, parts.learner(own, spec)))
+    spec = parts.stream_spec(own)
+    assert list(promises_kept(spec, parts.learner(own, spec.problem)))
     assert run_to_the_end(own).rows
     columns = [import_module("my_shop.columns").Log("a")]
     Online(columns, Classification(("x", "y"))).save(tmp_path / "saved")
-    assert Online.load(tmp_path / "saved").engine.spec.features.columns == tuple(columns)
+    assert Online.load(tmp_path / "saved").engine.spec.problem.features.columns == tuple(columns)
 
 
 @pytest.mark.parametrize(
@@ -186,7 +186,8 @@ def test_a_stream_refuses_what_breaks_a_promise_before_its_first_event(
 ) -> None:
     own = settings(tmp_path, flag)
     with pytest.raises(CheckFailed, match=said):
-        parts.stream_engine(own, parts.learner(own, parts.task_spec(own)))
+        spec = parts.stream_spec(own)
+        parts.stream_engine(own, spec, parts.learner(own, spec.problem))
 
 
 @pytest.mark.parametrize(
@@ -204,7 +205,7 @@ def test_a_stream_refuses_what_breaks_a_promise_before_its_first_event(
         (["learner=nowhere:Short"], "learner: cannot import 'nowhere:Short': No module named"),
         ([f"learner={HERE}:Refusing"], f"learner: '{HERE}:Refusing' refuses: it needs three classes"),
         ([f"learner={HERE}:settings"], "settings' cannot be made: "),
-        (["learner=builtins:repr"], "makes a str without spec, fast_shapes, learned, init, adapt, adapt_different"),
+        (["learner=builtins:repr"], "makes a str without problem, fast_shapes, learned, init, adapt, adapt_"),
         ([f"learner={HERE}:Short", "outer.rule=reptile"], "outer.rule: 'reptile' moves theta by inner"),
         ([feature("nowhere:Times")], "features: field 'a': cannot import 'nowhere:Times': No module named"),
         ([feature(f"{HERE}:Times", bye=1)], "Times' does not take the options = {'name': 'a', 'bye': 1}: "),
@@ -219,6 +220,6 @@ def test_what_cannot_be_used_is_one_sentence_that_names_the_setting(
 ) -> None:
     with pytest.raises(SettingsError) as caught:
         own = settings(tmp_path, *flags)
-        parts.learner(own, parts.task_spec(own))
+        parts.learner(own, parts.stream_spec(own).problem)
     assert said in str(caught.value)
     assert "\n" not in str(caught.value)

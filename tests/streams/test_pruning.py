@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -12,10 +11,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from engine.learners.fingerprint import theta_fingerprint
 from engine.learners.gradient import GradientLearner
-from engine.stream.fingerprints import theta_fingerprint
 from engine.stream.fold import Engine
-from engine.task_spec import Memory
+from engine.stream.spec import Memory
 from streams.assembly.embedded import embedded
 from streams.events.record import SourcePosition
 from streams.program.embedded import run
@@ -29,11 +28,12 @@ from streams.stores.redis.versions import RedisMeta
 from tests.faults.model import SPEC, engine
 from tests.faults.shop import keeping_nothing, run_to_the_end, shop
 from tests.redis_servers import Server, one_redis
+from tests.varied import varied
 
 __all__ = ["one_redis"]  # a fixture
 
 VERSIONS, CELLS, PARTITIONS, EVERY = 20_000, 100_000, 4, 4096
-THETA = theta_fingerprint(GradientLearner(SPEC))
+THETA = theta_fingerprint(GradientLearner(SPEC.problem))
 
 
 def cells(count: int, versions: int, partitions: int = PARTITIONS) -> dict[SourcePosition, int]:
@@ -136,7 +136,7 @@ def versions_in(server: RedisServer, stream: str, count: int = 200) -> RedisMeta
 def test_what_another_layout_was_folded_under_is_kept_alike(server: RedisServer, keep_gib: float) -> None:
     stream = uuid4().hex
     old, new = (
-        RedisStore(server, stream, Engine(replace(SPEC, memory=Memory(pending=pending))).layout)
+        RedisStore(server, stream, Engine(varied(SPEC, memory=Memory(pending=pending))).layout)
         for pending in (3, 5)
     )
     versions = versions_in(server, stream)

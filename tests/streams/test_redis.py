@@ -19,8 +19,8 @@ from redis.connection import AbstractConnection
 
 from engine.features.columns import Numeric
 from engine.features.encoder import Features
+from engine.learners.fingerprint import theta_fingerprint
 from engine.learners.gradient import GradientLearner
-from engine.stream.fingerprints import theta_fingerprint
 from engine.stream.layout import Layout
 from engine.stream.table import RowError, TaskTable
 from streams.errors import CheckpointError, Forgot, ReptideError, SettingsError, StoreError, Unavailable
@@ -36,11 +36,12 @@ from streams.stores.redis.versions import RedisMeta
 from tests.faults.model import SPEC, engine
 from tests.redis_servers import Cluster, Server, one_redis, own_redis, poll, redis_cluster
 from tests.streams.test_checkpoints import TestEveryMetaStore, checkpoint, same
+from tests.varied import varied
 
 __all__ = ["TestEveryMetaStore", "one_redis", "own_redis", "redis_cluster"]  # fixtures, and a contract
 
 LAYOUT = engine().layout
-THETA = theta_fingerprint(GradientLearner(SPEC))
+THETA = theta_fingerprint(GradientLearner(SPEC.problem))
 PASSWORD = "hunter2-sesame"  # noqa: S105
 Start = Callable[..., Server]
 Open = Callable[..., RedisStore]
@@ -803,17 +804,17 @@ class TestVersionsOfTheta:
         assert list(versions.sizes()) == [2, 4, 5, 6]
         assert versions.missing([0, 1, 2, 3]) == {1, 3}
 
-    def test_task_specs_of_another_theta_have_versions_of_their_own(
+    def test_stream_specs_of_another_theta_have_versions_of_their_own(
         self, versions: RedisMeta, stream: str
     ) -> None:
         versions.publish(checkpoint())
         assert RedisMeta(versions.server, stream, "another").current() == 0
 
     def test_a_theta_of_another_architecture_is_refused_in_a_sentence(self, versions: RedisMeta) -> None:
-        other = replace(SPEC, features=Features((Numeric("a"), Numeric("c"))))
+        other = varied(SPEC, features=Features((Numeric("a"), Numeric("c"))))
         versions.publish(checkpoint(spec=other))
         with pytest.raises(
-            CheckpointError, match=r"version 1 of theta was trained for task spec \w+, this one"
+            CheckpointError, match=r"version 1 of theta was trained for problem \w+, this one"
         ):
             ThetaCache(engine(), versions).get(1)
 

@@ -172,7 +172,7 @@ def test_a_log_that_is_away_as_well_is_asked_again(calm: Case) -> None:
 
 def test_the_version_in_use_is_shown() -> None:
     case = Case()
-    Trainer(online(), case.world.meta).publish(1, start(online().learner, 0), {})
+    Trainer(SPEC, online(), case.world.meta).publish(1, start(online().learner, 0), {})
     case.run()
     assert "reptide_theta_version 1.0" in case.service.worker.telemetry.exposition().decode()
 
@@ -491,7 +491,7 @@ def lines() -> list[bytes]:
 
 
 def service(episodes: Episodes, store: MemoryMeta, window: int = WINDOW) -> TrainerService:
-    trainer = Trainer(online(), store, seed=1, batch=4, window=window)
+    trainer = Trainer(SPEC, online(), store, seed=1, batch=4, window=window)
     health = Health(trainer_service.CONDITIONS, 60.0)
     return TrainerService(
         trainer, episodes, Telemetry(), health, 0.01, lambda advance: None, lambda said: None
@@ -698,7 +698,7 @@ def test_a_label_of_another_width_is_passed_over_and_told(lines: list[bytes]) ->
     one.say = said.append
     assert one.turn() is None
     [sentence] = said
-    assert f"offset 0 is not of this task spec, whose features are {SPEC.width} wide" in sentence
+    assert f"offset 0 is not of this stream spec, whose features are {SPEC.problem.width} wide" in sentence
 
 
 def test_a_trainer_is_ready_as_soon_as_its_servers_answer_and_alive_at_every_step_of_a_long_version(

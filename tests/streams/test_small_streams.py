@@ -55,10 +55,10 @@ def streamed(directory: Path, table: pl.DataFrame, target: str) -> Ran:
     try:
         run(program, lambda progress: None)
         spec, outputs = program.engine.spec, program.outputs
-        parts = list(scores_of(outputs["scores"], spec.target))
+        parts = list(scores_of(outputs["scores"], spec.problem.target))
         lost = np.concatenate([part.labels.loss[:, SERVED] for part in parts])
         alarms = sum(map(len, lines_once(outputs["drifts"])))
-        return Ran(evaluate(spec.target, iter(parts))["predictors"], lost, alarms)
+        return Ran(evaluate(spec.problem.target, iter(parts))["predictors"], lost, alarms)
     finally:
         program.close()
 

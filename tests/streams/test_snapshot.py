@@ -14,7 +14,8 @@ from streams.errors import InputError
 from streams.events.record import SourcePosition
 from streams.logs.memory import Crash
 from streams.operate.snapshots.folder import Draft, drafted, opened
-from streams.operate.snapshots.state_directory import copy_state, restore, snapshot
+from streams.operate.snapshots.spec import described
+from streams.operate.snapshots.state_directory import KIND, copy_state, restore, snapshot
 from streams.program.embedded import Embedded, steps
 from streams.settings.tree import Settings
 from tests.faults.model import Left
@@ -26,8 +27,9 @@ def quietly(_: str) -> None:
 
 
 def copied(program: Embedded, settings: Settings, directory: Path) -> None:
-    state, learner, schedule = settings.run.directory, program.engine.learner, program.worker.schedule
-    copy_state(state, program.store, learner, schedule, directory, quietly)
+    state, engine, schedule = settings.run.directory, program.engine, program.worker.schedule
+    stream = described(engine.layout, engine.learner, KIND)
+    copy_state(state, program.store, stream, schedule, directory, quietly)
 
 
 @pytest.fixture(scope="module")
@@ -113,7 +115,7 @@ def test_one_that_is_damaged_is_refused_before_anything_is_made(elsewhere: Setti
 
 def test_one_of_another_spec_is_refused(elsewhere: Settings) -> None:
     other = elsewhere.model_copy(update={"learner": "prototype"})
-    with pytest.raises(InputError, match="taken under another task spec"):
+    with pytest.raises(InputError, match="taken under another stream spec"):
         restore(other, place(elsewhere), quietly)
     assert not elsewhere.run.directory.exists()
 

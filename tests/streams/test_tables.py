@@ -18,8 +18,8 @@ from hypothesis import strategies as st
 
 from engine.features.columns import Category, Numeric, Text
 from engine.features.encoder import Features
+from engine.problem import Problem
 from engine.targets import Classification
-from engine.task_spec import TaskSpec
 from engine.types import Kind
 from streams.errors import InputError
 from streams.events.decoding import MAX_RECORD_BYTES, Decoded, decode
@@ -55,7 +55,7 @@ def opened(
     path: Path, columns: TableColumns = COLUMNS, features: Features = FEATURES
 ) -> tuple[FileLog, Decoded]:
     log = FileLog(path, columns, features)
-    return log, decode(log.poll(10_000), TaskSpec(features, Classification(("no", "yes"))))
+    return log, decode(log.poll(10_000), Problem(features, Classification(("no", "yes"))))
 
 
 def refusal(path: Path, columns: TableColumns = COLUMNS, features: Features = FEATURES) -> str:

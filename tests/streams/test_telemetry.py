@@ -27,7 +27,7 @@ from streams.watch.metrics import METRICS, OTHER, REASONS, Metric
 from streams.watch.telemetry import Telemetry
 
 UNITS = ("_total", "_seconds", "_bytes", "_ratio", "_events", "_tasks", "_loss", "_version")
-"""Base units; where there is none, the thing counted. A loss is in the task spec's own unit."""
+"""Base units; where there is none, the thing counted. A loss is in the stream spec's own unit."""
 
 
 def outcomes(codes: list[Outcome], **columns: Any) -> Outcomes:

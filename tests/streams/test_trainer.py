@@ -43,6 +43,7 @@ from streams.stores.base import Checkpoint, MetaStore
 from streams.stores.checkpoints import DirectoryMeta
 from streams.stores.memory import MemoryMeta
 from tests.faults.model import RATES, SPEC, World, bits, online, stream, told
+from tests.varied import varied
 
 ENDS = (20, 40, 60)
 """Where the rounds fall due in these tests."""
@@ -64,7 +65,7 @@ def labels(lines: list[bytes]) -> list[LearnedLabel]:
 
 
 def trainer(store: MetaStore, **changes: Any) -> Trainer:
-    return replace(Trainer(online(), store, seed=1, batch=4), **changes)
+    return replace(Trainer(SPEC, online(), store, seed=1, batch=4), **changes)
 
 
 def rounds(lines: Sequence[bytes], store: MetaStore, **changes: object) -> Rounds:
@@ -103,7 +104,7 @@ class Watched(Online):
     """Keeps the lessons, and learns nothing of them."""
 
     def __init__(self) -> None:
-        super().__init__(GradientLearner(SPEC), Backprop(), RATES)
+        super().__init__(GradientLearner(SPEC.problem), Backprop(), RATES)
         self.lessons: list[Lesson] = []
 
     def learn(self, lessons: Iterable[Lesson], state: TrainState) -> tuple[TrainState, list[Round]]:
@@ -310,7 +311,7 @@ def test_going_on_from_a_checkpoint_is_going_on_in_memory_bit_for_bit(
     lines: list[bytes], labels: list[LearnedLabel], optimizer: str, options: Any, tmp_path: Path
 ) -> None:
     fit = FitSettings(optimizer, lr=0.1, warmup=2, schedule="cosine", steps=60, **options)
-    trains = Online(GradientLearner(SPEC), Backprop(), Rates(fit))
+    trains = Online(GradientLearner(SPEC.problem), Backprop(), Rates(fit))
     stopped = rounds(lines, DirectoryMeta(tmp_path), online=trains)
     state, since = start(trains.learner, 1), 0
     for version, end in enumerate(ENDS, 1):
@@ -375,10 +376,10 @@ def test_labels_and_versions_of_another_log_are_none_of_a_round(lines: list[byte
     assert store.load(2).numbers["through"] == ENDS[0]
 
 
-def test_a_version_of_another_task_spec_is_not_trained_on(lines: list[bytes], whole: MetaStore) -> None:
-    other = GradientLearner(replace(SPEC, features=Features((Numeric("a"), Numeric("c")))))
+def test_a_version_of_another_problem_is_not_trained_on(lines: list[bytes], whole: MetaStore) -> None:
+    other = GradientLearner(varied(SPEC, features=Features((Numeric("a"), Numeric("c")))).problem)
     foreign = trainer(whole, online=Online(other, Backprop(), RATES))
-    with pytest.raises(CheckpointError, match="was trained for task spec"):
+    with pytest.raises(CheckpointError, match="was trained for problem"):
         Rounds(foreign, MemoryOutput(), INCARNATION).run(80)
 
 
@@ -476,7 +477,7 @@ def test_between_choices_and_where_a_size_is_given_it_stays(labels: list[Learned
     assert one.prepared(labels, state, SIZES_EARLY + 1).params[LR].equal(state.params[LR])
     for version in (1, SIZES_EARLY, SIZES_EARLY + SIZES_EVERY):
         assert LR in one.prepared(labels, state, version).sums
-    given = GradientLearner(replace(SPEC, inner=replace(SPEC.inner, lr=0.07)))
+    given = GradientLearner(varied(SPEC, inner=replace(SPEC.problem.inner, lr=0.07)).problem)
     fixed = trainer(MemoryMeta(), online=Online(given, Backprop(), RATES))
     assert LR not in fixed.prepared(labels, start(given, 1), SIZES_EVERY).params
 

@@ -15,16 +15,16 @@ from hypothesis import strategies as st
 
 from engine.features.columns import Category, Cyclic, Numeric, Text
 from engine.features.encoder import Features
+from engine.problem import Problem
 from engine.targets import Classification, Regression
-from engine.task_spec import TaskSpec
 from engine.types import Kind
 from streams.events.decoding import MAX_RECORD_BYTES, Decoded, Rejected, Tally, decode, tally
 from streams.events.identity import joined_task
 from streams.events.record import Polled, Record
 from streams.events.times import epoch_seconds
 
-SPEC = TaskSpec(Features((Numeric("amount"),)), Classification((0, 1)))
-REGRESSION = TaskSpec(SPEC.features, Regression(-1.0, 1.0))
+PROBLEM = Problem(Features((Numeric("amount"),)), Classification((0, 1)))
+REGRESSION = Problem(PROBLEM.features, Regression(-1.0, 1.0))
 
 
 def observation(**changes: Any) -> Record:
@@ -36,13 +36,13 @@ def label(value: object, **changes: Any) -> Record:
     return Record(0, Kind.LABEL, "ann", "e1", 1.0, label=value)._replace(**changes)
 
 
-def decoded(*records: Record, spec: TaskSpec = SPEC, topic: int = 0) -> Decoded:
+def decoded(*records: Record, problem: Problem = PROBLEM, topic: int = 0) -> Decoded:
     numbered = [record._replace(offset=7 + i, topic=topic, partition=3) for i, record in enumerate(records)]
-    return decode([Polled(3, (4, 5), 7, numbered)], spec)
+    return decode([Polled(3, (4, 5), 7, numbered)], problem)
 
 
-def reason(record: Record, spec: TaskSpec = SPEC) -> str:
-    (rejected,) = decoded(record, spec=spec).rejected
+def reason(record: Record, problem: Problem = PROBLEM) -> str:
+    (rejected,) = decoded(record, problem=problem).rejected
     assert rejected.record == record._replace(offset=7, partition=3)
     return rejected.reason
 
@@ -76,14 +76,13 @@ def test_arrays_have_the_types_the_engine_declares() -> None:
 
 
 def test_an_event_knows_the_partition_and_incarnation_of_its_topic() -> None:
-    two = TaskSpec(SPEC.features, SPEC.target, topics=2)
-    events = decoded(observation(), spec=two, topic=1).events
+    events = decoded(observation(), topic=1).events
     assert (events.topic.tolist(), events.partition.tolist(), events.incarnation.tolist()) == ([1], [3], [5])
 
 
 def test_partitions_polled_together_are_one_batch() -> None:
     parts = [Polled(p, (10 + p,), 0, [observation()._replace(task=f"t{p}", partition=p)]) for p in (2, 0)]
-    events = decode(parts, SPEC).events
+    events = decode(parts, PROBLEM).events
     assert (events.partition.tolist(), events.incarnation.tolist()) == ([2, 0], [12, 10])
     assert events.row.tolist() == [0, 1]
 
@@ -215,8 +214,8 @@ def test_what_is_no_time_is_refused(value: Any) -> None:
     assert reason(observation(time=value)) == "bad_time"
 
 
-def detail(record: Record, spec: TaskSpec = SPEC) -> str:
-    return decoded(record, spec=spec).rejected[0].detail
+def detail(record: Record, problem: Problem = PROBLEM) -> str:
+    return decoded(record, problem=problem).rejected[0].detail
 
 
 @pytest.mark.parametrize("as_given", [float, int, str])
@@ -257,15 +256,15 @@ def test_a_time_after_the_latest_that_the_log_can_hold_is_refused_and_one_at_it_
 def test_one_has_many_spellings(
     classes: tuple[int, int] | tuple[str, str] | tuple[bool, bool] | tuple[float, float], value: Any
 ) -> None:
-    spec = TaskSpec(SPEC.features, Classification(classes))
-    assert decoded(label(value), spec=spec).events.y.tolist() == [1.0]
+    problem = Problem(PROBLEM.features, Classification(classes))
+    assert decoded(label(value), problem=problem).events.y.tolist() == [1.0]
 
 
 def test_a_class_as_declared_goes_before_one_that_means_the_same() -> None:
-    spec = TaskSpec(SPEC.features, Classification(("1", "01", 1, "red")))
-    out = decoded(label("1"), label("01"), label(1), label("red"), spec=spec)
+    problem = Problem(PROBLEM.features, Classification(("1", "01", 1, "red")))
+    out = decoded(label("1"), label("01"), label(1), label("red"), problem=problem)
     assert out.events.y.tolist() == [0.0, 1.0, 2.0, 3.0]
-    assert reason(label("1.0"), spec) == "unknown_class"
+    assert reason(label("1.0"), problem) == "unknown_class"
 
 
 @pytest.mark.parametrize("value", [2, "yes", "", "0_1", " 1", "\u0661", float("nan"), 10**400, "x" * 10_000])
@@ -275,7 +274,7 @@ def test_a_label_that_is_none_of_the_classes_is_refused(value: str | float) -> N
 
 def test_an_unknown_class_is_to_be_appended_where_there_is_room() -> None:
     def said(target: Classification) -> str:
-        return decoded(label("c"), spec=TaskSpec(SPEC.features, target)).rejected[0].detail
+        return decoded(label("c"), problem=Problem(PROBLEM.features, target)).rejected[0].detail
 
     assert said(Classification(("a", "b"), reserve=5)).endswith(
         "append it to target.classes, there is room for 3"
@@ -289,7 +288,7 @@ def test_what_is_no_label_is_refused(value: Any) -> None:
 
 
 def test_a_regression_takes_numbers_within_its_range() -> None:
-    out = decoded(label(-1), label(0.5), label("0.25"), label(1), spec=REGRESSION)
+    out = decoded(label(-1), label(0.5), label("0.25"), label(1), problem=REGRESSION)
     assert out.events.y.tolist() == [-1.0, 0.5, 0.25, 1.0]
     assert reason(label(1.01), REGRESSION) == "out_of_range"
 
@@ -302,9 +301,9 @@ def test_a_regression_takes_finite_numbers_only(value: float | str) -> None:
     assert (repr(value) if isinstance(value, str) else str(value)) in detail(label(value), REGRESSION)
 
 
-@pytest.mark.parametrize("spec", [SPEC, REGRESSION])
-def test_a_null_label_is_told_what_an_observation_does(spec: TaskSpec) -> None:
-    assert detail(label(None), spec) == 'the label is null; an observation leaves the member "label" out'
+@pytest.mark.parametrize("problem", [PROBLEM, REGRESSION])
+def test_a_null_label_is_told_what_an_observation_does(problem: Problem) -> None:
+    assert detail(label(None), problem) == 'the label is null; an observation leaves the member "label" out'
 
 
 # Features and whole records
@@ -363,7 +362,7 @@ EVERY_COLUMN = Features(
 @given(records=st.lists(RECORDS, max_size=3))
 def test_any_record_becomes_an_event_or_a_rejection_and_never_an_exception(records: list[Any]) -> None:
     for target in (Classification((0, 1)), Regression(-1, 1)):
-        out = decoded(*records, spec=TaskSpec(EVERY_COLUMN, target))
+        out = decoded(*records, problem=Problem(EVERY_COLUMN, target))
         offsets = [r.offset for r in out.records] + [rejected.record.offset for rejected in out.rejected]
         assert sorted(offsets) == list(range(7, 7 + len(records)))
         assert np.isfinite(out.events.time_s).all()

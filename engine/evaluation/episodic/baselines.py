@@ -37,8 +37,8 @@ from engine.outer.base import OuterRule, Report, gradient_of, leaves
 from engine.outer.descent import FitSettings
 from engine.outer.fit import TrainState, fit, start, with_statistics
 from engine.outer.pooled import Pooled
+from engine.problem import InnerLoop, Problem
 from engine.targets import Classification, Regression
-from engine.task_spec import InnerLoop, TaskSpec
 from engine.types import Batch, EngineError, Episodes, Fast, Int64, Params
 
 Progress = Callable[[str, int, int], None]
@@ -87,7 +87,7 @@ class Tuning:
 
 
 def baselines(
-    spec: TaskSpec,
+    problem: Problem,
     examples: Examples,
     source: TaskSource,
     training: PooledTraining,
@@ -96,9 +96,9 @@ def baselines(
 ) -> list[Contender]:
     """Build every baseline from training examples and episodes of them.
 
-    `spec` is that of the meta-learner: features, target and network are its own, its inner loop is not.
+    `problem` is that of the meta-learner: features, target and network are its own, its inner loop is not.
     """
-    plain = replace(spec, adapts="all", inner=InnerLoop(clip=spec.inner.clip))
+    plain = replace(problem, adapts="all", inner=InnerLoop(clip=problem.inner.clip))
     head = replace(plain, adapts="head")
     unadapted = _beginning(plain, examples, training.seed)
     pooled = _pooled(plain, examples, source, training, progress)
@@ -128,13 +128,13 @@ def with_tuned_step(contender: Contender, tuning: Tuning) -> Contender:
 class SupportGuess:
     """Says the same for every query: how frequent each class is in the support set, or its mean."""
 
-    def __init__(self, spec: TaskSpec) -> None:
-        self.spec = spec
+    def __init__(self, problem: Problem) -> None:
+        self.problem = problem
 
     def adapt(self, meta: Params, support: Batch) -> Fast:
         """Outputs [U, 1, C] of U tasks: log frequencies as weighed, one example added to each class, or the mean."""
         del meta
-        present, target = (support.weight > 0).any(1), self.spec.target
+        present, target = (support.weight > 0).any(1), self.problem.target
         if isinstance(target, Regression):
             middle = (target.low + target.high) / 2
             mean = (support.y * support.weight).sum(1)
@@ -148,21 +148,23 @@ class SupportGuess:
         return fast["outputs"].expand(-1, x.shape[1], -1)
 
 
-def _untrained(spec: TaskSpec, examples: Examples, seed: int) -> list[Contender]:
+def _untrained(problem: Problem, examples: Examples, seed: int) -> list[Contender]:
     """Baselines without a network."""
-    target = spec.target
+    target = problem.target
     if isinstance(target, Regression):
-        return [Contender("support mean", SupportGuess, spec, {}, "says the mean of the support set", False)]
+        return [
+            Contender("support mean", SupportGuess, problem, {}, "says the mean of the support set", False)
+        ]
     # Nothing is known of a class but its examples, even where it is the same class in every task.
-    raw = replace(spec, target=replace(target, exchangeable=True), network=_as_it_is)
-    build = partial(PrototypeLearner, width=spec.features.front_end().width)
+    raw = replace(problem, target=replace(target, exchangeable=True), network=_as_it_is)
+    build = partial(PrototypeLearner, width=problem.features.front_end().width)
     theta = with_statistics(build(raw), start(build(raw), seed), torch.from_numpy(examples.x)).params
     return [
         Contender(
             "nearest mean", build, raw, theta, "the class whose mean of raw features is nearest", False
         ),
         Contender(
-            "majority class", SupportGuess, spec, {}, "the class most frequent in the support set", False
+            "majority class", SupportGuess, problem, {}, "the class most frequent in the support set", False
         ),
     ]
 
@@ -174,26 +176,26 @@ def _as_it_is(inputs: int, outputs: int) -> nn.Module:
 
 def _counted_in(learner: Learner, state: TrainState, examples: Examples) -> TrainState:
     """Standardise by the examples; episodes number their classes anew, so only labels that are values are counted."""
-    y = torch.from_numpy(examples.y) if isinstance(learner.spec.target, Regression) else None
+    y = torch.from_numpy(examples.y) if isinstance(learner.problem.target, Regression) else None
     return with_statistics(learner, state, torch.from_numpy(examples.x), y)
 
 
-def _beginning(spec: TaskSpec, examples: Examples, seed: int) -> Params:
-    learner = GradientLearner(spec)
+def _beginning(problem: Problem, examples: Examples, seed: int) -> Params:
+    learner = GradientLearner(problem)
     return _counted_in(learner, start(learner, seed), examples).params
 
 
 def _pooled(
-    spec: TaskSpec, examples: Examples, source: TaskSource, training: PooledTraining, progress: Progress
+    problem: Problem, examples: Examples, source: TaskSource, training: PooledTraining, progress: Progress
 ) -> Params:
     """Theta of pooled training, with a head of zeros where training knew other classes."""
-    if isinstance(spec.target, Classification) and spec.target.exchangeable:
+    if isinstance(problem.target, Classification) and problem.target.exchangeable:
         label, count = class_of(examples)
-        whole = replace(spec, target=Classification(tuple(range(count)), floor=0.5 / count))
+        whole = replace(problem, target=Classification(tuple(range(count)), floor=0.5 / count))
         drawn = (_minibatch(examples, label, training, step) for step in range(training.batches))
-        return _with_new_head(spec, _fitted(whole, _of_classifier, examples, drawn, training, progress))
+        return _with_new_head(problem, _fitted(whole, _of_classifier, examples, drawn, training, progress))
     drawn = (source.draw(training.tasks, seed=training.seed, step=step) for step in range(training.batches))
-    return _fitted(spec, Pooled(), examples, drawn, training, progress)
+    return _fitted(problem, Pooled(), examples, drawn, training, progress)
 
 
 def class_of(examples: Examples) -> tuple[Int64, int]:
@@ -215,12 +217,12 @@ def _of_classifier(learner: Learner, meta: Params, episodes: Episodes) -> tuple[
     """Gradient of the mean loss on the query sets: `Pooled`, without judging adaptation, which it is not for."""
     theta = leaves({name: meta[name] for name in learner.learned})
     outputs = learner.shared({**meta, **theta}, episodes.query.x.flatten(0, 1))
-    loss = learner.spec.target.loss(outputs, episodes.query.y.flatten()).mean()
+    loss = learner.problem.target.loss(outputs, episodes.query.y.flatten()).mean()
     return gradient_of(loss, theta), Report(np.nan, np.nan)
 
 
 def _fitted(
-    spec: TaskSpec,
+    problem: Problem,
     rule: OuterRule,
     examples: Examples,
     episodes: Iterator[Episodes],
@@ -228,7 +230,7 @@ def _fitted(
     progress: Progress,
 ) -> Params:
     # What adapts has no part in pooled training; the head alone makes its report cheap.
-    learner = GradientLearner(replace(spec, adapts="head"))
+    learner = GradientLearner(replace(problem, adapts="head"))
     state = _counted_in(learner, start(learner, training.seed), examples)
     state = replace(state, params=moved(state.params, training.device))
     counted = _counted(episodes, training, progress)
@@ -243,20 +245,20 @@ def _counted(
         progress("training baselines", done, training.batches)
 
 
-def _with_new_head(spec: TaskSpec, theta: Params) -> Params:
-    """Theta's body, beneath a head of zeros for the classes of the spec."""
-    learner = GradientLearner(replace(spec, adapts="head"))
+def _with_new_head(problem: Problem, theta: Params) -> Params:
+    """Theta's body, beneath a head of zeros for the classes of the problem."""
+    learner = GradientLearner(replace(problem, adapts="head"))
     return theta | {name: torch.zeros(shape) for name, shape in learner.fast_shapes.items()}
 
 
 def _at_rate(contender: Contender, rate: float) -> Contender:
-    spec = contender.spec
-    return replace(contender, spec=replace(spec, inner=replace(spec.inner, lr=rate)))
+    problem = contender.problem
+    return replace(contender, problem=replace(problem, inner=replace(problem.inner, lr=rate)))
 
 
 def _badness(contender: Contender, tuning: Tuning) -> float:
     """Mean error, whether a share of wrong answers or a squared error; infinite where it is not finite."""
-    (entrant,), target = entered(contender, (tuning.steps,)), contender.spec.target
+    (entrant,), target = entered(contender, (tuning.steps,)), contender.problem.target
     found: list[float] = []
     for step in range(-(-tuning.episodes // BLOCK)):
         episodes = tuning.source.draw(BLOCK, seed=tuning.seed, step=step)

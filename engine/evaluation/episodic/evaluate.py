@@ -32,7 +32,7 @@ from engine.evaluation.episodic.report import (
 )
 from engine.evaluation.episodic.scoring import Adapts, metrics_of, predicted, scored
 from engine.learners.gradient import GradientLearner
-from engine.task_spec import TaskSpec, normalises_by_batch
+from engine.problem import Problem, normalises_by_batch
 from engine.traced import unrecorded
 from engine.types import EngineError, Episodes, Float64, Int64, Params
 
@@ -42,11 +42,11 @@ BLOCK = 25
 
 @dataclass(frozen=True)
 class Contender:
-    """One that is judged: `build(spec)` with `theta`. One that takes gradient steps is built for each number."""
+    """One that is judged: `build(problem)` with `theta`. One that takes gradient steps is built for each number."""
 
     name: str
-    build: Callable[[TaskSpec], Adapts]
-    spec: TaskSpec
+    build: Callable[[Problem], Adapts]
+    problem: Problem
     theta: Params
     note: str = ""
     """What it is, in a line."""
@@ -168,17 +168,19 @@ def evaluate(
 
 def entered(contender: Contender, steps: Sequence[int]) -> list[Entrant]:
     """Build a contender for each number of steps, or once where it takes none."""
-    spec, built = contender.spec, _built(contender, contender.spec)
-    by_batch = normalises_by_batch(spec)
+    problem, built = contender.problem, _built(contender, contender.problem)
+    by_batch = normalises_by_batch(problem)
     if not isinstance(built, GradientLearner):
         return [Entrant(contender, built, by_batch, None, last=True)]
-    specs = {k: replace(spec, inner=replace(spec.inner, steps=k)) for k in steps}
-    return [Entrant(contender, _built(contender, specs[k]), by_batch, k, last=k == steps[-1]) for k in steps]
+    problems = {k: replace(problem, inner=replace(problem.inner, steps=k)) for k in steps}
+    return [
+        Entrant(contender, _built(contender, problems[k]), by_batch, k, last=k == steps[-1]) for k in steps
+    ]
 
 
-def _built(contender: Contender, spec: TaskSpec) -> Adapts:
+def _built(contender: Contender, problem: Problem) -> Adapts:
     """Build one; a few dozen calls of each shape are too few to record them."""
-    return unrecorded(contender.build(spec))
+    return unrecorded(contender.build(problem))
 
 
 def _sides(setting: Setting) -> Iterator[tuple[Tasks, TaskSource]]:
@@ -200,7 +202,7 @@ def _scored(
         for entrant in entrants:
             for way, outputs in entrant.outputs(episodes, judging.device).items():
                 found.setdefault(way, []).append(
-                    scored(entrant.contender.spec.target, outputs, episodes.query)
+                    scored(entrant.contender.problem.target, outputs, episodes.query)
                 )
         tick()
     values = {way: np.concatenate(parts, axis=1)[:, : judging.episodes] for way, parts in found.items()}
@@ -264,7 +266,7 @@ def _gaps(training: Scores, found: Sequence[Scores], metric: Metric, trained: Se
 def _pictures(entrants: Sequence[Entrant], setting: Setting, judging: Judging) -> list[DrawnEpisode]:
     """Draw the first held-out episodes of the first setting, with what the first contender predicted."""
     subject = next(entrant for entrant in entrants if entrant.last)
-    column = images_of(subject.contender.spec)
+    column = images_of(subject.contender.problem)
     if column is None:
         return []
     episodes = setting.held_out.draw(BLOCK, seed=judging.seed, step=0)
@@ -286,7 +288,7 @@ def _checked(
         raise EngineError(
             f"contenders must have different names, the reference {judging.reference!r} among them, got {names}"
         )
-    kinds = {(metrics_of(c.spec.target), c.spec.target.outputs) for c in contenders}
+    kinds = {(metrics_of(c.problem.target), c.problem.target.outputs) for c in contenders}
     if len(kinds) > 1:
         raise EngineError(f"contenders must predict the same target, got {sorted(kinds)}")
     return kinds.pop()[0]

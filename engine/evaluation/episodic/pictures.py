@@ -7,18 +7,18 @@ from torch import Tensor
 
 from engine.evaluation.episodic.report import DrawnEpisode, Image
 from engine.features.pixels import Pixels
+from engine.problem import Problem
 from engine.targets import Classification
-from engine.task_spec import TaskSpec
 from engine.types import Batch, Episodes
 
 MOST = 10
 """Images of a row."""
 
 
-def images_of(spec: TaskSpec) -> Pixels | None:
+def images_of(problem: Problem) -> Pixels | None:
     """The column that is an image, where it is the only one and labels are classes."""
-    first, *others = spec.features.columns
-    drawable = isinstance(first, Pixels) and not others and isinstance(spec.target, Classification)
+    first, *others = problem.features.columns
+    drawable = isinstance(first, Pixels) and not others and isinstance(problem.target, Classification)
     return first if drawable and isinstance(first, Pixels) else None
 
 

@@ -15,8 +15,8 @@ from torch import Tensor
 from torch.func import vmap
 
 from engine.evaluation.episodic.report import Metric, Mode
+from engine.problem import Problem
 from engine.targets import Classification, Regression
-from engine.task_spec import TaskSpec
 from engine.types import Batch, Episodes, Fast, Float64, Params
 
 ALONE = 512
@@ -27,7 +27,7 @@ class Adapts(Protocol):
     """What can be judged: every `Learner`, and baselines that learn nothing across tasks."""
 
     @property
-    def spec(self) -> TaskSpec:
+    def problem(self) -> Problem:
         """The tasks it is for."""
         ...
 
@@ -49,7 +49,7 @@ def metrics_of(target: Classification | Regression) -> tuple[Metric, ...]:
 def predicted(built: Adapts, theta: Params, episodes: Episodes, *, by_batch: bool) -> dict[Mode, Tensor]:
     """Outputs [U, Q, C] on the query sets after adaptation on the support sets, by mode.
 
-    `by_batch` is what `normalises_by_batch` says of the spec.
+    `by_batch` is what `normalises_by_batch` says of the problem.
     """
     if by_batch:
         return _together_and_alone(built, theta, episodes)
@@ -72,7 +72,7 @@ def scored(target: Classification | Regression, outputs: Tensor, query: Batch) -
 def _together_and_alone(built: Adapts, theta: Params, episodes: Episodes) -> dict[Mode, Tensor]:
     """One task after another, without padding, which would count in the statistics."""
     together, alone = (
-        episodes.query.x.new_zeros(*episodes.query.y.shape, built.spec.target.outputs) for _ in range(2)
+        episodes.query.x.new_zeros(*episodes.query.y.shape, built.problem.target.outputs) for _ in range(2)
     )
     for u in range(len(together)):
         one, queries = _unpadded(episodes.support, u), int((episodes.query.weight[u] > 0).sum())

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from math import isnan
 from typing import NamedTuple
 
-from engine.task_spec import TaskSpec
+from engine.problem import Problem
 from streams.events.decoding import Rejected, decode
 from streams.events.envelope import Envelope
 from streams.events.record import NULL_VALUE, Polled
@@ -43,7 +43,7 @@ def sample(connection: Connection, topic: str) -> list[Message]:
 
 
 def unreadable(
-    envelope: Envelope, spec: TaskSpec, null_values: bool, topic: int, messages: Sequence[Message]
+    envelope: Envelope, problem: Problem, null_values: bool, topic: int, messages: Sequence[Message]
 ) -> Sequence[Rejected]:
     """Those of the messages of an input topic, by its number, that would be dead letters wherever they lay.
 
@@ -59,4 +59,4 @@ def unreadable(
     judged = [record for record in records if null_values or record.fault != NULL_VALUE]
     incarnations = (0,) * envelope.topics
     parts = [Polled(record.partition, incarnations, record.offset, [record]) for record in judged]
-    return decode(parts, spec).rejected
+    return decode(parts, problem).rejected

@@ -91,14 +91,14 @@ def snapshot(deployment: Deployment, directory: Path, show: Show) -> None:
                 "snapshot again"
             )
         draft.seal({
-            **described(deployment.learner, KIND),
+            **described(deployment.layout, deployment.learner, KIND),
             "taken_s": time.time(),
             "settings": of_rows(deployment.settings),
             "positions": _listed(positions),
             "through": _listed(through),
             "incarnations": incarnations,
             "versions": versions,
-            "classes": names_of(deployment.spec.target),
+            "classes": names_of(deployment.spec.problem.target),
         })  # fmt: skip
 
 
@@ -110,7 +110,7 @@ def taken(deployment: Deployment, directory: Path, show: Show) -> Taken:
         SettingsError: its rows were made under other settings.
     """
     folder = opened(directory)
-    check_kind(folder, KIND, deployment.learner)
+    check_kind(folder, described(deployment.layout, deployment.learner, KIND))
     show("reading the snapshot through")
     folder.check()
     said = folder.described
@@ -139,7 +139,7 @@ def check_store(deployment: Deployment, of: Taken) -> None:
         InputError: a version of theta has another content there, or classes are others.
         StoreError: tombstones there are of another secret.
     """
-    given = names_of(deployment.spec.target)
+    given = names_of(deployment.spec.problem.target)
     if list(of.classes) != given[: len(of.classes)]:  # first: `versions` keeps the classes
         raise InputError(
             f"target.classes: the snapshot {of.folder.directory} was taken with [{', '.join(of.classes)}]; keep "

@@ -13,9 +13,9 @@ from collections.abc import Callable, Mapping, Set
 from contextlib import suppress
 from pathlib import Path
 
-from engine.learners.base import Learner
+from engine.stream.layout import layout_of
 from streams.assembly.embedded import lmdb_store
-from streams.assembly.parts import learner, task_spec
+from streams.assembly.parts import learner, stream_spec
 from streams.errors import InputError
 from streams.events.record import ONLY, SourcePosition
 from streams.logs.file.log import POSITION
@@ -41,22 +41,29 @@ def snapshot(settings: Settings, directory: Path, show: Callable[[str], None]) -
     state = settings.run.directory
     if not (state / ROWS).is_dir():
         raise InputError(f"{state} holds no run yet; `reptide run` makes one")
-    learns, store = learner(settings, task_spec(settings)), lmdb_store(settings)
+    stream, store = _described(settings), lmdb_store(settings)
     try:
-        copy_state(state, store, learns, Schedule(settings.outer.every), directory, show)
+        copy_state(state, store, stream, Schedule(settings.outer.every), directory, show)
     finally:
         store.close()
+
+
+def _described(settings: Settings) -> dict[str, str]:
+    """What a snapshot of these settings' stream says of it."""
+    spec = stream_spec(settings)
+    learns = learner(settings, spec.problem)
+    return described(layout_of(spec, learns), learns, KIND)
 
 
 def copy_state(
     state: Path,
     store: LmdbStore,
-    learns: Learner,
+    stream: Mapping[str, str],
     schedule: Schedule,
     directory: Path,
     show: Callable[[str], None],
 ) -> None:
-    """Write a snapshot of a state directory whose store is open.
+    """Write a snapshot of a state directory whose store is open, of a stream as `described` says it.
 
     Raises:
         InputError: a version of theta that it needs was deleted meanwhile.
@@ -78,7 +85,7 @@ def copy_state(
         for file in sorted((state / OUTPUTS).glob("*")):
             show(f"copying {file.name}")
             draft.copy(f"{OUTPUTS}/{file.name}", file)
-        draft.seal({**described(learns, KIND), "taken_s": time.time()})
+        draft.seal({**stream, "taken_s": time.time()})
 
 
 def _copied_theta(draft: Draft, versions: DirectoryMeta, newest: int) -> list[int]:
@@ -112,7 +119,7 @@ def restore(settings: Settings, directory: Path, show: Callable[[str], None]) ->
         InputError: the snapshot is damaged or of another stream, or there is a state directory. Nothing was changed.
     """
     folder = opened(directory)
-    check_kind(folder, KIND, learner(settings, task_spec(settings)))
+    check_kind(folder, _described(settings))
     show("reading the snapshot through")
     folder.check()
     state = settings.run.directory

@@ -20,8 +20,8 @@ from engine.evaluation.prequential.linear_model import LinearModel, Stream, grow
 from engine.evaluation.prequential.task_rates import STRENGTHS, WEIGHTS, TaskRates
 from engine.features.columns import Category
 from engine.features.encoder import Features
+from engine.problem import Problem
 from engine.targets import Classification, Regression
-from engine.task_spec import TaskSpec
 from engine.types import Float32, Float64, Int64, Kind
 from streams.events.identity import identity_of
 from streams.events.labels import readable_label
@@ -54,7 +54,7 @@ class _Labels(NamedTuple):
     """[L, k, C]"""
 
 
-def mirrored(log: ReplayLog, spec: TaskSpec) -> Extra:
+def mirrored(log: ReplayLog, problem: Problem) -> Extra:
     """Replay the log up to where it stands: the predictors `MIRROR`, of every label that met its observation.
 
     Each is the leader of a few variants, chosen by the labels known at the time.
@@ -62,26 +62,26 @@ def mirrored(log: ReplayLog, spec: TaskSpec) -> Extra:
     end = log.position()
     log.seek(0)
     try:
-        parts = list(_Replay(spec).parts(log, end))
+        parts = list(_Replay(problem).parts(log, end))
     finally:
         log.seek(end)
-    shape = (0, len(MIRROR), rules_of(spec.target).outputs)
+    shape = (0, len(MIRROR), rules_of(problem.target).outputs)
     none = _Labels(np.zeros(0, np.int64), np.zeros(0), np.zeros(shape, np.float32))
     offset, y, prediction = (np.concatenate(columns) for columns in zip(none, *parts, strict=True))
-    return Extra(tuple(MIRROR), offset, prediction, _losses(prediction, y, spec.target))
+    return Extra(tuple(MIRROR), offset, prediction, _losses(prediction, y, problem.target))
 
 
 class _Replay:
     """The log, replayed once from its start; S observations wait for their label, each in a place of its own."""
 
-    def __init__(self, spec: TaskSpec) -> None:
-        self._features = _roomy(spec.features)
-        self._label = readable_label(spec.target)
-        last = WEIGHTS if isinstance(spec.target, Classification) else (1.0,)
+    def __init__(self, problem: Problem) -> None:
+        self._features = _roomy(problem.features)
+        self._label = readable_label(problem.target)
+        last = WEIGHTS if isinstance(problem.target, Classification) else (1.0,)
         self._models: tuple[Model, ...] = (
-            TaskRates(spec.target, STRENGTHS),
-            TaskRates(spec.target, last, last=True),
-            LinearModel(self._features, spec.target),
+            TaskRates(problem.target, STRENGTHS),
+            TaskRates(problem.target, last, last=True),
+            LinearModel(self._features, problem.target),
         )
         self._x = np.zeros((0, self._features.width), np.float32)
         self._task = np.zeros(0, np.int64)

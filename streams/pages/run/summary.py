@@ -128,8 +128,10 @@ def summarise(settings: Settings, program: Embedded, totals: Progress) -> Summar
 
 def _evaluated(program: Embedded) -> ReportDict:
     """What was served beside the mirror, or alone where the mirror has none of its labels."""
-    target, scores = program.engine.spec.target, program.outputs["scores"]
-    beside = evaluate(target, scores_of(scores, target), (mirrored(program.log, program.engine.spec),))
+    target, scores = program.engine.spec.problem.target, program.outputs["scores"]
+    beside = evaluate(
+        target, scores_of(scores, target), (mirrored(program.log, program.engine.spec.problem),)
+    )
     return beside if beside["labels"] else evaluate(target, scores_of(scores, target))
 
 

@@ -1,7 +1,7 @@
-"""TaskSpec: everything that is the same for all tasks of a stream, as one frozen value.
+"""Problem: what all tasks share, of a stream or of episodes, and how one adapts; as one frozen value.
 
-It says how events become tensors, what the network is, which of its parameters belong to a task, how
-much each task remembers, and when it adapts. Row layouts and fingerprints are derived from it.
+It says how examples become tensors, what the network is, which of its parameters belong to a task, and by what steps
+they move. Learners are made of it. What only a stream has is in `engine.stream.spec.StreamSpec`.
 """
 
 from __future__ import annotations
@@ -15,7 +15,6 @@ from typing import Literal
 import torch
 from torch import nn
 
-from engine.detectors.detectors import Detector, PageHinkley
 from engine.features.columns import Category, Numeric
 from engine.features.encoder import Features, FrontEnd
 from engine.features.history import History, HistoryColumns
@@ -68,67 +67,25 @@ class InnerLoop:
 
 
 @dataclass(frozen=True)
-class Memory:
-    """What one task remembers, and so what its row costs.
-
-    `support` examples are adapted on; `balanced` drops from the most frequent class first and weighs the
-    inner loss back to the class counts. At most `pending` observations wait for a label, for at most
-    `ttl_s` seconds of event time.
-    """
-
-    support: int = 32
-    balanced: bool = True
-    pending: int = 16
-    ttl_s: float = 86_400.0
-
-    def __post_init__(self) -> None:
-        if self.support < 1 or self.pending < 1 or not self.ttl_s > 0:
-            raise EngineError(f"support, pending and ttl_s must be positive, got {self}")
-
-
-@dataclass(frozen=True)
-class Policy:
-    """When a task adapts: at its labels 1, 2, 4 and 8, then at every multiple of `every`; and on an alarm.
-
-    An alarm cuts the support set to the last `recent` labels; then `refractory` labels pass without one.
-    """
-
-    every: int = 16
-    recent: int = 16
-    refractory: int = 32
-
-    def __post_init__(self) -> None:
-        if self.every < 1 or self.recent < 0 or self.refractory < 0:
-            raise EngineError(f"every must be positive, recent and refractory not negative, got {self}")
-
-
-@dataclass(frozen=True)
-class TaskSpec:
-    """A stream's tasks, in one value. `network(inputs, outputs)` builds the torch module behind the encoder."""
+class Problem:
+    """What all tasks share, and how one adapts. `network(inputs, outputs)` builds what is behind the encoder."""
 
     features: Features
     target: Classification | Regression
     network: Callable[[int, int], nn.Module] = mlp
     adapts: str = "head+norms"
     inner: InnerLoop = field(default_factory=InnerLoop)
-    memory: Memory = field(default_factory=Memory)
-    policy: Policy = field(default_factory=Policy)
-    detector: Detector = field(default_factory=PageHinkley)
-    share: float = 0.0
-    """Fixed share of the hedge (Herbster and Warmuth 1998); 0 keeps the bound as stated."""
-    topics: int = 1
+    support: int = 32
+    """Examples that a support set is expected to have at most. Learners that keep the examples themselves have places
+    for as many; a stream keeps no more, and episodes may have more."""
     history: History | None = None
     """Which of the task's own past is among the features; none, where it is left out."""
     wide: bool = False
     """Whether a linear model stands beside the network, with a weight for each bucket of a category."""
 
     def __post_init__(self) -> None:
-        if self.share and isinstance(self.target, Regression):
-            raise EngineError("share: fixed share is for classes; leave it at 0 for a regression")
-        if not 0 <= self.share < 1 or self.topics < 1:
-            raise EngineError(
-                f"share must be from 0 to below 1 and topics at least 1, got {self.share} and {self.topics}"
-            )
+        if self.support < 1:
+            raise EngineError(f"support must be positive, got {self.support}")
         if self.history is not None:
             by = {c.name for c in self.features.columns if isinstance(c, Category)}
             numbers = {c.name for c in self.features.columns if isinstance(c, Numeric)}
@@ -198,16 +155,11 @@ class TaskSpec:
             raise EngineError(f"adapts = {self.adapts!r} matches no parameter; end the network with a Linear")
         return names
 
-    @property
-    def slots(self) -> int:
-        """Support slots of a row: enough to read again what the last adaptation read (see `engine.stream.table`)."""
-        return self.memory.support + self.policy.every
-
 
 BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d)
 
 
-def normalises_by_batch(spec: TaskSpec) -> bool:
+def normalises_by_batch(problem: Problem) -> bool:
     """Whether the network normalises by statistics of the examples it is called with."""
-    modules = spec.model().modules()
+    modules = problem.model().modules()
     return any(isinstance(module, BATCH_NORMS) and not module.track_running_stats for module in modules)

@@ -1,4 +1,4 @@
-"""Task specs: which parameters adapt, what the target serves and scores, and what is refused."""
+"""Problems and stream specs: which parameters adapt, what the target serves and scores, and what is refused."""
 
 from __future__ import annotations
 
@@ -15,13 +15,16 @@ from hypothesis import strategies as st
 from torch import nn
 from torch.nn.modules.conv import Conv1d
 
+from engine.learners.fingerprint import theta_fingerprint
 from engine.learners.gradient import GradientLearner
 from engine.networks.mlp import mlp
-from engine.stream.fingerprints import row_fingerprint, theta_fingerprint
+from engine.stream.fold import Engine
+from engine.stream.layout import row_fingerprint
+from engine.stream.spec import Memory, Policy
 from engine.targets import Classification, Regression
-from engine.task_spec import Memory, Policy
 from engine.types import EngineError
 from tests.engine.driving import SMALL
+from tests.varied import varied
 
 HEAD = ("1.3.weight", "1.3.bias")
 NORMS = ("1.1.weight", "1.1.bias")
@@ -29,10 +32,12 @@ NORMS = ("1.1.weight", "1.1.bias")
 
 def names(
     adapts: str,
-    network: Callable[[int, int], nn.Module] | Callable[..., Conv1d] | type[nn.Linear] = SMALL.network,
+    network: Callable[[int, int], nn.Module]
+    | Callable[..., Conv1d]
+    | type[nn.Linear] = SMALL.problem.network,
 ) -> tuple[str, ...]:
-    spec = replace(SMALL, adapts=adapts, network=network)
-    return spec.adapted_names(spec.model())
+    spec = varied(SMALL, adapts=adapts, network=network)
+    return spec.problem.adapted_names(spec.problem.model())
 
 
 def test_the_head_is_the_last_linear_layer() -> None:
@@ -51,8 +56,8 @@ def test_the_encoders_embeddings_never_adapt() -> None:
     from tests.engine.driving import SPECS
 
     spec = SPECS["unbalanced"]
-    assert any(name.startswith("0.embeddings") for name, _ in spec.model().named_parameters())
-    assert not any(name.startswith("0.") for name in spec.adapted_names(spec.model()))
+    assert any(name.startswith("0.embeddings") for name, _ in spec.problem.model().named_parameters())
+    assert not any(name.startswith("0.") for name in spec.problem.adapted_names(spec.problem.model()))
 
 
 def test_a_network_that_is_one_linear_layer_is_its_own_head() -> None:
@@ -70,7 +75,7 @@ def test_a_network_without_a_linear_layer_has_no_head() -> None:
 
 
 def first_weight(seed: int) -> torch.Tensor:
-    return SMALL.model(seed).get_parameter("1.0.weight")
+    return SMALL.problem.model(seed).get_parameter("1.0.weight")
 
 
 def test_the_same_seed_gives_the_same_model_and_touches_no_global_seed() -> None:
@@ -123,8 +128,9 @@ def test_a_reserve_below_the_classes_there_are_is_refused() -> None:
 
 def test_classes_within_the_reserve_are_in_no_fingerprint_and_the_reserve_is() -> None:
     def prints(target: Classification) -> tuple[str, int]:
-        learner = GradientLearner(replace(SMALL, target=target))
-        return theta_fingerprint(learner), row_fingerprint(learner)
+        spec = varied(SMALL, target=target)
+        learner = GradientLearner(spec.problem)
+        return theta_fingerprint(learner), row_fingerprint(spec, learner)
 
     two, three = Classification(("x", "y"), reserve=4), Classification(("x", "y", "z"), reserve=4)
     assert prints(two) == prints(three)
@@ -164,10 +170,22 @@ def test_a_range_whose_squares_are_no_numbers_is_refused(low: float, high: float
         Regression(low, high)
 
 
-@pytest.mark.parametrize("memory", [{"support": 0}, {"pending": 0}, {"ttl_s": 0.0}])
+@pytest.mark.parametrize("memory", [{"pending": 0}, {"ttl_s": 0.0}])
 def test_memory_of_nothing_is_refused(memory: dict[str, int] | dict[str, float]) -> None:
     with pytest.raises(EngineError, match="must be positive"):
         Memory(**memory)
+
+
+def test_a_support_set_without_room_for_an_example_is_refused() -> None:
+    with pytest.raises(EngineError, match="support must be positive, got 0"):
+        replace(SMALL.problem, support=0)
+
+
+def test_a_learner_made_for_other_support_sets_is_refused_by_the_engine() -> None:
+    with pytest.raises(
+        EngineError, match=r"support sets of 9 examples, .* hold 4; make the learner of spec.problem"
+    ):
+        Engine(SMALL, GradientLearner(replace(SMALL.problem, support=9)))
 
 
 @pytest.mark.parametrize("policy", [{"every": 0}, {"recent": -1}, {"refractory": -1}])
@@ -177,9 +195,10 @@ def test_a_policy_that_never_adapts_or_counts_backwards_is_refused(policy: dict[
 
 
 def test_thetas_fingerprint_changes_with_shapes_but_not_with_what_adapts() -> None:
-    wider = replace(SMALL, network=partial(mlp, hidden=(9,)))
+    wider = varied(SMALL, network=partial(mlp, hidden=(9,)))
     small, wide, all_of_it = (
-        theta_fingerprint(GradientLearner(spec)) for spec in (SMALL, wider, replace(SMALL, adapts="all"))
+        theta_fingerprint(GradientLearner(spec.problem))
+        for spec in (SMALL, wider, varied(SMALL, adapts="all"))
     )
     assert wide != small
     assert all_of_it == small
