@@ -32,6 +32,26 @@ def test_what_is_recorded_follows_the_values_it_is_given() -> None:
     assert recorded(torch.full((3,), 5.0)).tolist() == [5, 6, 7]
 
 
+def spread(x: torch.Tensor) -> list[torch.Tensor]:
+    """Operations of several results, one that is not used, a constant, and one that is written to."""
+    low, high = torch.aminmax(x)
+    first, _ = x.split(2)
+    total = torch.tensor(1.0)
+    return [low, high, first, total.add_(x.sum())]
+
+
+def test_results_of_several_parts_and_constants_that_are_written_to_are_those_of_a_call() -> None:
+    recorded = Recorded(spread)
+    recorded(torch.zeros(4))
+    for x in (torch.tensor([3.0, 1.0, 2.0, 5.0]), torch.ones(4)):
+        assert [value.tolist() for value in recorded(x)] == [value.tolist() for value in spread(x)]
+
+
+def test_a_call_that_branches_on_a_value_is_refused_with_the_way_out() -> None:
+    with pytest.raises(RuntimeError, match=r"_local_scalar_dense.*use torch\.where"):
+        Recorded(lambda x: x if x.sum() > 0 else -x)(torch.ones(2))
+
+
 def test_what_is_kept_is_bounded_and_what_was_used_last_stays(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("engine.traced.MOST", 3)
     recorded = Recorded(ranked)
