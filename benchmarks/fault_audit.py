@@ -131,7 +131,7 @@ def uninterrupted(
     """The rows and lines of a process that nothing disturbs, under the adoptions that were recorded."""
     store = MemoryStore()
     for position, version in deployment.store.adoptions().items():
-        store.adopt(position, version)
+        store.adopt([position], version)
     lines = {topic: Captured() for topic in LINES}
     rate = deployment.settings.outer.support_rate
     refold(

@@ -73,7 +73,8 @@ def _extract(revision: str, tree: Path) -> None:
     packed = subprocess.run(command, cwd=SOURCES, check=True, capture_output=True)
     with tarfile.open(fileobj=BytesIO(packed.stdout)) as archive:
         archive.extractall(tree, filter="data")
-    compiled = [sys.executable, "-c", "import engine.stream.scan"]
+    (scan,) = tree.glob("engine/**/scan.py")  # which revisions keep in different places
+    compiled = [sys.executable, "-c", f"import {'.'.join(scan.relative_to(tree).with_suffix('').parts)}"]
     subprocess.run(compiled, cwd=tree, check=True)
 
 

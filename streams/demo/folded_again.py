@@ -47,7 +47,7 @@ def refolded(config: Path, partition: int, end: int) -> dict[str, bytes]:
     deployment = Deployment(load_settings(config, os.environ))
     store = MemoryStore()
     for position, version in deployment.store.adoptions().items():
-        store.adopt(position, version)
+        store.adopt([position], version)
     refold(deployment, {(0, partition): end}, store, silent(deployment.spec.problem), lambda _: None)
     return store.rows
 

@@ -28,7 +28,8 @@ def describe_task(settings: Settings, task: str) -> dict[str, Any]:
     if settings.redis is None:
         check_settings(settings)
     with opened(settings) as state:
-        return _described(state.store.load(state.layout, [task]), task)
+        table = state.store.load(state.layout, [task])
+        return _described(table if len(table) else TaskTable.empty(state.layout, [task]), task)
 
 
 def _described(table: TaskTable, task: str) -> dict[str, Any]:

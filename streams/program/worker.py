@@ -15,7 +15,7 @@ then at or below its row's position, and nothing happens.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial, reduce
 from itertools import zip_longest
@@ -31,7 +31,7 @@ from engine.stream.table import RowError, TaskTable
 from engine.types import Int64, Meta, Outcome
 from streams.errors import Unavailable
 from streams.events.decoding import Decoded, Rejected, decode, readable_task
-from streams.events.record import Polled
+from streams.events.record import Polled, SourcePosition
 from streams.events.wording import unheard
 from streams.logs.base import EventLog
 from streams.program.outputs import Outputs
@@ -119,11 +119,12 @@ class Worker:
 
     def _cut(self, polled: Sequence[Polled]) -> Iterator[tuple[int, list[Polled]]]:
         """What was polled, cut where theta is adopted; what is folded under one version stays together."""
-        pieces = [[(self._adopted(piece), piece) for piece in self._pieces(part)] for part in polled]
+        pieces = [[*self._pieces(part)] for part in polled]
+        version_of = self._adopted({self._cell(piece): None for part in pieces for piece in part})
         for side_by_side in zip_longest(*pieces):
             by_version: dict[int, list[Polled]] = {}
-            for version, piece in filter(None, side_by_side):
-                by_version.setdefault(version, []).append(piece)
+            for piece in filter(None, side_by_side):
+                by_version.setdefault(version_of[self._cell(piece)], []).append(piece)
             yield from by_version.items()
 
     def _pieces(self, part: Polled) -> Iterator[Polled]:
@@ -131,11 +132,15 @@ class Worker:
         for piece in cut_at_cells(part, self.schedule):
             yield from (piece,) if self.forgets_for_s is None else cut_at_forgetting(piece)
 
-    def _adopted(self, piece: Polled) -> int:
-        """The version of this cell: adopted where the cell begins, by whoever came first."""
-        cell = piece.source(self.schedule.cell(piece.position))
+    def _cell(self, piece: Polled) -> SourcePosition:
+        """Where the cell begins that a piece lies in."""
+        return piece.source(self.schedule.cell(piece.position))
+
+    def _adopted(self, cells: Iterable[SourcePosition]) -> dict[SourcePosition, int]:
+        """The version of each cell: adopted where the cell begins, by whoever came first."""
+        cells = [*cells]
         with self.telemetry.store_seconds("adopt"):
-            return self.store.adopt(cell, self.theta.current())
+            return dict(zip(cells, self.store.adopt(cells, self.theta.current()), strict=True))
 
     def _fold(self, polled: Sequence[Polled], version: int) -> Step:
         """Load, fold, produce and swap, again and again for tasks that another worker wrote meanwhile.
@@ -149,8 +154,8 @@ class Worker:
         decoded, forgets = decode(polled, self.engine.spec.problem), set[str]()
         if self.forgets_for_s is not None:
             decoded, forgets = to_forget(decoded)
-        part, aside = strangers(self._remembered(decoded), polled[0].partitions if self.keyed else 0)
-        rejected, conflicts, step = [*self._not_forgotten(decoded.rejected), *aside], 0, None
+        part, aside = strangers(decoded, polled[0].partitions if self.keyed else 0)
+        rejected, conflicts, step = self._not_forgotten([*decoded.rejected, *aside]), 0, None
         self.outputs.dead_letters.append(rejected)
         for pause_s in PAUSES_S:
             self.wait(pause_s)
@@ -165,7 +170,7 @@ class Worker:
                 self.telemetry.rejected(one.reason for one in rejected)
                 return step._replace(rejected=len(rejected), conflicts=conflicts)
             conflicts += len(lost)
-            part = self._remembered(only(part, np.isin(part.events.row, lost)))
+            part = only(part, np.isin(part.events.row, lost))
         raise Unavailable(
             f"another worker wrote {len(lost)} rows first, {len(PAUSES_S)} times in a row; the batch is taken again"
         )
@@ -180,15 +185,12 @@ class Worker:
         self.telemetry.forgotten(len(rejected) - len(kept))
         return kept
 
-    def _remembered(self, decoded: Decoded) -> Decoded:
-        """Leave out the events of tasks that were to be forgotten; they are not even dead letters."""
-        with self.telemetry.store_seconds("forgotten"):
-            forgotten = self.store.forgotten(decoded.tasks)
-        if not forgotten:
-            return decoded
-        kept = np.array([task not in forgotten for task in decoded.tasks])[decoded.events.row]
+    def _remembered(self, part: Decoded, states: TaskTable) -> Decoded:
+        """Leave out the events of tasks that were to be forgotten, which have no state; not even dead letters."""
+        left = {*states.ids}
+        kept = np.array([task in left for task in part.tasks], np.bool_)[part.events.row]
         self.telemetry.forgotten(int((~kept).sum()))
-        return only(decoded, kept)
+        return only(part, kept)
 
     def _forget(self, tasks: set[str]) -> None:
         """Forget tasks, as `reptide forget` does; all that came before is folded and produced."""
@@ -198,7 +200,7 @@ class Worker:
             self.telemetry.forgot(len(tasks))
 
     def _loaded(self, part: Decoded) -> tuple[Decoded, TaskTable, list[Rejected]]:
-        """The rows of a batch; what must not be folded into them is set aside."""
+        """The rows of a batch; what must not be folded into them is left out or set aside."""
         aside: list[Rejected] = []
         while True:
             try:
@@ -209,6 +211,7 @@ class Worker:
                 self._tell(error.reasons)
                 part, more = unreadable(part, error.reasons)
                 aside += more
+        part = self._remembered(part, states)
         kept, more = Parted(part, []) if self.engine.follows else strays(part, states)
         if more:
             left = {*kept.tasks}

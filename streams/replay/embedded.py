@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
+from engine.stream.layout import Layout
+from engine.stream.table import TaskTable
 from streams.assembly.embedded import embedded, input_log
 from streams.errors import InputError
 from streams.events.record import ONLY, SourcePosition
@@ -36,7 +38,11 @@ class OneTask(MemoryStore):
         super().__init__()
         self.task = task
         for at, version in adoptions.items():
-            self.adopt(at, version)
+            self.adopt([at], version)
+
+    def load(self, layout: Layout, tasks: Sequence[str]) -> TaskTable:
+        """The row of the one task, where it is among them."""
+        return super().load(layout, [task for task in tasks if task == self.task])
 
     def forgotten(self, tasks: Sequence[str]) -> set[str]:
         """All other tasks, and this one once the log has forgotten it."""

@@ -41,7 +41,9 @@ class RecordStore(Protocol):
     """Rows by task, and the adoption table of theta."""
 
     def load(self, layout: Layout, tasks: Sequence[str]) -> TaskTable:
-        """The rows of tasks; a task never seen is the empty row.
+        """The rows of tasks, but of those that have a live tombstone; a task never seen is the empty row.
+
+        To be asked again where a swap was lost: `swap` may lose for a task as long as its tombstone lives.
 
         Raises:
             RowError: rows are damaged or of another layout; names each of their tasks.
@@ -52,10 +54,10 @@ class RecordStore(Protocol):
         """Write each row if the stored one still has the revision that this one carries; raises the revision."""
         ...
 
-    def adopt(self, position: SourcePosition, version: int) -> int:
-        """Record that events from `position` on are folded under `version`, unless a version is recorded there.
+    def adopt(self, positions: Sequence[SourcePosition], version: int) -> list[int]:
+        """Record that events from each position on are folded under `version`, unless a version is recorded there.
 
-        Returns the version recorded: the first to adopt at a position decides for all.
+        Returns the versions recorded: the first to adopt at a position decides for all.
         """
         ...
 
@@ -119,11 +121,7 @@ class RecordStore(Protocol):
         ...
 
     def forgotten(self, tasks: Sequence[str]) -> set[str]:
-        """Those of tasks that have a live tombstone, whose events are not to be folded.
-
-        To be asked before every load, and so again where a swap was lost: `swap` may lose for such a task
-        as long as its tombstone lives.
-        """
+        """Those of tasks that have a live tombstone, of which nothing is to be kept."""
         ...
 
     def close(self) -> None:

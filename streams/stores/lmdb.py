@@ -62,10 +62,11 @@ class LmdbStore:
             raise StoreError(f"cannot open the store in {said}; where it is damaged, {LOST}") from error
 
     def load(self, layout: Layout, tasks: Sequence[str]) -> TaskTable:
-        """The rows of tasks; a task never seen is the empty row."""
-        keys = [key_of(task).encode() for task in tasks]
+        """The rows of tasks, but of those that have a live tombstone; a task never seen is the empty row."""
         with self._env.begin(db=self._rows, buffers=True) as transaction:
-            return TaskTable.decode(layout, tasks, [transaction.get(key) for key in keys])
+            forgotten = self._forgotten(transaction, tasks)
+            kept = [task for task in tasks if task not in forgotten]
+            return TaskTable.decode(layout, kept, [transaction.get(key_of(task).encode()) for task in kept])
 
     def check_layouts(self, layout: Layout) -> None:
         """Refuse a store all of whose rows are of another layout."""
@@ -85,11 +86,13 @@ class LmdbStore:
                 for task, revision, row in zip(states.ids, read, written, strict=True)
             ]
 
-    def adopt(self, position: SourcePosition, version: int) -> int:
-        """Record that events from `position` on are folded under `version`, unless one is recorded there."""
+    def adopt(self, positions: Sequence[SourcePosition], version: int) -> list[int]:
+        """Record that events from each position on are folded under `version`, unless one is recorded there."""
+        keys = [ADOPTED.pack(*at) for at in positions]
         with self._writing(self._adopted) as transaction:
-            transaction.put(key := ADOPTED.pack(*position), version.to_bytes(8, "big"), overwrite=False)
-            return int.from_bytes(transaction.get(key), "big")
+            for key in keys:
+                transaction.put(key, version.to_bytes(8, "big"), overwrite=False)
+            return [int.from_bytes(transaction.get(key), "big") for key in keys]
 
     def remind(self) -> None:
         """Nothing: what was recorded is not forgotten while a process lives."""

@@ -34,9 +34,11 @@ class MemoryStore:
         self._forgotten_until: dict[bytes, float] = {}
 
     def load(self, layout: Layout, tasks: Sequence[str]) -> TaskTable:
-        """The rows of tasks; a task never seen is the empty row."""
+        """The rows of tasks, but of those that have a live tombstone; a task never seen is the empty row."""
         self.before("load")
-        return TaskTable.decode(layout, tasks, [self.rows.get(key_of(task)) for task in tasks])
+        forgotten = self._forgotten(tasks)
+        kept = [task for task in tasks if task not in forgotten]
+        return TaskTable.decode(layout, kept, [self.rows.get(key_of(task)) for task in kept])
 
     def check_layouts(self, layout: Layout) -> None:
         """Refuse a store all of whose rows are of another layout."""
@@ -49,17 +51,17 @@ class MemoryStore:
         for task, revision, row in zip(states.ids, read, states.encode(raise_revision=True), strict=True):
             self.before("swap")
             outcome = swapped(self.rows.get(key_of(task)), revision, row)
-            if self.forgotten([task]):
+            if self._forgotten([task]):
                 outcome = Swap.LOST
             if outcome is Swap.OK:
                 self.rows[key_of(task)] = bytes(row)
             result.append(outcome)
         return result
 
-    def adopt(self, position: SourcePosition, version: int) -> int:
-        """Record that events from `position` on are folded under `version`, unless one is recorded there."""
+    def adopt(self, positions: Sequence[SourcePosition], version: int) -> list[int]:
+        """Record that events from each position on are folded under `version`, unless one is recorded there."""
         self.before("adopt")
-        return self._adoptions.setdefault(position, version)
+        return [self._adoptions.setdefault(at, version) for at in positions]
 
     def remind(self) -> None:
         """Nothing: what was recorded is not forgotten while a process lives."""
@@ -113,6 +115,9 @@ class MemoryStore:
 
     def forgotten(self, tasks: Sequence[str]) -> set[str]:
         """Those of tasks that have a live tombstone."""
+        return self._forgotten(tasks)
+
+    def _forgotten(self, tasks: Sequence[str]) -> set[str]:
         until, now = self._forgotten_until, self._clock()
         return (
             {task for task in tasks if until.get(digest_of(self._secret, task), 0.0) > now}

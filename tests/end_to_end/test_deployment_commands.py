@@ -124,7 +124,7 @@ class Stream:
         users = sorted(set(self.table(0, 1, 2, 3)["user"]))
         table = deployment.store.load(deployment.engine.layout, users)
         deployment.store.close()
-        return dict(zip(users, table.rows, strict=True))
+        return dict(zip(table.ids, table.rows, strict=True))
 
     def bits(self) -> dict[str, dict[str, bytes]]:
         """Every row, but for what counts its writes."""
@@ -588,7 +588,7 @@ def test_a_message_without_a_value_forgets_its_task_where_it_lies_and_again_in_a
     assert stream.lines("dead-letter") == []
     deployment, again = stream.deployment, MemoryStore()
     for position, version in deployment.store.adoptions().items():
-        again.adopt(position, version)
+        again.adopt([position], version)
     refold(deployment, stream.offsets().read(), again, silent(deployment.spec.problem), lambda _: None)
     assert set(again.rows) == set(deployment.store.tasks()) == set(map(key_of, expected))
     rows = stream.bits()

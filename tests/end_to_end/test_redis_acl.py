@@ -87,7 +87,7 @@ class Deployed:
     def remind(self) -> None:
         """What a worker does after Redis was restarted."""
         deployment = self.stream.deployment
-        deployment.store.adopt(SourcePosition(1, 0, 0), 0)
+        deployment.store.adopt([SourcePosition(1, 0, 0)], 0)
         deployment.store.remind()
         deployment.store.close()
 

@@ -139,7 +139,7 @@ class RedisWorker:
         for checkpoint in self.world.meta.versions:
             world.meta.keep(checkpoint)
         for at, version in self.store.adoptions().items():
-            world.store.adopt(at, version)
+            world.store.adopt([at], version)
         worker = world.program(BATCH).worker
         while worker.step() is not None:
             pass

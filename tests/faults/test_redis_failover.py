@@ -190,13 +190,13 @@ class TestWaitReplicas:
             ):
                 store.confirm()
             with pytest.raises(Unavailable, match="of the 1 replicas"):
-                store.adopt(adopted, 3)
+                store.adopt([adopted], 3)
             with pytest.raises(Unavailable, match="of the 1 replicas"):
                 versions.publish(checkpoint())
         assert versions.current() == 0
         replica.go_on()
         poll(lambda: is_confirmed(store), "the replica")
-        assert store.adopt(adopted, 4) == 3
+        assert store.adopt([adopted], 4) == [3]
         assert versions.publish(checkpoint())
 
 

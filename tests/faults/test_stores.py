@@ -129,25 +129,29 @@ class TestEveryStore:
         assert marks(store, ["x", "b", "y", "a"]) == [0, 2, 0, 1]
 
     def test_the_first_to_adopt_at_a_position_decides_for_all(self, store: RecordStore) -> None:
-        assert [store.adopt(at(64), 3), store.adopt(at(64), 4), store.adopt(at(64), 2)] == [3, 3, 3]
-        assert store.adopt(at(0), 0) == 0
-        assert store.adopt(at(0), 5) == 0
+        assert [store.adopt([at(64)], 3), store.adopt([at(64)], 4), store.adopt([at(64)], 2)] == [
+            [3],
+            [3],
+            [3],
+        ]
+        assert store.adopt([at(0)], 0) == [0]
+        assert store.adopt([at(0)], 5) == [0]
 
     def test_partitions_adopt_apart(self, store: RecordStore) -> None:
-        store.adopt(at(64), 3)
-        store.adopt(at(64, 256), 4)
-        store.adopt(at(2**40, 256), 5)
+        store.adopt([at(64)], 3)
+        store.adopt([at(64, 256)], 4)
+        store.adopt([at(2**40, 256)], 5)
         assert store.adoptions() == {at(64): 3, at(64, 256): 4, at(2**40, 256): 5}
 
     def test_a_topic_made_anew_is_not_served_what_the_one_before_adopted(self, store: RecordStore) -> None:
-        store.adopt(at(0), 0)
+        store.adopt([at(0)], 0)
         made_anew = SourcePosition(2**62 + 1, 0, 0)
-        assert store.adopt(made_anew, 2) == 2
+        assert store.adopt([made_anew], 2) == [2]
         assert store.adoptions() == {at(0): 0, made_anew: 2}
 
     def test_clearing_forgets_rows_and_keeps_adoptions(self, store: RecordStore) -> None:
         store.swap(marked(store, ["a"], 1))
-        store.adopt(at(64), 3)
+        store.adopt([at(64)], 3)
         store.clear()
         assert list(store.tasks()) == []
         assert store.load(LAYOUT, ["a"]).rows["revision"].tolist() == [0]
@@ -189,7 +193,7 @@ class TestEveryStore:
     def test_a_task_forgotten_has_no_row(self, store: RecordStore) -> None:
         store.swap(marked(store, HOSTILE, 1))
         assert store.forget({"a\nb"}, 60) == {"a\nb"}
-        assert store.load(LAYOUT, ["a\nb"]).rows["revision"].tolist() == [0]
+        assert store.load(LAYOUT, HOSTILE).ids == tuple(task for task in HOSTILE if task != "a\nb")
         assert sorted(store.tasks()) == sorted(key_of(task) for task in HOSTILE if task != "a\nb")
 
     def test_forgetting_a_task_never_seen_says_so(self, store: RecordStore) -> None:
@@ -220,7 +224,7 @@ class TestEveryStore:
         in_flight = marked(store, ["a", "b"], 10)
         store.forget({"a"}, 60)
         assert store.swap(in_flight) == [Swap.LOST, Swap.OK]
-        assert marks(store, ["a", "b"]) == [0, 11]
+        assert marks(store, ["b"]) == [11]
         assert list(store.tasks()) == ["b"]
 
     def test_a_tombstone_lives_as_long_as_was_said(self, store: RecordStore, clock: Clock) -> None:
@@ -258,7 +262,7 @@ class TestLmdbOverARestart:
     def test_rows_and_adoptions_are_kept(self, tmp_path: Path) -> None:
         store = LmdbStore(tmp_path, 0.1)
         store.swap(marked(store, HOSTILE, 1))
-        store.adopt(at(64), 3)
+        store.adopt([at(64)], 3)
         store.close()
         again = LmdbStore(tmp_path, 0.1)
         assert marks(again, HOSTILE) == list(range(1, len(HOSTILE) + 1))
@@ -281,7 +285,7 @@ class TestLmdbForgets:
         store = LmdbStore(tmp_path, 0.1)
         for round in range(3):  # each leaves the row before in a free page
             store.swap(self.rows(store, round))
-        store.adopt(at(64), 3)
+        store.adopt([at(64)], 3)
         yield store
         store.close()
 
@@ -406,5 +410,5 @@ class TestLmdbWithoutRoom:
         store = LmdbStore(tmp_path, self.GIB / 4)
         with pytest.raises(StoreError, match=r"raise `run\.max_gib`"):
             for position in range(10**6):
-                store.adopt(at(position), 1)
+                store.adopt([at(position)], 1)
         store.close()

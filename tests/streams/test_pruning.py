@@ -154,7 +154,7 @@ def test_a_worker_that_reminds_a_restarted_redis_brings_nothing_back_that_was_pr
     worker, trainer = (RedisStore(server, stream, engine().layout) for _ in range(2))
     versions = versions_in(server, stream)
     for n in range(200):
-        worker.adopt(SourcePosition(7, 0, n * EVERY), n + 1)
+        worker.adopt([SourcePosition(7, 0, n * EVERY)], n + 1)
     assert prune(trainer, versions, 0.0).cells
     kept = trainer.adoptions()
     latest = max(kept)

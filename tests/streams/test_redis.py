@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import socketserver
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -24,7 +24,10 @@ from engine.learners.gradient import GradientLearner
 from engine.stream.layout import Layout
 from engine.stream.table import RowError, TaskTable
 from streams.errors import CheckpointError, Forgot, ReptideError, SettingsError, StoreError, Unavailable
-from streams.events.record import SourcePosition
+from streams.events.decoding import decode
+from streams.events.record import Offsets, Polled, Record, SourcePosition
+from streams.logs.memory import INCARNATION, MemoryLog
+from streams.program.schedule import Schedule
 from streams.program.theta import ThetaCache
 from streams.settings.kept import agree
 from streams.stores.base import RecordStore, Swap, key_of
@@ -33,7 +36,8 @@ from streams.stores.redis.rows import FORGOTTEN_S, RedisStore
 from streams.stores.redis.server import RedisServer
 from streams.stores.redis.settings import RedisSettings
 from streams.stores.redis.versions import RedisMeta
-from tests.faults.model import SPEC, engine
+from tests.faults.model import SPEC, World, engine
+from tests.faults.model import stream as events
 from tests.redis_servers import Cluster, Server, one_redis, own_redis, poll, redis_cluster
 from tests.streams.test_checkpoints import TestEveryMetaStore, checkpoint, same
 from tests.varied import varied
@@ -137,7 +141,7 @@ class TestAReplyThatIsLost:
     def test_an_adoption_is_asked_again_and_stays(self, store: RedisStore, lost_reply: LostReply) -> None:
         store.ping()
         lost_reply.countdown = 1
-        assert store.adopt(SourcePosition(1, 0, 64), 3) == 3
+        assert store.adopt([SourcePosition(1, 0, 64)], 3) == [3]
         assert store.adoptions() == {SourcePosition(1, 0, 64): 3}
 
 
@@ -273,7 +277,7 @@ class TestAServerThatDies:
         server = own_redis("--appendonly", "yes", "--appendfsync", "always")
         store = connected(server.url, timeout_s=0.5)
         store.swap(marked(store, ["a"], 7))
-        store.adopt(SourcePosition(1, 0, 64), 3)
+        store.adopt([SourcePosition(1, 0, 64)], 3)
         store.forget({"b"}, 1e9)  # its rewrite outlives the server, and keeps the connection open in silence
         server.kill()
         server.start()
@@ -293,7 +297,7 @@ class TestAServerThatDies:
         server.kill()
         calls: list[Callable[[], object]] = [
             lambda: store.load(LAYOUT, ["a"]), lambda: store.swap(table),
-            lambda: store.adopt(SourcePosition(1, 0, 0), 0),
+            lambda: store.adopt([SourcePosition(1, 0, 0)], 0),
             lambda: store.adoptions(), lambda: list(store.tasks()), store.clear, store.ping,
             lambda: store.forget({"a"}, 1), lambda: store.forgotten(["a"]),
         ]  # fmt: skip
@@ -330,20 +334,20 @@ class TestAServerThatDies:
     ) -> None:
         server = own_redis()
         store, other = connected(server.url), connected(server.url)
-        assert store.adopt(SourcePosition(1, 0, 64), 3) == 3
+        assert store.adopt([SourcePosition(1, 0, 64)], 3) == [3]
         server.kill()
         server.start()
         with pytest.raises(Forgot):
             store.ping()
         store.remind()
-        assert other.adopt(SourcePosition(1, 0, 64), 4) == 3
+        assert other.adopt([SourcePosition(1, 0, 64)], 4) == [3]
 
     def test_an_adoption_that_it_forgot_is_told_again(self, own_redis: Start, connected: Open) -> None:
         server = own_redis()
         store = connected(server.url)
-        assert store.adopt(SourcePosition(1, 0, 64), 3) == 3
+        assert store.adopt([SourcePosition(1, 0, 64)], 3) == [3]
         server.ask("FLUSHALL")
-        assert store.adopt(SourcePosition(1, 0, 64), 4) == 3
+        assert store.adopt([SourcePosition(1, 0, 64)], 4) == [3]
         assert store.adoptions() == {SourcePosition(1, 0, 64): 3}
 
     def test_one_that_hangs_is_unavailable_after_the_timeout(self, own_redis: Start, connected: Open) -> None:
@@ -355,7 +359,7 @@ class TestAServerThatDies:
             store.load(LAYOUT, ["a"])
         server.process.send_signal(18)
         poll(server.answers, "the server to go on")
-        assert marks(store, ["a"]) == [0]
+        assert [*store.tasks()] == []
 
 
 class TestAServerThatIsFull:
@@ -461,7 +465,7 @@ class TestPasswords:
     def test_with_the_right_one_it_works(self, own_redis: Start, connected: Open) -> None:
         server = own_redis("--requirepass", PASSWORD)
         store = connected(server.url.replace("//", f"//:{PASSWORD}@"))
-        assert marks(store, ["a"]) == [0]
+        assert [*store.tasks()] == []
 
     @pytest.mark.parametrize("user", ["", f":{PASSWORD}x@", f"ann:{PASSWORD}@"])
     @pytest.mark.parametrize("cluster", [False, True])
@@ -549,7 +553,7 @@ class TestRows:
         one_redis.ask("EXPIRE", row_key(stream, "soon"), "5")
         one_redis.ask("EXPIRE", row_key(stream, "later"), "70")
         one_redis.ask("PERSIST", row_key(stream, "for ever"))
-        assert marks(store, tasks) == [1, 1, 1, 0]
+        assert marks(store, tasks) == [1, 1, 1]
         left = [one_redis.ask("TTL", row_key(stream, task)) for task in tasks]
         assert [round(seconds, -1) for seconds in left] == [100, 70, 100, FORGOTTEN_S]
 
@@ -593,6 +597,52 @@ def test_of_settings_that_two_keep_at_once_the_first_decides(
     assert first.read() == {"inner.lr": 0.1, "hedge.share": 0.5}
 
 
+# Round trips
+
+
+class NoCommits(MemoryLog):
+    """A log that nobody reads: what is polled is made by hand."""
+
+    def commit(self, offsets: Offsets) -> None:
+        """Nothing."""
+
+
+def by_task(records: Sequence[Record], start: int) -> list[Polled]:
+    """What was polled of an input with a partition a task."""
+    polled = []
+    for p, task in enumerate(tasks := sorted({record.task for record in records})):
+        own = [record for record in records if record.task == task]
+        moved = [record._replace(offset=start + n, partition=p) for n, record in enumerate(own)]
+        polled.append(Polled(p, (INCARNATION,), start, moved, len(tasks)))
+    return polled
+
+
+def test_a_batch_takes_four_round_trips_however_many_partitions_it_is_of(
+    one_redis: Server, stream: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server = RedisServer(one_redis.url)
+    records = decode([Polled(0, (INCARNATION,), 0, events(3, 400, tasks=12))], SPEC.problem).records
+    theta = ThetaCache(engine(), RedisMeta(server, stream, THETA, 0.0))
+    store = RedisStore(server, stream, engine().layout)
+    worker = replace(
+        World([]).program(64).worker, log=NoCommits(), store=store, theta=theta, schedule=Schedule(1024),
+        keyed=False, forgets_for_s=None,
+    )  # fmt: skip
+    first, second = by_task(records[:200], 0), by_task(records[200:], 1100)
+    assert len(first) == len(second) == 12
+    worker.take(first)
+    ask, trips = server.ask, list[object]()
+
+    def counted(*commands: Any) -> Any:
+        trips.append(commands)
+        return ask(*commands)
+
+    monkeypatch.setattr(server, "ask", counted)
+    assert worker.take(second).rejected == 0
+    assert len(trips) == 4
+    server.close()
+
+
 # Forgetting
 
 
@@ -619,9 +669,12 @@ class TestForgetting:
     ) -> None:
         store, other = (connected(one_redis.url, stream) for _ in range(2))
         assert other.forgotten(["a"]) == set()
+        assert len(other.load(LAYOUT, ["a", "b"])) == 2
         store.forget({"a"}, 60)
+        assert other.load(LAYOUT, ["a", "b"]).ids == ("b",)
         assert other.forgotten(["a"]) == {"a"}
         store.forget({"b"}, 60)
+        assert len(other.load(LAYOUT, ["a", "b"])) == 0
         assert other.forgotten(["a", "b"]) == {"a", "b"}
 
     def test_while_nothing_changes_asking_is_one_command(
@@ -672,7 +725,7 @@ class TestForgetting:
         store = connected(server.url.replace("//", f"//ann:{PASSWORD}@"))
         store.swap(marked(store, ["a"], 1))
         assert store.forget({"a"}, 60)
-        assert marks(store, ["a"]) == [0]
+        assert [*store.tasks()] == []
 
 
 # Versions of theta
@@ -961,4 +1014,4 @@ def test_a_row_of_a_snapshot_whose_task_was_forgotten_is_not_put_back(
     store.forget({task}, 60)
     store.clear()
     store.put(rows)
-    assert marks(store, [task, "other"]) == [0, 7]
+    assert ([*store.tasks()], marks(store, ["other"])) == (["other"], [7])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Set
+from collections.abc import Mapping, Sequence, Set
 from itertools import islice
 
 from streams.events.record import SourcePosition
@@ -19,17 +19,21 @@ class RedisAdoptions:
         self._told: dict[SourcePosition, int] = {}
         """The latest last: a Redis that forgot one is told again."""
 
-    def adopt(self, position: SourcePosition, version: int) -> int:
-        """Record that events from `position` on are folded under `version`, unless one is recorded there."""
-        version = self._told.get(position, version)
-        table, offset = self._table(position.incarnation, position.partition), position.offset
-        replies = self._server.ask(("HSETNX", table, offset, version), ("HGET", table, offset))
-        if position not in self._told:
-            self._server.confirm()  # before anything is said of events under it
-        self._told[position] = int(replies[1])
+    def adopt(self, positions: Sequence[SourcePosition], version: int) -> list[int]:
+        """Record that events from each position on are folded under `version`, unless one is recorded there."""
+        places = [(self._table(at.incarnation, at.partition), at.offset) for at in positions]
+        wanted = [self._told.get(at, version) for at in positions]
+        replies = self._server.ask(
+            *(("HSETNX", *place, one) for place, one in zip(places, wanted, strict=True)),
+            *(("HGET", *place) for place in places),
+        )
+        adopted = [int(reply) for reply in replies[len(places) :]]
+        if not self._told.keys() >= set(positions):
+            self._server.confirm()  # before anything is said of events under them
+        self._told.update(zip(positions, adopted, strict=True))
         while len(self._told) > TOLD:
             del self._told[next(iter(self._told))]
-        return self._told[position]
+        return adopted
 
     def remind(self) -> None:
         """Record again what this process saw adopted, before another worker adopts otherwise.

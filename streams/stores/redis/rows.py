@@ -74,14 +74,22 @@ class RedisStore:
         self._made = f"{self._stream}:{layout.fingerprint:016x}:made"
         self._tombstones = f"{self._stream}:forgotten"
         self._known = Tombstones(None, b"", {})
+        self._counted = 0  # of partitions, as recorded
 
     def load(self, layout: Layout, tasks: Sequence[str]) -> TaskTable:
-        """The rows of tasks; a task never seen is the empty row."""
+        """The rows of tasks, but of those that have a live tombstone; a task never seen is the empty row."""
         keys = [self._rows + key_of(task) for task in tasks]
-        stored = self.server.ask(
-            *(("EVAL", LEASE, 1, key, self.ttl_s) if self.ttl_s else ("GET", key) for key in keys)
+        edition, *stored = self.server.ask(
+            ("HGET", self._tombstones, EDITION),
+            *(("EVAL", LEASE, 1, key, self.ttl_s) if self.ttl_s else ("GET", key) for key in keys),
         )
-        return TaskTable.decode(layout, tasks, [None if row == FORGOTTEN else row for row in stored])
+        forgotten = self._forgotten(tasks, edition)
+        rows = [
+            (task, None if row == FORGOTTEN else row)
+            for task, row in zip(tasks, stored, strict=True)
+            if task not in forgotten
+        ]
+        return TaskTable.decode(layout, [task for task, _ in rows], [row for _, row in rows])
 
     def swap(self, states: TaskTable) -> list[Swap]:
         """Write each row if the stored one still has the revision that this one carries; raises the revision.
@@ -98,13 +106,15 @@ class RedisStore:
         )
         return [Swap(reply.decode()) for reply in replies]
 
-    def adopt(self, position: SourcePosition, version: int) -> int:
-        """Record that events from `position` on are folded under `version`, unless one is recorded there."""
-        return self._adoptions.adopt(position, version)
+    def adopt(self, positions: Sequence[SourcePosition], version: int) -> list[int]:
+        """Record that events from each position on are folded under `version`, unless one is recorded there."""
+        return self._adoptions.adopt(positions, version)
 
     def remind(self) -> None:
         """Record again what this process saw adopted, before another worker adopts otherwise."""
         self._adoptions.remind()
+        if self._counted:
+            self.server.ask(("SET", self._partitions, self._counted, "NX"))
 
     def adoptions(self) -> Mapping[SourcePosition, int]:
         """The whole adoption table: version by position. Looks through all keys."""
@@ -120,12 +130,18 @@ class RedisStore:
 
     def partitions(self, first: int = 0) -> int:
         """How many partitions the input had when rows were first folded from it; 0 while that is not known."""
+        if first and first == self._counted:
+            return first
         written = (("SET", self._partitions, first, "NX"),) if first else ()
-        return int(self.server.ask(*written, ("GET", self._partitions))[-1] or 0)
+        recorded = int(self.server.ask(*written, ("GET", self._partitions))[-1] or 0)
+        if recorded == first:
+            self._counted = recorded
+        return recorded
 
     def set_partitions(self, count: int) -> None:
         """Record that all rows are folded from an input of so many partitions."""
         self.server.ask(("SET", self._partitions, count))
+        self._counted = count
 
     def tasks(self) -> Iterator[str]:
         """The key of every row."""
@@ -252,6 +268,10 @@ class RedisStore:
     def forgotten(self, tasks: Sequence[str]) -> set[str]:
         """Those of tasks that have a live tombstone; one small read while no task is forgotten."""
         (edition,) = self.server.ask(("HGET", self._tombstones, EDITION))
+        return self._forgotten(tasks, edition)
+
+    def _forgotten(self, tasks: Sequence[str], edition: bytes | None) -> set[str]:
+        """Those of tasks that have a live tombstone in this edition of them."""
         if edition != self._known.edition:
             self._known = self._read_tombstones()
         until, now = self._known.until_s, self._clock()
