@@ -38,7 +38,7 @@ from engine.batches import BLOCK
 from engine.features.columns import Numeric
 from engine.features.encoder import Features
 from engine.features.pixels import Pixels
-from engine.learners.base import Learner, fast_size
+from engine.learners.base import Learner, TakesSteps, fast_size
 from engine.learners.gradient import GradientLearner
 from engine.learners.matching import MatchingLearner
 from engine.learners.memory import MemoryLearner
@@ -158,7 +158,7 @@ def steps_of(method: Method, setting: Setting, tasks: int) -> dict[str, Step]:
     steps: dict[str, Step] = {"ours": lambda: method.rule(learner, theta, episodes)[0]}
     # Without vmap, gradients of the norms and head of Conv-4 alone end in a segmentation fault of torch 2.13 (CPU).
     if (
-        isinstance(learner, GradientLearner)
+        isinstance(learner, TakesSteps)
         and isinstance(method.rule, Backprop)
         and method.adapts != "head+norms"
     ):
@@ -167,8 +167,8 @@ def steps_of(method: Method, setting: Setting, tasks: int) -> dict[str, Step]:
         if LEARN2LEARN and method.adapts == "all":
             steps["learn2learn"] = partial(learn2learned, *given, second_order=order)
     # Where theta brings prototypes of its own, there is no counterpart.
-    if isinstance(learner, PrototypeLearner) and setting.exchangeable:
-        network = torch.nn.Sequential(*learner.problem.modules(learner.width))
+    if method.learner is PrototypeLearner and setting.exchangeable:
+        network = torch.nn.Sequential(*learner.problem.modules(PrototypeLearner(learner.problem).width))
         steps["loop"] = partial(looped_prototypes, learner, network, theta, episodes)
         if LEARN2LEARN:
             steps["learn2learn"] = partial(learn2learned_prototypes, network, theta, episodes)

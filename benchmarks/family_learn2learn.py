@@ -17,8 +17,8 @@ from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn import functional as F
 
-from engine.learners.embedding import EmbeddingLearner
-from engine.learners.gradient import RATES, WIDEST, GradientLearner
+from engine.learners.base import Learner, TakesSteps
+from engine.learners.gradient import RATES, WIDEST
 from engine.types import Episodes, Params
 
 try:
@@ -34,7 +34,7 @@ Sides = tuple[Tensor, Tensor, Tensor, Tensor]
 
 
 def looped(
-    learner: GradientLearner, model: nn.Module, meta: Params, episodes: Episodes, *, second_order: bool
+    learner: TakesSteps, model: nn.Module, meta: Params, episodes: Episodes, *, second_order: bool
 ) -> Params:
     """Gradient of MAML (FOMAML, ANIL, Meta-SGD), task by task; `model` is an empty vessel."""
     theta = {name: meta[name].detach().requires_grad_() for name in learner.learned}
@@ -56,16 +56,14 @@ def looped(
     return {name: value / len(episodes.query.x) for name, value in total.items()}
 
 
-def _rate(learner: GradientLearner, rates: Params, name: str) -> float | Tensor:
+def _rate(learner: TakesSteps, rates: Params, name: str) -> float | Tensor:
     """The step size of a parameter; that of Meta-SGD as `GradientLearner` bounds it."""
     lr = learner.problem.inner.lr
     assert lr != "auto"
     return lr * WIDEST * torch.sigmoid(rates[name] - math.log(WIDEST - 1)) if name in rates else lr
 
 
-def looped_prototypes(
-    learner: EmbeddingLearner, model: nn.Module, meta: Params, episodes: Episodes
-) -> Params:
+def looped_prototypes(learner: Learner, model: nn.Module, meta: Params, episodes: Episodes) -> Params:
     """Gradient of Prototypical Networks, task by task."""
     theta = {name: meta[name].detach().requires_grad_() for name in learner.learned}
     weights = {name: value for name, value in {**meta, **theta}.items() if not name.startswith("2.")}
@@ -79,7 +77,7 @@ def looped_prototypes(
 
 
 def learn2learned(
-    learner: GradientLearner, model: nn.Module, meta: Params, episodes: Episodes, *, second_order: bool
+    learner: TakesSteps, model: nn.Module, meta: Params, episodes: Episodes, *, second_order: bool
 ) -> Params:
     """Gradient of MAML, FOMAML or Meta-SGD by learn2learn, as in its examples."""
     model.load_state_dict({name: value for name, value in meta.items() if not name.startswith(RATES)})

@@ -31,8 +31,7 @@ from engine.episodes.meta_train import MetaTraining, Stretch, begun, meta_train
 from engine.episodes.task_source import ClassEpisodes, Examples
 from engine.features.encoder import Features
 from engine.features.pixels import Pixels
-from engine.learners.base import Learner
-from engine.learners.embedding import EmbeddingLearner
+from engine.learners.base import Embeds, Learner
 from engine.learners.gradient import GradientLearner
 from engine.learners.matching import MatchingLearner
 from engine.learners.memory import MemoryLearner
@@ -168,8 +167,8 @@ def drawings(which: str) -> Examples:
 @torch.no_grad()
 def accuracies(learner: Learner, theta: Params, source: ClassEpisodes, episodes: int) -> torch.Tensor:
     """Share of queries told right [episodes], in percent."""
-    if isinstance(learner, EmbeddingLearner):
-        learner, source = learner.of_embeddings(), embedded(learner, theta, source)
+    if isinstance(learner, Embeds):
+        source, learner = embedded(learner, theta, source), learner.of_embeddings()
     found = []
     for step in range(-(-episodes // BLOCK)):
         drawn = source.draw(BLOCK, seed=EVALUATION_SEED, step=step)
@@ -179,7 +178,7 @@ def accuracies(learner: Learner, theta: Params, source: ClassEpisodes, episodes:
     return torch.cat(found)[:episodes].double()
 
 
-def embedded(learner: EmbeddingLearner, theta: Params, source: ClassEpisodes) -> ClassEpisodes:
+def embedded(learner: Embeds, theta: Params, source: ClassEpisodes) -> ClassEpisodes:
     """The same episodes of drawings that are embedded once, each by itself, instead of in every episode."""
     rows = torch.from_numpy(source.examples.x).split(500)
     x = torch.cat([learner.embed(theta, part.unsqueeze(0)).squeeze(0) for part in rows])

@@ -1,13 +1,14 @@
 """What a learner is: how a task adapts, and how it predicts once it has.
 
-A learner is pure and knows nothing of streams: the same object serves the fold and the outer loop. Ours are derived
-from `engine.learners.embedding.EmbeddingLearner`, which leaves two methods to write, or take gradient steps.
+A learner is pure and knows nothing of streams: the same object serves the fold and the outer loop. What only some
+can do has a protocol of its own (`TakesSteps`, `Embeds`, `PredictsByModel`), and nobody asks for a class. Ours are
+derived from `engine.learners.embedding.EmbeddingLearner`, which leaves two methods to write, or take gradient steps.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -59,6 +60,38 @@ class Learner(Protocol):
 
     def shared(self, meta: Params, x: Tensor) -> Tensor:
         """Outputs [N, C] of theta itself, unadapted, for x [N, W]."""
+        ...
+
+
+@runtime_checkable
+class TakesSteps(Learner, Protocol):
+    """A learner that adapts by the gradient steps of `problem.inner`, which some outer rules are made of."""
+
+    def step(self, meta: Params, fast: Fast, batch: Batch) -> Fast:
+        """Take one step of U tasks, on whichever parameters are in `fast`."""
+        ...
+
+
+@runtime_checkable
+class Embeds(Learner, Protocol):
+    """A learner that embeds examples by theta alone, and adapts and predicts by nothing else of them."""
+
+    def embed(self, meta: Params, x: Tensor) -> Tensor:
+        """Embed stored rows [U, N, W] as [U, N, width]."""
+        ...
+
+    def of_embeddings(self) -> Learner:
+        """The same learner for x that is embedded already."""
+        ...
+
+
+@runtime_checkable
+class PredictsByModel(Learner, Protocol):
+    """A learner that may predict by `problem.model()` alone, with fast parameters in the place of theta's."""
+
+    @property
+    def predicts_by_model(self) -> bool:
+        """Whether it does, so that the model may be run in another way."""
         ...
 
 

@@ -63,6 +63,11 @@ class GradientLearner:
         self._rates = [RATES + name for name in names] if problem.inner.rates == "learned" else []
 
     @property
+    def predicts_by_model(self) -> bool:
+        """Whether predictions are outputs of the model; what is derived from this class may predict otherwise."""
+        return type(self) is GradientLearner
+
+    @property
     def learned(self) -> tuple[str, ...]:
         """Names of what an outer loop may move: every parameter, no buffer; learned step sizes among them."""
         return (*(name for name, _ in self._model.named_parameters()), *self._rates)

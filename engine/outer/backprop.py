@@ -18,8 +18,7 @@ import torch
 from torch import Tensor
 
 from engine.batches import resplit
-from engine.learners.base import Learner
-from engine.learners.embedding import EmbeddingLearner
+from engine.learners.base import Embeds, Learner
 from engine.outer.base import Report, gradient_of, leaves, query_loss, report
 from engine.targets import Regression
 from engine.types import EngineError, Episodes, Params
@@ -59,14 +58,14 @@ class Backprop:
         return query_loss(learner, values, fast, episodes)
 
 
-def splittable(learner: Learner) -> EmbeddingLearner:
+def splittable(learner: Learner) -> Embeds:
     """The learner, if it embeds examples, of classes.
 
     Raises:
         EngineError: it does not.
 
     """
-    if not isinstance(learner, EmbeddingLearner):
+    if not isinstance(learner, Embeds):
         raise EngineError(f"{type(learner).__name__} embeds no examples to split anew; leave splits at 1")
     if isinstance(learner.problem.target, Regression):
         raise EngineError("an episode is split by its classes, and a regression has none; leave splits at 1")

@@ -14,8 +14,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from engine.learners.base import Learner, example_losses, losses
-from engine.learners.gradient import GradientLearner
+from engine.learners.base import Learner, TakesSteps, example_losses, losses
 from engine.targets import Classification
 from engine.types import Batch, EngineError, Episodes, Fast, Params
 
@@ -81,14 +80,14 @@ def gradient_of(loss: Tensor, params: Params) -> Params:
     return dict(zip(params, values, strict=True))
 
 
-def takes_steps(learner: Learner, rule: str) -> GradientLearner:
+def takes_steps(learner: Learner, rule: str) -> TakesSteps:
     """A rule that is made of inner steps needs a learner that takes them.
 
     Raises:
         EngineError: it takes none.
 
     """
-    if not isinstance(learner, GradientLearner):
+    if not isinstance(learner, TakesSteps):
         raise EngineError(
             f"{rule} moves theta by inner gradient steps, and {type(learner).__name__} takes none; use Backprop"
         )

@@ -22,8 +22,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from engine.learners.base import Learner, flatten, losses, unflatten
-from engine.learners.gradient import GradientLearner
+from engine.learners.base import Learner, TakesSteps, flatten, losses, unflatten
 from engine.outer.base import Report, gradient_of, leaves, query_loss, report, takes_steps
 from engine.types import EngineError, Episodes, Params
 
@@ -63,7 +62,7 @@ class Implicit:
         return moves, report(learner, meta, episodes, after.detach())
 
 
-def _held(learner: GradientLearner) -> float:
+def _held(learner: TakesSteps) -> float:
     """The lambda of an inner loop that has one."""
     if not learner.problem.inner.proximal:
         raise EngineError(
@@ -72,7 +71,7 @@ def _held(learner: GradientLearner) -> float:
     return learner.problem.inner.proximal
 
 
-def _slope(learner: GradientLearner, values: Params, phi: Tensor, episodes: Episodes) -> Tensor:
+def _slope(learner: TakesSteps, values: Params, phi: Tensor, episodes: Episodes) -> Tensor:
     """Gradient [U, F] of the support losses at phi, to be differentiated again; 0 for a task not at rest."""
     theta = flatten({name: values[name].detach().unsqueeze(0) for name in learner.fast_shapes})
     theta = theta.expand_as(phi).clone().requires_grad_()

@@ -14,8 +14,7 @@ from dataclasses import dataclass
 
 import torch
 
-from engine.learners.base import Learner, example_losses
-from engine.learners.embedding import EmbeddingLearner
+from engine.learners.base import Embeds, Learner, example_losses
 from engine.outer.base import Report, gradient_of, labelled, leaves, reported
 from engine.targets import Classification
 from engine.types import EngineError, Episodes, Params
@@ -33,11 +32,7 @@ class Pooled:
 
         """
         target = learner.problem.target
-        if (
-            isinstance(learner, EmbeddingLearner)
-            and isinstance(target, Classification)
-            and target.exchangeable
-        ):
+        if isinstance(learner, Embeds) and isinstance(target, Classification) and target.exchangeable:
             raise EngineError(
                 f"Pooled trains theta's own predictions, and {type(learner).__name__} has none where classes are "
                 "numbered anew in every episode; use Backprop"

@@ -18,8 +18,7 @@ from dataclasses import dataclass
 
 import torch
 
-from engine.learners.base import Learner
-from engine.learners.gradient import GradientLearner
+from engine.learners.base import Learner, TakesSteps
 from engine.outer.base import Report, judged, labelled, reported, takes_steps
 from engine.types import Batch, EngineError, Episodes, Fast, Params
 
@@ -49,7 +48,7 @@ class Reptile:
         moves = {name: (meta[name] - value)[kept].sum(0) * scale for name, value in phi.items()}
         return moves, reported(learner, meta, episodes)
 
-    def _train(self, learner: GradientLearner, meta: Params, episodes: Episodes) -> Fast:
+    def _train(self, learner: TakesSteps, meta: Params, episodes: Episodes) -> Fast:
         tasks = len(episodes.query.x)
         phi = {name: meta[name].expand(tasks, *meta[name].shape) for name in learner.learned}
         parts = [_part(episodes, part, self.minibatches) for part in range(self.minibatches)]
@@ -58,7 +57,7 @@ class Reptile:
         return phi
 
 
-def _of_fixed_rates(learner: GradientLearner) -> GradientLearner:
+def _of_fixed_rates(learner: TakesSteps) -> TakesSteps:
     if learner.problem.inner.rates == "learned":
         raise EngineError("Reptile learns no step sizes; use Backprop, or set inner.rates to 'fixed'")
     return learner

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from engine.features.encoder import FrontEnd
-from engine.learners.gradient import GradientLearner
+from engine.learners.base import PredictsByModel
 from engine.networks.wide_deep import WideAndDeep
 from engine.stream.row_loop import EPSILON, LINEAR, NORM, RECTIFIER, Shape, row_outputs
 from engine.types import Float32, Int64, Params
@@ -45,7 +45,7 @@ class RowByRow:
 class _Places:
     """Where parameters lie: in theta's numbers, in the order in which they are asked for, or in a task's own."""
 
-    def __init__(self, learner: GradientLearner) -> None:
+    def __init__(self, learner: PredictsByModel) -> None:
         self.parts: list[tuple[str, bool]] = []
         self.size, self.own, behind = 1, dict[str, int](), 0
         for name, shape in learner.fast_shapes.items():
@@ -65,7 +65,7 @@ class _Places:
 
 def row_by_row(learner: object) -> RowByRow | None:
     """How the outputs of a learner's model are worked out row by row; None where the loop does not know all of it."""
-    if type(learner) is not GradientLearner:
+    if not (isinstance(learner, PredictsByModel) and learner.predicts_by_model):
         return None
     front, network = learner.problem.model()
     wide = network if type(network) is WideAndDeep else None

@@ -10,7 +10,7 @@ from engine.episodes.meta_train import Stretch
 from engine.evaluation.episodic.baselines import PooledTraining, Progress, Tuning, baselines
 from engine.evaluation.episodic.evaluate import Contender, Judging, Setting, evaluate
 from engine.evaluation.episodic.report import EpisodicDict
-from engine.learners.gradient import GradientLearner
+from engine.learners.base import TakesSteps
 from engine.outer.descent import FitSettings
 from streams.errors import ReptideError
 from streams.laboratory.assembled import Laboratory
@@ -69,7 +69,7 @@ def _trained(laboratory: Laboratory, stretch: Stretch) -> Contender:
     settings, rounds = laboratory.settings, f"{stretch.state.step:,} rounds"
     if not is_finished(laboratory, stretch):
         rounds += f" of {laboratory.training.rounds:,}, unfinished"
-    rule = f" by {settings.outer.rule}" if isinstance(laboratory.learner, GradientLearner) else ""
+    rule = f" by {settings.outer.rule}" if isinstance(laboratory.learner, TakesSteps) else ""
     note = f"meta-trained{rule}, {rounds}"
     return Contender(settings.learner, laboratory.builds, laboratory.problem, stretch.best, note)
 

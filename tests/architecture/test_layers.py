@@ -34,6 +34,31 @@ def test_what_learns_from_episodes_alone_loads_no_stream_and_no_compiler() -> No
     assert len(modules) > 20
 
 
+def named(node: ast.expr) -> set[str]:
+    """Names in the class, union or tuple of classes that something is compared with."""
+    return {child.id for child in ast.walk(node) if isinstance(child, ast.Name)}
+
+
+def asked_for(tree: ast.Module) -> set[str]:
+    """Classes by which a module tells what an object is: `isinstance(x, C)`, `type(x) is C`."""
+    asked: set[str] = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "isinstance":
+            asked |= named(node.args[1])
+        elif isinstance(node, ast.Compare) and isinstance(node.left, ast.Call):
+            asked |= {name for other in node.comparators for name in named(other)}
+    return asked
+
+
+def test_nobody_asks_for_the_class_of_a_learner_but_for_what_it_can_do() -> None:
+    learners = {path: ast.parse(path.read_text()) for path in (ROOT / "engine" / "learners").glob("*.py")}
+    classes = {node.name for path, tree in learners.items() for node in tree.body
+               if isinstance(node, ast.ClassDef) and path.name != "base.py"}  # fmt: skip
+    assert {"GradientLearner", "EmbeddingLearner", "PrototypeLearner"} <= classes
+    elsewhere = [path for path in MODULES if path not in learners]
+    assert not [path.name for path in elsewhere if asked_for(ast.parse(path.read_text())) & classes]
+
+
 def test_the_layers_hold() -> None:
     command = [str(Path(sys.executable).with_name("lint-imports"))]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from copy import deepcopy
 from dataclasses import replace
 from functools import partial
-from typing import Literal
+from typing import Literal, cast
 
 import pytest
 import torch
@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from engine.features.columns import Category, Numeric
 from engine.features.encoder import Features
+from engine.learners.base import Learner
 from engine.learners.gradient import GradientLearner
 from engine.learners.prototype import PrototypeLearner
 from engine.outer.backprop import Backprop
@@ -347,3 +348,21 @@ def test_pooled_training_of_what_knows_nothing_of_classes_is_refused() -> None:
     subject = PrototypeLearner(replace(learner().problem, target=Classification((0, 1), exchangeable=True)))
     with pytest.raises(EngineError, match="numbered anew in every episode"):
         Pooled()(subject, subject.init(0), episodes())
+
+
+class OfOnesOwn:
+    """A learner that is derived from none of ours, and can do what one of them can."""
+
+    def __init__(self, subject: GradientLearner | PrototypeLearner) -> None:
+        self.subject = subject
+
+    def __getattr__(self, name: str) -> object:
+        return getattr(self.subject, name)
+
+
+@pytest.mark.parametrize("rule", [Reptile(), Implicit(), Backprop(splits=2)])
+def test_a_rule_asks_a_learner_for_what_it_can_do_and_not_for_its_class(rule: OuterRule) -> None:
+    ours = PrototypeLearner(learner().problem, 4) if isinstance(rule, Backprop) else learner(rule=rule)
+    theta, cases = {name: value.double() for name, value in ours.init(0).items()}, episodes()
+    moves, _ = rule(cast(Learner, OfOnesOwn(ours)), theta, cases)
+    assert_same(moves, rule(ours, theta, cases)[0])

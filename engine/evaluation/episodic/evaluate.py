@@ -31,7 +31,7 @@ from engine.evaluation.episodic.report import (
     gap_of,
 )
 from engine.evaluation.episodic.scoring import Adapts, metrics_of, predicted, scored
-from engine.learners.gradient import GradientLearner
+from engine.learners.base import TakesSteps
 from engine.problem import Problem, normalises_by_batch
 from engine.traced import unrecorded
 from engine.types import EngineError, Episodes, Float64, Int64, Params
@@ -170,7 +170,7 @@ def entered(contender: Contender, steps: Sequence[int]) -> list[Entrant]:
     """Build a contender for each number of steps, or once where it takes none."""
     problem, built = contender.problem, _built(contender, contender.problem)
     by_batch = normalises_by_batch(problem)
-    if not isinstance(built, GradientLearner):
+    if not isinstance(built, TakesSteps):
         return [Entrant(contender, built, by_batch, None, last=True)]
     problems = {k: replace(problem, inner=replace(problem.inner, steps=k)) for k in steps}
     return [
