@@ -132,8 +132,8 @@ def _images(where: str, x: Array) -> tuple[Array, Pixels]:
 
 
 def _check_columns(where: str, features: Features, x: Float32, image: Pixels | None) -> None:
-    """Arrays hold what is stored; only of plain numbers is that what a user would write."""
-    plain: list[Column] = [column for column in features.columns if isinstance(column, Numeric)]
+    """Arrays hold what is stored; only of plain numbers, not of what is derived from them, do users write that."""
+    plain: list[Column] = [column for column in features.columns if type(column) is Numeric]
     if image is not None or len(plain) < len(features.columns) or len(plain) != x.shape[1]:
         raise InputError(
             f"{where}: [[features]] must name the {x.shape[1]} columns of x in order, each with encoder = "

@@ -260,6 +260,12 @@ def test_arrays_that_do_not_go_together_are_refused(
     assert said in refusal(tmp_path, text)
 
 
+def test_arrays_are_not_taken_for_what_a_column_derived_from_numbers_makes_of_them(tmp_path: Path) -> None:
+    feature = '[[features]]\nname = "x"\nencoder = "tests.streams.test_plug_ins:Root"\n'
+    text = of_arrays(tmp_path, x=np.arange(40.0).reshape(40, 1), y=np.arange(40) % 4)
+    assert 'each with encoder = "numeric"' in refusal(tmp_path, text + feature)
+
+
 def test_a_pickle_is_never_opened(tmp_path: Path) -> None:
     class Bomb:
         def __reduce__(self) -> Any:
