@@ -196,12 +196,38 @@ def read_rows(scalar: str) -> Any:
     return numba.types.Array(getattr(numba.types, scalar), 2, "C", readonly=True, aligned=False)
 
 
+class Compiled:
+    """A function compiled for one declared signature.
+
+    The first call goes through numba, which looks at every argument and refuses another type; later calls go to the
+    machine code at once, since to look at a hundred arrays again takes longer than most calls.
+    """
+
+    def __init__(self, dispatcher: Any) -> None:
+        self.dispatcher = dispatcher
+        self._call: Callable[..., Any] = self._first
+
+    def __call__(self, *arguments: Any) -> Any:
+        """Call the function, with arguments of the declared types."""
+        return self._call(*arguments)
+
+    def _first(self, *arguments: Any) -> Any:
+        result = self.dispatcher(*arguments)
+        (made,) = self.dispatcher.overloads.values()
+        self._call = made.entry_point
+        return result
+
+
 def compiled_as(*signature: Any) -> Callable[[F], F]:
-    """Compile for one declared signature, at import: no array a caller passes can need a second version."""
+    """Compile for one declared signature, at import: no array a caller passes can need a second version.
+
+    Such a function is called from Python, and not from what is compiled.
+    """
 
     def decorate(function: F) -> F:
         """Compile one function for that signature; what it is compiled to is kept on disk."""
         kinds = [_scalar(kind) if isinstance(kind, str) else kind for kind in signature]
-        return _kept(function, tuple(kinds))
+        made = _kept(function, tuple(kinds))
+        return made if made is function else Compiled(made)  # type: ignore[return-value]
 
     return decorate

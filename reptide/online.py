@@ -18,7 +18,7 @@ from torch import nn
 from engine.features.columns import Column
 from engine.features.encoder import Features
 from engine.stream.in_progress import Folded
-from engine.stream.table import TaskTable
+from engine.stream.table import TaskTable, in_one_piece, taken
 from engine.targets import Classification, Regression
 from engine.types import PREDICTORS, SERVED, EngineError, Kind, Outcome
 from reptide.frames import Names, field, rows_of
@@ -266,9 +266,9 @@ class Online:
 
     def _fold(self, part: Decoded) -> Folded:
         index = np.array([self.row(task) for task in part.tasks], np.int64)
-        states = TaskTable(self.engine.layout, part.tasks, self.rows[index])
+        states = TaskTable(self.engine.layout, part.tasks, taken(self.rows, index))
         folded = self.engine.fold(states, part.events, self._theta.get(self.versions.current()))
-        self.rows[index] = folded.states.rows
+        in_one_piece(self.rows)[index] = in_one_piece(folded.states.rows)
         self.position += len(part.records)
         rate = self.settings.outer.support_rate
         self.new += [label for _, label in learned_labels(part.events, part.tasks, folded, rate)]

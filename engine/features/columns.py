@@ -10,7 +10,7 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 
 from engine.features.categories import CategoryValue, bucket_of_text, category_text, number_text
-from engine.types import Float32
+from engine.types import Bool, Float32
 
 MAX_BUCKETS = 2**24
 """Ids are stored as float32, which is exact up to here."""
@@ -23,10 +23,10 @@ MAX_TEXT_CHARACTERS = 4096
 """Longer text is cut here before its n-grams are taken, so that huge text costs no more than long text."""
 
 
-PLAIN = {int, float}
-
-
 PLAIN_OR_MISSING = {int, float, type(None)}
+
+
+LARGEST = {kind: float(np.finfo(kind).max) for kind in (np.float32, np.float64)}
 
 
 REAL = int | float | np.integer | np.floating
@@ -166,16 +166,26 @@ def _text(value: object) -> str:
     return number_text(value) if isinstance(value, int) else str(value)
 
 
+def plain_numbers(values: Sequence[Any], optional: Bool, dtype: Any = np.float32) -> Any:
+    """Numbers [N, n] of N rows of n values, one row after the other; None where one has to be looked at by itself.
+
+    `optional` [n] says of which None and NaN may be missing ones, which are stored as NaN.
+    """
+    if not set(map(type, values)) <= PLAIN_OR_MISSING:
+        return None
+    try:
+        exact = np.array(values, np.float64).reshape(-1, len(optional))
+    except OverflowError:
+        return None
+    sound = np.abs(exact) <= LARGEST[dtype]
+    return exact.astype(dtype) if (sound | np.isnan(exact) & optional).all() else None
+
+
 def _numbers(name: str, values: Sequence[Any], *, optional: bool, dtype: Any = np.float32) -> Encoded:
     """One number a row, [N, 1]; the slow path, value by value, is taken only where something is wrong."""
-    limit = float(np.finfo(dtype).max)
-    if set(map(type, values)) <= (PLAIN_OR_MISSING if optional else PLAIN):
-        try:
-            exact = np.array([math.nan if value is None else value for value in values], np.float64)
-        except OverflowError:
-            exact = np.full(len(values), math.inf)
-        if ((np.isnan(exact) & optional) | (np.abs(exact) <= limit)).all():
-            return Encoded(exact.astype(dtype).reshape(-1, 1), {})
+    if (plain := plain_numbers(values, np.array([optional]), dtype)) is not None:
+        return Encoded(plain, {})
+    limit = LARGEST[dtype]
     x = np.zeros((len(values), 1), dtype)
     faults: dict[int, str] = {}
     for i, value in enumerate(values):

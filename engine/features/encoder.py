@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from itertools import accumulate
 from typing import Any
 
@@ -16,9 +17,18 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from engine.features.columns import MAX_BUCKETS, STANDARDISED_LIMIT, Category, Column, Encoded, Numeric, Text
+from engine.features.columns import (
+    MAX_BUCKETS,
+    STANDARDISED_LIMIT,
+    Category,
+    Column,
+    Encoded,
+    Numeric,
+    Text,
+    plain_numbers,
+)
 from engine.features.history import MOST_CLASSES, RATES, HistoryColumns
-from engine.types import EngineError
+from engine.types import Bool, EngineError
 
 RATE_STRENGTH, VALUE_STRENGTH = 1.0, 0.1
 """How many labels the rate, or the mean, of all tasks counts for in a task's own."""
@@ -46,7 +56,7 @@ class Features:
             if period <= 0:
                 raise EngineError(f"field {column.name!r}: period must be positive")
 
-    @property
+    @cached_property
     def width(self) -> int:
         """Stored width W."""
         return sum(column.width for column in self.columns)
@@ -60,12 +70,17 @@ class Features:
         """Encode N rows; total: a row that does not fit is a fault that names the field."""
         x = np.zeros((len(rows), self.width), np.float32)
         faults: dict[int, str] = {}
-        start = 0
-        for column in self.columns:
-            values = [row.get(column.name) for row in rows]
-            part, wrong = column.encode(values)
+        names, optional, places = self._numeric
+        numbers = (
+            plain_numbers([row.get(name) for row in rows for name in names], optional) if names else None
+        )
+        if numbers is not None:
+            x[:, places] = numbers
+        for start, column in self._starts:
+            if numbers is not None and type(column) is Numeric:
+                continue
+            part, wrong = column.encode([row.get(column.name) for row in rows])
             x[:, start : start + column.width] = part
-            start += column.width
             for i, reason in wrong.items():
                 absent = column.name not in rows[i]
                 faults.setdefault(i, f"field {column.name!r} is missing" if absent else reason)
@@ -91,8 +106,19 @@ class Features:
 
     def starts(self) -> list[tuple[int, Column]]:
         """Where in a stored row each column begins."""
+        return list(self._starts)
+
+    @cached_property
+    def _starts(self) -> tuple[tuple[int, Column], ...]:
         widths = [column.width for column in self.columns]
-        return list(zip(accumulate(widths, initial=0), self.columns, strict=False))
+        return tuple(zip(accumulate(widths, initial=0), self.columns, strict=False))
+
+    @cached_property
+    def _numeric(self) -> tuple[list[str], Bool, list[int]]:
+        """Of the columns that are numbers as they are: their names, which are optional, and their places."""
+        numeric = [(start, column) for start, column in self._starts if type(column) is Numeric]
+        optional = np.array([column.optional for _, column in numeric], np.bool_)
+        return [column.name for _, column in numeric], optional, [start for start, _ in numeric]
 
     def schema(self) -> list[dict[str, Any]]:
         """What decides the meaning of a stored row, for the fingerprint."""

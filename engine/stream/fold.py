@@ -91,9 +91,9 @@ class Engine:
                 "make or decode the table with engine.layout"
             )
         work = FoldInProgress(self, states, events, self._theta(meta))
-        work.adapt(work.touched_and_stale())
+        work.adapt_stale()
         work.work_ahead()
-        while len(active := np.flatnonzero(work.cursor < work.stop)):
+        while len(active := work.unfolded()):
             work.fold_round(active)
         return work.result()
 

@@ -19,7 +19,7 @@ from engine.stream.prepared import Prepared
 from engine.stream.scan_arrays import OBSERVATION
 from engine.stream.sources import not_folded_yet
 from engine.stream.support import Support, episodes_of, padded, support_of
-from engine.stream.table import TaskTable
+from engine.stream.table import TaskTable, with_spare
 from engine.types import (
     ADAPTED,
     THETA,
@@ -55,10 +55,9 @@ class FoldInProgress:
     def __init__(self, engine: Engine, states: TaskTable, events: EventBatch, theta: Prepared) -> None:
         self.engine, self.states, self.theta = engine, states, theta
         self.events = engine.requirements.checked(events, len(states))
-        count, tasks = len(events), len(states) + 1
-        # One spare row keeps every view of a field strided, which is what the compiled scan was built for.
-        self.rows = np.zeros(tasks, states.layout.dtype)
-        self.rows[:-1] = states.rows
+        count, tasks = len(events), len(states)
+        # With one row more every view of a field is strided, as the compiled loops expect.
+        self.rows = with_spare(states.rows, 1)
         self.c = Columns(*(self.rows[name] for name in Columns._fields))
         self.out = scan_arrays.blank_results(count, engine.rules.outputs, self.events.x.shape[1])
         self.out.prediction.fill(np.nan)
@@ -69,65 +68,72 @@ class FoldInProgress:
             self.order = self.order[:folded]
             answers.answer_again(self.c, self.events, self.out, engine.rules, np.flatnonzero(~fresh))
         self.reason, self.last, self.next_ahead = np.zeros((3, tasks), np.int64)
-        self.on_track = np.zeros(tasks, np.bool_)
+        self.is_predicted, self.is_foreseen = np.zeros((2, tasks), np.bool_)
         self.values_ahead = self.rows["fast"][:0]
         self.episodes: list[Episode] = []
         self.adaptations = 0
         self.not_finite = 0
         self.inner_loops: list[tuple[float, int]] = []
 
-    def touched_and_stale(self) -> Int64:
-        """Tasks with an event to fold whose fast parameters are of another theta."""
-        touched = self.cursor < self.stop
-        return np.flatnonzero(touched & (self.rows["fast_version"] != self.theta.meta.version))
+    def unfolded(self) -> Int64:
+        """Tasks with an event to fold."""
+        return (self.cursor < self.stop).nonzero()[0]
 
-    def _predict_with_theta(self) -> None:
-        """Theta's prediction of every observation; it does not change during a fold."""
-        index = self._observations(self.order)
-        if len(index):
-            self._predict(index, THETA, self.theta.predictor.of_theta(self.events.x[index]))
+    def adapt_stale(self) -> None:
+        """Adapt tasks with an event to fold whose fast parameters are of another theta."""
+        tasks = self.unfolded()
+        self._adapt(tasks[self.rows["fast_version"][tasks] != self.theta.meta.version])
 
     def work_ahead(self) -> None:
         """Run every adaptation of the batch, and every prediction, as far as no alarm changes them."""
         if self.theta.meta.version == 0:
             return
-        rules = self.engine.rules
-        ahead = look_ahead(
-            self.rows, self.events, rules, self.theta.version, self.order, self.cursor, self.stop
-        )
-        self._predict_with_theta()
-        self.on_track = self.cursor < self.stop
+        self.is_predicted = self.cursor < self.stop
         serves = np.full(len(self.events.row), ROW)
-        if ahead is not None:
-            by_task = np.argsort(ahead.task, kind="stable")
-            self.values_ahead = self._adapted_from(ahead.support)[by_task]
-            self.next_ahead = np.searchsorted(ahead.task[by_task], np.arange(len(self.rows)))
-            sound = np.isfinite(self.values_ahead).all(axis=1)
-            self.on_track[ahead.task[by_task][np.flatnonzero(~sound)]] = False
-            place = np.empty_like(by_task)
-            place[by_task] = np.arange(len(by_task))
-            serves = np.where(ahead.serves == ROW, ROW, place[ahead.serves])
-        index = self.order[self.on_track[self.events.row[self.order]]]
-        self._predict_adapted(index, serves)
+        if len(several := (self.stop - self.cursor > 1).nonzero()[0]):
+            self._look_ahead(several, serves)
+        if len(index := self._observations(self.order)):
+            scan.write_histories(self.c, self.events, self.engine.rules, index, self.cursor, self.stop)
+            self._predict(index, THETA, self.theta.predictor.of_theta(self.events.x[index]))
+            self._predict_adapted(index[self.is_predicted[self.events.row[index]]], serves)
+
+    def _look_ahead(self, tasks: Int64, serves: Int64) -> None:
+        """Run every adaptation that tasks of several events will come to; `serves` [N] is written of theirs."""
+        ahead = look_ahead(
+            self.rows, self.events, self.engine.rules, self.theta.version, tasks, self.order, self.cursor, self.stop,
+            reads=not self.theta.unmoved,
+        )  # fmt: skip
+        self.is_foreseen[tasks] = True
+        by_task = np.argsort(ahead.task, kind="stable")
+        self.values_ahead = self._adapted_from(ahead.support, len(by_task))[by_task]
+        self.next_ahead = np.searchsorted(ahead.task[by_task], np.arange(len(self.states)))
+        sound = np.isfinite(self.values_ahead).all(axis=1)
+        self.is_predicted[ahead.task[by_task][~sound]] = False
+        place = np.empty_like(by_task)
+        place[by_task] = np.arange(len(by_task))
+        served = ahead.serves != ROW
+        serves[served] = place[ahead.serves[served]]
 
     def fold_round(self, active: Int64) -> None:
         """Fold each active task's run of events up to its next adaptation, then adapt those that are due."""
-        end = self.stop.copy()
-        scan.run_ends(self.c, self.events, self.engine.rules, active, self.order, self.cursor, end)
-        alone = active[~self.on_track[active]]
+        end = self.stop
+        alone = active[~self.is_predicted[active]]
         if len(alone) and self.theta.meta.version:
+            end = self.stop.copy()
+            scan.run_ends(self.c, self.events, self.engine.rules, alone, self.order, self.cursor, end)
             run = self.order[scan.runs(self.cursor[alone], end[alone])]
-            self._predict_adapted(run, np.full(len(self.events.row), ROW))
+            self._predict_adapted(self._observations(run), np.full(len(self.events.row), ROW))
         scan.scan(
             self.c, self.events, self.out, self.engine.rules, self.theta.version,
             active, self.order, self.cursor, end, self.reason, self.last,
         )  # fmt: skip
-        self._ask_detector(active[self.reason[active] == scan_arrays.ASK_DETECTOR])
-        self._adapt_due(active[self.reason[active] != scan_arrays.NOT_DUE])
+        reason = self.reason[active]
+        if reason.any():
+            self._ask_detector(active[reason == scan_arrays.ASK_DETECTOR])
+            self._adapt_due(active[self.reason[active] != scan_arrays.NOT_DUE])
 
     def _predict_adapted(self, index: Int64, serves: Int64) -> None:
-        """The adapted model's prediction of the observations among events, by the adaptation that serves each."""
-        index = self._observations(index)
+        """The adapted model's prediction of observations, by the adaptation that serves each."""
         if self.theta.unmoved:
             self.out.prediction[index, ADAPTED] = self.out.prediction[index, THETA]
         elif len(index):
@@ -176,24 +182,26 @@ class FoldInProgress:
         self.c.adapted_through[tasks] = self.c.seq[tasks]
         self.c.adapted_counts[tasks] = self.c.class_counts[tasks]
         self.adapted[self.last[tasks]] = True
-        foreseen = self.on_track[tasks] & (self.reason[tasks] == scan_arrays.SCHEDULED)
-        self.on_track[tasks[~foreseen]] = False
-        known = tasks[foreseen]
+        foreseen = self.is_foreseen[tasks] & self.is_predicted[tasks]
+        foreseen &= self.reason[tasks] == scan_arrays.SCHEDULED
+        known, others = tasks[foreseen], tasks[~foreseen]
         self._keep(known, self.values_ahead[self.next_ahead[known]])
         self.next_ahead[known] += 1
-        self.adapt(tasks[~foreseen])
+        self.is_predicted[others] = False
+        self._adapt(others)
 
-    def adapt(self, tasks: Int64) -> None:
+    def _adapt(self, tasks: Int64) -> None:
         """Compute the fast parameters of tasks from theta and their support sets as of `adapted_through`."""
         if len(tasks) and self.theta.meta.version:
-            self._keep(tasks, self._adapted_from(support_of(self.c, tasks, self.engine.rules.balanced)))
+            balanced = self.engine.rules.balanced
+            support = None if self.theta.unmoved else support_of(self.c, tasks, balanced)
+            self._keep(tasks, self._adapted_from(support, len(tasks)))
 
-    def _adapted_from(self, support: Support) -> Float32:
-        """Fast parameters [T, F] for T support sets, in full blocks of one bucket each."""
-        values = np.empty((len(support.sizes), self.rows["fast"].shape[1]), np.float32)
-        if self.theta.unmoved:
-            values[:] = self.theta.unadapted
-            return values
+    def _adapted_from(self, support: Support | None, tasks: int) -> Float32:
+        """Fast parameters [T, F] for support sets, in full blocks of one bucket each; theta's own for none."""
+        if support is None:
+            return np.repeat(self.theta.unadapted, tasks, axis=0)
+        values = np.empty((tasks, self.rows["fast"].shape[1]), np.float32)
         buckets = np.array([bucket_of(size) for size in support.sizes.tolist()])
         for bucket in np.unique(buckets):
             members = np.flatnonzero(buckets == bucket)
@@ -220,7 +228,7 @@ class FoldInProgress:
         self.adaptations += len(tasks)
 
     def result(self) -> Folded:
-        """The new rows, without the spare one, and what became of the events."""
+        """The new rows, and what became of the events."""
         states = TaskTable(self.states.layout, self.states.ids, self.rows[:-1])
         outcomes = Outcomes(**self.out._asdict(), adapted=self.adapted)
         episodes = sorted(self.episodes, key=lambda episode: episode.event)

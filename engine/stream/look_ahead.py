@@ -5,6 +5,8 @@ its detector over a copy of the rows, finds each adaptation that the batch bring
 and which of them every later observation is to be served by. It knows the row as it will be at each event, so it
 writes the task's history as well, before anything is predicted. One task with many events would otherwise
 adapt alone, block after block. Only an alarm cuts a support set: from there on its task is on its own.
+
+A task with one event has nothing ahead of it: it is left out, and no row is copied for it.
 """
 
 from __future__ import annotations
@@ -17,6 +19,7 @@ from engine.detectors import detectors
 from engine.stream import scan, scan_arrays
 from engine.stream.layout import Columns
 from engine.stream.support import Support, joined, support_of
+from engine.stream.table import taken
 from engine.types import Int64
 
 ROW = -1
@@ -28,8 +31,8 @@ class Ahead(NamedTuple):
 
     task: Int64
     """[A] row of the table; a task's adaptations follow each other in order."""
-    support: Support
-    """[A] what each reads."""
+    support: Support | None
+    """[A] what each reads; None where that is not asked for."""
     serves: Int64
     """[N] the adaptation that serves each event, or ROW."""
 
@@ -39,22 +42,25 @@ def look_ahead(
     events: scan_arrays.Events,
     rules: scan_arrays.Rules,
     version: scan_arrays.Version,
+    tasks: Int64,
     order: Int64,
     cursor: Int64,
     stop: Int64,
-) -> Ahead | None:
-    """Find the adaptations of a batch; None where there are none.
+    reads: bool,
+) -> Ahead:
+    """Find the adaptations of some tasks of a batch, and what they read, if `reads`.
 
     Writes the history of each observation into its features, and changes nothing else that it is given.
     """
-    rows, cursor = rows.copy(), cursor.copy()
+    cursor, stop = cursor[tasks], stop[tasks]
+    rows = taken(rows, np.append(tasks, tasks[0]))  # one more, as in `FoldInProgress`
     c = Columns(*(rows[name] for name in Columns._fields))
     out = scan_arrays.blank_results(len(events.kind), rules.outputs, events.x.shape[1])
     quiet = rules._replace(detector_kind=detectors.NEVER)
-    latest = np.full(len(cursor), ROW)
+    latest = np.full(len(tasks), ROW)
     serves = np.full(len(events.kind), ROW)
-    reason, last = np.zeros((2, len(cursor)), np.int64)
-    tasks: list[Int64] = []
+    reason, last = np.zeros((2, len(tasks)), np.int64)
+    adapting: list[Int64] = []
     sets: list[Support] = []
     while len(active := np.flatnonzero(cursor < stop)):
         before = cursor[active]
@@ -63,7 +69,8 @@ def look_ahead(
         due = active[reason[active] != scan_arrays.NOT_DUE]
         if len(due):
             c.adapted_through[due], c.adapted_counts[due] = c.seq[due], c.class_counts[due]
-            latest[due] = sum(map(len, tasks)) + np.arange(len(due))
-            tasks.append(due)
-            sets.append(support_of(c, due, rules.balanced))
-    return Ahead(np.concatenate(tasks), joined(sets), serves) if tasks else None
+            latest[due] = sum(map(len, adapting)) + np.arange(len(due))
+            adapting.append(due)
+            if reads:
+                sets.append(support_of(c, due, rules.balanced))
+    return Ahead(tasks[np.concatenate([tasks[:0], *adapting])], joined(sets) if sets else None, serves)

@@ -116,6 +116,16 @@ def learn(c: Any, u: int, e: Any, n: int, r: Any, out: Any) -> int:
     return SCHEDULED if due(c.seq[u], r.every) else NOT_DUE
 
 
+@compiled_as(COLUMNS_LAYOUT, EVENTS_LAYOUT, RULES_LAYOUT, *vectors(3))
+def write_histories(c: Columns, e: Events, r: Rules, index: Any, cursor: Any, stop: Any) -> None:
+    """Write the history of each of the observations `index` that is all that its task has to fold."""
+    for i in range(len(index) if r.writes_history else 0):
+        n = index[i]
+        u = e.row[n]
+        if stop[u] - cursor[u] == 1:
+            history.write(c, u, e.x[n], e.time_s[n], r)
+
+
 @compiled_as(COLUMNS_LAYOUT, EVENTS_LAYOUT, RULES_LAYOUT, *vectors(4))
 def run_ends(c: Columns, e: Events, r: Rules, active: Any, order: Any, cursor: Any, end: Any) -> None:
     """Move `end` [U] of each active task back to after the label at which it is next due, if that comes first."""

@@ -92,7 +92,7 @@ class TaskTable:
 
     def encode(self, raise_revision: bool = False) -> list[memoryview]:
         """Rows as bytes, checksummed; as the next revision, where they are to replace the ones read."""
-        rows, size = self.rows.copy(), self.layout.bytes_per_task
+        rows, size = with_spare(self.rows, 0), self.layout.bytes_per_task
         rows["revision"] += raise_revision
         rows["checksum"] = checksums(rows, size)
         buffer = rows.view(np.uint8).data
@@ -100,11 +100,28 @@ class TaskTable:
 
     def take(self, index: npt.NDArray[np.integer[Any]]) -> TaskTable:
         """A copy of some of the tasks."""
-        return TaskTable(self.layout, tuple(self.ids[i] for i in index), self.rows[index])
+        return TaskTable(self.layout, tuple(self.ids[i] for i in index), taken(self.rows, index))
 
     def columns(self) -> Columns:
         """Views of the fields."""
         return Columns(*(self.rows[name] for name in Columns._fields))
+
+
+def in_one_piece(rows: npt.NDArray[np.void]) -> npt.NDArray[np.void]:
+    """Rows [U] as bytes without fields: numpy copies fields one by one, which takes forty times as long."""
+    return rows.view(np.dtype((np.void, rows.dtype.itemsize)))
+
+
+def taken(rows: npt.NDArray[np.void], index: npt.NDArray[np.integer[Any]]) -> npt.NDArray[np.void]:
+    """A copy of some rows."""
+    return np.ndarray(len(index), rows.dtype, in_one_piece(rows)[index])
+
+
+def with_spare(rows: npt.NDArray[np.void], spare: int) -> npt.NDArray[np.void]:
+    """A copy of rows, and so many more behind them that hold anything."""
+    copied = np.empty(len(rows) + spare, rows.dtype)
+    in_one_piece(copied)[: len(rows)] = in_one_piece(rows)
+    return copied
 
 
 def _fault(layout: Layout, row: Buffer) -> str:

@@ -100,19 +100,19 @@ def decode(polled: Sequence[Polled], problem: Problem) -> Decoded:
     checked = [_checked(record, label) for part in polled for record in part.records]
     refused = [verdict for verdict in checked if isinstance(verdict, Rejected)]
     sound = [verdict for verdict in checked if isinstance(verdict, _Event)]
-    carries = np.array([event.record.fields is not None for event in sound], dtype=bool)
-    encoded = problem.features.encode([e.record.fields for e in sound if e.record.fields is not None])
-    x = np.zeros((len(sound), problem.features.width), np.float32)
-    x[carries] = encoded.x
-    faulty = dict(
-        zip(np.flatnonzero(carries)[list(encoded.faults)].tolist(), encoded.faults.values(), strict=True)
-    )
-    refused += [Rejected(sound[i].record, "bad_feature", detail) for i, detail in faulty.items()]
-    kept = [i for i in range(len(sound)) if i not in faulty]
+    carrying = [i for i, event in enumerate(sound) if event.record.fields is not None]
+    encoded = problem.features.encode([sound[i].record.fields or {} for i in carrying])
+    x, carries = np.zeros((len(sound), problem.features.width), np.float32), np.zeros(len(sound), np.bool_)
+    x[carrying], carries[carrying] = encoded.x, True
+    if encoded.faults:
+        faulty = {carrying[i]: detail for i, detail in encoded.faults.items()}
+        refused += [Rejected(sound[i].record, "bad_feature", detail) for i, detail in faulty.items()]
+        kept = [i for i in range(len(sound)) if i not in faulty]
+        sound, x, carries = [sound[i] for i in kept], x[kept], carries[kept]
     incarnations = {(t, part.partition): i for part in polled for t, i in enumerate(part.incarnations)}
-    tasks, events = _batch([sound[i] for i in kept], x[kept], carries[kept], incarnations)
+    tasks, events = _batch(sound, x, carries, incarnations)
     refused.sort(key=lambda rejected: (rejected.record.partition, rejected.record.offset))
-    return Decoded(tasks, events, [sound[i].record for i in kept], refused)
+    return Decoded(tasks, events, [event.record for event in sound], refused)
 
 
 def _batch(

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from engine import compiled as compiling
@@ -28,7 +29,7 @@ def test_any_other_processor_has_a_folder_of_its_own(tmp_path: Path) -> None:
     assert name_of(tmp_path, "generic") != name_of(tmp_path, "skylake")
 
 
-@pytest.mark.parametrize("function", [scan.scan, history.count, mixture.update])
+@pytest.mark.parametrize("function", [vars(scan.scan)["dispatcher"], history.count, mixture.update])
 def test_what_is_compiled_lies_in_the_folder_of_all_sources(
     function: Any,
 ) -> None:
@@ -72,6 +73,10 @@ def added(x: Any) -> Any:
     return x + 1
 
 
+def summed(x: Any) -> Any:
+    return x.sum()
+
+
 def test_code_in_a_folder_that_is_not_added_to_is_taken_up_and_what_is_not_there_is_compiled(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -82,11 +87,20 @@ def test_code_in_a_folder_that_is_not_added_to_is_taken_up_and_what_is_not_there
     monkeypatch.setattr(compiling, "IS_ADDED_TO", False)
     taken_up: Any = compiling.compiled_as("int64")(added)
     assert taken_up(2) == 3
-    assert sum(taken_up.stats.cache_hits.values()) == 1
+    assert sum(taken_up.dispatcher.stats.cache_hits.values()) == 1
     other: Any = compiling.compiled(added)
     assert other(0.5) == 1.5
     assert sum(other.stats.cache_misses.values()) == 1
     assert sorted(tmp_path.rglob("*")) == kept
+
+
+def test_the_first_call_refuses_another_type_and_later_ones_give_the_same() -> None:
+    total: Any = compiling.compiled_as("float64[]")(summed)
+    with pytest.raises(TypeError, match="No matching definition"):
+        total(np.ones(3, np.int64))
+    assert [total(np.arange(n, dtype=np.float64)) for n in (3, 4)] == [3.0, 6.0]
+    with pytest.raises(TypeError):
+        total([1.0])
 
 
 def test_without_a_folder_functions_compile_and_do_the_same_with_a_warning(
