@@ -55,6 +55,7 @@ class _Residual(nn.Module):
         self.pool = nn.Sequential(nn.MaxPool2d(2), nn.LeakyReLU(SLOPE))
 
     def forward(self, x: Tensor) -> Tensor:
+        """Images [N, channels, H, W] to [N, width, H/2, W/2]."""
         pooled: Tensor = self.pool(self.branch(x) + self.shortcut(x))
         return pooled
 
@@ -75,5 +76,6 @@ class _Excitation(nn.Module):
         )
 
     def forward(self, x: Tensor) -> Tensor:
+        """Images [N, width, H, W], weighed."""
         weight: Tensor = self.weigh(x.mean((-2, -1)))
         return x * weight[..., None, None]

@@ -34,5 +34,6 @@ class _Residual(nn.Module):
         )
 
     def forward(self, x: Tensor) -> Tensor:
+        """Rows [..., width], and what the branch makes of them."""
         added: Tensor = self.branch(x)
         return x + added

@@ -33,6 +33,7 @@ class _Tokens(nn.Module):
         self.bias = nn.Parameter(torch.empty(1 + inputs, width).uniform_(-bound, bound))
 
     def forward(self, x: Tensor) -> Tensor:
+        """Rows [..., inputs] to tokens [..., 1 + inputs, width]."""
         numbers = x.unsqueeze(-1) * self.weight
         # The bias of [CLS] is the token itself.
         return torch.cat([torch.zeros_like(numbers[..., :1, :]), numbers], dim=-2) + self.bias
@@ -49,6 +50,7 @@ class _Layer(nn.Module):
         )
 
     def forward(self, x: Tensor) -> Tensor:
+        """Tokens [..., T, width]."""
         attended: Tensor = x + self.attend(x)
         fed: Tensor = attended + self.feed(attended)
         return fed
@@ -67,6 +69,7 @@ class _Attention(nn.Module):
         self.join = nn.Linear(width, width)
 
     def forward(self, x: Tensor) -> Tensor:
+        """Tokens [..., T, width], each a mean of all by what they ask and answer."""
         parts = self.project(x).unflatten(-1, (3, self.heads, -1)).movedim(-3, 0)
         query, key, value = parts.transpose(-3, -2)
         weights = torch.softmax(query @ key.transpose(-2, -1) * key.shape[-1] ** -0.5, dim=-1)
@@ -78,4 +81,5 @@ class _FirstToken(nn.Module):
     """Tokens [..., T, width] to [CLS] [..., width]."""
 
     def forward(self, x: Tensor) -> Tensor:
+        """Take the first token."""
         return x[..., 0, :]

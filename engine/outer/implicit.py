@@ -77,6 +77,7 @@ def _slope(learner: TakesSteps, values: Params, phi: Tensor, episodes: Episodes)
     theta = theta.expand_as(phi).clone().requires_grad_()
 
     def slope(at: Tensor, create_graph: bool) -> Tensor:
+        """Gradient [U, F] of the support losses at [U, F]."""
         each = losses(learner, values, unflatten(learner.fast_shapes, at), episodes.support)
         return torch.autograd.grad(each.sum(), at, create_graph=create_graph)[0]
 

@@ -274,20 +274,13 @@ class Deployment:
         return check
 
     def _member(self) -> GroupClient:
-        timeout_s = self.kafka.session_timeout_s
-        arguments = (
-            self.connection,
-            self.group,
-            self.kafka.inputs,
-            self.envelope,
-            timeout_s,
-            HEARTBEAT_S,
-            self.kafka.group_instance_id,
-        )
-        if self.kafka.client == "confluent":
+        kafka = self.kafka
+        member = self.connection, self.group, kafka.inputs, self.envelope
+        arguments = *member, kafka.session_timeout_s, HEARTBEAT_S, kafka.group_instance_id
+        if kafka.client == "confluent":
             from streams.logs.kafka.confluent.consumer import ConfluentGroup
 
-            return ConfluentGroup(*arguments, protocol=self.kafka.group_protocol)
+            return ConfluentGroup(*arguments, protocol=kafka.group_protocol)
         from streams.logs.kafka.kafka_python.consumer import KafkaGroup
 
         return KafkaGroup(*arguments)

@@ -79,6 +79,7 @@ def working(
     words, ended, started, say = [what], Event(), clock(), console.print
 
     def tell() -> None:
+        """Say how far it is, every now and then."""
         while not wait(ended, TOLD_EVERY_S):
             say(f"{words[-1]} ({duration(clock() - started)})")
 

@@ -76,15 +76,16 @@ class LmdbStore:
     def swap(self, states: TaskTable) -> list[Swap]:
         """Write each row if the stored one still has the revision that this one carries; raises the revision."""
         read = states.rows["revision"].tolist()
-        written = states.encode(raise_revision=True)
+        written, outcomes = states.encode(raise_revision=True), list[Swap]()
         with self._writing(self._rows) as transaction:
             forgotten = self._forgotten(transaction, states.ids)
-            return [
-                Swap.LOST
-                if task in forgotten
-                else _swap_one(transaction, key_of(task).encode(), revision, row)
-                for task, revision, row in zip(states.ids, read, written, strict=True)
-            ]
+            for task, revision, row in zip(states.ids, read, written, strict=True):
+                key = key_of(task).encode()
+                outcome = Swap.LOST if task in forgotten else swapped(transaction.get(key), revision, row)
+                if outcome is Swap.OK:
+                    transaction.put(key, row)
+                outcomes.append(outcome)
+        return outcomes
 
     def adopt(self, positions: Sequence[SourcePosition], version: int) -> list[int]:
         """Record that events from each position on are folded under `version`, unless one is recorded there."""
@@ -212,13 +213,12 @@ class LmdbStore:
         """Write tombstones, and remove those that have expired."""
         now, table = self._clock(), self._tombstones
         ends = [(bytes(name), _seconds(end)) for name, end in transaction.cursor(db=table) if name != SECRET]
-        for digest, end in ends:
-            if end <= now:
-                transaction.delete(digest, db=table)
+        for digest in (digest for digest, end in ends if end <= now):
+            transaction.delete(digest, db=table)
         transaction.put(SECRET, token_bytes(SECRET_BYTES), db=table, overwrite=False)
+        secret = bytes(transaction.get(SECRET, db=table))
         for task in tasks:
-            digest = digest_of(transaction.get(SECRET, db=table), task)
-            transaction.put(digest, struct.pack("<d", now + ttl_s), db=table)
+            transaction.put(digest_of(secret, task), struct.pack("<d", now + ttl_s), db=table)
 
     @contextmanager
     def _alone(self) -> Iterator[None]:
@@ -275,16 +275,9 @@ class LmdbStore:
                 "raise `run.max_gib` and start again, nothing is lost"
             ) from error
         except lmdb.Error as error:  # as on a full disk
-            said = refusal_of_a_library(error, self.directory)
-            raise StoreError(f"cannot write the store in {said}") from error
-
-
-def _swap_one(transaction: Any, key: bytes, revision: int, row: memoryview) -> Swap:
-    stored = transaction.get(key)
-    outcome = swapped(stored, revision, row)
-    if outcome is Swap.OK:
-        transaction.put(key, row)
-    return outcome
+            raise StoreError(
+                f"cannot write the store in {refusal_of_a_library(error, self.directory)}"
+            ) from error
 
 
 def _environment(directory: Path, max_gib: float, durable: bool) -> Any:

@@ -28,7 +28,7 @@ from streams.replay.making_anew import making_anew
 from streams.replay.replayable import Extent, check_taken, gone, refuse
 from streams.settings.kept import OWN_STREAM, of_rows, refuse_changed
 from streams.stores.classes import names_of
-from streams.stores.redis.rows import Tombstones
+from streams.stores.redis.tombstones import Tombstones
 
 KIND = "deployment"
 ROWS, ADOPTIONS, TOMBSTONES, THETA = "rows", "adoptions.json", "tombstones.json", "theta"
@@ -83,7 +83,7 @@ def snapshot(deployment: Deployment, directory: Path, show: Show) -> None:
             draft.add(f"{THETA}/{version}", deployment.versions.content(version))
         show(f"{len(versions):,} versions of theta")
         draft.add(ADOPTIONS, json.dumps([[*at, version] for at, version in cells.items()]).encode())
-        draft.add(TOMBSTONES, _told(store.tombstones()))
+        draft.add(TOMBSTONES, _told(store.tombstones.live()))
         through = group.end()
         if store.made() != made:
             raise StoreError(
@@ -146,7 +146,7 @@ def check_store(deployment: Deployment, of: Taken) -> None:
             "these as they are, and append new ones"
         )
     versions = deployment.versions
-    deployment.store.check_secret(of.tombstones)
+    deployment.store.tombstones.check_secret(of.tombstones)
     for version in of.versions:
         if versions.differing(version, of.folder.read(f"{THETA}/{version}")):
             raise InputError(
@@ -207,7 +207,7 @@ def _put_back(deployment: Deployment, of: Taken, show: Show) -> None:
         versions.put(version, of.folder.read(f"{THETA}/{version}"))
     store.record(of.adoptions)
     store.set_partitions(1 + max(partition for _, partition in of.positions))
-    store.bury(of.tombstones)
+    store.tombstones.bury(of.tombstones)
     rows = 0
     for page in of.pages(deployment.layout):
         store.put(page)

@@ -16,16 +16,16 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from itertools import islice
 from secrets import token_bytes
-from typing import NamedTuple
 
 from engine.stream.layout import Layout
 from engine.stream.table import TaskTable
 from streams.errors import StoreError
 from streams.events.record import SourcePosition
-from streams.stores.base import HEAD_BYTES, SECRET_BYTES, Swap, digest_of, digest_of_row, key_of
+from streams.stores.base import HEAD_BYTES, Swap, digest_of_row, key_of
 from streams.stores.redis.adoptions import RedisAdoptions
 from streams.stores.redis.scripts import LEASE, SWAP
 from streams.stores.redis.server import RedisServer
+from streams.stores.redis.tombstones import RedisTombstones
 
 FORGOTTEN = b"forgotten"
 """In the place of a row just deleted: it has no revision, so whoever read the row before loses the swap."""
@@ -34,20 +34,7 @@ FORGOTTEN = b"forgotten"
 FORGOTTEN_S = 60
 
 
-SECRET, EDITION = b"secret", b"edition"
-
-
 AT_ONCE, ROWS_AT_ONCE = 1000, 256
-
-
-class Tombstones(NamedTuple):
-    """What a client keeps of the tombstones, until their edition is another."""
-
-    edition: bytes | None
-    """Drawn anew with each change: a count could come to the same value twice, where Redis forgets a second."""
-    secret: bytes
-    until_s: Mapping[bytes, float]
-    """By digest."""
 
 
 class RedisStore:
@@ -64,7 +51,7 @@ class RedisStore:
         ttl_s: int = 0,
         clock: Callable[[], float] = time.time,
     ) -> None:
-        self.server, self.ttl_s, self._clock = server, ttl_s, clock
+        self.server, self.ttl_s = server, ttl_s
         self._stream = f"reptide:{key_of(stream)}"
         self._rows = f"{self._stream}:{layout.fingerprint:016x}:t:"
         prefix = f"{self._stream}:{layout.fingerprint:016x}:a:"
@@ -72,18 +59,17 @@ class RedisStore:
         self._partitions = f"{self._stream}:{layout.fingerprint:016x}:partitions"
         self._unfinished = f"{self._stream}:{layout.fingerprint:016x}:unfinished"
         self._made = f"{self._stream}:{layout.fingerprint:016x}:made"
-        self._tombstones = f"{self._stream}:forgotten"
-        self._known = Tombstones(None, b"", {})
+        self.tombstones = RedisTombstones(server, f"{self._stream}:forgotten", clock)
         self._counted = 0  # of partitions, as recorded
 
     def load(self, layout: Layout, tasks: Sequence[str]) -> TaskTable:
         """The rows of tasks, but of those that have a live tombstone; a task never seen is the empty row."""
         keys = [self._rows + key_of(task) for task in tasks]
         edition, *stored = self.server.ask(
-            ("HGET", self._tombstones, EDITION),
+            self.tombstones.asks_edition,
             *(("EVAL", LEASE, 1, key, self.ttl_s) if self.ttl_s else ("GET", key) for key in keys),
         )
-        forgotten = self._forgotten(tasks, edition)
+        forgotten = self.tombstones.among(tasks, edition)
         rows = [
             (task, None if row == FORGOTTEN else row)
             for task, row in zip(tasks, stored, strict=True)
@@ -165,7 +151,7 @@ class RedisStore:
 
     def put(self, rows: Sequence[tuple[str, bytes]]) -> None:
         """Write rows, by key, whatever is stored; those of tasks that were forgotten stay away."""
-        known = self.tombstones()
+        known = self.tombstones.live()
         lives = ("EX", self.ttl_s) if self.ttl_s else ()
         self.server.ask(
             *(
@@ -178,35 +164,6 @@ class RedisStore:
     def record(self, cells: Mapping[SourcePosition, int]) -> None:
         """Write adoptions, whatever is recorded there."""
         self._adoptions.record(cells)
-
-    def tombstones(self) -> Tombstones:
-        """The live tombstones."""
-        known, now = self._read_tombstones(), self._clock()
-        return known._replace(until_s={name: end for name, end in known.until_s.items() if end > now})
-
-    def check_secret(self, others: Tombstones) -> None:
-        """Refuse tombstones that cannot be told apart from those there are.
-
-        Raises:
-            StoreError: they are of another secret.
-        """
-        if others.until_s and self._read_tombstones().secret not in (b"", others.secret):
-            raise StoreError(
-                f"Redis at {self.server.address} holds tombstones of its own, {self._tombstones}, under another "
-                "secret than the snapshot's; delete this key, restore, and forget those tasks again"
-            )
-
-    def bury(self, others: Tombstones) -> None:
-        """Take over tombstones of the same secret, beside those there are."""
-        if not others.until_s:
-            return
-        known = self._read_tombstones().until_s
-        later = {digest: max(end, known.get(digest, 0.0)) for digest, end in others.until_s.items()}
-        self.server.ask(
-            ("HSET", self._tombstones, SECRET, others.secret),
-            *(("HSET", self._tombstones, digest, repr(end)) for digest, end in later.items()),
-            ("HSET", self._tombstones, EDITION, token_bytes(8)),
-        )
 
     def begin(self, command: str) -> str | None:
         """From here on the rows are no state to go on from, until `finished`.
@@ -255,7 +212,7 @@ class RedisStore:
         Redis' own files lose the bytes when they are next rewritten: the append-only file is asked to be now,
         a snapshot is by the next `BGSAVE`.
         """
-        self._bury(tasks, ttl_s)
+        self.tombstones.write(tasks, ttl_s)
         rows = {self._rows, *(f"{layout}:t:" for layout in self._adoptions.layouts(self._stream))}
         keys = [(task, prefix + key_of(task)) for task in sorted(tasks) for prefix in sorted(rows)]
         sizes = self.server.ask(*(("STRLEN", key) for _, key in keys))
@@ -267,17 +224,8 @@ class RedisStore:
 
     def forgotten(self, tasks: Sequence[str]) -> set[str]:
         """Those of tasks that have a live tombstone; one small read while no task is forgotten."""
-        (edition,) = self.server.ask(("HGET", self._tombstones, EDITION))
-        return self._forgotten(tasks, edition)
-
-    def _forgotten(self, tasks: Sequence[str], edition: bytes | None) -> set[str]:
-        """Those of tasks that have a live tombstone in this edition of them."""
-        if edition != self._known.edition:
-            self._known = self._read_tombstones()
-        until, now = self._known.until_s, self._clock()
-        if all(end <= now for end in until.values()):
-            return set()
-        return {task for task in tasks if until.get(digest_of(self._known.secret, task), 0.0) > now}
+        (edition,) = self.server.ask(self.tombstones.asks_edition)
+        return self.tombstones.among(tasks, edition)
 
     def confirm(self) -> None:
         """Return once as many replicas as are wanted have all that was written; see `RedisServer.confirm`."""
@@ -290,26 +238,6 @@ class RedisStore:
     def close(self) -> None:
         """Close the connections."""
         self.server.close()
-
-    def _bury(self, tasks: Set[str], ttl_s: float) -> None:
-        """Write tombstones, and remove those that have expired."""
-        self.server.ask(("HSETNX", self._tombstones, SECRET, token_bytes(SECRET_BYTES)))
-        known, now = self._read_tombstones(), self._clock()
-        digests = {
-            digest
-            for task in tasks
-            for digest in (digest_of(known.secret, task), digest_of_row(known.secret, key_of(task)))
-        }
-        self.server.ask(
-            *(("HDEL", self._tombstones, digest) for digest, end in known.until_s.items() if end <= now),
-            *(("HSET", self._tombstones, digest, repr(now + ttl_s)) for digest in digests),
-            ("HSET", self._tombstones, EDITION, token_bytes(8)),
-        )
-
-    def _read_tombstones(self) -> Tombstones:
-        (fields,) = self.server.ask(("HGETALL", self._tombstones))
-        edition, secret = fields.pop(EDITION, None), fields.pop(SECRET, b"")
-        return Tombstones(edition, secret, {digest: float(end) for digest, end in fields.items()})
 
     def _pages(self, pattern: str, size: int = AT_ONCE) -> Iterator[list[str]]:
         keys = self.server.keys(pattern)

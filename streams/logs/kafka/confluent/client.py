@@ -150,6 +150,7 @@ def _token_giver(tokens: Tokens) -> Any:
     """Our tokens as librdkafka asks for them; an error raised is told to its clients."""
 
     def give(_: str | None) -> tuple[str, float, str, dict[str, str]]:
+        """Token, when it expires, principal and extensions."""
         token = tokens.current()
         return token.text, token.expires_s, "", tokens.extensions
 

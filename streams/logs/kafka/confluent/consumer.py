@@ -7,7 +7,6 @@ from __future__ import annotations
 from collections.abc import Collection, Hashable, Sequence
 from contextlib import AbstractContextManager, suppress
 from functools import partial
-from operator import methodcaller
 from typing import Literal
 
 from confluent_kafka import (
@@ -22,7 +21,7 @@ from confluent_kafka.admin import AdminClient, OffsetSpec
 
 from streams.errors import Unavailable
 from streams.events.envelope import Envelope
-from streams.events.record import NULL_VALUE, Offsets, Place, Record
+from streams.events.record import Offsets, Place, Record
 from streams.logs.kafka.broker_errors import refused
 from streams.logs.kafka.confluent.client import (
     ANSWER_S,
@@ -34,13 +33,8 @@ from streams.logs.kafka.confluent.client import (
     tell_throttled,
     translated,
 )
+from streams.logs.kafka.confluent.messages import opened
 from streams.logs.kafka.group import POLL_INTERVAL_S, Connection, Fetched, InputTopic, OffsetOutOfRange
-
-UNREADABLE = "confluent-kafka cannot read the message's headers: the name of one is no UTF-8; they are lost"
-
-HEADERS_OF = methodcaller("headers")
-"""confluent-kafka 2.16 returns headers with such a name broken, and an error beside them: who looks at them crashes.
-Called from C, as here, Python raises SystemError instead; the interpreter's own shortcut does not look."""
 
 OUT_OF_RANGE = {KafkaError._AUTO_OFFSET_RESET, KafkaError.OFFSET_OUT_OF_RANGE}
 CUT = {KafkaError._LOG_TRUNCATION}
@@ -141,20 +135,9 @@ class ConfluentGroup:
         for (topic, partition), some in come.items():
             place = (self._numbers[topic], partition)
             if place in self._positions:
-                self._arrived.setdefault(place, []).extend(map(partial(self._opened, place), some))
+                self._arrived.setdefault(place, []).extend(map(partial(opened, self._envelope, place), some))
                 self._positions[place] = some[-1].offset() + 1
         return bool(messages)
-
-    def _opened(self, place: Place, message: Message) -> Record:
-        """A message as a record; without its headers, and with a fault, where the library cannot read these."""
-        try:
-            headers, fault = HEADERS_OF(message), None
-        except SystemError:  # asked again, it would return them broken
-            headers, fault = None, UNREADABLE
-        record = self._envelope.open(
-            place, message.offset(), message.key(), message.value(), headers, message.timestamp()[1]
-        )
-        return record if fault is None or record.fault == NULL_VALUE else record._replace(fault=fault)
 
     def _notice(self, error: KafkaError, message: Message | None = None) -> None:
         """Keep what must be raised at the next fetch: records that came with it are handed out first."""
