@@ -19,7 +19,8 @@ from torch import nn
 
 import streams  # noqa: F401 - sets how MKL rounds, before it is loaded
 from benchmarks.reporting import Figure, arguments, show, write
-from engine.checks import CheckFailed, check_learner
+from engine.checks.promises import CheckFailed
+from engine.checks.suite import check_learner
 from engine.episodes.task_source import Examples, TaskEpisodes
 from engine.features.columns import Numeric
 from engine.features.encoder import Features

@@ -25,7 +25,7 @@ import torch
 from benchmarks.reporting import arguments, show, write
 from engine.types import PREDICTORS, Float64
 from streams.assembly.embedded import embedded, input_log
-from streams.assembly.parts import problem_of
+from streams.assembly.learners import problem_of
 from streams.demo.baselines import river_logistic
 from streams.demo.embedded import REPORTED_FROM_S, flight_settings
 from streams.demo.table import write_flights

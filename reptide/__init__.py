@@ -11,7 +11,8 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from engine.checks import CheckFailed, check_detector, check_encoder, check_learner
+    from engine.checks.promises import CheckFailed
+    from engine.checks.suite import check_detector, check_encoder, check_learner
     from engine.errors import EngineError
     from engine.features.columns import Category, Cyclic, Encoded, Numeric, Text
     from engine.learners.embedding import EmbeddingLearner
@@ -24,7 +25,8 @@ if TYPE_CHECKING:
     from streams.errors import ReptideError
 
 HOMES = {
-    "engine.checks": ("CheckFailed", "check_detector", "check_encoder", "check_learner"),
+    "engine.checks.promises": ("CheckFailed",),
+    "engine.checks.suite": ("check_detector", "check_encoder", "check_learner"),
     "engine.errors": ("EngineError",),
     "engine.features.columns": ("Category", "Cyclic", "Encoded", "Numeric", "Text"),
     "engine.learners.embedding": ("EmbeddingLearner",),

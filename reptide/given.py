@@ -8,7 +8,7 @@ from typing import Any
 
 from engine.features.columns import Column
 from engine.targets import Classification, Regression
-from streams.assembly.parts import encoder_of
+from streams.assembly.learners import encoder_of
 from streams.settings.tree import Settings, validated
 
 

@@ -26,7 +26,7 @@ from reptide.given import settings_of
 from reptide.predictions import Label, Prediction, prediction
 from reptide.record import Learned, Report
 from reptide.saved import load, save
-from streams.assembly import parts
+from streams.assembly import learners, parts
 from streams.events.decoding import Decoded, decode
 from streams.events.learned_labels import LearnedLabel
 from streams.events.record import Polled, Record
@@ -70,11 +70,11 @@ class Online:
         """
         self.given, self.network = settings or {}, network
         self.settings = settings_of(features, target, self.given)
-        problem = parts.problem_of(self.settings)
+        problem = learners.problem_of(self.settings)
         problem = replace(problem, target=target, features=Features(tuple(features)))
         problem = replace(problem, network=network) if network else problem
         spec = parts.stream_spec(self.settings, problem)
-        self.engine = parts.stream_engine(self.settings, spec, parts.learner(self.settings, problem))
+        self.engine = parts.stream_engine(self.settings, spec, learners.learner(self.settings, problem))
         self.versions = MemoryMeta()
         self.trainer = parts.trainer(self.settings, spec, self.engine.learner, self.versions)
         self.schedule = Schedule(self.settings.outer.every)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from engine.stream.table import TaskTable
 from engine.targets import Classification, Regression
-from streams.assembly import parts
+from streams.assembly import learners
 from streams.errors import InputError
 from streams.events.learned_labels import line_of, read_learned
 from streams.operate.snapshots.folder import Draft, Folder, drafted, opened
@@ -88,7 +88,7 @@ def _made_of(model: Online) -> dict[str, Any]:
     problem = model.engine.spec.problem
     kinds = {made: name for name, made in TARGETS.items()}
     return {
-        "features": [{"encoder": parts.encoder_of(c), **asdict(c)} for c in problem.features.columns],  # type: ignore[call-overload]
+        "features": [{"encoder": learners.encoder_of(c), **asdict(c)} for c in problem.features.columns],  # type: ignore[call-overload]
         "target": {"kind": kinds[type(problem.target)], **asdict(problem.target)},
         "settings": dict(model.given),
         "network": None if model.network is None else _name_of(model.network),
@@ -98,7 +98,7 @@ def _made_of(model: Online) -> dict[str, Any]:
 def _made_anew(kind: type[Online], folder: Folder) -> Online:
     made_of = folder.described
     features = [dict(column) for column in made_of["features"]]
-    columns = [parts.column(column.pop("encoder"), column) for column in features]
+    columns = [learners.column(column.pop("encoder"), column) for column in features]
     target = dict(made_of["target"])
     made = TARGETS[target.pop("kind")]
     if "classes" in target:

@@ -20,7 +20,7 @@ from engine.features.encoder import Features
 from engine.targets import Classification, Regression
 from engine.types import Float64, Int64
 from streams.assembly.embedded import input_log
-from streams.assembly.parts import problem_of
+from streams.assembly.learners import problem_of
 from streams.settings.tree import load_settings
 
 BUCKETS = 2**16

@@ -48,6 +48,10 @@ class MetaTraining:
                 f"rounds, tasks, every and judged must be positive and patience not negative, got {self}"
             )
 
+    def is_finished(self, now: Stretch) -> bool:
+        """Whether there is nothing left to train."""
+        return now.state.step >= self.rounds or 0 < self.patience <= now.stale
+
 
 @dataclass(frozen=True)
 class Stretch:
@@ -99,7 +103,7 @@ def meta_train(
 
     """
     now = start
-    while now.state.step < settings.rounds and not (settings.patience and now.stale >= settings.patience):
+    while not settings.is_finished(now):
         count = min(settings.every, settings.rounds - now.state.step)
         drawn = _drawn(source, settings, outer.accumulate, now.state.step, count, place)
         state, rounds = fit(learner, rule, drawn, now.state, outer, place.combine)

@@ -16,7 +16,7 @@ from engine.learners.fingerprint import theta_fingerprint
 from engine.stream.fold import Engine
 from engine.stream.layout import Layout, layout_of
 from engine.stream.spec import StreamSpec
-from streams.assembly import parts
+from streams.assembly import learners, parts
 from streams.events.envelope import Envelope
 from streams.logs.base import EventLog
 from streams.logs.kafka.group import Connection, GroupClient
@@ -81,7 +81,7 @@ class Deployment:
     @cached_property
     def learner(self) -> Learner:
         """What adapts theta."""
-        return parts.learner(self.settings, self.spec.problem)
+        return learners.learner(self.settings, self.spec.problem)
 
     @cached_property
     def layout(self) -> Layout:

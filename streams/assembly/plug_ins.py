@@ -7,13 +7,11 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, is_dataclass
 from typing import Any, cast
 
-from engine.detectors.detectors import Detector
 from engine.features.columns import Column
 from engine.learners.base import Learner
 from engine.problem import Problem
 from engine.types import EngineError
 from streams.errors import SettingsError
-from streams.settings import learning
 from streams.system.named_function import NotAFunction, name_of, named_function
 
 
@@ -32,17 +30,6 @@ def imported(name: str, setting: str) -> Callable[..., Any]:
         raise SettingsError(f"{setting}: cannot import {name!r}: {error}") from error
 
 
-def detector(section: learning.Drift) -> Detector:
-    """A drift detector of the user's, made with `drift.options`.
-
-    Raises:
-        SettingsError: it cannot be imported, does not take these options, or is no detector.
-
-    """
-    made = _made("drift.detector", section.detector, "drift.options", (), section.options)
-    return cast(Detector, _with(made, Detector, "drift.detector", section.detector))
-
-
 def learner(name: str, problem: Problem) -> Learner:
     """A learner of the user's, made for the tasks of a problem.
 
@@ -50,8 +37,8 @@ def learner(name: str, problem: Problem) -> Learner:
         SettingsError: it cannot be imported, refuses the problem, or is no learner.
 
     """
-    made = _made("learner", name, "", (problem,), {})
-    return cast(Learner, _with(made, Learner, "learner", name))
+    made = built("learner", name, "", (problem,), {})
+    return cast(Learner, with_members(made, Learner, "learner", name))
 
 
 def column(name: str, options: Mapping[str, Any]) -> Column:
@@ -62,7 +49,7 @@ def column(name: str, options: Mapping[str, Any]) -> Column:
 
     """
     setting = f"features: field {options['name']!r}"
-    made = _with(_made(setting, name, "the options", (), dict(options)), Column, setting, name)
+    made = with_members(built(setting, name, "the options", (), dict(options)), Column, setting, name)
     try:
         json.dumps(asdict(made))  # type: ignore[call-overload]
     except TypeError:
@@ -90,7 +77,7 @@ def import_string_of(column: Column) -> str:
     return name
 
 
-def _made(setting: str, name: str, options_in: str, given: Sequence[Any], options: dict[str, Any]) -> object:
+def built(setting: str, name: str, options_in: str, given: Sequence[Any], options: dict[str, Any]) -> object:
     """What a class or function of the user's makes."""
     make = imported(name, setting)
     try:
@@ -102,7 +89,7 @@ def _made(setting: str, name: str, options_in: str, given: Sequence[Any], option
         raise SettingsError(f"{setting}: {name!r} {what}: {error}") from error
 
 
-def _with(made: object, kind: type, setting: str, name: str) -> object:
+def with_members(made: object, kind: type, setting: str, name: str) -> object:
     """The same thing, if it has the members of a protocol; a property of the user's is not run to find it."""
     members = [member for member in vars(kind) if not member.startswith("_")]
     lacking = [member for member in members if not (hasattr(type(made), member) or hasattr(made, member))]

@@ -13,7 +13,8 @@ from engine.features.categories import category_text
 from engine.features.columns import Category, Column, Cyclic, Numeric
 from engine.problem import Problem
 from engine.types import Float32, Float64, Int64, Kind
-from streams.events.decoding import Decoded, Rejected, Tally, decode, readable_identity, tally
+from streams.events.decoding import Decoded, Tally, decode, tally
+from streams.events.reading import Rejected, readable_identity
 from streams.events.record import Record
 from streams.logs.base import ReplayLog
 

@@ -6,12 +6,12 @@ from collections.abc import Iterable
 
 from rich.text import Text
 
-from engine.checks import promises_kept
 from engine.checks.models import OFFLINE_CHECKS
+from engine.checks.suite import promises_kept
 from engine.stream.layout import layout_of
 from streams import checking
 from streams.assembly import embedded as assembly
-from streams.assembly import parts
+from streams.assembly import learners, parts
 from streams.cli.arguments import console
 from streams.errors import ReptideError
 from streams.pages.kit.phrases import plural
@@ -50,7 +50,7 @@ def check(settings: Settings) -> bool:
             return True
     spec = parts.stream_spec(settings)
     log = assembly.input_log(settings, spec.problem, None)
-    learner = parts.learner(settings, spec.problem)
+    learner = learners.learner(settings, spec.problem)
     _promised(promises_kept(spec, learner))
     cost = layout_of(spec, learner).bytes_per_task
     console.print(
@@ -75,7 +75,7 @@ def rebuild(settings: Settings, inexact: bool, by_workers: bool, task: str | Non
     if by_workers:
         raise ReptideError("--by-workers: a state directory has no workers; leave it out")
     with progress_bar(
-        console, "rebuilding", assembly.input_log(settings, parts.problem_of(settings), None).end()
+        console, "rebuilding", assembly.input_log(settings, learners.problem_of(settings), None).end()
     ) as show:
         tasks = rebuild_directory(settings, show, inexact, task)
     return f"{plural(tasks, 'row')} made anew"

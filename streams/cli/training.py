@@ -15,7 +15,7 @@ from streams.cli.arguments import console
 from streams.errors import SettingsError
 from streams.laboratory.assembled import Laboratory, laboratory
 from streams.laboratory.distributed import place
-from streams.laboratory.judging import judge, written
+from streams.laboratory.evaluation import judge, written
 from streams.laboratory.past import meta_train as meta_train_on_stream
 from streams.laboratory.training import SavedTraining, is_published, train
 from streams.pages.episodic import table

@@ -27,7 +27,7 @@ from engine.evaluation.metrics import Metric
 from engine.evaluation.prequential.report import ReportDict
 from engine.types import ADAPTED, THETA, Float32, Int64
 from streams.assembly.embedded import embedded, input_log
-from streams.assembly.parts import problem_of
+from streams.assembly.learners import problem_of
 from streams.demo.baselines import Predicted, river_logistic, running_base_rate
 from streams.demo.table import write_flights
 from streams.pages.kit.phrases import METRICS, MIRROR, difference, interval, mirror, number, signed, standing

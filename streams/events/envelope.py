@@ -7,7 +7,7 @@
 
 The body is a JSON object. With a member "label", even null, it is a label and its "id" is that of its
 observation; without one it is an observation. With two input topics the topic decides, not the member. What
-else it holds is ignored; whether the values make sense is checked by `streams.events.decoding`. A message without
+else it holds is ignored; whether the values make sense is checked by `streams.events.reading`. A message without
 a body (a null value) is no event, but its key still names a task: `kafka.tombstones` decides what that comes to.
 
 CloudEvents 1.0.2, Kafka Protocol Binding, section 3.2.
@@ -23,7 +23,7 @@ from typing import Any
 import orjson
 
 from engine.types import Kind
-from streams.events.decoding import MAX_RECORD_BYTES
+from streams.events.reading import MAX_RECORD_BYTES
 from streams.events.record import NULL_VALUE, Record
 
 Headers = Sequence[tuple[str, bytes]]

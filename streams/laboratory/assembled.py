@@ -28,7 +28,7 @@ from engine.outer.fit import start, with_statistics
 from engine.problem import Problem
 from engine.targets import Classification
 from engine.types import Batch, EngineError, Params
-from streams.assembly import parts as assembly
+from streams.assembly import learners
 from streams.errors import InputError, SettingsError
 from streams.laboratory import EPISODES
 from streams.laboratory.arrays import read_arrays
@@ -79,7 +79,7 @@ class Laboratory:
     @property
     def rule(self) -> OuterRule:
         """The outer rule."""
-        return assembly.RULES[self.settings.outer.rule]()
+        return learners.RULES[self.settings.outer.rule]()
 
     @property
     def fit(self) -> FitSettings:
@@ -87,7 +87,7 @@ class Laboratory:
         outer = self.settings.outer
         if outer.schedule != "constant" and not outer.steps:
             outer = outer.model_copy(update={"steps": self.section.rounds})
-        return replace(assembly.fit_settings(outer), accumulate=self.section.accumulate)
+        return replace(learners.fit_settings(outer), accumulate=self.section.accumulate)
 
     @property
     def training(self) -> MetaTraining:
@@ -130,7 +130,7 @@ class Laboratory:
         GradientLearner(replace(self.problem, adapts="head"))  # a baseline
         _ = self.fit
         if self.serves:
-            assembly.fit_settings(self.settings.outer)
+            learners.fit_settings(self.settings.outer)
         theta = self.learner.init(0)
         theta |= leaves({name: theta[name] for name in self.learner.learned})
         for shots in dict.fromkeys((self.section.shots, *self.judged_shots)):
@@ -198,11 +198,11 @@ def laboratory_of(
 
     """
     section = required(settings.episodes, "episodes")
-    assembly.usable(settings.run.device)
+    learners.usable(settings.run.device)
     _check(settings, section)
     problem = _problem(settings, section)
     problem = problem if network is None else replace(problem, network=network)
-    builds = builds or partial(assembly.learner, settings)
+    builds = builds or partial(learners.learner, settings)
     found = _read(settings, section, opened(problem.features), problem)
     problem = replace(problem, features=found.features)
     run(MODEL_CHECKS if _streamed(settings, section) else OFFLINE_CHECKS, problem)
@@ -238,9 +238,9 @@ def _check(settings: Settings, section: Episodes) -> None:
 def _problem(settings: Settings, section: Episodes) -> Problem:
     """The problem, but for features that the examples bring."""
     if section.ways is None:
-        return assembly.problem_of(settings)
+        return learners.problem_of(settings)
     classes = tuple(range(section.ways))
-    problem = assembly.problem_of(settings.model_copy(update={"target": Target(classes=classes)}))
+    problem = learners.problem_of(settings.model_copy(update={"target": Target(classes=classes)}))
     room = section.ways * max(section.shots, *section.judged_shots, 1)
     return replace(problem, target=Classification(classes, exchangeable=True), support=room)
 

@@ -1,10 +1,6 @@
-"""Evaluation of what was meta-trained on examples: held-out tasks, and baselines of the same budget beside it."""
+"""How a theta that was meta-trained on examples is judged: on held-out tasks, beside baselines of the same budget."""
 
 from __future__ import annotations
-
-import json
-from pathlib import Path
-from time import time
 
 from engine.episodes.meta_train import Stretch
 from engine.evaluation.episodic.baselines import PooledTraining, Progress, Tuning, baselines
@@ -12,31 +8,9 @@ from engine.evaluation.episodic.evaluate import Contender, Judging, Setting, eva
 from engine.evaluation.episodic.report import EpisodicDict
 from engine.learners.base import TakesSteps
 from engine.outer.descent import FitSettings
-from streams.errors import ReptideError
 from streams.laboratory.assembled import Laboratory
-from streams.laboratory.training import SavedTraining, is_finished
-from streams.pages.episodic import EpisodicPage, write_page
-from streams.pages.run.summary import versions
-from streams.system.files import write_whole
-from streams.system.machine import described_machine
 
 REFERENCE = "fine-tuning"
-
-
-def judge(laboratory: Laboratory, episodes: int, show: Progress) -> EpisodicDict:
-    """Judge the best theta so far, and every baseline, on held-out episodes.
-
-    Raises:
-        ReptideError: nothing has been trained.
-
-    """
-    saved = SavedTraining(laboratory)
-    found = saved.load()
-    if found is None:
-        raise ReptideError(
-            f"nothing is trained in {saved.directory} yet; run `reptide meta-train` with this file"
-        )
-    return judge_theta(laboratory, found.stretch, found.processes, episodes, show)
 
 
 def judge_theta(
@@ -67,26 +41,8 @@ def judge_theta(
 
 def _trained(laboratory: Laboratory, stretch: Stretch) -> Contender:
     settings, rounds = laboratory.settings, f"{stretch.state.step:,} rounds"
-    if not is_finished(laboratory, stretch):
+    if not laboratory.training.is_finished(stretch):
         rounds += f" of {laboratory.training.rounds:,}, unfinished"
     rule = f" by {settings.outer.rule}" if isinstance(laboratory.learner, TakesSteps) else ""
     note = f"meta-trained{rule}, {rounds}"
     return Contender(settings.learner, laboratory.builds, laboratory.problem, stretch.best, note)
-
-
-def written(laboratory: Laboratory, evaluation: EpisodicDict, folder: Path) -> list[Path]:
-    """Write an evaluation as JSON and as a page; returns where."""
-    settings = laboratory.settings
-    page = EpisodicPage(
-        title=settings.title,
-        source=laboratory.said,
-        evaluation=evaluation,
-        machine=described_machine(),
-        finished_s=time(),
-        settings=settings.model_dump_json(indent=2),
-        versions=versions(),
-    )
-    found = folder / "evaluation.json"
-    write_whole(found, json.dumps(page, indent=1, allow_nan=False).encode())
-    write_page(folder / "evaluation.html", page)
-    return [found, folder / "evaluation.html"]

@@ -17,8 +17,8 @@ from engine.problem import Problem
 from engine.targets import Classification, Regression
 from engine.types import EngineError, Float32, Kind
 from streams.errors import InputError
-from streams.events.decoding import Decoded, Rejected, decode
-from streams.events.record import Polled, Record
+from streams.events.reading import Read, Rejected, read
+from streams.events.record import Record
 
 AT_ONCE = 16_384
 """Records that are decoded in one call."""
@@ -71,9 +71,9 @@ def labelled(source: Source, target: Classification | Regression | None) -> Labe
     tasks: dict[str, int] = {}
     unlabelled: Counter[bool] = Counter()
     for records in _chunks(_with_label(source.records(), unlabelled)):
-        decoded = decode([Polled(0, (0,), 0, records)], problem)
-        refused += decoded.rejected
-        parts.append(_numbered(decoded, tasks, source.x))
+        found = read(records, problem)
+        refused += found.rejected
+        parts.append(_numbered(found, tasks, source.x))
     if not sum(len(part.y) for part in parts):
         raise InputError(f"{source.path}: no example that could be read has a label{_first(source, refused)}")
     whole = Examples(*(np.concatenate(columns) for columns in zip(*parts, strict=True)))
@@ -126,12 +126,15 @@ def _chunks(records: Iterator[Record]) -> Iterator[list[Record]]:
         yield chunk
 
 
-def _numbered(decoded: Decoded, tasks: dict[str, int], x: Float32 | None) -> Examples:
+def _numbered(found: Read, tasks: dict[str, int], x: Float32 | None) -> Examples:
     """Examples of one call, their tasks numbered as in all calls before."""
-    number = np.array([tasks.setdefault(task, len(tasks)) for task in decoded.tasks], np.int64)
-    events = decoded.events
-    found = Examples(events.x, events.y, number[events.row], events.time_s)
-    return found if x is None else found._replace(x=x[events.offset])
+    events = found.events
+    return Examples(
+        found.x if x is None else x[[event.record.offset for event in events]],
+        np.array([event.y for event in events], np.float32),
+        np.array([tasks.setdefault(event.task, len(tasks)) for event in events], np.int64),
+        np.array([event.time_s for event in events], np.float64),
+    )
 
 
 def _first(source: Source, refused: Sequence[Rejected]) -> str:

@@ -155,16 +155,10 @@ def train(laboratory: Laboratory, place: Place, show: Show) -> Stretch:
     return now
 
 
-def is_finished(laboratory: Laboratory, stretch: Stretch) -> bool:
-    """Whether there is nothing left to train."""
-    training = laboratory.training
-    return stretch.state.step >= training.rounds or 0 < training.patience <= stretch.stale
-
-
 def _begin(laboratory: Laboratory, saved: Saved | None, place: Place) -> Stretch:
     if saved is None:
         return laboratory.begun()
-    if saved.processes != place.processes and not is_finished(laboratory, saved.stretch):
+    if saved.processes != place.processes and not laboratory.training.is_finished(saved.stretch):
         raise SettingsError(
             f"this training was begun by {saved.processes} processes and not by {place.processes}, which would draw "
             "other episodes; go on with as many, or set run.directory to a new folder"
@@ -177,7 +171,7 @@ def _versions_of_theta(laboratory: Laboratory) -> DirectoryMeta:
 
 
 def _check_unpublished(laboratory: Laboratory, now: Stretch) -> None:
-    unfinished = laboratory.serves and not is_finished(laboratory, now)
+    unfinished = laboratory.serves and not laboratory.training.is_finished(now)
     if unfinished and _versions_of_theta(laboratory).current():
         raise ReptideError(
             f"{laboratory.settings.run.directory} has a theta already; set run.directory to a new folder to train "

@@ -8,7 +8,8 @@ from typing import NamedTuple
 
 from engine.stream.layout import Layout, layout_of
 from streams.assembly.embedded import lmdb_store
-from streams.assembly.parts import learner, stream_spec
+from streams.assembly.learners import learner
+from streams.assembly.parts import stream_spec
 from streams.settings.tree import Settings
 from streams.stores.base import RecordStore
 

@@ -19,8 +19,8 @@ from engine.stream.events import EventBatch
 from engine.stream.in_progress import Folded
 from engine.targets import Classification
 from engine.types import PREDICTORS, SERVED, Float64, Kind, Outcome
-from streams.events.decoding import Rejected, readable_task
 from streams.events.learned_labels import UNSCORED, LearnedLabel, line_of
+from streams.events.reading import Rejected, readable_task
 from streams.events.record import Record, SourcePosition, incarnation_text
 from streams.logs.output import TOPICS, OutputWriter, Silence
 

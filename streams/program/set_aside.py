@@ -24,7 +24,8 @@ import orjson
 from engine.stream.events import EventBatch
 from engine.stream.table import TaskTable
 from engine.types import Bool, Int64
-from streams.events.decoding import NO_VALUE, Decoded, Rejected, readable_task
+from streams.events.decoding import Decoded
+from streams.events.reading import NO_VALUE, Rejected, readable_task
 from streams.events.record import NULL_VALUE, Polled
 
 WRONG_PARTITION, DAMAGED_ROW = "wrong_partition", "damaged_row"

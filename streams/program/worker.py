@@ -30,7 +30,8 @@ from engine.stream.sources import SourceMoved
 from engine.stream.table import RowError, TaskTable
 from engine.types import Int64, Meta, Outcome
 from streams.errors import Unavailable
-from streams.events.decoding import Decoded, Rejected, decode, readable_task
+from streams.events.decoding import Decoded, decode
+from streams.events.reading import Rejected, readable_task
 from streams.events.record import Polled, SourcePosition
 from streams.events.wording import unheard
 from streams.logs.base import EventLog

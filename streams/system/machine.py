@@ -5,10 +5,13 @@ from __future__ import annotations
 import ctypes
 import os
 import platform
+from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
 import torch
+
+VERSIONS = ("reptide", "torch", "numpy", "numba", "river")
 
 LARGEST_KEPT = 2**25
 """Bytes of the largest block that is kept: the most that glibc takes."""
@@ -43,6 +46,11 @@ def machine() -> dict[str, int | str]:
 def described_machine() -> str:
     """What it ran on, in a line."""
     return ", ".join(f"{name} {value}" for name, value in machine().items())
+
+
+def versions() -> dict[str, str]:
+    """What it ran with."""
+    return {name: version(name) for name in VERSIONS}
 
 
 def _processor() -> str:

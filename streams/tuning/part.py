@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from streams.assembly import embedded, parts
+from streams.assembly import embedded, learners
 from streams.errors import SettingsError
 from streams.events.times import epoch_seconds
 from streams.events.wording import utc
@@ -42,7 +42,7 @@ def first_part(settings: Settings, share: float) -> Part:
 
     """
     table = required(settings.input, "input")
-    log = embedded.input_log(settings, parts.problem_of(settings), None)
+    log = embedded.input_log(settings, learners.problem_of(settings), None)
     events, first = int(log.end() * share), Schedule(settings.outer.every).next(0)
     if not 0 < share <= 1 or events // 2 <= first:
         raise SettingsError(

@@ -26,7 +26,7 @@ REASONS = (
     "malformed", "null_value", "too_large", "missing_task", "bad_task", "missing_id", "bad_id", "bad_time",
     "bad_feature", "unknown_class", "bad_label", "out_of_range", "wrong_partition", "damaged_row", OTHER,
 )  # fmt: skip
-"""Why a record became a dead letter, as `streams.events.decoding` and `streams.program.set_aside` say it."""
+"""Why a record became a dead letter, as `streams.events.reading` and `streams.program.set_aside` say it."""
 
 
 OUTCOMES = {outcome.name.lower(): outcome for outcome in Outcome if outcome is not Outcome.EXPIRED}

@@ -12,8 +12,8 @@ from kafka import KafkaAdminClient, KafkaConsumer, TopicPartition
 from kafka.errors import TopicAlreadyExistsError
 
 from streams.errors import InputError
-from streams.events.decoding import Rejected
 from streams.events.envelope import Envelope
+from streams.events.reading import Rejected
 from streams.events.record import Polled, Record
 from streams.logs.kafka.group import Connection
 from streams.logs.kafka.log import KafkaLog

@@ -14,19 +14,9 @@ from torch import nn
 from torch.nn.modules.batchnorm import BatchNorm1d
 from torch.nn.modules.dropout import Dropout
 
-from engine.checks import (
-    CheckFailed,
-    check_detector,
-    check_encoder,
-    check_learner,
-    check_spec,
-    detectors,
-    encoders,
-    learners,
-    models,
-    promises_kept,
-    stream,
-)
+from engine.checks import detectors, encoders, learners, models, stream
+from engine.checks.promises import CheckFailed
+from engine.checks.suite import check_detector, check_encoder, check_learner, check_spec, promises_kept
 from engine.detectors.detectors import Detector, Never, PageHinkley, Periodic
 from engine.detectors.river import River
 from engine.features.columns import Category, Cyclic, Encoded, Numeric, Text

@@ -8,10 +8,10 @@ from functools import partial
 
 import pytest
 
-from engine.checks import check_learner
 from engine.checks.learners import LEARNER_CHECKS, same_bits
 from engine.checks.made_up import support_sets
 from engine.checks.promises import run
+from engine.checks.suite import check_learner
 from engine.features.columns import Numeric
 from engine.features.encoder import Features
 from engine.learners.base import Learner

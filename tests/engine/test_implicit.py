@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from engine.checks import check_spec
+from engine.checks.suite import check_spec
 from engine.features.columns import Category, Numeric
 from engine.features.encoder import Features
 from engine.learners.base import below

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from engine.checks import check_spec
+from engine.checks.suite import check_spec
 from engine.features.columns import Numeric
 from engine.features.encoder import Features
 from engine.learners.base import losses

@@ -12,7 +12,6 @@ from torch import Tensor, nn
 from torch.func import functional_call, vmap
 from torch.nn import functional as F
 
-from engine.checks import CheckFailed
 from engine.checks.learners import (
     LEARNER_CHECKS,
     a_task_does_not_depend_on_its_block_mates,
@@ -20,7 +19,7 @@ from engine.checks.learners import (
 )
 from engine.checks.made_up import labels_of, stored_rows
 from engine.checks.models import MODEL_CHECKS
-from engine.checks.promises import run
+from engine.checks.promises import CheckFailed, run
 from engine.features.columns import Numeric
 from engine.features.encoder import Features
 from engine.learners.base import losses

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from engine.checks import check_encoder
+from engine.checks.suite import check_encoder
 from engine.features.columns import Numeric
 from engine.features.encoder import Features
 from engine.features.pixels import Pixels

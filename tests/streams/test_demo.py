@@ -8,7 +8,7 @@ from typing import Any, cast
 import pytest
 from rich.console import Console
 
-from streams.assembly.parts import LEARNERS, learner, problem_of
+from streams.assembly.learners import LEARNERS, learner, problem_of
 from streams.demo.embedded import REPORTED, comparison, flight_settings, outcome
 
 PREDICTORS = (*REPORTED, "embedded")

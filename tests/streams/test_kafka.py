@@ -24,8 +24,9 @@ from engine.problem import Problem
 from engine.targets import Classification
 from engine.types import Kind
 from streams.errors import InputError, ReptideError, SettingsError, Unavailable
-from streams.events.decoding import Rejected, decode
+from streams.events.decoding import decode
 from streams.events.envelope import Envelope
+from streams.events.reading import Rejected
 from streams.events.record import NULL_VALUE, Polled, Record
 from streams.logs.kafka.group import Connection
 from streams.logs.kafka.log import KafkaLog

@@ -12,7 +12,7 @@ import pytest
 from engine.learners.base import Learner
 from engine.types import SERVED
 from streams.assembly import embedded as assembly
-from streams.assembly import parts
+from streams.assembly import learners
 from streams.assembly.deployed import Deployment
 from streams.errors import ReptideError, SettingsError
 from streams.laboratory.past import meta_train
@@ -51,10 +51,10 @@ def of(directory: Path, learner: str, *flags: str) -> Settings:
     return load_settings(directory / "shop.toml", {}, [f"learner={learner}", *SMALL, *steps, *flags])
 
 
-@pytest.fixture(scope="module", params=sorted(parts.LEARNERS))
+@pytest.fixture(scope="module", params=sorted(learners.LEARNERS))
 def kind(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Streamed:
     settings = of(tmp_path_factory.mktemp(request.param), request.param)
-    learner = parts.learner(settings, parts.problem_of(settings))
+    learner = learners.learner(settings, learners.problem_of(settings))
     with pytest.MonkeyPatch.context() as patched:
         share(learner, patched)
         return Streamed(learner, settings, run_to_the_end(settings))
@@ -68,17 +68,17 @@ def streamed(kind: Streamed, monkeypatch: pytest.MonkeyPatch) -> Streamed:
 
 def share(learner: Learner, patched: pytest.MonkeyPatch) -> None:
     """One learner for all programs, so that its tensor functions are recorded once."""
-    patched.setattr(parts, "learner", lambda settings, spec: learner)
+    patched.setattr(learners, "learner", lambda settings, spec: learner)
 
 
 def test_the_settings_name_it(streamed: Streamed) -> None:
-    assert type(streamed.learner) is parts.LEARNERS[streamed.settings.learner]
+    assert type(streamed.learner) is learners.LEARNERS[streamed.settings.learner]
 
 
 def test_a_deployment_has_the_same(tmp_path: Path) -> None:
     servers = ('kafka={"bootstrap": ["nowhere:1"]}', 'redis={"url": "redis://nowhere:1/0"}')
     deployment = Deployment(of(tmp_path, "prototype", *servers))
-    assert type(deployment.engine.learner) is parts.LEARNERS["prototype"]
+    assert type(deployment.engine.learner) is learners.LEARNERS["prototype"]
     with pytest.raises(SettingsError, match=r"outer\.rule"):
         Deployment(of(tmp_path, "prototype", "outer.rule=reptile", *servers)).engine  # noqa: B018
 
@@ -150,11 +150,11 @@ def refusal(directory: Path, *flags: str) -> str:
 
 def test_every_learner_that_settings_may_name_is_wired() -> None:
     named, _ = get_args(Settings.model_fields["learner"].annotation)
-    assert set(get_args(named)) == set(parts.LEARNERS)
+    assert set(get_args(named)) == set(learners.LEARNERS)
 
 
-@pytest.mark.parametrize("rule", parts.STEPPING)
-@pytest.mark.parametrize("learner", sorted(parts.LEARNERS.keys() - {"gradient"}))
+@pytest.mark.parametrize("rule", learners.STEPPING)
+@pytest.mark.parametrize("learner", sorted(learners.LEARNERS.keys() - {"gradient"}))
 def test_a_rule_made_of_inner_steps_is_refused_where_none_are_taken(
     tmp_path: Path, learner: str, rule: str
 ) -> None:

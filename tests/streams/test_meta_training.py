@@ -26,7 +26,7 @@ from streams.assembly.embedded import embedded
 from streams.cli.laboratory import evaluate, meta_train
 from streams.errors import CheckpointError, ReptideError, SettingsError, StoreError
 from streams.laboratory.assembled import Laboratory, laboratory
-from streams.laboratory.judging import judge
+from streams.laboratory.evaluation import judge
 from streams.laboratory.training import SavedTraining, Watched, train
 from streams.settings.tree import load_settings
 from streams.stores.checkpoints import DirectoryMeta

@@ -13,12 +13,15 @@ from typing import Any
 import numpy as np
 import pytest
 
-from engine.checks import CheckFailed, promises_kept
+from engine.checks.promises import CheckFailed
+from engine.checks.suite import promises_kept
 from engine.features.columns import Encoded, Numeric
+from engine.learners.base import TakesSteps
+from engine.learners.gradient import GradientLearner
 from engine.learners.prototype import PrototypeLearner
 from engine.types import EngineError
 from reptide import Classification, Online
-from streams.assembly import parts
+from streams.assembly import learners, parts
 from streams.errors import SettingsError
 from streams.settings.tree import Settings, load_settings
 from tests.faults.shop import run_to_the_end, shop
@@ -59,6 +62,10 @@ class Short(PrototypeLearner):
 
     def __init__(self, problem: Any) -> None:
         super().__init__(problem, 4)
+
+
+class Stepping(GradientLearner):
+    """A learner that takes steps."""
 
 
 class Refusing(Short):
@@ -125,28 +132,33 @@ def test_a_detector_is_made_with_its_options(tmp_path: Path) -> None:
 
 def test_a_learner_is_made_of_the_problem(tmp_path: Path) -> None:
     own = settings(tmp_path, f"learner={HERE}:Short")
-    made = parts.learner(own, parts.problem_of(own))
+    made = learners.learner(own, learners.problem_of(own))
     assert (type(made).__name__, made.fast_shapes["sums"], made.problem.wide) == ("Short", (2, 4), False)
 
 
+def test_a_learner_of_ones_own_that_takes_steps_goes_with_a_rule_that_is_made_of_them(tmp_path: Path) -> None:
+    own = settings(tmp_path, f"learner={HERE}:Stepping", "outer.rule=reptile")
+    assert isinstance(learners.learner(own, learners.problem_of(own)), TakesSteps)
+
+
 def test_a_column_is_made_with_the_other_keys_of_its_feature(tmp_path: Path) -> None:
-    made = parts.problem_of(settings(tmp_path, feature(f"{HERE}:Times", by=3.0))).features
+    made = learners.problem_of(settings(tmp_path, feature(f"{HERE}:Times", by=3.0))).features
     assert made.encode([{"a": 2}, {"a": "two"}]).x.tolist() == [[6.0], [0.0]]
     assert made.schema() == [{"encoder": "Times", "name": "a", "by": 3.0}]
 
 
 def test_a_column_given_in_python_has_an_import_string_or_is_refused() -> None:
-    assert parts.encoder_of(Times("a")) == f"{Times.__module__}:Times"
+    assert learners.encoder_of(Times("a")) == f"{Times.__module__}:Times"
     with pytest.raises(
         SettingsError, match="field 'a': no encoder is a Undeclared; for a column of your own"
     ):
-        parts.encoder_of(Undeclared("a"))  # type: ignore[arg-type]
+        learners.encoder_of(Undeclared("a"))  # type: ignore[arg-type]
 
 
 def test_check_runs_the_conformance_checks_of_each(tmp_path: Path) -> None:
     own = settings(tmp_path, f"learner={HERE}:Short", f"drift.detector={HERE}:Often")
     spec = parts.stream_spec(own)
-    kept = list(promises_kept(spec, parts.learner(own, spec.problem)))
+    kept = list(promises_kept(spec, learners.learner(own, spec.problem)))
     assert {"tasks_do_not_share_a_detector", "padding_with_weight_zero_changes_nothing"} <= set(kept)
 
 
@@ -166,7 +178,7 @@ def test_the_programs_of_the_document_keep_every_promise_and_run_in_a_stream(
     own = settings(tmp_path, "learner=my_shop.learners:Means", "drift.detector=my_shop.drift:Jump",
                    feature("my_shop.columns:Log"))  # fmt: skip
     spec = parts.stream_spec(own)
-    assert list(promises_kept(spec, parts.learner(own, spec.problem)))
+    assert list(promises_kept(spec, learners.learner(own, spec.problem)))
     assert run_to_the_end(own).rows
     columns = [import_module("my_shop.columns").Log("a")]
     Online(columns, Classification(("x", "y"))).save(tmp_path / "saved")
@@ -187,7 +199,7 @@ def test_a_stream_refuses_what_breaks_a_promise_before_its_first_event(
     own = settings(tmp_path, flag)
     with pytest.raises(CheckFailed, match=said):
         spec = parts.stream_spec(own)
-        parts.stream_engine(own, spec, parts.learner(own, spec.problem))
+        parts.stream_engine(own, spec, learners.learner(own, spec.problem))
 
 
 @pytest.mark.parametrize(
@@ -220,6 +232,6 @@ def test_what_cannot_be_used_is_one_sentence_that_names_the_setting(
 ) -> None:
     with pytest.raises(SettingsError) as caught:
         own = settings(tmp_path, *flags)
-        parts.learner(own, parts.stream_spec(own).problem)
+        learners.learner(own, parts.stream_spec(own).problem)
     assert said in str(caught.value)
     assert "\n" not in str(caught.value)

@@ -12,8 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from engine.types import PREDICTORS
-from streams.events.decoding import MAX_ID_BYTES
 from streams.events.learned_labels import LearnedLabel
+from streams.events.reading import MAX_ID_BYTES
 from streams.events.record import SourcePosition
 from streams.program.prior import FLOOR, learned_prior
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from engine.types import EngineError
-from streams.assembly.parts import fit_settings
+from streams.assembly.learners import fit_settings
 from streams.errors import SettingsError
 from streams.settings.tree import Settings, load_settings
 

@@ -22,7 +22,8 @@ from engine.problem import Problem
 from engine.targets import Classification
 from engine.types import Kind
 from streams.errors import InputError
-from streams.events.decoding import MAX_RECORD_BYTES, Decoded, decode
+from streams.events.decoding import Decoded, decode
+from streams.events.reading import MAX_RECORD_BYTES
 from streams.events.record import Record
 from streams.events.times import epoch_seconds
 from streams.logs.file.log import FileLog, TableColumns

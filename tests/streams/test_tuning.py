@@ -12,7 +12,7 @@ import pytest
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 from rich.console import Console
 
-from streams.assembly import embedded, parts
+from streams.assembly import embedded, learners
 from streams.cli.tuning import tune
 from streams.errors import InputError, SettingsError
 from streams.program.embedded import run
@@ -161,7 +161,7 @@ def test_nothing_beyond_its_part_changes_anything(tmp_path: Path, found: tuple[P
     config, said = found
     cut = int(2 * ROWS * SHARE)
     settings = load_settings(config, {})
-    log = embedded.input_log(settings, parts.problem_of(settings), None)
+    log = embedded.input_log(settings, learners.problem_of(settings), None)
     log.seek(cut - 1)
     ((last,),) = (part.records for part in log.poll(1))
     beyond = pl.col("time") > last.time

@@ -18,8 +18,9 @@ from engine.features.encoder import Features
 from engine.problem import Problem
 from engine.targets import Classification, Regression
 from engine.types import Kind
-from streams.events.decoding import MAX_RECORD_BYTES, Decoded, Rejected, Tally, decode, tally
+from streams.events.decoding import Decoded, Tally, decode, tally
 from streams.events.identity import joined_task
+from streams.events.reading import MAX_RECORD_BYTES, Rejected
 from streams.events.record import Polled, Record
 from streams.events.times import epoch_seconds
 

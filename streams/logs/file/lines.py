@@ -18,8 +18,8 @@ import orjson
 from engine.features.columns import Cyclic, Numeric
 from engine.features.encoder import Features
 from streams.errors import InputError
-from streams.events.decoding import MAX_RECORD_BYTES
 from streams.events.numbers import number_of
+from streams.events.reading import MAX_RECORD_BYTES
 from streams.events.wording import shown
 from streams.logs.file.content import Content, text_content
 from streams.logs.file.tables import Clock, Row, TableColumns, moments, require, required

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from streams.errors import InputError
-from streams.events.decoding import MAX_RECORD_BYTES
+from streams.events.reading import MAX_RECORD_BYTES
 
 BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 

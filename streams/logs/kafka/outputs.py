@@ -12,8 +12,8 @@ from itertools import repeat
 from typing import NamedTuple, Protocol
 
 from streams.errors import Unavailable
-from streams.events.decoding import Rejected
 from streams.events.envelope import Headers, value_of
+from streams.events.reading import Rejected
 from streams.events.record import Record
 
 DETAIL_BYTES = 2_000

@@ -7,8 +7,9 @@ from math import isnan
 from typing import NamedTuple
 
 from engine.problem import Problem
-from streams.events.decoding import Rejected, decode
+from streams.events.decoding import decode
 from streams.events.envelope import Envelope
+from streams.events.reading import Rejected
 from streams.events.record import NULL_VALUE, Polled
 from streams.logs.kafka.group import Connection
 from streams.logs.kafka.reader import KafkaTopicReader, Message

@@ -16,7 +16,7 @@ from kafka import KafkaAdminClient
 from kafka.admin import ConfigResource, ConfigResourceType
 
 from streams.errors import InputError
-from streams.events.decoding import Rejected
+from streams.events.reading import Rejected
 from streams.logs.kafka import refusals
 from streams.logs.kafka.group import Connection
 from streams.logs.kafka.kafka_python.client import describe, in_our_words, made

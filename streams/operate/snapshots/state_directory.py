@@ -15,7 +15,8 @@ from pathlib import Path
 
 from engine.stream.layout import layout_of
 from streams.assembly.embedded import lmdb_store
-from streams.assembly.parts import learner, stream_spec
+from streams.assembly.learners import learner
+from streams.assembly.parts import stream_spec
 from streams.errors import InputError
 from streams.events.record import ONLY, SourcePosition
 from streams.logs.file.log import POSITION

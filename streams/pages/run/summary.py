@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping
-from importlib.metadata import version
 from operator import itemgetter
 from time import time
 from typing import NamedTuple
@@ -21,16 +20,10 @@ from streams.pages.run.mirror import mirrored
 from streams.program.embedded import Embedded, Progress
 from streams.settings.leaks import known_too_late
 from streams.settings.tree import Settings, required
-from streams.system.machine import described_machine
+from streams.system.machine import described_machine, versions
 
 DAY_S = 86_400.0
 LATEST_ALARMS = 20
-VERSIONS = ("reptide", "torch", "numpy", "numba", "river")
-
-
-def versions() -> dict[str, str]:
-    """What it ran with."""
-    return {name: version(name) for name in VERSIONS}
 
 
 def run_report(
