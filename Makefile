@@ -44,7 +44,7 @@ test-long: .venv
 # All that touches Kafka, on Apache Kafka 4: the contract of logs, members and outputs, the deployment under faults that is
 # `benchmarks.faults --quick`, the demonstration over a few days, each with both client libraries, and what only Apache Kafka shows.
 # Java (17 or newer) and Maven are needed. REPTIDE_TEST_KAFKA=host:port runs on a cluster of yours what can run there, and needs neither.
-ON_KAFKA := tests/streams/test_logs.py tests/streams/test_kafka.py tests/streams/test_kafka_topics.py
+ON_KAFKA := tests/streams/test_logs.py tests/streams/test_kafka.py tests/streams/test_kafka_python.py tests/streams/test_kafka_topics.py
 ON_APACHE := tests/faults/test_deployment.py tests/end_to_end/test_demo_kafka.py::test_the_deployment_gives_the_table_of_the_embedded_run_and_rows_that_can_be_folded_again tests/apache
 test-kafka: .venv
 	REPTIDE_TEST_KAFKA=$(or $(REPTIDE_TEST_KAFKA),apache) $(TEST) \

@@ -39,7 +39,6 @@ class ScriptedGroup:
         log.extend(range(len(log), len(log) + count))
 
     def fetch(self, max_records: int, timeout_s: float) -> Fetched:
-        assert timeout_s >= 0.01
         fetched: dict[Place, list[Record]] = {}
         for place in sorted(self.places - self.paused):
             if self.at[place] < self.first.get(place, 0):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 from base64 import b64decode
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
@@ -317,7 +316,6 @@ class TestTls:
         with pytest.raises(InputError, match="no topic nowhere"):
             producer_of(library)(connection, ["nowhere"])
 
-    @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
     def test_a_certificate_of_another_host_name_is_not_trusted(
         self, library: str, behind_tls: tuple[Broker, Path], monkeypatch: pytest.MonkeyPatch
     ) -> None:
@@ -328,16 +326,15 @@ class TestTls:
             InputError, match=r"is not trusted \(IP address mismatch, .*; name the brokers in kafka"
         ):
             producer_of(library)(Connection(broker.servers, self.security(certificate)), ["nowhere"])
-        gc.collect()  # kafka-python leaves the sockets of failed handshakes to the collector, with a warning
 
 
-@pytest.mark.parametrize("library", ["kafka-python", "confluent"])
+# Tansu ends a login by SCRAM as kafka-python does not expect it; on Apache Kafka, `test_getting_in` has both clients.
 def test_a_user_whom_the_brokers_do_not_know_is_told_from_brokers_that_are_away(
-    library: str, asks_who_comes: Broker
+    asks_who_comes: Broker,
 ) -> None:
     login = {"security_protocol": "SASL_PLAINTEXT", "sasl_mechanism": "SCRAM-SHA-512", **LOGIN}
     with pytest.raises(InputError, match="does not take the password of user ann by SCRAM-SHA-512") as caught:
-        producer_of(library)(Connection(asks_who_comes.servers, login), ["nowhere"])
+        producer_of("confluent")(Connection(asks_who_comes.servers, login), ["nowhere"])
     assert SECRET not in str(caught.value)
 
 

@@ -22,9 +22,6 @@ from streams.events.record import Offsets, Place, Polled, Record
 from streams.logs.kafka.group import GroupClient, OffsetOutOfRange, origin
 from streams.logs.kafka.shelf import HeldLabels, Shelf
 
-LEAST_WAIT_S = 0.01
-"""A client that is polled for less than this never joins its group."""
-
 COMMIT_EVERY_S = 1.0
 
 ASK_EVERY_S = 60.0
@@ -141,7 +138,7 @@ class KafkaLog:
     def _fetch(self, max_records: int, timeout_s: float) -> None:
         """Put the next records on their shelves."""
         try:
-            fetched = self._client.fetch(max_records, max(timeout_s, LEAST_WAIT_S))
+            fetched = self._client.fetch(max_records, timeout_s)
         except OffsetOutOfRange as error:
             self._skip(error.place, error.offset, error.cut)
             return

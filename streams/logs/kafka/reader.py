@@ -18,7 +18,6 @@ from streams.logs.kafka.kafka_python.client import (
     in_our_words,
     topic_incarnations,
 )
-from streams.logs.kafka.log import LEAST_WAIT_S
 
 
 class Message(NamedTuple):
@@ -57,9 +56,8 @@ class KafkaTopicReader:
         """
         with self._our_words():
             self._go_to(positions)
-            timeout_ms = round(max(timeout_s, LEAST_WAIT_S) * 1000)
             try:
-                fetched = self._consumer.poll(timeout_ms=timeout_ms, max_records=max_messages)
+                fetched = self._consumer.poll(timeout_ms=round(timeout_s * 1000), max_records=max_messages)
             except errors.OffsetOutOfRangeError as error:
                 self._skip(*error.args[0].items())
                 fetched = {}
@@ -109,7 +107,7 @@ class KafkaTopicReader:
             self._consumer = consumer_of(self._connection)
             self._partitions = [
                 TopicPartition(self._topic, number)
-                for number in sorted(self._consumer.partitions_for_topic(self._topic) or ())
+                for number in sorted(self._consumer.partitions_for_topic(self._topic))
             ]
             self._consumer.assign(self._partitions)
         self._at: dict[int, int] = {}

@@ -27,12 +27,13 @@ from streams.logs.kafka.kafka_python.client import (
     topic_incarnations,
 )
 from streams.logs.kafka.kafka_python.consumer import let_resumed_go_on
-from streams.logs.kafka.log import LEAST_WAIT_S
 
 SKEW_S = 5.0
 """By so much the clocks of who sends observations and who sends their labels may differ."""
 QUIET_S = 60.0
 """Without a message for so long, no more are waited for."""
+LEAST_WAIT_S = 0.01
+"""Of each fetch, which is repeated until a record comes."""
 KEPT = 4096
 """At most about so many records of a partition wait for those of others."""
 
@@ -191,7 +192,7 @@ class GroupOffsets:
             return {
                 (number, p): consumer.committed(TopicPartition(topic, p), timeout_ms=ANSWER_MS) or 0
                 for number, topic in enumerate(self._topics)
-                for p in sorted(consumer.partitions_for_topic(topic) or ())
+                for p in sorted(consumer.partitions_for_topic(topic))
             }
 
     def start(self) -> dict[Place, int]:
@@ -209,7 +210,7 @@ class GroupOffsets:
             places = {
                 TopicPartition(topic, partition): (number, partition)
                 for number, topic in enumerate(self._topics)
-                for partition in sorted(consumer.partitions_for_topic(topic) or ())
+                for partition in sorted(consumer.partitions_for_topic(topic))
             }
             return {places[partition]: at for partition, at in question(consumer, list(places)).items()}
 
@@ -225,7 +226,6 @@ class GroupOffsets:
                 TopicPartition(self._topics[t], p): OffsetAndMetadata(at, "", -1)
                 for (t, p), at in offsets.items()
             }
-            consumer.assign(list(wanted))
             try:
                 consumer.commit(wanted, timeout_ms=ANSWER_MS)
             except errors.CommitFailedError:

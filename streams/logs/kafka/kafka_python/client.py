@@ -113,15 +113,11 @@ def knock(connection: Connection, subject: str, timeout_s: float) -> None:
 
 
 def consumer_of(connection: Connection, **settings: Any) -> KafkaConsumer:
-    """Make a consumer that begins where it is told to, and reads no transaction that was aborted or is under way.
-
-    Nor does it, as it would by kafka-python's defaults, bring a topic back that is deleted while it reads.
-    """
+    """Make a consumer that begins where it is told to, and reads no transaction that was aborted or is under way."""
     return made(
         KafkaConsumer,
         connection,
         auto_offset_reset="none",
-        allow_auto_create_topics=False,
         isolation_level="read_committed",
         metrics_enabled=False,
         **settings,
@@ -249,5 +245,5 @@ def _named(error: Exception) -> str:
     return told if isinstance(told, str) else ", ".join(sorted(told))
 
 
-def _bytes_of(topic_id: str | UUID | None) -> bytes | None:
-    return None if topic_id is None else UUID(str(topic_id)).bytes
+def _bytes_of(topic_id: str | None) -> bytes | None:
+    return None if topic_id is None else UUID(topic_id).bytes

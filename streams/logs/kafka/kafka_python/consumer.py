@@ -56,7 +56,6 @@ class KafkaGroup:
         self._numbers = {topic: number for number, topic in enumerate(topics)}
         self._changes = _Changes()
         self._refused: dict[Place, int] = {}
-        self._unread: tuple[TopicPartition, int] | None = None
         require(connection, self._topics)
         with self._our_words():
             self._consumer = consumer_of(
@@ -105,17 +104,11 @@ class KafkaGroup:
         return Fetched(set(map(self._place, revoked)), records, refused, shared)
 
     def _unreadable(self, error: errors.CorruptRecordError) -> Fetched:
-        """Fetch once more what kafka-python cannot read; the second time, go on behind it.
-
-        Left alone, kafka-python 3.0.12 would never return from the next poll.
-        """
+        """Go on behind it: kafka-python would never return from the next poll."""
         fetcher = self._consumer._fetcher  # noqa: SLF001 - no public way reaches it
         partition = fetcher._next_partition_records.topic_partition  # noqa: SLF001
         fetcher._next_partition_records.drain()  # noqa: SLF001
         offset, (topic, number) = self._consumer.position(partition), self._place(partition)
-        again, self._unread = self._unread == (partition, offset), (partition, offset)
-        if not again:
-            return Fetched((), {})
         if "crc" in str(error):
             raise InputError(
                 f"topic {partition.topic} partition {number} offset {offset}: its checksum is wrong"

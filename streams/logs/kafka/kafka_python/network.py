@@ -11,7 +11,6 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
-from kafka.errors import SaslAuthenticationFailedError
 from kafka.net.compat import KafkaNetClient
 from kafka.net.connection import KafkaConnection
 from kafka.net.manager import KafkaConnectionManager
@@ -51,8 +50,7 @@ class Watched(KafkaConnectionManager):  # type: ignore[misc]
         return transport
 
     def _note(self, node_id: str, error: Exception) -> None:
-        # SCRAM may end in an error (RFC 5802, section 7), where kafka-python looks for a signature.
-        self.failures[node_id] = SaslAuthenticationFailedError() if isinstance(error, KeyError) else error
+        self.failures[node_id] = error
         nodes = [broker.node_id for broker in self.cluster.bootstrap_brokers()]
         self._refused = all(node in self.failures and self._final(self.failures[node]) for node in nodes)
 

@@ -45,7 +45,6 @@ class KafkaPythonProducer:
                 KafkaProducer,
                 connection,
                 acks="all",
-                allow_auto_create_topics=False,
                 enable_idempotence=True,
                 compression_type="lz4",
                 linger_ms=20,
