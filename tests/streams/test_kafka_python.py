@@ -96,8 +96,10 @@ def test_a_member_that_waits_for_nothing_when_it_is_polled_joins_all_the_same(no
 def test_one_that_is_let_go_with_messages_unsent_leaves_no_thread_behind(noida: Broker) -> None:
     topic, threads = topic_of(noida, 1), threading.active_count()
     producer = KafkaPythonProducer(Connection(noida.servers), [topic])
+    producer.send(topic, [Sent(b"k", b"v")])
+    producer.flush()
     with noida.stalled():
-        producer.send(topic, [Sent(b"k", b"v")])
+        producer.send(topic, [Sent(b"k", b"w")])
         producer.close()
         eventually(lambda: threading.active_count() <= threads)
 
