@@ -1,4 +1,4 @@
-"""The one place that knows numba: loops over events that no array expression can express, as machine code.
+"""Loops over events that no array expression can express, as machine code; beside `engine.kernels.vectors` all numba.
 
 `NUMBA_DISABLE_JIT=1` runs the same functions as plain Python, which is how a debugger steps through them.
 No fast-math anywhere: the same input gives the same bits.
@@ -25,6 +25,9 @@ from numba.core.registry import cpu_target
 
 F = TypeVar("F", bound=Callable[..., Any])
 
+
+IS_PYTHON = bool(numba.config.DISABLE_JIT)
+"""Whether nothing is compiled."""
 
 DAY_S = 86_400.0
 
@@ -136,22 +139,32 @@ def compiled(function: F) -> F:
     return _kept(function)
 
 
-def _kept(function: F, *signature: Any) -> F:
+def compiled_within(function: F) -> F:
+    """Compile into the functions that call it, none of which is Python: on its own it is not kept, nor called."""
+    return numba.njit(error_model="numpy", no_cpython_wrapper=True, no_cfunc_wrapper=True)(function)  # type: ignore[no-any-return]
+
+
+def compiled_apart(function: F) -> F:
+    """Compile on first call; other threads run meanwhile."""
+    return _kept(function, nogil=True)
+
+
+def _kept(function: F, *signature: Any, nogil: bool = False) -> F:
     """Compile, with our folder for machine code; other code keeps its own."""
     if FOLDER is None:
         warnings.warn(NOT_KEPT, RuntimeWarning, stacklevel=1)
     numba.config.CACHE_DIR = "" if FOLDER is None else str(FOLDER)
     try:
         if FOLDER is not None and not IS_ADDED_TO:
-            return _read(function, *signature)
-        return numba.njit(*signature, cache=FOLDER is not None, error_model="numpy")(function)  # type: ignore[no-any-return]
+            return _read(function, *signature, nogil=nogil)
+        return numba.njit(*signature, cache=FOLDER is not None, error_model="numpy", nogil=nogil)(function)  # type: ignore[no-any-return]
     finally:
         numba.config.CACHE_DIR = NAMED
 
 
-def _read(function: F, *signature: Any) -> F:
+def _read(function: F, *signature: Any, nogil: bool) -> F:
     """Take up machine code; compile what is not there, for this process alone."""
-    dispatcher: Any = numba.njit(error_model="numpy")(function)
+    dispatcher: Any = numba.njit(error_model="numpy", nogil=nogil)(function)
     if dispatcher is not function:  # as it is under NUMBA_DISABLE_JIT
         dispatcher._cache = CacheAsItIs(function)  # noqa: SLF001 - numba has no other way to choose a cache
         for kinds in signature:

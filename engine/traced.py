@@ -12,7 +12,9 @@ pads them to few lengths; of what comes in more shapes all the same, only the la
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from operator import getitem
 from typing import Any, Protocol, TypeVar, runtime_checkable
 
@@ -29,6 +31,22 @@ MOST = 32
 """Recordings that one function keeps. The buckets of a support set of thousands of examples are fewer."""
 
 T = TypeVar("T")
+
+_RECORDING = ContextVar("recording", default=False)
+
+
+def is_recording() -> bool:
+    """Whether a call is being recorded: what does not go through torch would be recorded as a constant."""
+    return _RECORDING.get()
+
+
+@contextmanager
+def _recording() -> Iterator[None]:
+    token = _RECORDING.set(True)
+    try:
+        yield
+    finally:
+        _RECORDING.reset(token)
 
 
 class Recorded:
@@ -57,7 +75,7 @@ class Recorded:
         graph = operations.graph
         for number, value in enumerate(flat):
             operations.nodes[value] = graph.placeholder(f"input_{number}")
-        with operations:
+        with _recording(), operations:
             outputs, result = pytree.tree_flatten(self.function(*pytree.tree_unflatten(flat, structure)))
         graph.output([operations.node_of(value) for value in outputs])
         for node in graph.find_nodes(op="call_function", target=torch.ops.aten.detach.default):

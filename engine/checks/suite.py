@@ -21,8 +21,8 @@ from engine.checks.promises import run
 from engine.checks.stream import FOLD_CHECKS
 from engine.detectors.detectors import Detector
 from engine.features.encoder import Features
+from engine.kernels.kernel import gradient_learner
 from engine.learners.base import Learner
-from engine.learners.gradient import GradientLearner
 from engine.stream.spec import StreamSpec
 
 
@@ -33,7 +33,7 @@ def check_spec(spec: StreamSpec, learner: Learner | None = None) -> list[str]:
         CheckFailed: one of them is broken.
 
     """
-    return list(promises_kept(spec, learner or GradientLearner(spec.problem)))
+    return list(promises_kept(spec, learner or gradient_learner(spec.problem)))
 
 
 def promises_kept(spec: StreamSpec, learner: Learner) -> Iterator[str]:

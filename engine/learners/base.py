@@ -8,14 +8,15 @@ derived from `engine.learners.embedding.EmbeddingLearner`, which leaves two meth
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Protocol, runtime_checkable
+from copy import copy
+from typing import Protocol, TypeVar, runtime_checkable
 
 import torch
 from torch import Tensor
 
 from engine.problem import Problem
 from engine.targets import Classification
-from engine.types import Batch, Fast, Params
+from engine.types import Batch, Fast, Float32, Int64, Params
 
 LABEL_MEAN, LABEL_STD = "0.label_mean", "0.label_std"
 """Theta's buffers that hold what the labels of a regression are standardised by."""
@@ -71,6 +72,10 @@ class TakesSteps(Learner, Protocol):
         """Take one step of U tasks, on whichever parameters are in `fast`."""
         ...
 
+    def sizes(self, meta: Params) -> float | Tensor:
+        """Step sizes of what adapts: one for all, or [1, F]."""
+        ...
+
 
 @runtime_checkable
 class Embeds(Learner, Protocol):
@@ -93,6 +98,47 @@ class PredictsByModel(Learner, Protocol):
     def predicts_by_model(self) -> bool:
         """Whether it does, so that the model may be run in another way."""
         ...
+
+
+class ThetaRows(Protocol):
+    """One version of theta, as a kernel computes with it: arrays in, arrays out, one task after the other.
+
+    The bits of a task do not depend on how many others are beside it, so nothing is padded.
+    """
+
+    def adapt(self, x: Float32, y: Float32, weight: Float32, ends: Int64) -> Float32:
+        """Fast parameters [T, F]; task t's examples are ends[t] to ends[t + 1] of x [M, W], y [M], weight [M] > 0."""
+        ...
+
+
+class Kernel(Protocol):
+    """What computes for a learner without tensors."""
+
+    def knows(self, *values: Tensor) -> bool:
+        """Whether it can read these: float32, in memory, and not being recorded."""
+        ...
+
+    def of(self, params: Params) -> ThetaRows:
+        """One version of theta, whose values must not be changed as long as it is used."""
+        ...
+
+
+L = TypeVar("L", bound=Learner)
+
+
+def kernel_of(learner: Learner) -> Kernel | None:
+    """The kernel of a learner that has one."""
+    found: Kernel | None = getattr(learner, "kernel", None)
+    return found
+
+
+def without_kernel(learner: L) -> L:
+    """The same learner by tensors alone, as it would adapt with any network."""
+    if kernel_of(learner) is None:
+        return learner
+    twin = copy(learner)
+    twin.kernel = None  # type: ignore[attr-defined]
+    return twin
 
 
 def losses(learner: Learner, meta: Params, fast: Fast, batch: Batch) -> Tensor:

@@ -19,12 +19,22 @@ from copy import copy
 from functools import partial
 from typing import Self
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.func import functional_call, vmap
 from torch.nn import functional as F
 
-from engine.learners.base import LABEL_MEAN, LABEL_STD, below, example_losses, flatten, losses, unflatten
+from engine.learners.base import (
+    LABEL_MEAN,
+    LABEL_STD,
+    Kernel,
+    below,
+    example_losses,
+    flatten,
+    losses,
+    unflatten,
+)
 from engine.problem import Problem
 from engine.targets import Classification
 from engine.traced import Recorded
@@ -51,6 +61,9 @@ class GradientLearner:
     - 1)), theta's `rates.` holding rho, so it begins at lr and stays between 0 and WIDEST of it; with the clipped
     gradient no step is longer than that; and a task that has diverged keeps theta's values.
     """
+
+    kernel: Kernel | None = None
+    """What adapts without tensors, where there is one for this network (`engine.kernels`)."""
 
     def __init__(self, problem: Problem) -> None:
         self.problem = problem
@@ -88,8 +101,14 @@ class GradientLearner:
         return twin
 
     def adapt(self, meta: Params, support: Batch) -> Fast:
-        """Fast parameters of U tasks; support x [U, S, W]. The first call of each shape is recorded."""
-        return self._recorded(meta, support)
+        """Fast parameters of U tasks; support x [U, S, W]. Without a kernel, the first of a shape is recorded."""
+        if self.kernel is None or not self.kernel.knows(*support, *meta.values()):
+            return self._recorded(meta, support)
+        x, y, weight = (column.detach().numpy() for column in support)
+        present = weight > 0
+        ends = np.concatenate([[0], np.cumsum(present.sum(1))])
+        flat = self.kernel.of(meta).adapt(x[present], y[present], weight[present], ends)
+        return unflatten(self.fast_shapes, torch.from_numpy(flat))
 
     def adapt_differentiably(self, meta: Params, support: Batch, *, second_order: bool) -> Fast:
         """The same as a function of `meta`: through the inner loop (MAML), or with its gradients constant (FOMAML).
@@ -119,7 +138,7 @@ class GradientLearner:
             return unflatten(self.fast_shapes, theta if differentiable else theta.contiguous())
         dense = support._replace(x=self._encoded(meta, {}, support.x))
         loss = partial(self._loss, meta, dense, theta)
-        step = partial(self._step, loss, self._sizes(meta), differentiable=differentiable)
+        step = partial(self._step, loss, self.sizes(meta), differentiable=differentiable)
         with torch.enable_grad():
             phi, first = step(theta)
             for _ in range(self.problem.inner.steps - 1):
@@ -154,7 +173,7 @@ class GradientLearner:
         """The one step size, from the settings or from theta."""
         return meta[LR] if self.problem.inner.lr == "auto" else self.problem.inner.lr
 
-    def _sizes(self, meta: Params) -> float | Tensor:
+    def sizes(self, meta: Params) -> float | Tensor:
         """Step sizes: one for all, or [1, F] learned."""
         lr = self._size(meta)
         return lr * WIDEST * torch.sigmoid(_centred(_row(meta, self._rates))) if self._rates else lr

@@ -15,14 +15,14 @@ from typing import NamedTuple
 
 import numpy as np
 
+from engine.kernels.kernel import gradient_learner
+from engine.kernels.row_by_row import row_by_row
 from engine.learners.base import Learner
-from engine.learners.gradient import GradientLearner
 from engine.stream.events import EventBatch
 from engine.stream.in_progress import Folded, FoldInProgress
 from engine.stream.layout import Layout, layout_of
 from engine.stream.prepared import Prepared
 from engine.stream.requirements import Requirements
-from engine.stream.row_by_row import row_by_row
 from engine.stream.rules import rules_of
 from engine.stream.spec import StreamSpec
 from engine.stream.table import TaskTable
@@ -64,7 +64,7 @@ class Engine:
     ) -> None:
         """`follows` a task to another partition instead of refusing it: only where each event is read once."""
         self.spec, self.device, self.follows = spec, device, follows
-        self.learner: Learner = learner or GradientLearner(spec.problem)
+        self.learner: Learner = learner or gradient_learner(spec.problem)
         if self.learner.problem.support != spec.problem.support:
             raise EngineError(
                 f"the learner was made for support sets of {self.learner.problem.support} examples, the rows of this "

@@ -18,7 +18,7 @@ from engine.stream.predictions import write_predictions
 from engine.stream.prepared import Prepared
 from engine.stream.scan_arrays import OBSERVATION
 from engine.stream.sources import not_folded_yet
-from engine.stream.support import Support, episodes_of, padded, support_of
+from engine.stream.support import Support, episodes_of, examples_of, padded, support_of
 from engine.stream.table import TaskTable, with_spare
 from engine.types import (
     ADAPTED,
@@ -198,9 +198,14 @@ class FoldInProgress:
             self._keep(tasks, self._adapted_from(support, len(tasks)))
 
     def _adapted_from(self, support: Support | None, tasks: int) -> Float32:
-        """Fast parameters [T, F] for support sets, in full blocks of one bucket each; theta's own for none."""
+        """Fast parameters [T, F] for support sets: task by task, or in full blocks of a bucket; theta's for none."""
         if support is None:
             return np.repeat(self.theta.unadapted, tasks, axis=0)
+        if self.theta.inner_loop is not None:
+            began = perf_counter()
+            values = self.theta.inner_loop.adapt(*examples_of(support))
+            self.inner_loops.append((perf_counter() - began, tasks))
+            return values
         values = np.empty((tasks, self.rows["fast"].shape[1]), np.float32)
         buckets = np.array([bucket_of(size) for size in support.sizes.tolist()])
         for bucket in np.unique(buckets):

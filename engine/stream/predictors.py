@@ -1,7 +1,7 @@
 """What theta, and a task's own model, put out for the rows of a fold: of each the same bits whatever lies beside it.
 
-Our own networks run row by row in a compiled loop (`engine.stream.row_by_row`); any other, and any on an accelerator,
-in full padded blocks of tensors of one shape.
+Our own networks run row by row in a compiled loop (`engine.kernels.row_by_row`); any other, and any on an
+accelerator, in full padded blocks of tensors of one shape.
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from engine.kernels.row_by_row import RowByRow
 from engine.learners.base import unflatten
-from engine.stream.row_by_row import RowByRow
 from engine.types import Float32, Params
 
 AT_ONCE = 128

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
-from engine.learners.base import flatten
+from engine.learners.base import ThetaRows, flatten, kernel_of
 from engine.learners.gradient import unmoved
 from engine.stream import scan_arrays
 from engine.stream.predictors import Blocks, Predictor, Rows
@@ -36,6 +36,12 @@ class Prepared:
         x = y.new_zeros(1, 0, self.engine.spec.problem.width)
         values: Float32 = flatten(self.engine.learner.adapt(self.meta.params, Batch(x, y, y))).cpu().numpy()
         return values
+
+    @cached_property
+    def inner_loop(self) -> ThetaRows | None:
+        """What adapts by it task by task; None where blocks of tensors do."""
+        kernel, params = kernel_of(self.engine.learner), self.meta.params
+        return kernel.of(params) if kernel is not None and kernel.knows(*params.values()) else None
 
     @cached_property
     def predictor(self) -> Predictor:

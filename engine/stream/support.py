@@ -45,6 +45,13 @@ def joined(sets: Sequence[Support]) -> Support:
     return Support(*(np.concatenate(column) for column in zip(*sets, strict=True)))
 
 
+def examples_of(support: Support) -> tuple[Float32, Float32, Float32, Int64]:
+    """The examples of all sets, one after the other: x [M, W], y [M], weight [M]; set t is ends[t] to ends[t + 1]."""
+    present = (np.arange(support.y.shape[1]) < support.sizes[:, None]) & (support.weight > 0)
+    ends = np.concatenate([[0], np.cumsum(present.sum(axis=1))])
+    return support.x[present], support.y[present], support.weight[present], ends
+
+
 def padded(support: Support, members: Int64, block: int) -> Batch:
     """Some of the sets (of one bucket, at most `block` of them) as a full block, the first repeated."""
     length = bucket_of(int(support.sizes[members].max(initial=0)))

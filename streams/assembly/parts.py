@@ -13,6 +13,7 @@ from engine.checks.promises import run
 from engine.detectors import detectors
 from engine.detectors.detectors import Detector
 from engine.features.encoder import Features
+from engine.kernels.kernel import with_kernel
 from engine.learners.base import Learner
 from engine.outer.online import Online, Rates
 from engine.problem import Problem
@@ -60,7 +61,7 @@ def stream_engine(settings: Settings, spec: StreamSpec, learns: Learner) -> Engi
         run(DETECTOR_CHECKS, spec.detector)
     if is_import_string(settings.learner):
         run(LEARNER_CHECKS, learns, spec.problem)
-    return Engine(spec, learns, usable(settings.run.device))
+    return Engine(spec, with_kernel(learns), usable(settings.run.device))
 
 
 def detector(section: learning.Drift) -> Detector:

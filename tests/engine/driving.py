@@ -19,6 +19,7 @@ from engine.detectors.river import River
 from engine.features.columns import Category, Numeric
 from engine.features.encoder import Features
 from engine.features.history import History
+from engine.learners.gradient import GradientLearner
 from engine.networks.mlp import mlp
 from engine.networks.tabular import tabular
 from engine.problem import InnerLoop, Problem
@@ -103,6 +104,12 @@ SPECS = {
 def engine_for(name: str) -> Engine:
     """One engine a spec, so that its recordings are made once."""
     return Engine(SPECS[name])
+
+
+@cache
+def engine_by_tensors(name: str) -> Engine:
+    """The same, adapting by tensors alone: what is compiled of the inner loop is no Python."""
+    return Engine(SPECS[name], GradientLearner(SPECS[name].problem))
 
 
 @cache
@@ -234,10 +241,15 @@ def drive(name: str | Engine, tasks: int = 1) -> Driven:
 
 
 def fold_in_cuts(
-    name: str, events: Sequence[Event], cuts: Sequence[int], versions: Sequence[tuple[int, int]], tasks: int
+    name: str,
+    events: Sequence[Event],
+    cuts: Sequence[int],
+    versions: Sequence[tuple[int, int]],
+    tasks: int,
+    engine: Engine | None = None,
 ) -> Driven:
     """Fold a sequence cut at `cuts`; `versions` are pairs (position, version of theta from there on)."""
-    driven = drive(name, tasks)
+    driven = drive(engine or name, tasks)
     edges = sorted({0, len(events), *(min(c, len(events)) for c in cuts)})
     edges = sorted({*edges, *(position for position, _ in versions if position < len(events))})
     for start, stop in pairwise(edges):

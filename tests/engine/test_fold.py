@@ -40,6 +40,7 @@ from tests.engine.driving import (
     batch_of,
     digest,
     drive,
+    engine_by_tensors,
     engine_for,
     fold_in_cuts,
     label,
@@ -117,7 +118,8 @@ def test_the_compiled_scan_equals_the_same_functions_run_as_plain_python() -> No
         "from tests.engine.driving import *\n"
         f"for name in {COMPILED}:\n"
         "    events = long_stream(9, 400, 3, name)\n"
-        "    print(digest(fold_in_cuts(name, events, [150], [(0, 0), (60, 1), (200, 2)], 3)))\n"
+        "    versions = [(0, 0), (60, 1), (200, 2)]\n"
+        "    print(digest(fold_in_cuts(name, events, [150], versions, 3, engine_by_tensors(name))))\n"
     )
     environment = {**os.environ, "NUMBA_DISABLE_JIT": "1", "PYTHONPATH": str(ROOT)}
     plain = subprocess.run(
@@ -125,7 +127,8 @@ def test_the_compiled_scan_equals_the_same_functions_run_as_plain_python() -> No
     ).stdout.split()
     for name, expected in zip(COMPILED, plain, strict=True):
         events = long_stream(9, 400, 3, name)
-        compiled = fold_in_cuts(name, events, [150], [(0, 0), (60, 1), (200, 2)], 3)
+        versions = [(0, 0), (60, 1), (200, 2)]
+        compiled = fold_in_cuts(name, events, [150], versions, 3, engine_by_tensors(name))
         assert digest(compiled) == expected, name
 
 
@@ -454,7 +457,7 @@ def test_fast_parameters_are_adapted_on_what_the_slow_reference_remembers(name: 
 
 def test_a_recorded_adaptation_gives_the_bits_of_a_plain_one() -> None:
     for name in SPECS:
-        engine, generator = engine_for(name), torch.Generator().manual_seed(0)
+        engine, generator = engine_by_tensors(name), torch.Generator().manual_seed(0)
         x = torch.rand(BLOCK, 8, SPECS[name].problem.width, generator=generator)
         y = torch.rand(BLOCK, 8, generator=generator).round()
         meta, support = theta(name, 1).params, Batch(x, y, torch.full((BLOCK, 8), 1 / 8))

@@ -15,13 +15,13 @@ from torch import nn
 from engine.features.columns import Category, Cyclic, Numeric, Text
 from engine.features.encoder import Features
 from engine.features.history import History
+from engine.kernels.row_by_row import RowByRow, row_by_row
 from engine.learners.base import fast_size, flatten, unflatten
 from engine.learners.gradient import GradientLearner
 from engine.learners.prototype import PrototypeLearner
 from engine.networks.mlp import mlp
 from engine.networks.tabular import tabular
 from engine.problem import InnerLoop, Problem
-from engine.stream.row_by_row import RowByRow, row_by_row
 from engine.targets import Classification, Regression
 from engine.types import Params
 from tests.engine.driving import SMALL, SPECS

@@ -246,14 +246,31 @@ def add_wide(s: Any, theta: Float32, own: Float32, x: Float32, dense: Float32, m
     add_products(theta, own, s.weight, s.numbers, dense[: s.numbers], made)
 
 
+@compiled
+def log_rates(s: Any, theta: Float32) -> Any:
+    """The logarithm of each class's rate."""
+    found = np.zeros(s.classes)
+    for k in range(s.classes):
+        found[k] = math.log(max(np.float64(theta[s.rate + k]), LEAST))
+    return found
+
+
+@compiled_as(SHAPE, "float32[]", "float32[,]", "float32[,]", "float32[,]")
+def row_inputs(s: Shape, theta: Float32, x: Float32, dense: Float32, wide: Float32) -> None:
+    """Write what the network reads [n, D], and the weights of buckets [n, C] beside it, of stored rows x [n, W]."""
+    log_rate = log_rates(s, theta)
+    for i in range(len(x)):
+        write_dense(s, theta, log_rate, x[i], dense[i])
+        for b in range(len(s.bags) if s.wide else 0):
+            add_bag(theta, x[i], s.bags[b], s.bags[b, 4], wide[i])
+
+
 @compiled_as(SHAPE, "float32[]", "float32[,]", "int64[]", "float32[,]", "float32[,]")
 def row_outputs(s: Shape, theta: Float32, own: Float32, which: Int64, x: Float32, out: Float32) -> None:
     """Write the outputs [n, C] of stored rows x [n, W], row i by the fast parameters own[which[i]] of [m, F]."""
     dense = np.empty(s.width, np.float32)
     before, after = np.empty(s.widest, np.float32), np.empty(s.widest, np.float32)
-    log_rate = np.zeros(s.classes)
-    for k in range(s.classes):
-        log_rate[k] = math.log(max(np.float64(theta[s.rate + k]), LEAST))
+    log_rate = log_rates(s, theta)
     for i in range(len(x)):
         write_dense(s, theta, log_rate, x[i], dense)
         before[: s.width] = dense

@@ -15,9 +15,9 @@ import torch
 from torch import Tensor, nn
 
 from engine.features.encoder import FrontEnd
+from engine.kernels.row_loop import EPSILON, LINEAR, NORM, RECTIFIER, Shape, row_inputs, row_outputs
 from engine.learners.base import PredictsByModel
 from engine.networks.wide_deep import WideAndDeep
-from engine.stream.row_loop import EPSILON, LINEAR, NORM, RECTIFIER, Shape, row_outputs
 from engine.types import Float32, Int64, Params
 
 
@@ -31,9 +31,26 @@ class RowByRow:
 
     def numbers_of(self, meta: Params) -> Float32:
         """Theta's numbers [T], as `shape` places them."""
-        flat = [(meta[name].t() if turned else meta[name]).reshape(-1) for name, turned in self.parts]
+        values = ((meta[name].detach(), turned) for name, turned in self.parts)
+        flat = [(value.t() if turned else value).reshape(-1) for value, turned in values]
         numbers: Float32 = torch.cat([torch.zeros(1), *flat]).numpy()
         return numbers
+
+    def placed(self, meta: Params) -> Shape:
+        """The shape where theta's tables, which lie last, may be shorter: cut to the buckets that some rows name."""
+        starts = np.cumsum([1, *(meta[name].numel() for name, _ in self.parts)])
+        of = {name: start for (name, _), start in zip(self.parts, starts.tolist(), strict=False)}
+        bags = self.shape.bags.copy()
+        for n, bag in enumerate(bags):
+            bag[3:] = of[f"0.embeddings.{n}.weight"], of.get(f"0.wide.{n}.weight", 0)
+        return self.shape._replace(bags=bags)
+
+    def inputs(self, shape: Shape, numbers: Float32, x: Float32, width: int) -> tuple[Float32, Float32]:
+        """What the network reads of stored rows x [n, W], padded to [n, width], and the weights [n, C] beside it."""
+        dense = np.zeros((len(x), width), np.float32)
+        wide = np.zeros((len(x), shape.outputs), np.float32)
+        row_inputs(shape, numbers, x, dense, wide)
+        return dense, wide
 
     def outputs(self, numbers: Float32, own: Float32, which: Int64, x: Float32) -> Float32:
         """Outputs [n, C] for stored rows x [n, W], row i by the fast parameters own[which[i]] of [m, F]."""
@@ -86,6 +103,7 @@ def row_by_row(learner: object) -> RowByRow | None:
         numbers=front.numbers,
         weight=places.of("1.linear.weight", linear.weight if linear else None, turned=True),
         bias=places.of("1.linear.bias", linear.bias if linear else None),
+        bags=_bags(front, places),
     )
     return RowByRow(shape, tuple(places.parts))
 
@@ -140,7 +158,6 @@ def _front_end(front: FrontEnd, places: _Places) -> dict[str, Any]:
         "unit": places.of("0.label_std", unit),
         "last": past.last if past and (front.marks or not classes) else -1,
         "marks": front.marks,
-        "bags": _bags(front, places),
     }
 
 
