@@ -24,6 +24,7 @@ from engine.stream.layout import Layout, layout_of
 from engine.stream.prepared import Prepared
 from engine.stream.requirements import Requirements
 from engine.stream.rules import rules_of
+from engine.stream.scan_arrays import OBSERVATION
 from engine.stream.spec import StreamSpec
 from engine.stream.table import TaskTable
 from engine.traced import Recorded
@@ -32,7 +33,6 @@ from engine.types import (
     EngineError,
     Float32,
     Float64,
-    Kind,
     Meta,
 )
 
@@ -119,7 +119,7 @@ class Engine:
         positions = states.rows["position"][:, 0]
         events = EventBatch(
             row=np.arange(tasks),
-            kind=np.full(tasks, Kind.OBSERVATION, np.uint8),
+            kind=np.full(tasks, OBSERVATION, np.uint8),
             # An id that no event has: what is looked up by it is never found.
             id=np.full(tasks, UNKNOWN, np.uint64),
             time_s=time_s,

@@ -189,6 +189,8 @@ def learned_labels(
 ) -> Iterator[tuple[int, LearnedLabel]]:
     """Each label that was learned from, with the episode that it ended if that is kept; and its row."""
     out = folded.outcomes
+    if not out.learned.any():
+        return
     ended = {episode.event: episode for episode in folded.episodes if len(episode.support_y)}
     index = np.flatnonzero(out.learned)
     losses: Float64 = out.loss[index].copy()

@@ -1,0 +1,62 @@
+"""Measure what one score costs in process: from the row of a task in memory, and a mapping of fields, to a score.
+
+`Engine.predict`, which changes nothing, for one observation at a time of a model that has learned from some events of
+each task (those of `benchmarks.online`, 1,000 tasks in a random order), its features encoded from their fields first.
+"""
+
+from __future__ import annotations
+
+from time import perf_counter_ns, process_time_ns
+from typing import Any
+
+import numpy as np
+
+from benchmarks.online import EACH, events, warm
+from benchmarks.reporting import arguments, show, write
+from engine.stream.fold import Engine
+from engine.stream.table import TaskTable, taken
+from engine.types import Meta
+from reptide import Online
+from streams.program.embedded import settle_collector
+from streams.program.theta import ThetaCache
+
+TASKS, SCORES, WARM_UP = 1_000, 20_000, 200
+"""Scores at first that are not counted: memory and code are taken up."""
+
+
+def scored(engine: Engine, theta: Meta, row: TaskTable, fields: dict[str, Any], at: float) -> Any:
+    """What is served for one observation."""
+    x = engine.spec.problem.features.encode([fields]).x
+    return engine.predict(row, x, theta, np.array([at])).served
+
+
+def measure(model: Online, scores: int) -> dict[str, float]:
+    """Milliseconds of a score: CPU and wall, the median and the 99th of a hundred."""
+    engine, store = model.engine, model.versions
+    theta = ThetaCache(engine, store).get(store.current())
+    cpu, wall = [], []
+    settle_collector()  # as a stream does
+    for n, fields in enumerate(events(TASKS, scores + WARM_UP, seed=2)):
+        index = np.array([model.row(fields["task"])])
+        row = TaskTable(engine.layout, (fields["task"],), taken(model.rows, index))
+        began, by_cpu = perf_counter_ns(), process_time_ns()
+        scored(engine, theta, row, fields, 1e6 + n)
+        cpu.append((process_time_ns() - by_cpu) / 1e6)
+        wall.append((perf_counter_ns() - began) / 1e6)
+    return {
+        f"{kind}_p{share}_ms": float(np.percentile(times[WARM_UP:], share))
+        for kind, times in (("cpu", cpu), ("wall", wall))
+        for share in (50, 99)
+    }
+
+
+def main() -> None:
+    """Measure scores of one model."""
+    options = arguments(__doc__.splitlines()[0])
+    figures = measure(warm(TASKS, 1 if options.quick else EACH), 500 if options.quick else SCORES)
+    show("one score in process, milliseconds", list(figures), [list(figures.values())])
+    write(options.json, figures)
+
+
+if __name__ == "__main__":
+    main()
