@@ -82,6 +82,7 @@ docs: .venv
 
 bench: .venv
 	$(BIN)/python -m benchmarks.stream
+	$(BIN)/python -m benchmarks.inner_loop
 	$(BIN)/python -m benchmarks.sinusoid
 	$(BIN)/python -m benchmarks.memorisation
 	$(BIN)/python -m benchmarks.conformance
