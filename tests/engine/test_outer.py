@@ -317,10 +317,8 @@ def test_a_rule_changes_none_of_its_arguments(rule: OuterRule) -> None:
         assert all(torch.equal(a, b) for a, b in zip(side, was, strict=True))
 
 
-@pytest.mark.parametrize(
-    ("rule", "rounds"), [(MAML, 1000), *((rule, 100) for rule in RULES if rule != MAML)], ids=str
-)
-def test_memory_is_flat_over_rounds(rule: OuterRule, rounds: int) -> None:
+@pytest.mark.parametrize("rule", RULES, ids=str)
+def test_memory_is_flat_over_rounds(rule: OuterRule) -> None:
     inner = InnerLoop(steps=1, proximal=float(isinstance(rule, Implicit)))
     subject = GradientLearner(Problem(Features((Numeric("x"),)), Regression(-9, 9), nn.Linear, inner=inner))
     cases = Episodes(points((1, 0), (0, 2)), points((-1, 1), (0.5, 3)))
@@ -328,8 +326,8 @@ def test_memory_is_flat_over_rounds(rule: OuterRule, rounds: int) -> None:
     alive: list[int] = []
 
     def weighed() -> Iterator[Episodes]:
-        for step in range(rounds):
-            if step in (10, rounds - 1):
+        for step in range(50):
+            if step in (10, 49):
                 alive.append(bytes_of_tensors())
             yield single
 

@@ -15,6 +15,7 @@ from streams.events.record import Record
 from tests.faults.model import (
     EFFECTS,
     GRID,
+    Left,
     Turn,
     dying_before,
     effects_of,
@@ -91,6 +92,12 @@ LONG.insert(20, null_value("task 1"))
 LONG_EFFECTS = effects_of(LONG, 6)
 
 
+@pytest.fixture(scope="module")
+def whole() -> Left:
+    """What is left of the long log where nothing happens."""
+    return uninterrupted(LONG)
+
+
 @settings(max_examples=80)
 @given(logs, schedules, st.permutations(range(3)), st.integers(0, 3), batches)
 def test_any_interleaving_of_three_workers_dying_anywhere_leaves_what_an_uninterrupted_run_leaves(
@@ -107,39 +114,42 @@ def test_the_cut_into_batches_changes_nothing(records: list[Record], batch: int)
 
 
 @pytest.mark.parametrize("kind", sorted({*EFFECTS}))
-def test_a_process_that_dies_before_any_one_effect_leaves_what_an_uninterrupted_run_leaves(kind: str) -> None:
-    whole = uninterrupted(LONG)
+def test_a_process_that_dies_before_any_one_effect_leaves_what_an_uninterrupted_run_leaves(
+    kind: str, whole: Left
+) -> None:
     moments = [n for n, effect in enumerate(LONG_EFFECTS) if effect == kind]
     assert {n: d for n in moments if (d := dying_before(LONG, n, 6).differs(whole))} == {}
     assert moments
 
 
-def test_dying_again_and_again_at_the_same_place_changes_nothing() -> None:
+def test_dying_again_and_again_at_the_same_place_changes_nothing(whole: Left) -> None:
     schedule = [Turn(0, effect, times, dies=True) for times in (1, 2) for effect in EFFECTS * 2]
-    assert scheduled(LONG, schedule).differs(uninterrupted(LONG)) == []
+    assert scheduled(LONG, schedule).differs(whole) == []
 
 
 @pytest.mark.parametrize("effect", EFFECTS)
 def test_a_worker_that_stalls_before_an_effect_and_wakes_much_later_for_one_step_changes_nothing(
-    effect: str,
+    effect: str, whole: Left
 ) -> None:
     stalls, others_go_on, wakes = Turn(1, effect, 2), Turn(0, "commit", 4), Turn(1, "commit", dies=True)
-    assert scheduled(LONG, [stalls, others_go_on, wakes] * 3).differs(uninterrupted(LONG)) == []
+    assert scheduled(LONG, [stalls, others_go_on, wakes] * 3).differs(whole) == []
 
 
-def test_a_worker_that_loses_a_row_folds_what_the_winner_has_not() -> None:
+def test_a_worker_that_loses_a_row_folds_what_the_winner_has_not(whole: Left) -> None:
     # The other one's batch is shorter: it wins the rows, and dies before the rest of the first one's batch.
     for swaps in range(1, 5):
         loses = [Turn(0, "swap", batch=GRID), Turn(1, "swap", swaps, batch=3), Turn(1, "commit", dies=True)]
-        assert scheduled(LONG, [*loses, Turn(0, "poll")] * 4).differs(uninterrupted(LONG)) == []
+        assert scheduled(LONG, [*loses, Turn(0, "poll")] * 4).differs(whole) == []
 
 
-def test_two_workers_that_swap_row_by_row_in_turn_change_nothing() -> None:
+def test_two_workers_that_swap_row_by_row_in_turn_change_nothing(whole: Left) -> None:
     side_by_side = [Turn(n % 2, "swap") for n in range(60)]
-    assert scheduled(LONG, side_by_side, zombies=[1, 0]).differs(uninterrupted(LONG)) == []
+    assert scheduled(LONG, side_by_side, zombies=[1, 0]).differs(whole) == []
 
 
-def test_a_version_published_between_two_adoptions_of_the_same_point_serves_both_workers_alike() -> None:
+def test_a_version_published_between_two_adoptions_of_the_same_point_serves_both_workers_alike(
+    whole: Left,
+) -> None:
     # The first has read which version is the newest and waits; the second publishes, adopts, and dies.
     for times in range(1, 6):
         race = [
@@ -149,7 +159,7 @@ def test_a_version_published_between_two_adoptions_of_the_same_point_serves_both
             Turn(0, "commit", 2),
             Turn(1, "swap"),
         ]
-        assert scheduled(LONG, race * 3).differs(uninterrupted(LONG)) == []
+        assert scheduled(LONG, race * 3).differs(whole) == []
 
 
 def test_a_round_trains_on_no_episode_from_beyond_it() -> None:
@@ -159,8 +169,7 @@ def test_a_round_trains_on_no_episode_from_beyond_it() -> None:
     assert scheduled(records, died_in_the_second_cell).differs(uninterrupted(records)) == []
 
 
-def test_the_long_log_exercises_what_is_promised() -> None:
-    whole = uninterrupted(LONG)
+def test_the_long_log_exercises_what_is_promised(whole: Left) -> None:
     assert len(whole.versions) >= 3
     assert all(whole.lines[topic] for topic in ("predictions", "scores", "episodes", "dead-letter"))
     assert {*LONG_EFFECTS} == {*EFFECTS}
