@@ -64,7 +64,7 @@ def main() -> None:
 
 def starts(folder: Path) -> dict[str, Sequence[str]]:
     """What is started, by name."""
-    commands = {
+    commands: dict[str, Sequence[str]] = {
         "import reptide": (sys.executable, "-c", "import reptide"),
         "reptide --help": (*COMMAND, "--help"),
         "reptide run --help": (*COMMAND, "run", "--help"),
