@@ -12,6 +12,7 @@ import numpy as np
 
 from engine.compiled import compiled_apart, compiled_within
 from engine.kernels.gradients import by_own
+from engine.kernels.losses import loss_and_slope
 from engine.kernels.network import (
     BELOW,
     CHUNK,
@@ -30,7 +31,6 @@ from engine.kernels.network import (
     fixed_layer,
     in_layer,
     layer_below,
-    loss_and_slope,
     network_at,
     put_out,
     rows_at,

@@ -8,7 +8,6 @@ Every row of numbers is padded to whole vectors with zeros, parameters as well, 
 
 from __future__ import annotations
 
-import math
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -277,37 +276,3 @@ def put_out(net: Network, hidden: int, rows: Rows, n: int, own: int, out: int) -
                 weight = after(own, net.linear + c * numbers)
                 value += dot(after(rows.numbers, n * numbers), weight, numbers)
         put(out, c, value + dot(hidden, after(own, net.head + c * width), width))
-
-
-@compiled_within
-def loss_and_slope(net: Network, y: int, weight: int, rows: int, out: int) -> float:
-    """The weighted loss of outputs [rows, C], which become its slope."""
-    sums = 0.0
-    for n in range(rows):
-        label, share = one(y, n), one(weight, n)
-        if net.named:
-            sums += float(share) * cross_entropy(net.named, int(label), share, after(out, n * net.outputs))
-            for c in range(net.named, net.outputs):
-                put(out, n * net.outputs + c, np.float32(0))
-        else:
-            error = one(out, n) - label
-            sums += float(share) * float(error) * float(error)
-            put(out, n, np.float32(2) * share * error)
-    return sums
-
-
-@compiled_within
-def cross_entropy(named: int, label: int, weight: float, out: int) -> float:
-    """Minus the logarithm of the label's softmax; outputs become the slope of that, times a weight."""
-    most = one(out, 0)
-    for c in range(1, named):
-        most = max(most, one(out, c))
-    lead, sums = float(one(out, label) - most), np.float32(0)
-    for c in range(named):
-        value = np.float32(math.exp(one(out, c) - most))
-        put(out, c, value)
-        sums += value
-    for c in range(named):
-        put(out, c, one(out, c) * (weight / sums))
-    put(out, label, one(out, label) - weight)
-    return math.log(float(sums)) - lead
