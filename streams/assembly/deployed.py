@@ -1,4 +1,4 @@
-"""Settings to the objects of a deployment on Kafka and Redis: what `wiring` is for one process.
+"""Settings to the objects of a deployment on Kafka and Redis: what `embedded` is for one process.
 
 A client library of Kafka is imported where it is used, so that nobody needs one that was not chosen: kafka-python
 creates, checks and reads topics, for the trainer too; workers and producers take the one of `kafka.client`.

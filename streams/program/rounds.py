@@ -1,4 +1,4 @@
-"""The outer loop of one process: rounds that fall due at places in the input log.
+"""The outer loop of one process: what a round trains on; when one is due, `schedule` says.
 
 What a round trains on is decided by offsets alone, so the versions of theta are a function of the log, and a
 process that died goes on bit for bit.
@@ -46,7 +46,7 @@ class _Window:
 
 @dataclass
 class Rounds:
-    """Runs a round of the outer loop whenever it is due, on the labels that came since the last."""
+    """Runs a round of the outer loop, when it is told to, on the labels that came since the last."""
 
     trainer: Trainer
     episodes: OutputLog
