@@ -239,6 +239,7 @@ def joined(stream: Stream) -> KafkaLog:
 def test_a_worker_that_was_made_before_a_restore_and_joins_within_it_folds_nothing(
     trained: Stream, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    set_to(trained, "[kafka]", '[kafka]\nclient = "kafka-python"')  # which joins when it is first polled
     take(trained)
     trained.send(2)
     deployment = trained.deployment

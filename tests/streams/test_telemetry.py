@@ -20,7 +20,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from engine.stream.scan_arrays import blank_results
 from engine.types import PREDICTORS, Outcome, Outcomes
 from streams.errors import SettingsError, StoreError, Unavailable
-from streams.events import decoding
+from streams.events import reading
 from streams.stores.base import Swap
 from streams.watch.health import CLIENT_TIMEOUT_S, Health, HealthServer
 from streams.watch.metrics import METRICS, OTHER, REASONS, Metric
@@ -78,7 +78,7 @@ class TestTheTable:
         assert len({metric.name for metric in METRICS}) == len(METRICS)
 
     def test_every_reason_that_the_wire_gives_has_a_series(self) -> None:
-        given_there = set(re.findall(r" {4}([a-z_]+)  +\S", decoding.__doc__))
+        given_there = set(re.findall(r" {4}([a-z_]+)  +\S", reading.__doc__))
         assert given_there == set(REASONS) - {OTHER}
 
     def test_help_and_kind_are_what_a_scrape_gets(self) -> None:
