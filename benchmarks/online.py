@@ -12,6 +12,7 @@ from time import process_time_ns
 from typing import Any
 
 import numpy as np
+import torch
 
 from benchmarks.reporting import arguments, show, write
 from reptide import Category, Classification, Numeric, Online
@@ -91,6 +92,7 @@ def measure(tasks: int, each: int, pairs: int) -> dict[str, float]:
 def main() -> None:
     """Measure few tasks and many."""
     options = arguments(__doc__.splitlines()[0])
+    torch.set_num_threads(1)
     pairs, each = (200, 1) if options.quick else (PAIRS, EACH)
     found = {tasks: measure(tasks, each, pairs) for tasks in (TASKS[:1] if options.quick else TASKS)}
     names = list(found[TASKS[0]])

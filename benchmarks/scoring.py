@@ -10,6 +10,7 @@ from time import perf_counter_ns, process_time_ns
 from typing import Any
 
 import numpy as np
+import torch
 
 from benchmarks.online import EACH, events, warm
 from benchmarks.reporting import arguments, show, write
@@ -53,6 +54,7 @@ def measure(model: Online, scores: int) -> dict[str, float]:
 def main() -> None:
     """Measure scores of one model."""
     options = arguments(__doc__.splitlines()[0])
+    torch.set_num_threads(1)
     figures = measure(warm(TASKS, 1 if options.quick else EACH), 500 if options.quick else SCORES)
     show("one score in process, milliseconds", list(figures), [list(figures.values())])
     write(options.json, figures)
