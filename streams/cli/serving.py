@@ -131,7 +131,7 @@ def create_topics(settings: Settings, partitions: int, replication: int) -> None
 
 def check_topics(settings: Settings) -> bool:
     """Say what is wrong with the topics, and whether the stream can do with them."""
-    from streams.logs.kafka.samples import unreadable
+    from streams.logs.kafka.last_messages import unreadable
     from streams.logs.kafka.topics import check
 
     deployment = Deployment(settings)

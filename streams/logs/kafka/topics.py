@@ -21,8 +21,8 @@ from streams.logs.kafka import refusals
 from streams.logs.kafka.group import Connection
 from streams.logs.kafka.kafka_python.client import describe, in_our_words, made
 from streams.logs.kafka.kafka_python.producer import key_hash
+from streams.logs.kafka.last_messages import Sampled, sample
 from streams.logs.kafka.reader import Message
-from streams.logs.kafka.samples import Sampled, sample
 from streams.settings.places import FOR_EVER_S
 
 DEAD_LETTER_BYTES = 2 << 20
