@@ -43,8 +43,8 @@ def rows_do_not_depend_on_how_the_stream_was_cut(learner: Learner, spec: StreamS
     meta, empty = Meta(1, theta_of(engine.learner)), TaskTable.empty(engine.layout, "abc")
     once = engine.fold(empty, event_stream(problem, 0, EVENTS), meta).states
     twice = engine.fold(
-        engine.fold(empty, event_stream(spec.problem, 0, 41), meta).states,
-        event_stream(spec.problem, 41, EVENTS),
+        engine.fold(empty, event_stream(problem, 0, 41), meta).states,
+        event_stream(problem, 41, EVENTS),
         meta,
     ).states
     require(

@@ -27,7 +27,7 @@ from engine.features.columns import (
     Text,
     plain_numbers,
 )
-from engine.features.history import MOST_CLASSES, RATES, HistoryColumns
+from engine.features.history import MOST_CLASSES, HistoryColumns
 from engine.types import Bool, EngineError
 
 RATE_STRENGTH, VALUE_STRENGTH = 1.0, 0.1
@@ -202,9 +202,7 @@ class FrontEnd(nn.Module):
     @property
     def _label_numbers(self) -> int:
         """How many numbers counts of labels, and the last of them, become."""
-        history = self.history
-        assert history is not None  # noqa: S101
-        sets = (RATES + len(history.by)) * bool(history.label_width)
+        sets = len(self.sets)
         if self.classes is None:
             return sets + 1
         return sets * (1 if self.classes == 2 else self.classes) + self.marks

@@ -23,7 +23,7 @@ from engine.learners.base import LABEL_MEAN, LABEL_STD, L, TakesSteps
 from engine.learners.gradient import GradientLearner
 from engine.problem import Problem
 from engine.traced import is_recording
-from engine.types import Float32, Int64, Params
+from engine.types import EngineError, Float32, Int64, Params
 
 
 def gradient_learner(problem: Problem) -> GradientLearner:
@@ -92,7 +92,9 @@ class MLPTheta:
         self.shape, self.numbers = kernel.front.placed(params), kernel.front.numbers_of(params)
         self.theta = Theta(plan.own.of(params), plan.body.of(params), plan.forward(params))
         each = torch.as_tensor(sizes, dtype=torch.float32).detach().expand(1, len(plan.own.places))
-        self.steps = Steps(inner.steps, plan.own.padded(each[0].numpy()), inner.clip, inner.proximal)
+        self.steps = Steps(
+            inner.steps, plan.own.padded(each[0].numpy()), float(inner.clip), float(inner.proximal)
+        )
         self.unit = None
         if not plan.network.named:
             self.unit = tuple(np.float32(params[name].item()) for name in (LABEL_MEAN, LABEL_STD))
@@ -104,7 +106,12 @@ class MLPTheta:
         net, most = plan.network, int(np.diff(ends).max(initial=1))
         if self.unit:
             y = (y - self.unit[0]) / self.unit[1]
-        elif not (y < net.named).all():  # a class that another process has named counts for nothing here
+        elif not ((y >= 0) & (y < net.named)).all():
+            if not (y >= 0).all():
+                raise EngineError(
+                    f"labels of classes are 0 or more, got {y[~(y >= 0)][0]}; leave other examples out"
+                )
+            # A class that another process has named counts for nothing here.
             y, weight = np.minimum(y, net.named - 1), weight * (y < net.named)
         own = np.zeros(2 * plan.own.size + len(self.theta.forward), np.float32)
         adapted(

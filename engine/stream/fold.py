@@ -99,11 +99,10 @@ class Engine:
 
     def _theta(self, meta: Meta) -> Prepared:
         """A version of theta, prepared; of those that were, as many are kept as workers adopt side by side."""
-        known = self._prepared.get(id(meta))
-        if known is None:
-            known = self._prepared[id(meta)] = Prepared(self, meta)
-            if len(self._prepared) > KEPT:
-                del self._prepared[next(iter(self._prepared))]
+        known = self._prepared.pop(id(meta), None) or Prepared(self, meta)
+        self._prepared[id(meta)] = known  # the last used is the last dropped
+        if len(self._prepared) > KEPT:
+            del self._prepared[next(iter(self._prepared))]
         return known
 
     def predict(self, states: TaskTable, x: Float32, meta: Meta, time_s: Float64) -> Prediction:

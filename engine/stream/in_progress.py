@@ -12,18 +12,18 @@ from engine.batches import BLOCK, bucket_of
 from engine.learners.base import flatten
 from engine.stream import answers, scan, scan_arrays, support_slots
 from engine.stream.events import EventBatch
-from engine.stream.layout import Columns
 from engine.stream.look_ahead import ROW, look_ahead
 from engine.stream.predictions import write_predictions
 from engine.stream.prepared import Prepared
 from engine.stream.scan_arrays import OBSERVATION
 from engine.stream.sources import not_folded_yet
 from engine.stream.support import Support, episodes_of, examples_of, padded, support_of
-from engine.stream.table import TaskTable, with_spare
+from engine.stream.table import TaskTable, columns_of, with_spare
 from engine.types import (
     ADAPTED,
     THETA,
     Batch,
+    EngineError,
     Episode,
     Float32,
     Int64,
@@ -58,7 +58,7 @@ class FoldInProgress:
         count, tasks = len(events), len(states)
         # With one row more every view of a field is strided, as the compiled loops expect.
         self.rows = with_spare(states.rows, 1)
-        self.c = Columns(*(self.rows[name] for name in Columns._fields))
+        self.c = columns_of(self.rows)
         self.out = scan_arrays.blank_results(count, engine.rules.outputs, self.events.x.shape[1])
         self.out.prediction.fill(np.nan)
         self.adapted = np.zeros(count, np.bool_)
@@ -150,6 +150,11 @@ class FoldInProgress:
     def _predict(self, index: Int64, expert: int, outputs: Float32) -> None:
         """Take outputs [n, C] as an expert's predictions of events; what is not finite is replaced and counted."""
         calibration, rules = self.theta.calibration, self.engine.rules
+        if outputs.shape != (len(index), rules.outputs) or outputs.dtype != np.float32:
+            raise EngineError(
+                f"the learner predicts {outputs.dtype} of shape {outputs.shape} for {len(index)} observations, "
+                f"expected float32 of shape {(len(index), rules.outputs)}: return an output a class for each"
+            )
         self.not_finite += write_predictions(outputs, calibration, rules, index, expert, self.out.prediction)
 
     def _ask_detector(self, tasks: Int64) -> None:

@@ -17,9 +17,8 @@ import numpy as np
 
 from engine.detectors import detectors
 from engine.stream import scan, scan_arrays
-from engine.stream.layout import Columns
 from engine.stream.support import Support, joined, support_of
-from engine.stream.table import taken
+from engine.stream.table import columns_of, taken
 from engine.types import Int64
 
 ROW = -1
@@ -54,7 +53,7 @@ def look_ahead(
     """
     cursor, stop = cursor[tasks], stop[tasks]
     rows = taken(rows, np.append(tasks, tasks[0]))  # one more, as in `FoldInProgress`
-    c = Columns(*(rows[name] for name in Columns._fields))
+    c = columns_of(rows)
     out = scan_arrays.blank_results(len(events.kind), rules.outputs, events.x.shape[1])
     quiet = rules._replace(detector_kind=detectors.NEVER)
     latest = np.full(len(tasks), ROW)

@@ -236,4 +236,6 @@ class Requirements:
 
 def _plain(column: Any) -> Any:
     """A column as compiled loops take it, whether it is strided, read-only or mapped from a file."""
-    return column if column.flags.carray else np.require(column, requirements=["C", "A", "W", "E"])
+    if type(column) is np.ndarray and column.flags.carray:
+        return column
+    return np.require(column, requirements=["C", "A", "W", "E"])

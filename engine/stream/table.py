@@ -105,7 +105,12 @@ class TaskTable:
 
     def columns(self) -> Columns:
         """Views of the fields."""
-        return Columns(*(self.rows[name] for name in Columns._fields))
+        return columns_of(self.rows)
+
+
+def columns_of(rows: npt.NDArray[np.void]) -> Columns:
+    """Views of the fields of rows [U]."""
+    return Columns(*(rows[name] for name in Columns._fields))
 
 
 def in_one_piece(rows: npt.NDArray[np.void]) -> npt.NDArray[np.void]:

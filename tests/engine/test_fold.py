@@ -15,11 +15,13 @@ import pytest
 import torch
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
+from torch import Tensor
 
 from engine.batches import BLOCK, bucket_of
 from engine.detectors.detectors import Never, PageHinkley, Periodic
 from engine.detectors.river import River
 from engine.learners.base import flatten, unflatten
+from engine.learners.gradient import GradientLearner
 from engine.networks.mlp import mlp
 from engine.problem import InnerLoop
 from engine.stream.fold import Engine
@@ -28,7 +30,7 @@ from engine.stream.predictors import AT_ONCE
 from engine.stream.sources import SourceMoved
 from engine.stream.spec import Memory, Policy, StreamSpec
 from engine.targets import Regression
-from engine.types import ADAPTED, PREDICTORS, SERVED, THETA, Batch, EngineError, Meta, Outcome
+from engine.types import ADAPTED, PREDICTORS, SERVED, THETA, Batch, EngineError, Meta, Outcome, Params
 from tests.engine.driving import (
     ORIGIN,
     SMALL,
@@ -464,6 +466,25 @@ def test_a_recorded_adaptation_gives_the_bits_of_a_plain_one() -> None:
         learner: Any = engine.learner
         plain, again = learner._adapt(meta, support), learner.adapt(meta, support)
         assert all(torch.equal(plain[key], again[key]) for key in plain)
+
+
+def test_outputs_of_a_learner_that_are_not_one_a_class_are_refused_at_any_fold() -> None:
+    class Narrowing(GradientLearner):
+        narrow = False
+
+        def shared(self, meta: Params, x: Tensor) -> Tensor:
+            outputs = super().shared(meta, x)
+            return outputs[:, :-1] if self.narrow else outputs
+
+    learner, events = Narrowing(SMALL.problem), long_stream(8, 40, 2, "balanced")
+    meta, sound = theta("balanced", 1), Engine(SMALL, learner)
+    drive(sound, 2).fold(events, meta)
+    learner.narrow = True
+    driven = drive(Engine(SMALL, learner), 2)
+    with pytest.raises(
+        EngineError, match=r"the learner predicts float32 of shape .* return an output a class"
+    ):
+        driven.fold(events, meta)
 
 
 def test_a_new_version_recomputes_what_an_old_row_has_cached() -> None:

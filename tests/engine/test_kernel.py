@@ -20,7 +20,7 @@ from engine.networks.mlp import mlp
 from engine.networks.tabular import tabular
 from engine.problem import InnerLoop, Problem
 from engine.targets import Classification, Regression
-from engine.types import Batch, Params
+from engine.types import Batch, EngineError, Params
 from tests.engine.driving import SMALL
 from tests.engine.test_row_by_row import DEFAULT, EVERY_COLUMN, FOUR, theta_of
 
@@ -118,6 +118,14 @@ def test_a_class_that_another_process_named_counts_for_nothing() -> None:
     expected = exact.adapt(doubled(params), Batch(support.x.double(), support.y, support.weight.double()))
     for part, value in learner("room for classes").adapt(params, support).items():
         torch.testing.assert_close(value.double(), expected[part], rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("label", [-1.0, float("nan")])
+def test_a_label_that_is_no_class_is_refused_and_not_looked_up(label: float) -> None:
+    support = support_sets(KNOWN["head"], seed=0)
+    support.y[0, 0] = label
+    with pytest.raises(EngineError, match="labels of classes are 0 or more, got"):
+        learner("head").adapt(theta("head"), support)
 
 
 def test_theta_that_was_changed_in_place_is_read_anew() -> None:
