@@ -215,7 +215,7 @@ class Deployment:
         self.store.check_finished()
         service, run = self.settings.service, self.settings.run
         telemetry = Telemetry()
-        telemetry.row_bytes(self.engine.layout.bytes_per_task)
+        telemetry.row_bytes(self.layout.bytes_per_task)
         worker = Worker(
             self.engine,
             log,

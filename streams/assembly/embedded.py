@@ -8,7 +8,7 @@ from pathlib import Path
 
 from engine.problem import Problem
 from engine.stream.fold import Engine
-from streams.assembly import learners, parts
+from streams.assembly import parts
 from streams.assembly.state_directory import check_rows, claimed, keep_settings
 from streams.events.wording import unheard
 from streams.logs.file.log import FileLog, TableColumns
@@ -51,8 +51,8 @@ def embedded(settings: Settings, say: Callable[[str], object] = unheard) -> Embe
             What is in it is as it was.
 
     """
-    spec = parts.stream_spec(settings)
-    folds = parts.stream_engine(settings, spec, learners.learner(settings, spec.problem))
+    spec, learner = parts.described(settings)
+    folds = parts.stream_engine(settings, spec, learner)
     held, log = claimed(settings, lambda: input_log(settings, spec.problem, settings.run.directory))
     with ExitStack() as refused:
         refused.callback(held.let_go)

@@ -19,7 +19,7 @@ from engine.outer.online import Online, Rates
 from engine.problem import Problem
 from engine.stream.fold import Engine
 from engine.stream.spec import Memory, Policy, StreamSpec
-from streams.assembly import plug_ins
+from streams.assembly import learners, plug_ins
 from streams.assembly.learners import ENCODERS, RULES, fit_settings, problem_of, usable
 from streams.errors import SettingsError
 from streams.program.trainer import Trainer
@@ -44,6 +44,12 @@ def stream_spec(settings: Settings, problem: Problem | None = None) -> StreamSpe
         detector=detector(settings.drift),
         share=settings.hedge.share,
     )
+
+
+def described(settings: Settings) -> tuple[StreamSpec, Learner]:
+    """The stream spec that the settings describe, and its learner."""
+    spec = stream_spec(settings)
+    return spec, learners.learner(settings, spec.problem)
 
 
 def stream_engine(settings: Settings, spec: StreamSpec, learns: Learner) -> Engine:

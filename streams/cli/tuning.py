@@ -8,7 +8,7 @@ import optuna
 from rich.console import Console
 
 from engine.stream.layout import layout_of
-from streams.assembly import learners, parts
+from streams.assembly import parts
 from streams.errors import ReptideError
 from streams.pages.progress import working
 from streams.settings.tree import Settings, values_of
@@ -92,9 +92,8 @@ def _is_bought(best: Best) -> bool:
 def _row_sizes(settings: Settings, best: Best) -> str:
     """What a task costs, where it is not what it was."""
     before, after = (
-        layout_of(spec, learners.learner(each, spec.problem)).bytes_per_task
+        layout_of(*parts.described(each)).bytes_per_task
         for each in (settings, changed(settings, best.values))
-        for spec in (parts.stream_spec(each),)
     )
     return "" if before == after else f"a task takes {after:,} bytes instead of {before:,}"
 

@@ -142,12 +142,13 @@ def run_baselines(out: Path) -> tuple[tuple[Extra, ...], float]:
     offset = np.concatenate([part.offset for part in scored])
     y = np.concatenate([part.labels.y for part in scored])
     program.close()
-    base = _extra("base_rate", running_base_rate(input_log(settings, problem_of(settings), None)), offset, y)
+    problem = problem_of(settings)
+    base = _extra("base_rate", running_base_rate(input_log(settings, problem, None)), offset, y)
     numbers = [feature.name for feature in settings.features if feature.encoder == "numeric"]
-    river = river_logistic(input_log(settings, problem_of(settings), None), numbers, **RIVER)
-    log = input_log(settings, problem_of(settings), None)
+    river = river_logistic(input_log(settings, problem, None), numbers, **RIVER)
+    log = input_log(settings, problem, None)
     log.seek(log.end())
-    beside = mirrored(log, problem_of(settings))
+    beside = mirrored(log, problem)
     return (pooled, base, _extra("river_logistic", river, offset, y), beside), perf_counter() - began
 
 

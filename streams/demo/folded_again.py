@@ -46,8 +46,7 @@ def refolded(config: Path, partition: int, end: int) -> dict[str, bytes]:
     torch.set_num_threads(1)
     deployment = Deployment(load_settings(config, os.environ))
     store = MemoryStore()
-    for position, version in deployment.store.adoptions().items():
-        store.adopt([position], version)
+    store.record(deployment.store.adoptions())
     refold(deployment, {(0, partition): end}, store, silent(deployment.spec.problem), lambda _: None)
     return store.rows
 

@@ -16,7 +16,7 @@ NO_LABEL = 'the label is null; an observation leaves the member "label" out'
 
 
 class Refusal(Exception):
-    """Stays in `streams.events`: `decoding` turns it into `Rejected`, and `readable_label` into None."""
+    """Stays in `streams.events`: `reading` turns it into `Rejected`, and `readable_label` into None."""
 
     def __init__(self, reason: str, detail: str) -> None:
         self.reason = reason

@@ -68,7 +68,7 @@ class SavedTraining:
         self.directory = laboratory.settings.run.directory / "training"
         self._versions = DirectoryMeta(self.directory)
         self._newest = self._versions.current()
-        self._trainer = Trainer(StreamSpec(laboratory.problem), _online(laboratory), self._versions)
+        self._trainer = _trainer(laboratory, self._versions)
 
     def load(self) -> Saved | None:
         """Where training stands; None where it has not begun.
@@ -196,13 +196,14 @@ def _publish(laboratory: Laboratory, stretch: Stretch) -> None:
     if versions.current():
         return
     agree(ClassFile(versions.directory / "classes.json"), laboratory.problem.target)
-    trainer = Trainer(StreamSpec(laboratory.problem), _online(laboratory), versions)
+    trainer = _trainer(laboratory, versions)
     begins = replace(stretch.state, params=stretch.best, optimizer={}, step=0)
     trainer.publish(1, begins, {"position": 0, "through": 0, "window": [0, 0]})
 
 
-def _online(laboratory: Laboratory) -> Online:
-    return Online(laboratory.learner, laboratory.rule, Rates(laboratory.fit))
+def _trainer(laboratory: Laboratory, versions: DirectoryMeta) -> Trainer:
+    online = Online(laboratory.learner, laboratory.rule, Rates(laboratory.fit))
+    return Trainer(StreamSpec(laboratory.problem), online, versions)
 
 
 def _on(stretch: Stretch, device: str) -> Stretch:

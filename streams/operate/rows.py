@@ -8,8 +8,7 @@ from typing import NamedTuple
 
 from engine.stream.layout import Layout, layout_of
 from streams.assembly.embedded import lmdb_store
-from streams.assembly.learners import learner
-from streams.assembly.parts import stream_spec
+from streams.assembly.parts import described
 from streams.settings.tree import Settings
 from streams.stores.base import RecordStore
 
@@ -26,8 +25,7 @@ def opened(settings: Settings) -> Iterator[State]:
     """The store of a deployment where `[redis]` is set, else that of the state directory."""
     if settings.redis is None:
         store: RecordStore = lmdb_store(settings)
-        spec = stream_spec(settings)
-        layout = layout_of(spec, learner(settings, spec.problem))
+        layout = layout_of(*described(settings))
     else:
         from streams.assembly.deployed import Deployment
         from streams.stores.redis.rows import RedisStore

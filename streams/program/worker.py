@@ -15,7 +15,7 @@ then at or below its row's position, and nothing happens.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial, reduce
 from itertools import zip_longest
@@ -120,12 +120,12 @@ class Worker:
 
     def _cut(self, polled: Sequence[Polled]) -> Iterator[tuple[int, list[Polled]]]:
         """What was polled, cut where theta is adopted; what is folded under one version stays together."""
-        pieces = [[*self._pieces(part)] for part in polled]
-        version_of = self._adopted({self._cell(piece): None for part in pieces for piece in part})
+        pieces = [[(self._cell(piece), piece) for piece in self._pieces(part)] for part in polled]
+        version_of = self._adopted([*dict.fromkeys(cell for part in pieces for cell, _ in part)])
         for side_by_side in zip_longest(*pieces):
             by_version: dict[int, list[Polled]] = {}
-            for piece in filter(None, side_by_side):
-                by_version.setdefault(version_of[self._cell(piece)], []).append(piece)
+            for cell, piece in filter(None, side_by_side):
+                by_version.setdefault(version_of[cell], []).append(piece)
             yield from by_version.items()
 
     def _pieces(self, part: Polled) -> Iterator[Polled]:
@@ -137,9 +137,8 @@ class Worker:
         """Where the cell begins that a piece lies in."""
         return piece.source(self.schedule.cell(piece.position))
 
-    def _adopted(self, cells: Iterable[SourcePosition]) -> dict[SourcePosition, int]:
+    def _adopted(self, cells: Sequence[SourcePosition]) -> dict[SourcePosition, int]:
         """The version of each cell: adopted where the cell begins, by whoever came first."""
-        cells = [*cells]
         with self.telemetry.store_seconds("adopt"):
             return dict(zip(cells, self.store.adopt(cells, self.theta.current()), strict=True))
 
@@ -188,6 +187,8 @@ class Worker:
 
     def _remembered(self, part: Decoded, states: TaskTable) -> Decoded:
         """Leave out the events of tasks that were to be forgotten, which have no state; not even dead letters."""
+        if len(states) == len(part.tasks):
+            return part
         left = {*states.ids}
         kept = np.array([task in left for task in part.tasks], np.bool_)[part.events.row]
         self.telemetry.forgotten(int((~kept).sum()))

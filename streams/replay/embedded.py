@@ -9,8 +9,6 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
-from engine.stream.layout import Layout
-from engine.stream.table import TaskTable
 from streams.assembly.embedded import embedded, input_log
 from streams.errors import InputError
 from streams.events.record import ONLY, SourcePosition
@@ -37,16 +35,11 @@ class OneTask(MemoryStore):
     def __init__(self, task: str, adoptions: Mapping[SourcePosition, int]) -> None:
         super().__init__()
         self.task = task
-        for at, version in adoptions.items():
-            self.adopt([at], version)
+        self.record(adoptions)
 
-    def load(self, layout: Layout, tasks: Sequence[str]) -> TaskTable:
-        """The row of the one task, where it is among them."""
-        return super().load(layout, [task for task in tasks if task == self.task])
-
-    def forgotten(self, tasks: Sequence[str]) -> set[str]:
+    def _forgotten(self, tasks: Sequence[str]) -> set[str]:
         """All other tasks, and this one once the log has forgotten it."""
-        return set(tasks) - {self.task} | super().forgotten(tasks)
+        return set(tasks) - {self.task} | super()._forgotten(tasks)
 
     def put_into(self, store: RecordStore) -> None:
         """Write the row to another store, whatever is stored there.

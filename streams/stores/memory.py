@@ -88,6 +88,10 @@ class MemoryStore:
         """Record that all rows are folded from an input of so many partitions."""
         self._partitions = count
 
+    def record(self, cells: Mapping[SourcePosition, int]) -> None:
+        """Write adoptions, whatever is recorded there."""
+        self._adoptions.update(cells)
+
     def drop_adoptions(self, cells: Set[SourcePosition]) -> None:
         """Delete adoptions."""
         for at in cells:
@@ -118,6 +122,7 @@ class MemoryStore:
         return self._forgotten(tasks)
 
     def _forgotten(self, tasks: Sequence[str]) -> set[str]:
+        """What `load`, `swap` and `forgotten` go by."""
         until, now = self._forgotten_until, self._clock()
         return (
             {task for task in tasks if until.get(digest_of(self._secret, task), 0.0) > now}

@@ -17,8 +17,8 @@ from engine.targets import Classification
 from streams.events.envelope import Envelope
 from streams.logs.kafka.group import Connection
 from streams.logs.kafka.kafka_python.producer import key_hash
-from streams.logs.kafka.last_messages import Sampled, unreadable
-from streams.logs.kafka.topics import Finding, Topics, check, create, partitioning
+from streams.logs.kafka.last_messages import unreadable
+from streams.logs.kafka.topics import Finding, Sampled, Topics, check, create, partitioning
 from streams.settings.places import FOR_EVER_S
 from tests.kafka_brokers import Broker, append, noida, topic_of
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from math import isnan
-from typing import NamedTuple
 
 from engine.problem import Problem
 from streams.events.decoding import decode
@@ -16,14 +15,6 @@ from streams.logs.kafka.reader import KafkaTopicReader, Message
 
 SAMPLED = 200
 """Recent messages looked at in each partition."""
-
-
-class Sampled(NamedTuple):
-    """Where a message was found."""
-
-    topic: str
-    partition: int
-    key: bytes | None
 
 
 def sample(connection: Connection, topic: str) -> list[Message]:

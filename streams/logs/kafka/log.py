@@ -15,6 +15,7 @@ import time
 import warnings
 from collections import deque
 from collections.abc import Callable, Collection, Iterator, Sequence
+from math import inf
 from typing import Literal
 
 from streams.errors import InputError, Unavailable
@@ -66,8 +67,7 @@ class KafkaLog:
         self._assigned: frozenset[Place] = frozenset()
         self._incarnations: tuple[int, ...] = ()
         self._partitions = 0
-        self._known = False  # what the broker says of the topics, a while ago
-        self._asked_s = clock()
+        self._asked_s = -inf  # what the broker says of the topics; -inf: to be asked at once
         self._shelves: dict[int, Shelf] = {}
         self._paused: set[Place] = set()
         self._folded: deque[tuple[float, Offsets]] = deque()
@@ -143,7 +143,8 @@ class KafkaLog:
             self._skip(error.place, error.offset, error.cut)
             return
         self._follow(fetched.revoked)
-        self._known = self._known and not fetched.shared
+        if fetched.shared:
+            self._asked_s = -inf
         again = {
             p: at for p, at in fetched.refused.items() if p in self._assigned and self._safe.get(p) == at
         }
@@ -161,18 +162,19 @@ class KafkaLog:
         for place in gone:
             self._shelves.pop(place[1], None)
             self._safe.pop(place, None)
-        self._known = self._known and not gone and assigned == self._assigned
+        if gone or assigned != self._assigned:
+            self._asked_s = -inf
         self._assigned = assigned
 
     def _ask(self) -> None:
         """What only the broker knows. Records lie on their shelves by now: where it is away, they stay there."""
-        if not self._known or self._clock() - self._asked_s >= ASK_EVERY_S:
+        if self._clock() - self._asked_s >= ASK_EVERY_S:
             topics = self._client.topics()
             if len(topics) == 2:
                 self._check_pairs(*(topic.partitions for topic in topics))
             self._partitions = topics[0].partitions
             self._incarnations = tuple(topic.incarnation for topic in topics)
-            self._known, self._asked_s = True, self._clock()
+            self._asked_s = self._clock()
         held = {p: [h for h in shelf.held if h.end is None] for p, shelf in self._shelves.items()}
         unknown = [(0, partition) for partition, labels in held.items() if labels]
         ends = self._client.end(unknown) if unknown else {}

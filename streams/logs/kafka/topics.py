@@ -21,7 +21,7 @@ from streams.logs.kafka import refusals
 from streams.logs.kafka.group import Connection
 from streams.logs.kafka.kafka_python.client import describe, in_our_words, made
 from streams.logs.kafka.kafka_python.producer import key_hash
-from streams.logs.kafka.last_messages import Sampled, sample
+from streams.logs.kafka.last_messages import sample
 from streams.logs.kafka.reader import Message
 from streams.settings.places import FOR_EVER_S
 
@@ -57,6 +57,14 @@ class Finding(NamedTuple):
     severity: Literal["error", "warning", "unknown"]
     """unknown: the broker does not say."""
     sentence: str
+
+
+class Sampled(NamedTuple):
+    """Where a message was found."""
+
+    topic: str
+    partition: int
+    key: bytes | None
 
 
 def create(

@@ -14,9 +14,8 @@ from contextlib import suppress
 from pathlib import Path
 
 from engine.stream.layout import layout_of
+from streams.assembly import parts
 from streams.assembly.embedded import lmdb_store
-from streams.assembly.learners import learner
-from streams.assembly.parts import stream_spec
 from streams.errors import InputError
 from streams.events.record import ONLY, SourcePosition
 from streams.logs.file.log import POSITION
@@ -51,8 +50,7 @@ def snapshot(settings: Settings, directory: Path, show: Callable[[str], None]) -
 
 def _described(settings: Settings) -> dict[str, str]:
     """What a snapshot of these settings' stream says of it."""
-    spec = stream_spec(settings)
-    learns = learner(settings, spec.problem)
+    spec, learns = parts.described(settings)
     return described(layout_of(spec, learns), learns, KIND)
 
 

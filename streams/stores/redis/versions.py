@@ -41,7 +41,7 @@ SEAL_CHARACTERS = 32
 
 
 class RedisMeta:
-    """A `MetaStore` in Redis, for the stream specs of one theta fingerprint."""
+    """A `MetaStore` in Redis, for the problems of one theta fingerprint."""
 
     def __init__(
         self,
