@@ -130,8 +130,7 @@ def uninterrupted(
 ) -> tuple[MemoryStore, Mapping[str, set[bytes]]]:
     """The rows and lines of a process that nothing disturbs, under the adoptions that were recorded."""
     store = MemoryStore()
-    for position, version in deployment.store.adoptions().items():
-        store.adopt([position], version)
+    store.record(deployment.store.adoptions())
     lines = {topic: Captured() for topic in LINES}
     rate = deployment.settings.outer.support_rate
     refold(

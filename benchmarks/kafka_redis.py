@@ -311,8 +311,7 @@ def two_workers(events: int) -> dict[str, float]:
         versions = drive.batches // BATCHES_A_VERSION + 1
         for version in range(1, versions + 1):
             Drive(two, servers, total)._publish(version)  # noqa: SLF001
-        for position, version in one.store.adoptions().items():
-            two.store.adopt([position], version)
+        two.store.record(one.store.adoptions())
         _run_two(two, total)
         return compared(one, two, total)
 

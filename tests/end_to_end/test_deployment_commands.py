@@ -587,8 +587,7 @@ def test_a_message_without_a_value_forgets_its_task_where_it_lies_and_again_in_a
     assert said == stream.table(0).filter(pl.col("user") == "user 1/{}")["n"].to_list()
     assert stream.lines("dead-letter") == []
     deployment, again = stream.deployment, MemoryStore()
-    for position, version in deployment.store.adoptions().items():
-        again.adopt([position], version)
+    again.record(deployment.store.adoptions())
     refold(deployment, stream.offsets().read(), again, silent(deployment.spec.problem), lambda _: None)
     assert set(again.rows) == set(deployment.store.tasks()) == set(map(key_of, expected))
     rows = stream.bits()

@@ -138,8 +138,7 @@ class RedisWorker:
         world = World(self.world.records)
         for checkpoint in self.world.meta.versions:
             world.meta.keep(checkpoint)
-        for at, version in self.store.adoptions().items():
-            world.store.adopt([at], version)
+        world.store.record(self.store.adoptions())
         worker = world.program(BATCH).worker
         while worker.step() is not None:
             pass
