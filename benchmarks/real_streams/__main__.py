@@ -19,6 +19,8 @@ QUICK_ROWS = 2_000
 RULED = ("statics", "flights", "fraud_terminal")
 """Streams that the outer rules are compared on."""
 
+SPEED = "what to compare with; speed: events a second of river's and deep-river's models, and no loss"
+
 
 def main() -> None:
     """Run what the command line asks for."""
@@ -31,7 +33,9 @@ def main() -> None:
         said.print(f"{perf_counter() - began:7.0f} s  {text}", markup=False, soft_wrap=True)
 
     rows = QUICK_ROWS if options.quick else options.rows
-    choices = Choices(BASELINES[options.baselines], rows, quick=options.quick)
+    choices = Choices(
+        BASELINES[options.baselines], rows, quick=options.quick, are_timed=options.baselines != "none"
+    )
     results: dict[str, dict[str, object]] = {}
     with tempfile.TemporaryDirectory(prefix="real-streams-") as scratch:
         for source in _chosen(options.only, RULED if options.rules else None):
@@ -48,7 +52,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--json", type=Path, help="write the figures to this file, after every stream")
     parser.add_argument("--quick", action="store_true", help=f"the first {QUICK_ROWS:,} rows of each stream")
     parser.add_argument("--rows", type=int, help="so many of the first rows of each stream")
-    parser.add_argument("--baselines", choices=sorted(BASELINES), default="all")
+    parser.add_argument("--baselines", choices=sorted(BASELINES), default="all", help=SPEED)
     parser.add_argument("--rules", action="store_true", help="compare outer rules instead of baselines")
     return parser.parse_args()
 

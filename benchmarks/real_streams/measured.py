@@ -22,6 +22,7 @@ from benchmarks.real_streams.judge import (
 from benchmarks.real_streams.ours import Ours, streamed
 from benchmarks.real_streams.prepared import Prepared, prepared
 from benchmarks.real_streams.sources import Source
+from benchmarks.real_streams.speed import speeds
 from benchmarks.real_streams.wide_deep import wide_deep_task
 from benchmarks.real_streams.with_river import river
 from engine.types import Int64
@@ -39,6 +40,7 @@ FEW_LABELS = (SERVED, THETA, "base_rate", "linear_task")
 
 BASELINES: dict[str, tuple[str, ...]] = {
     "none": (),
+    "speed": (),
     "cheap": tuple(CHEAP),
     "all": (*CHEAP, "wide_deep_task", POOLED, "river"),
 }
@@ -55,6 +57,8 @@ class Choices:
     """How many rows of each stream; all where it is not given."""
     quick: bool = False
     """Whether grids have one entry where an entry takes long."""
+    are_timed: bool = True
+    """Whether river's and deep-river's events a second are measured beside ours."""
 
 
 def measured(source: Source, folder: Path, choices: Choices, progress: Progress) -> dict[str, Any]:
@@ -63,13 +67,16 @@ def measured(source: Source, folder: Path, choices: Choices, progress: Progress)
     ours = streamed(stream, folder, "ours")
     judged = judged_labels(len(stream.y), ours.scored)
     progress(f"{source.name}: {len(judged):,} labels judged, {ours.events_per_s:,.0f} events/s")
+    timed = speeds(stream, ours.events_per_s) if choices.are_timed else {}
+    if timed:
+        progress(f"{source.name}: {timed['x_river']:.2f} x river")
     said, chosen = dict(ours.predictors), dict[str, str]()
     for name in choices.baselines:
         found = best(stream, judged, _variants(name, folder, choices))
         said[name], chosen[name] = found.said, found.chosen
         progress(f"{source.name}: {name}, {found.seconds:.1f} s, best with {found.chosen}")
     shutil.rmtree(folder)
-    return _figures(stream, ours, judged, said) | {"chosen": chosen}
+    return _figures(stream, ours, judged, said) | {"chosen": chosen, **timed}
 
 
 def rules_compared(source: Source, folder: Path, choices: Choices, progress: Progress) -> dict[str, Any]:

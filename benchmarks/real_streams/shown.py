@@ -12,21 +12,48 @@ from streams.system.machine import machine
 METRICS = ("log_loss", "auc", "average_precision", "accuracy", "rmse", "mae")
 NAMES = {"log_loss": "log loss", "auc": "AUC", "average_precision": "AP", "rmse": "RMSE", "mae": "MAE"}
 
+EVENTS_PER_S = ("events_per_s", "river_events_per_s", "deep_river_events_per_s")
+RATIOS = ("x_river", "x_deep_river")
+
 
 def kept(path: Path | None, results: Mapping[str, Any]) -> None:
     """Write what is known so far, so that a run that is stopped keeps it."""
     if path is None:
         return
     worse = [f"{name}.{one}" for name, found in results.items() for one in found.get("worse_than", ())]
-    everything = {**results, "worse_cells": len(worse), "worse": worse, "machine": machine()}
+    least = {x: min(found[x] for found in results.values() if x in found) for x in RATIOS if _any(results, x)}
+    everything = {**results, **least, "worse_cells": len(worse), "worse": worse, "machine": machine()}
     unfinished = path.with_suffix(".tmp")
     unfinished.write_text(json.dumps(everything, indent=1) + "\n")
     unfinished.replace(path)
 
 
 def markdown(results: Mapping[str, Any]) -> str:
-    """A table of each stream, and one of few labels; `!` marks what served is worse than, beyond the interval."""
-    return "\n\n".join(f"### {name}\n\n{_stream(found)}" for name, found in results.items()) + "\n"
+    """A table of each stream, and one of few labels; `!` marks what served is worse than, beyond the interval.
+
+    Last a table of events a second, where they were compared.
+    """
+    parts = [f"### {name}\n\n{_stream(found)}" for name, found in results.items()]
+    if _any(results, "x_river"):
+        parts.append(f"### Events a second\n\n{_speeds(results)}")
+    return "\n\n".join(parts) + "\n"
+
+
+def _any(results: Mapping[str, Any], key: str) -> bool:
+    return any(key in found for found in results.values())
+
+
+def _speeds(results: Mapping[str, Any]) -> str:
+    """Ours beside river's linear model and deep-river's network, a pipeline for each task."""
+    rows = [
+        [
+            name,
+            *(f"{found[key]:,.0f}" if key in found else "" for key in EVENTS_PER_S),
+            *(f"{found[x]:.2f}" if x in found else found.get("deep_river", "") for x in RATIOS),
+        ]
+        for name, found in results.items()
+    ]
+    return table(["", "ours", "river", "deep-river", *RATIOS], rows)
 
 
 def rules_markdown(results: Mapping[str, Any]) -> str:

@@ -29,7 +29,8 @@ Fields = dict[str, Any]
 
 def river(stream: Prepared) -> Variants:
     """Each model that can be afforded."""
-    rows = list(_rows(stream))
+    tasks = stream.events.task.tolist()
+    rows = [{**row, "task id": task} for row, task in zip(fields_of(stream), tasks, strict=True)]
     for name, model in _models(stream):
         yield name, _online(stream, model, rows)
 
@@ -60,11 +61,11 @@ def _linear(stream: Prepared, rate: float, names: list[str]) -> Any:
     return encoded | preprocessing.TargetStandardScaler(linear_model.LinearRegression(optim.SGD(rate)))
 
 
-def _rows(stream: Prepared) -> Iterator[Fields]:
-    """What river reads of each row: numbers, a missing one 0; cyclic pairs; whole numbers for categories and task."""
+def fields_of(stream: Prepared) -> Iterator[Fields]:
+    """What river reads of each row: numbers, a missing one 0; cyclic pairs; whole numbers for categories."""
     known = {column.name: dict[Any, int]() for column in stream.columns.columns}
-    for row, task in zip(stream.fields.iter_rows(named=True), stream.events.task.tolist(), strict=True):
-        yield {**_fields(stream, row, known), "task id": task}
+    for row in stream.fields.iter_rows(named=True):
+        yield _fields(stream, row, known)
 
 
 def _fields(stream: Prepared, row: Mapping[str, Any], known: Mapping[str, dict[Any, int]]) -> Fields:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,7 @@ from benchmarks.real_streams.measured import BASELINES, Choices, measured, rules
 from benchmarks.real_streams.prepared import prepared
 from benchmarks.real_streams.shown import kept, markdown, rules_markdown
 from benchmarks.real_streams.sources import Source
+from benchmarks.real_streams.speed import events_per_s
 from engine.targets import Classification, Regression
 
 BINARY = Classification((0, 1))
@@ -145,7 +147,7 @@ def test_a_stream_is_measured_beside_every_baseline_and_the_figures_are_kept(tmp
     assert predictors - {"served"} <= set(found["differences"])
     assert found["labels"]["known"] == 540
     assert not (tmp_path / "scratch").exists()
-    assert len(lines) == 2 + len(BASELINES["all"])
+    assert len(lines) == 3 + len(BASELINES["all"])
     kept(tmp_path / "figures.json", {"made_up": found})
     written = json.loads((tmp_path / "figures.json").read_text())
     assert written["made_up"]["served"] == found["served"]
@@ -164,6 +166,47 @@ def test_the_quick_command_measures_the_first_rows(tmp_path: Path) -> None:
     found = measured(SOURCE, tmp_path / "scratch", Choices((), rows=100, quick=True), lambda _: None)
     assert found["labels"]["known"] == 90
     assert set(found["differences"]) >= {"theta"}
+
+
+def test_events_a_second_are_multiples_of_those_of_a_linear_model_of_river_for_each_task(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "deep_river", None)
+    found = measured(SOURCE, tmp_path / "scratch", Choices((), rows=100), lambda _: None)
+    assert found["x_river"] == found["events_per_s"] / found["river_events_per_s"] > 0
+    assert found["deep_river"].startswith("not measured: ")
+    kept(tmp_path / "figures.json", {"made_up": found, "another": found | {"x_river": 1e-9}})
+    assert json.loads((tmp_path / "figures.json").read_text())["x_river"] == 1e-9  # the least of all streams
+    assert f"| {found['x_river']:.2f} | not measured" in markdown({"made_up": found})
+
+
+def test_events_a_second_are_of_ours_alone_where_nothing_is_compared(tmp_path: Path) -> None:
+    found = measured(SOURCE, tmp_path / "s", Choices((), rows=50, are_timed=False), lambda _: None)
+    assert "x_river" not in found
+    assert "river" not in markdown({"made_up": found})
+
+
+def test_a_pipeline_is_made_for_each_task_and_sees_its_events_in_order(tmp_path: Path) -> None:
+    stream, said = prepared(SOURCE, SOURCE.write(tmp_path, 60)), list[list[Any]]()
+
+    class Pipeline:
+        def __init__(self) -> None:
+            self.seen = list[Any]()
+            said.append(self.seen)
+
+        def predict_proba_one(self, x: Any) -> None:
+            self.seen.append((x["a"], None))
+
+        def learn_one(self, x: Any, y: int) -> None:
+            self.seen.append((x["a"], y))
+
+    events_per_s(stream, Pipeline)
+    tasks, a = stream.events.task, stream.fields["a"].to_numpy()
+    expected: dict[int, list[Any]] = {}
+    for event, y in zip(stream.events.order.tolist(), stream.events.y.tolist(), strict=True):
+        row = max(event, ~event)
+        expected.setdefault(tasks[row], []).append((a[row], None if event >= 0 else int(y)))
+    assert said == list(expected.values())
 
 
 def test_a_predictor_that_says_the_same_differs_by_nothing() -> None:
