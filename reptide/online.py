@@ -271,7 +271,7 @@ class Online:
         in_one_piece(self.rows)[index] = in_one_piece(folded.states.rows)
         self.position += len(part.records)
         rate = self.settings.outer.support_rate
-        self.new += [label for _, label in learned_labels(part.events, part.tasks, folded, rate)]
+        self.new += learned_labels(part.events, part.tasks, folded, rate)[1]
         return folded
 
     def row(self, task: str) -> int:

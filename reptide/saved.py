@@ -11,7 +11,7 @@ from engine.stream.table import TaskTable
 from engine.targets import Classification, Regression
 from streams.assembly import learners
 from streams.errors import InputError
-from streams.events.learned_labels import line_of, read_learned
+from streams.events.learned_labels import lines_of, read_learned
 from streams.operate.snapshots.folder import Draft, Folder, drafted, opened
 from streams.stores.sealed import sealed, unsealed
 from streams.system.named_function import NotAFunction, name_of, named_function
@@ -49,8 +49,8 @@ def save(model: Online, folder: Path) -> None:
             for row in TaskTable(model.engine.layout, tuple(tasks), model.rows[: len(tasks)]).encode():
                 write(bytes(row))
         with draft.file(LABELS) as write:
-            for label in (*model.window, *model.new):
-                write(line_of(label) + b"\n")
+            for line in lines_of([*model.window, *model.new]):
+                write(line + b"\n")
         if newest := model.trainer.newest():
             for name, content in zip((HEAD, THETA), sealed(newest), strict=True):
                 draft.add(name, content)

@@ -75,7 +75,14 @@ def _opened(
     trains.check_optimizer()
     outputs = output_files(settings)
     dead_letters = DeadLetterLines(outputs["dead-letter"], log.origin)
-    said = Outputs(outputs, dead_letters, spec.problem, settings.outer.support_rate, settings.run.durable)
+    said = Outputs(
+        outputs,
+        dead_letters,
+        spec.problem,
+        settings.outer.support_rate,
+        settings.run.durable,
+        trains.labels.wrote,
+    )
     theta = ThetaCache(folds, versions)
     schedule = Schedule(settings.outer.every)
     worker = Worker(folds, log, store, theta, said, settings.run.batch, schedule, say=say)

@@ -7,7 +7,7 @@ So each member is looked at before any of it is used: types, shapes, and whether
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, NamedTuple
 
@@ -17,6 +17,7 @@ import orjson
 from engine.stream.spec import StreamSpec
 from engine.targets import Classification, Regression
 from engine.types import PREDICTORS, Bool, Episode, Float32, Float64, Int64, is_index
+from streams.events.column_text import filled, numbers_text, values_text
 from streams.events.record import SourcePosition, incarnation_text, told_incarnation
 
 NUMBERS: frozenset[type] = frozenset({int, float})
@@ -24,11 +25,16 @@ OR_MISSING: frozenset[type] = NUMBERS | {type(None)}
 
 UNSCORED: Float64 = np.full(len(PREDICTORS), np.nan)
 
+LINE = b'{"task":%b,"labels":%b,"incarnation":"%b","partition":%b,"offset":%b,"x":[%b],"y":%b,"losses":%b%b}'
+
 LONGEST = 2**63
 """Counts and offsets are 64 bits."""
 
 MOST_LOSS = 1000.0
 """More than the logarithm of any number tells."""
+
+MOST_KEPT = 16_384
+"""Labels whose lines are not read yet, of those that this process wrote."""
 
 SLACK = 0.01
 """What rounding may add to weights and losses."""
@@ -56,6 +62,13 @@ class LabelReader:
     """Reads the labels of one stream spec, many at once: numbers are looked at together."""
 
     spec: StreamSpec
+    _written: dict[bytes, LearnedLabel] = field(default_factory=dict, init=False, repr=False, compare=False)
+
+    def wrote(self, lines: Sequence[bytes], labels: Sequence[LearnedLabel]) -> None:
+        """Keep labels of lines that this process wrote, so that none is parsed when it reads them back, once."""
+        self._written.update(zip(lines, labels, strict=True))
+        for line in [*self._written][:-MOST_KEPT]:
+            del self._written[line]
 
     def read(self, lines: Sequence[bytes]) -> list[LearnedLabel | str]:
         """The label of each line; or why it is none that this stream spec has made, quoting nothing of it."""
@@ -70,7 +83,7 @@ class LabelReader:
     def _shaped(self, line: bytes) -> LearnedLabel | str:
         """The label of a line, whose numbers nobody has looked at yet."""
         try:
-            one = read_learned(line)
+            one = self._written.pop(line, None) or read_learned(line)
         except (ValueError, KeyError, TypeError) as error:
             return f"cannot be read ({type(error).__name__})"
         reason = self._misshapen(one)
@@ -98,12 +111,12 @@ class LabelReader:
             [*[1] * len(labels), *(len(e.support_y) + len(e.query_y) for _, e in ended)],
         )
         x = np.concatenate([
-            np.stack([one.x for one in labels]), *(part for _, e in ended for part in (e.support_x, e.query_x))
-        ])  # fmt: skip
+            *(one.x for one in labels), *(part.ravel() for _, e in ended for part in (e.support_x, e.query_x))
+        ]).reshape(-1, self._width)  # fmt: skip
         y = np.concatenate([
             np.array([one.y for one in labels]), *(part for _, e in ended for part in (e.support_y, e.query_y))
         ])  # fmt: skip
-        losses = np.stack([one.losses for one in labels])
+        losses = np.concatenate([one.losses for one in labels]).reshape(len(labels), -1)
         for broken, reason in (
             (owner[~self._are_features(x)], "whose features are others"),
             (owner[~self._are_labels(y)], "whose labels are others"),
@@ -181,20 +194,42 @@ def read_learned(line: bytes) -> LearnedLabel:
     return LearnedLabel(task, source, labels, x, float(y), lost, _episode(said, labels, len(x)))
 
 
-def line_of(label: LearnedLabel) -> bytes:
-    """The line of the `episodes` output that `read_learned` reads."""
-    incarnation, partition, offset = label.source
-    said: dict[str, Any] = {
-        "task": label.task, "labels": label.labels, "incarnation": incarnation_text(incarnation),
-        "partition": partition, "offset": offset, "x": label.x, "y": label.y,
-        "losses": None if np.isnan(label.losses[0]) else label.losses.tolist(),
-    }  # fmt: skip
-    if (ended := label.episode) is not None:
-        support = ended.support_x, ended.support_y, ended.support_weight
-        said["support"] = dict(zip(("x", "y", "weight"), map(np.ascontiguousarray, support), strict=True))
-        query = ended.query_x, ended.query_y
-        said["query"] = dict(zip(("x", "y"), map(np.ascontiguousarray, query), strict=True))
-    return orjson.dumps(said, option=orjson.OPT_SERIALIZE_NUMPY)
+def lines_of(labels: Sequence[LearnedLabel]) -> list[bytes]:
+    """The lines of the `episodes` output that `read_learned` reads."""
+    if not labels:
+        return []
+    tasks, sources, counts, x, y, losses, episodes = zip(*labels, strict=True)
+    incarnations, partitions, offsets = zip(*sources, strict=True)
+    lost = np.concatenate(losses).reshape(len(x), -1)
+    named = {one: incarnation_text(one).encode() for one in {*incarnations}}
+    return filled(
+        LINE,
+        values_text(tasks),
+        values_text(counts),
+        map(named.__getitem__, incarnations),
+        values_text(partitions),
+        values_text(offsets),
+        numbers_text(np.concatenate(x).reshape(len(x), -1)),
+        values_text(y),
+        [
+            b"null" if none else b"[%b]" % text
+            for none, text in zip(np.isnan(lost[:, 0]).tolist(), numbers_text(lost), strict=True)
+        ],
+        map(_episode_text, episodes),
+    )
+
+
+def _episode_text(ended: Episode | None) -> bytes:
+    """Its members of a line."""
+    if ended is None:
+        return b""
+    support = ended.support_x, ended.support_y, ended.support_weight
+    query = ended.query_x, ended.query_y
+    said = {
+        "support": dict(zip(("x", "y", "weight"), map(np.ascontiguousarray, support), strict=True)),
+        "query": dict(zip(("x", "y"), map(np.ascontiguousarray, query), strict=True)),
+    }
+    return b"," + orjson.dumps(said, option=orjson.OPT_SERIALIZE_NUMPY)[1:-1]
 
 
 def _episode(said: Mapping[str, Any], labels: int, width: int) -> Episode | None:

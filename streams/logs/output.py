@@ -6,6 +6,7 @@ import errno
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Protocol
 
@@ -58,7 +59,7 @@ class OutputFile:
 
     def append(self, lines: Sequence[bytes], keys: Sequence[bytes] = ()) -> None:  # noqa: ARG002 - one partition
         """Add lines in one write; where it fails, as on a full disk, none of them."""
-        content = b"".join(line + b"\n" for line in lines)
+        content = b"\n".join((*lines, b""))
         with writing(self._path):
             try:
                 if self._file.write(content) != len(content):
@@ -76,12 +77,15 @@ class OutputFile:
     def read(self, position: int, max_lines: int) -> tuple[list[bytes], int]:
         """At most that many whole lines from a position, and the position after them."""
         lines: list[bytes] = []
-        with self._path.open("rb") as file:
+        with self._path.open("rb", BLOCK_BYTES) as file:
             file.seek(position)
-            while len(lines) < max_lines and (line := file.readline()).endswith(b"\n"):
-                position += len(line)
-                if not line.isspace():
-                    lines.append(line[:-1])
+            while found := [*islice(file, max_lines - len(lines))]:
+                is_torn = not found[-1].endswith(b"\n")
+                whole = found[:-1] if is_torn else found
+                position += sum(map(len, whole))
+                lines += [line[:-1] for line in whole if not line.isspace()]
+                if is_torn:
+                    break
         return lines, position
 
     def holds(self, position: int) -> bool:

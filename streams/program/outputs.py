@@ -6,10 +6,10 @@ is the same line, recognised by its task and id.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from hashlib import blake2b
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import orjson
@@ -17,23 +17,18 @@ import orjson
 from engine.problem import Problem
 from engine.stream.events import EventBatch
 from engine.stream.in_progress import Folded
-from engine.targets import Classification
-from engine.types import PREDICTORS, SERVED, Float64, Kind, Outcome
-from streams.events.learned_labels import UNSCORED, LearnedLabel, line_of
+from engine.types import SERVED, Episode, Float64
+from streams.events.learned_labels import UNSCORED, LearnedLabel, lines_of
 from streams.events.reading import Rejected, readable_task
-from streams.events.record import Record, SourcePosition, incarnation_text
+from streams.events.record import Record, SourcePosition
 from streams.logs.output import TOPICS, OutputWriter, Silence
+from streams.program.outcome_lines import Lines, outcome_lines, rounded
 
-NAMES = tuple(outcome.name.lower() for outcome in Outcome)
+Written = Callable[[Sequence[bytes], Sequence[LearnedLabel]], object]
 
-# Plain numbers: comparing with a member of an enumeration costs more than everything else about a line.
-PREDICTED, SCORED, DUPLICATE = int(Outcome.PREDICTED), int(Outcome.SCORED), int(Outcome.DUPLICATE)
-LABEL = int(Kind.LABEL)
 
-ALARM_FIELDS = ("task", "id", "incarnation", "partition", "offset", "time", "seen")
-
-DIGITS = 6
-"""Predictions and losses are written to this many decimals, and below .1 to this many significant digits."""
+def unread(lines: Sequence[bytes], labels: Sequence[LearnedLabel]) -> None:
+    """Nobody in this process reads the labels back."""
 
 
 class DeadLetters(Protocol):
@@ -75,19 +70,21 @@ class Outputs:
     support_rate: float
     """Share of episodes that are kept for the outer rule; every label trains theta to be good unadapted."""
     durable: bool = True
+    written: Written = unread
+    """Told of the lines of `episodes`, and the labels that they are of, once they are written."""
 
     def produce(
         self, events: EventBatch, records: Sequence[Record], tasks: Sequence[str], folded: Folded
     ) -> None:
         """Append the outcomes of one fold; `records` [N] and `tasks` [U] belong to its events and rows."""
-        said = _outcome_lines(self.problem, events, records, tasks, folded)
-        said["episodes"] = [
-            (row, line_of(label)) for row, label in learned_labels(events, tasks, folded, self.support_rate)
-        ]
+        said = outcome_lines(self.problem, events, [record.id for record in records], tasks, folded.outcomes)
+        learned, labels = learned_labels(events, tasks, folded, self.support_rate)
+        said["episodes"] = Lines(learned, lines_of(labels))
         keys = [task.encode() for task in tasks]
-        for topic, lines in said.items():
+        for topic, (rows, lines) in said.items():
             if lines:
-                self.logs[topic].append([line for _, line in lines], [keys[row] for row, _ in lines])
+                self.logs[topic].append(lines, [keys[row] for row in rows])
+        self.written(said["episodes"].lines, labels)
 
     def sync(self) -> None:
         """Keep everything appended over a crash of the machine."""
@@ -108,104 +105,44 @@ def kept(task: str, labels: int, rate: float) -> bool:
     return int.from_bytes(digest, "little") < rate * 2**32
 
 
-def _outcome_lines(
-    problem: Problem, events: EventBatch, records: Sequence[Record], tasks: Sequence[str], folded: Folded
-) -> dict[str, list[tuple[int, bytes]]]:
-    """One line for each event that was folded now, in log order, and one for each alarm; with its row."""
-    lines: dict[str, list[tuple[int, bytes]]] = {"predictions": [], "scores": [], "drifts": []}
-    classes = problem.target.classes if isinstance(problem.target, Classification) else None
-    named = None if classes is None else len(classes)
-    for fact in map(_Fact._make, _columns(events, records, folded, named)):
-        if fact.code == DUPLICATE:
-            continue
-        said = {
-            "task": tasks[fact.row], "id": fact.record.id, "incarnation": incarnation_text(fact.incarnation),
-            "partition": fact.record.partition, "offset": fact.offset, "time": fact.time, "outcome": NAMES[fact.code],
-        }  # fmt: skip
-        if fact.kind == LABEL:
-            said["label"] = fact.y if classes is None else classes[int(fact.y)]
-        if fact.code == PREDICTED or fact.code == SCORED:
-            said["version"] = fact.version
-            said.update(zip(PREDICTORS, fact.prediction, strict=True))
-        if fact.code == SCORED:
-            said["seen"], said["waited_s"], said["alarm"] = fact.seen, fact.waited_s, fact.alarm
-            said["loss"] = dict(zip(PREDICTORS, fact.loss, strict=True))
-        if fact.expired:
-            said["expired"] = fact.expired
-        lines["scores" if fact.kind == LABEL else "predictions"].append((fact.row, orjson.dumps(said)))
-        if fact.alarm:
-            lines["drifts"].append((fact.row, orjson.dumps({key: said[key] for key in ALARM_FIELDS})))
-    return lines
-
-
-class _Fact(NamedTuple):
-    """What became of one event, as plain numbers."""
-
-    code: int
-    kind: int
-    row: int
-    incarnation: int
-    offset: int
-    time: float
-    y: float
-    prediction: list[list[float]]
-    loss: list[float]
-    version: int
-    seen: int
-    waited_s: float
-    alarm: bool
-    expired: int
-    record: Record
-
-
-def _columns(
-    events: EventBatch, records: Sequence[Record], folded: Folded, named: int | None
-) -> Iterator[tuple[Any, ...]]:
-    """One fact an event; of predictions the classes that are named, and not the room for more."""
-    out = folded.outcomes
-    columns = (
-        out.code, events.kind, events.row, events.incarnation, events.offset, events.time_s, events.y,
-        rounded(out.prediction[..., :named].astype(np.float64)), rounded(out.loss),
-        out.version, out.seen, out.waited_s, out.alarm, out.expired,
-    )  # fmt: skip
-    return zip(*(column.tolist() for column in columns), records, strict=True)
-
-
-def rounded(values: Float64) -> Float64:
-    """Numbers as they are written.
-
-    >>> rounded(np.array([12.3456789, 1.23456789e-9, 0.0])).tolist()
-    [12.345679, 1.23457e-09, 0.0]
-    """
-    with np.errstate(divide="ignore"):
-        zeros = -1 - np.floor(np.log10(np.abs(values)))
-    scale = 10.0 ** (DIGITS + np.clip(np.nan_to_num(zeros, posinf=0.0, nan=0.0), 0, 200))
-    near: Float64 = np.round(values * scale) / scale
-    return near
-
-
 def learned_labels(
     events: EventBatch, tasks: Sequence[str], folded: Folded, rate: float
-) -> Iterator[tuple[int, LearnedLabel]]:
-    """Each label that was learned from, with the episode that it ended if that is kept; and its row."""
+) -> tuple[list[int], list[LearnedLabel]]:
+    """Each label that was learned from, with the episode that it ended if that is kept; and the rows of all."""
     out = folded.outcomes
-    if not out.learned.any():
-        return
-    ended = {episode.event: episode for episode in folded.episodes if len(episode.support_y)}
     index = np.flatnonzero(out.learned)
     losses: Float64 = out.loss[index].copy()
     losses[:, SERVED] = out.shared_loss[index]  # the fifth that a lane mixes
     scored = np.isfinite(losses.sum(axis=1))
-    losses = np.where(scored[:, None], rounded(losses), UNSCORED)
-    columns = zip(
-        index.tolist(), events.row[index].tolist(), events.incarnation[index].tolist(),
-        events.partition[index].tolist(), events.offset[index].tolist(),
-        out.learned[index].tolist(), out.learned_x[index], events.y[index].tolist(), losses, strict=True,
-    )  # fmt: skip
-    for n, row, incarnation, partition, offset, labels, x, y, lost in columns:
-        task, source, episode = tasks[row], SourcePosition(incarnation, partition, offset), ended.get(n)
-        kept_episode = episode if episode is not None and kept(task, labels, rate) else None
-        yield row, LearnedLabel(task, source, labels, x, y, lost, kept_episode)
+    rows, places = events.row[index].tolist(), (events.incarnation, events.partition, events.offset)
+    ended = {
+        episode.event: _apart(episode)
+        for episode in folded.episodes
+        if len(episode.support_y) and kept(tasks[episode.row], episode.labels, rate)
+    }
+    labels = zip(
+        [tasks[row] for row in rows],
+        map(SourcePosition._make, zip(*(place[index].tolist() for place in places), strict=True)),
+        out.learned[index].tolist(),
+        out.learned_x[index],
+        events.y[index].tolist(),
+        np.where(scored[:, None], rounded(losses), UNSCORED),
+        map(ended.get, index.tolist()),
+        strict=True,
+    )
+    return rows, list(map(LearnedLabel._make, labels))
+
+
+def _apart(episode: Episode) -> Episode:
+    """Give an episode arrays of its own: in those of a fold lie the support sets of all its tasks."""
+    return replace(
+        episode,
+        support_x=episode.support_x.copy(),
+        support_y=episode.support_y.copy(),
+        support_weight=episode.support_weight.copy(),
+        query_x=episode.query_x.copy(),
+        query_y=episode.query_y.copy(),
+    )
 
 
 def _dead_letter(rejected: Rejected, origin: str) -> bytes:

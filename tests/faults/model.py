@@ -159,14 +159,16 @@ class World:
         log = _Reader(self)
         log.seek(max(0, self.committed - back))
         dead_letters = DeadLetterLines(self.outputs["dead-letter"], log.origin)
-        outputs = Outputs(self.outputs, dead_letters, SPEC.problem, support_rate=0.7)
+        trainer = Trainer(
+            SPEC, online(), self.meta, seed=1, batch=4, held_out=0.5, fewest_tasks=2, window=WINDOW
+        )
+        outputs = Outputs(
+            self.outputs, dead_letters, SPEC.problem, support_rate=0.7, written=trainer.labels.wrote
+        )
         worker = Worker(
             engine(), log, self.store, ThetaCache(engine(), self.meta), outputs, batch, Schedule(GRID),
             forgets_for_s=FOR_EVER_S,
         )  # fmt: skip
-        trainer = Trainer(
-            SPEC, online(), self.meta, seed=1, batch=4, held_out=0.5, fewest_tasks=2, window=WINDOW
-        )
         rounds = Rounds(trainer, self.outputs["episodes"], INCARNATION)
         return Embedded(engine(), log, self.store, worker, trainer, rounds, self.outputs)  # type: ignore[arg-type]
 

@@ -18,9 +18,11 @@ from hypothesis import strategies as st
 from engine.stream.events import EventBatch
 from engine.stream.in_progress import Folded
 from engine.types import SERVED, Outcome
+from streams.events import learned_labels
 from streams.events.learned_labels import LabelReader, LearnedLabel, read_learned
 from streams.program.embedded import steps
-from streams.program.outputs import DIGITS, Outputs, kept
+from streams.program.outcome_lines import DIGITS
+from streams.program.outputs import Outputs, kept, unread
 from tests.faults.model import GRID, SPEC, World, bits, label, observation, stream
 
 
@@ -127,6 +129,52 @@ def test_where_a_task_adapted_its_episode_is_there_as_it_was_if_it_was_drawn(
     for key, episode in found.items():
         for name in ("support_x", "support_y", "support_weight", "query_x", "query_y"):
             assert getattr(episode, name).tobytes() == getattr(ended[key], name).tobytes(), name
+
+
+# Lines that this process wrote
+
+
+def test_theta_is_the_same_bits_whether_labels_are_kept_or_read_from_their_lines() -> None:
+    left = []
+    for is_kept in (True, False):
+        world = World(stream(5, 120))
+        program = world.program(7)
+        outputs = program.worker.outputs if is_kept else replace(program.worker.outputs, written=unread)
+        for _ in steps(replace(program, worker=replace(program.worker, outputs=outputs))):
+            pass
+        left.append(world.left())
+    assert len(left[0].versions) > 5
+    assert not left[0].differs(left[1])
+
+
+def test_of_a_line_that_this_process_wrote_its_label_is_given_once_and_not_parsed() -> None:
+    world = World(stream(1, 60))
+    worker = world.program(60).worker
+    worker.step()
+    lines = world.outputs["episodes"].lines
+    labels = [read_learned(line) for line in lines]
+    reader = LabelReader(SPEC)
+    reader.wrote(lines, labels)
+    assert all(given is label for given, label in zip(reader.read(lines), labels, strict=True))
+    assert not any(given is label for given, label in zip(reader.read(lines), labels, strict=True))
+
+
+def test_of_lines_that_nobody_reads_the_last_are_kept(
+    monkeypatch: pytest.MonkeyPatch, taught: list[bytes]
+) -> None:
+    monkeypatch.setattr(learned_labels, "MOST_KEPT", 3)
+    labels = [read_learned(line) for line in taught]
+    reader = LabelReader(SPEC)
+    for n in range(0, len(taught), 2):
+        reader.wrote(taught[n : n + 2], labels[n : n + 2])
+    is_kept = [given is label for given, label in zip(reader.read(taught), labels, strict=True)]
+    assert is_kept == [False] * (len(taught) - 3) + [True] * 3
+
+
+def test_a_damaged_copy_of_a_line_that_this_process_wrote_is_read_as_it_is(taught: list[bytes]) -> None:
+    reader = LabelReader(SPEC)
+    reader.wrote(taught, [read_learned(line) for line in taught])
+    assert all(isinstance(found, str) for found in reader.read([changed(line, "y", []) for line in taught]))
 
 
 # Lines that are none

@@ -1,0 +1,128 @@
+"""What became of each event as a JSON line, and each alarm: formatted from columns, with members in one order."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import compress
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from engine.problem import Problem
+from engine.stream.events import EventBatch
+from engine.targets import Classification, Regression
+from engine.types import PREDICTORS, Bool, Float32, Float64, Int64, Kind, Outcome, Outcomes
+from streams.events.column_text import filled, numbers_text, values_text
+from streams.events.record import incarnation_text
+
+PLACE = b'{"task":%b,"id":%b,"incarnation":"%b","partition":%b,"offset":%b,"time":%b'
+OUTCOMES = [b',"outcome":"%b"' % outcome.name.lower().encode() for outcome in Outcome]
+LABEL = b',"label":%b'
+PREDICTION = b',"version":%b' + b"".join(b',"%b":[%%b]' % name.encode() for name in PREDICTORS)
+LOSSES = b",".join(b'"%b":%%b' % name.encode() for name in PREDICTORS)
+SCORE = b',"seen":%b,"waited_s":%b,"alarm":%b,"loss":{' + LOSSES + b"}"
+EXPIRED = b',"expired":%b'
+LINE = b"%b" * 6 + b"}"
+ALARM = b'%b,"seen":%b}'
+
+DIGITS = 6
+"""Predictions and losses are written to this many decimals, and below .1 to this many significant digits."""
+
+SCALES: Float64 = np.array([float(f"1e{DIGITS + zeros}") for zeros in range(201)])
+"""What numbers are multiplied by to be rounded, by how many zeros follow the point; exact, whatever the processor."""
+
+
+class Lines(NamedTuple):
+    """Lines of one output, and the row of each one's task."""
+
+    rows: Sequence[int]
+    lines: Sequence[bytes]
+
+
+def outcome_lines(
+    problem: Problem, events: EventBatch, ids: Sequence[Any], tasks: Sequence[str], out: Outcomes
+) -> dict[str, Lines]:
+    """One line for each event that was folded now, in log order, and one for each alarm.
+
+    `ids` [N] are those of the observations, as the records have them; `tasks` [U] belong to the rows.
+    """
+    is_new, is_label = out.code != Outcome.DUPLICATE, events.kind == Kind.LABEL
+    is_scored, has_expired = out.code == Outcome.SCORED, out.expired != 0
+    is_predicted = is_scored | (out.code == Outcome.PREDICTED)
+    places = _places(events, values_text(ids), values_text(tasks))
+    lines = filled(
+        LINE,
+        places,
+        [OUTCOMES[code] for code in out.code.tolist()],
+        _spread(filled(LABEL, _labels(problem.target, events.y[is_label])), is_label),
+        _spread(_predictions(problem.target, out, np.flatnonzero(is_predicted)), is_predicted),
+        _spread(_scores(out, np.flatnonzero(is_scored)), is_scored),
+        _spread(filled(EXPIRED, numbers_text(out.expired[has_expired])), has_expired),
+    )
+    alarms = np.flatnonzero(out.alarm & is_new)
+    drifts = filled(ALARM, [places[n] for n in alarms.tolist()], numbers_text(out.seen[alarms]))
+    return {
+        **{
+            topic: Lines(events.row[said].tolist(), [*compress(lines, said.tolist())])
+            for topic, said in (("predictions", is_new & ~is_label), ("scores", is_new & is_label))
+        },
+        "drifts": Lines(events.row[alarms].tolist(), drifts),
+    }
+
+
+def rounded(values: Float64) -> Float64:
+    """Numbers as they are written.
+
+    >>> rounded(np.array([12.3456789, 1.23456789e-9, 0.0])).tolist()
+    [12.345679, 1.23457e-09, 0.0]
+    """
+    size = np.abs(values)
+    small = (size < 0.1) & (size > 0)
+    near: Float64 = np.rint(values * SCALES[0]) / SCALES[0]
+    zeros = -1 - np.floor(np.log10(size[small])).astype(np.int64)
+    scale = SCALES[np.minimum(zeros, len(SCALES) - 1)]
+    near[small] = np.rint(values[small] * scale) / scale
+    return near
+
+
+def _places(events: EventBatch, ids: Sequence[bytes], tasks: Sequence[bytes]) -> list[bytes]:
+    """Whose event it is, and where and when it was."""
+    incarnations = {one: incarnation_text(one).encode() for one in np.unique(events.incarnation).tolist()}
+    return filled(
+        PLACE,
+        [tasks[row] for row in events.row.tolist()],
+        ids,
+        [incarnations[one] for one in events.incarnation.tolist()],
+        numbers_text(events.partition),
+        numbers_text(events.offset),
+        numbers_text(events.time_s),
+    )
+
+
+def _labels(target: Classification | Regression, y: Float32) -> list[bytes]:
+    """Labels by the names of their classes, or as they are."""
+    if isinstance(target, Regression):
+        return numbers_text(y.astype(np.float64))
+    names = values_text(target.classes)
+    return [names[k] for k in y.astype(np.int64).tolist()]
+
+
+def _predictions(target: Classification | Regression, out: Outcomes, index: Int64) -> list[bytes]:
+    """Predictions of events, of the classes that are named and not the room for more; and theta's version."""
+    named = len(target.classes) if isinstance(target, Classification) else None
+    each = rounded(out.prediction[index, :, :named].astype(np.float64))
+    texts = numbers_text(each.reshape(-1, each.shape[-1]))
+    by_predictor = (texts[k :: len(PREDICTORS)] for k in range(len(PREDICTORS)))
+    return filled(PREDICTION, numbers_text(out.version[index]), *by_predictor)
+
+
+def _scores(out: Outcomes, index: Int64) -> list[bytes]:
+    """What was lost by each prediction of events, and what is said beside it."""
+    columns = (out.seen[index], out.waited_s[index], out.alarm[index], *rounded(out.loss[index]).T)
+    return filled(SCORE, *map(numbers_text, columns))
+
+
+def _spread(texts: Sequence[bytes], there: Bool) -> list[bytes]:
+    """The texts of those of N events that have one, among empty ones."""
+    left = iter(texts)
+    return [next(left) if is_there else b"" for is_there in there.tolist()]
