@@ -18,8 +18,8 @@ from engine.stream.fold import Engine
 from engine.stream.table import TaskTable, taken
 from engine.types import Meta
 from reptide import Online
-from streams.program.embedded import settle_collector
 from streams.program.theta import ThetaCache
+from streams.system.collector import settle
 
 TASKS, SCORES, WARM_UP = 1_000, 20_000, 200
 """Scores at first that are not counted: memory and code are taken up."""
@@ -36,7 +36,7 @@ def measure(model: Online, scores: int) -> dict[str, float]:
     engine, store = model.engine, model.versions
     theta = ThetaCache(engine, store).get(store.current())
     cpu, wall = [], []
-    settle_collector()  # as a stream does
+    settle()  # as a stream does
     for n, fields in enumerate(events(TASKS, scores + WARM_UP, seed=2)):
         index = np.array([model.row(fields["task"])])
         row = TaskTable(engine.layout, (fields["task"],), taken(model.rows, index))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import sys
 from contextlib import redirect_stderr, redirect_stdout
 from io import StringIO
@@ -30,4 +31,5 @@ def reptide(folder: Path, *arguments: str | Path) -> Ended:
         patched.setattr(sys, "path", [*sys.path])  # the command adds the folder
         with pytest.raises(SystemExit) as ended:
             main()
+    gc.unfreeze()  # of a process of its own all would be gone
     return Ended(int(ended.value.code or 0), stdout.getvalue(), stderr.getvalue())

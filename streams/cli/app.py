@@ -21,6 +21,7 @@ from streams.cli.deployment import app as deployed
 from streams.cli.laboratory import app as meta_training
 from streams.cli.snapshots import app as snapshots
 from streams.errors import ReptideError
+from streams.system.collector import collect_seldom
 from streams.system.files import refusal
 
 app = typer.Typer(
@@ -49,6 +50,7 @@ RESUMES = {"run", "tune", "worker", "trainer"}
 
 def main() -> None:
     """Run the command line."""
+    collect_seldom()
     sys.path.append(str(Path.cwd()))  # where modules that the settings name may lie
     os.environ["OMP_NUM_THREADS"] = (
         "1"  # read by torch: two on shared cores were measured to cost up to ten times

@@ -21,10 +21,12 @@ from streams.program.embedded import run as run_embedded
 from streams.replay.embedded import rebuild as rebuild_directory
 from streams.settings.leaks import known_too_late
 from streams.settings.tree import Settings, required
+from streams.system.collector import leave_imports_out
 
 
 def run(settings: Settings) -> bool:
     """Stream to the end, write the report, and say whether a label was scored."""
+    leave_imports_out()
     program = assembly.embedded(settings, console.print)
     try:
         with progress_bar(console, settings.title, program.log.end()) as show:
@@ -40,6 +42,7 @@ def run(settings: Settings) -> bool:
 
 def check(settings: Settings) -> bool:
     """Say what to mend before streaming, and whether a label will be scored."""
+    leave_imports_out()
     if settings.episodes is not None:
         from streams.laboratory.assembled import laboratory
 

@@ -7,7 +7,6 @@ again, it goes on to the same rows.
 
 from __future__ import annotations
 
-import gc
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from math import inf
@@ -24,6 +23,7 @@ from streams.program.step import Step
 from streams.program.trainer import Trainer
 from streams.program.worker import Worker
 from streams.stores.lmdb import LOST, LmdbStore
+from streams.system.collector import settle
 from streams.system.locks import Held
 
 
@@ -74,7 +74,7 @@ def steps(program: Embedded) -> Iterator[Step]:
         raise InputError(f"the rows of what was streamed are gone; {LOST}")
     program.store.check_layouts(program.engine.layout)
     _check_episodes(program)
-    settle_collector()
+    settle()
     while True:
         position = program.log.position()
         if position > 0 and schedule.cell(position) == position:
@@ -98,17 +98,6 @@ def _check_episodes(program: Embedded) -> None:
     if program.log.position() < program.log.end():
         raise InputError(lost)
     program.rounds.say(lost)
-
-
-def settle_collector() -> None:
-    """Keep the garbage collector off what lives as long as the process.
-
-    A batch makes hundreds of thousands of tuples and dictionaries, none of them in a cycle; traversing them
-    and all of torch for every few hundred was measured to take a fifth of the time of a stream.
-    """
-    gc.collect()
-    gc.freeze()
-    gc.set_threshold(50_000, 20, 50)
 
 
 def run(program: Embedded, show: Callable[[Progress], None]) -> Progress:

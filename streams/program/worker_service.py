@@ -18,9 +18,10 @@ from streams.errors import Forgot, Unavailable
 from streams.events.record import Polled
 from streams.logs.base import GroupLog
 from streams.program.batch_limit import BatchLimit
-from streams.program.embedded import Progress, settle_collector
+from streams.program.embedded import Progress
 from streams.program.patience import Stopped, patiently, told_away
 from streams.program.worker import Worker
+from streams.system.collector import settle
 from streams.watch.health import Health
 
 POLL_S = 0.1
@@ -61,7 +62,7 @@ class WorkerService:
 
     def run(self, stopping: Event) -> Progress:
         """Fold until told to stop."""
-        settle_collector()
+        settle()
         limit = BatchLimit(self.budget_s, self.worker.batch)
         try:
             while not stopping.is_set():
