@@ -9,7 +9,7 @@ from engine.checks.made_up import labels_of, no_examples, rows_of, support_sets,
 from engine.checks.promises import require
 from engine.learners.base import Learner, flatten, without_kernel
 from engine.problem import Problem
-from engine.traced import Recorded
+from engine.traced import Recorded, unrecorded
 from engine.types import Batch, Fast, Params
 
 
@@ -135,7 +135,7 @@ def padding_with_weight_zero_changes_nothing(learner: Learner, problem: Problem)
 
 def recording_changes_no_bit(learner: Learner, problem: Problem) -> None:
     """A call recorded and replayed on other values does what a call would do (`engine.traced`)."""
-    learner = without_kernel(learner)
+    learner = unrecorded(without_kernel(learner))
     meta, recorded = theta_of(learner), Recorded(learner.adapt)
     recorded(learner.init(1), support_sets(problem, seed=1))
     support = support_sets(problem, seed=0)

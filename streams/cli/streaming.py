@@ -8,6 +8,7 @@ from rich.text import Text
 
 from engine.checks.models import OFFLINE_CHECKS
 from engine.checks.suite import promises_kept
+from engine.kernels.kernel import with_kernel
 from engine.stream.layout import layout_of
 from streams import checking
 from streams.assembly import embedded as assembly
@@ -53,7 +54,7 @@ def check(settings: Settings) -> bool:
             return True
     spec = parts.stream_spec(settings)
     log = assembly.input_log(settings, spec.problem, None)
-    learner = learners.learner(settings, spec.problem)
+    learner = with_kernel(learners.learner(settings, spec.problem))  # as it runs
     _promised(promises_kept(spec, learner))
     cost = layout_of(spec, learner).bytes_per_task
     console.print(

@@ -8,11 +8,13 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import polars as pl
 import pytest
 
+from engine.traced import Recorded
 from streams.stores.checkpoints import DirectoryMeta
 from tests.command import reptide
 
@@ -171,6 +173,20 @@ def test_check_reads_own_examples_and_checks_the_network(tmp_path: Path) -> None
     assert done.returncode == 0, done.stderr
     assert "ok the model draws no random numbers" in done.stderr
     assert "held out 12 of 4 classes" in done.stderr
+
+
+def test_check_tries_the_learner_as_it_runs_and_records_only_what_it_proves_of_recordings(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recorded, record = list[str](), Recorded._record
+
+    def noted(of: Recorded, *arguments: Any) -> Any:
+        recorded.append(of.function.__qualname__)
+        return record(of, *arguments)
+
+    monkeypatch.setattr(Recorded, "_record", noted)
+    assert reptide(folder, "check", "settings.toml").returncode == 0
+    assert recorded == ["GradientLearner.adapt"]
 
 
 def test_check_warns_of_a_copy_of_the_label(folder: Path) -> None:
