@@ -13,7 +13,8 @@ import pytest
 
 from engine.types import SERVED, Float64
 from streams.assembly.embedded import embedded
-from streams.pages.run.evaluation import evaluate, lines_once, scores_of
+from streams.pages.run.evaluation import evaluate, scores_of
+from streams.pages.run.lines import lines_once
 from streams.program.embedded import run
 from streams.settings.tree import load_settings
 

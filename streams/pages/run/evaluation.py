@@ -1,8 +1,4 @@
-"""Evaluation of a run from what it said: the `scores` and `drifts` it produced, each line counted once.
-
-Lines may come twice after a crash. They carry the place of the event that caused them, and offsets only
-rise in one partition of one incarnation of a topic, so a repeat is a line at or below the last offset read of it.
-"""
+"""Evaluation of a run from what it said: the `scores` and `predictions` it produced, each line counted once."""
 
 from __future__ import annotations
 
@@ -15,6 +11,7 @@ from zipfile import BadZipFile
 
 import numpy as np
 import orjson
+import polars as pl
 
 from engine.evaluation.prequential.accumulators import ScoredLabels
 from engine.evaluation.prequential.evaluate import Prequential, TaskScores
@@ -22,13 +19,25 @@ from engine.evaluation.prequential.report import ReportDict
 from engine.targets import Classification, Regression
 from engine.types import PREDICTORS, SERVED, THETA, Bool, Float32, Float64, Int64, Outcome
 from streams.errors import InputError
-from streams.events.record import told_incarnation
 from streams.logs.output import OutputLog
+from streams.pages.run.lines import Kind, Members, lines_once
 from streams.system.files import writing
 
-LINES_AT_ONCE = 16_384
+EXPIRED, SCORED = Outcome.EXPIRED.name.lower(), Outcome.SCORED.name.lower()
 
-EXPIRED = Outcome.EXPIRED.name.lower()
+MET: Members = {
+    "outcome": pl.String, "task": pl.String, "id": pl.String, "time": pl.Float64, "expired": pl.Int64,
+}  # fmt: skip
+"""Of each line, to count outcomes."""
+
+SCORE: Members = {
+    "outcome": pl.String, "task": pl.String, "time": pl.Float64, "seen": pl.Int64,
+    **{name: pl.List(pl.Float32) for name in PREDICTORS}, "loss": pl.Struct(dict.fromkeys(PREDICTORS, pl.Float64)),
+}  # fmt: skip
+"""Of a scored label, beside the label."""
+
+KINDS: dict[type, Kind] = {str: pl.String, bool: pl.Boolean, int: pl.Int64, float: pl.Float64}
+"""Of a class."""
 
 
 @dataclass(frozen=True)
@@ -42,79 +51,67 @@ class Scores:
     """Predictors: `PREDICTORS`."""
 
 
-def lines_once(log: OutputLog, *members: str) -> Iterator[list[dict[str, Any]]]:
-    """The lines of an output in batches, without repeats; each holds the members.
+def scores_of(
+    log: OutputLog, target: Classification | Regression, since_s: float = -np.inf
+) -> Iterator[Scores]:
+    """The scored labels of a run whose event time is `since_s` or later.
 
     Raises:
         InputError: a line is damaged.
 
     """
-    position, last = 0, dict[tuple[int, int], int]()
-    while True:
-        raw, after = log.read(position, LINES_AT_ONCE)
-        if not raw:
-            return
-        fresh = []
-        for n, content in enumerate(raw):
-            try:
-                line, source, offset = _placed(content, members)
-            except (ValueError, TypeError, KeyError) as error:
-                raise _damaged(log, log.read(position, n)[1], error) from error
-            if offset > last.get(source, -1):
-                last[source] = offset
-                fresh.append(line)
-        position = after
-        yield fresh
-
-
-def _placed(content: bytes, members: tuple[str, ...]) -> tuple[dict[str, Any], tuple[int, int], int]:
-    """A line, whose log's it is, and its offset there."""
-    line = orjson.loads(content)
-    if not isinstance(line, dict) or type(line.get("offset")) is not int:
-        raise ValueError("no object with an offset")
-    if missing := [name for name in members if name not in line]:
-        raise ValueError(f"no {missing[0]!r}")
-    return line, (told_incarnation(line), int(line.get("partition", 0))), line["offset"]
-
-
-def _damaged(log: OutputLog, position: int, error: Exception) -> InputError:
-    return InputError(
-        f"{log.place(position)} is damaged ({error}); rows and theta do not hang on it: delete the line, or move the "
-        "file away, and the page is of what is left, since `reptide rebuild` makes rows anew and no line of an output"
+    is_scored = pl.col("outcome") == SCORED
+    sound = pl.all_horizontal(pl.col("offset", "outcome", "time").is_not_null()) & (
+        ~is_scored
+        | pl.all_horizontal(pl.col("task", "label", "seen", "loss").is_not_null(), *_predicted(target))
     )
-
-
-def scores_of(
-    log: OutputLog, target: Classification | Regression, since_s: float = -np.inf
-) -> Iterator[Scores]:
-    """The scored labels of a run whose event time is `since_s` or later."""
-    scored = Outcome.SCORED.name.lower()
-    index = {c: k for k, c in enumerate(target.classes)} if isinstance(target, Classification) else None
-    for lines in lines_once(log, "outcome", "time"):
-        kept = [line for line in lines if line["outcome"] == scored and line["time"] >= since_s]
-        if kept:
+    for lines in lines_once(log, {**SCORE, "label": label_kind(target)}, sound):
+        kept = lines.filter(is_scored & (pl.col("time") >= since_s))
+        if len(kept):
             yield Scores(
-                offset=np.array([line["offset"] for line in kept], np.int64),
-                task=[line["task"] for line in kept],
+                offset=kept["offset"].to_numpy(),
+                task=kept["task"].to_list(),
                 labels=ScoredLabels(
-                    y=np.array(
-                        [index[line["label"]] if index else line["label"] for line in kept], np.float32
-                    ),
-                    prediction=np.array(
-                        [[_of_all(line[p], target) for p in PREDICTORS] for line in kept], np.float32
-                    ),
-                    loss=np.array([[line["loss"][p] for p in PREDICTORS] for line in kept], np.float64),
-                    seen=np.array([line["seen"] for line in kept], np.int64),
-                    time_s=np.array([line["time"] for line in kept], np.float64),
+                    y=_labels(kept, target),
+                    prediction=np.stack([_of_all(kept[name], target) for name in PREDICTORS], axis=1),
+                    loss=kept["loss"].struct.unnest().to_numpy(),
+                    seen=kept["seen"].to_numpy(),
+                    time_s=kept["time"].to_numpy(),
                 ),
             )
 
 
-def _of_all(prediction: list[float], target: Classification | Regression) -> list[float]:
-    """A prediction, with the floor for classes that were appended after it was made."""
+def label_kind(target: Classification | Regression) -> Kind:
+    """How labels are read: as the classes are, or as text where these are of several kinds."""
     if isinstance(target, Regression):
-        return prediction
-    return prediction + [target.floor] * (len(target.classes) - len(prediction))
+        return pl.Float64
+    kinds = {*map(type, target.classes)}
+    return KINDS[kinds.pop()] if len(kinds) == 1 else pl.String
+
+
+def _labels(scored: pl.DataFrame, target: Classification | Regression) -> Float32:
+    """Labels [N]: the index of their class, or their value."""
+    if isinstance(target, Regression):
+        return scored["label"].to_numpy().astype(np.float32)
+    index = {name: k for k, name in enumerate(target.classes)}
+    is_mixed = len({*map(type, target.classes)}) > 1
+    labels = [orjson.loads(line)["label"] for line in scored["line"]] if is_mixed else scored["label"]
+    return np.array([index[label] for label in labels], np.float32)
+
+
+def _predicted(target: Classification | Regression) -> Iterator[pl.Expr]:
+    """Whether each prediction is there, with no more numbers than the target has."""
+    most = len(target.classes) if isinstance(target, Classification) else 1
+    return (pl.col(name).list.len().is_between(1, most) for name in PREDICTORS)
+
+
+def _of_all(predictions: pl.Series, target: Classification | Regression) -> Float32:
+    """Predictions [N, C], with the floor for classes that were appended after one was made."""
+    if isinstance(target, Regression):
+        return predictions.explode().to_numpy().reshape(-1, 1)
+    found = np.full((len(predictions), len(target.classes)), target.floor, np.float32)
+    found[np.arange(found.shape[1]) < predictions.list.len().to_numpy()[:, None]] = predictions.explode()
+    return found
 
 
 @dataclass(frozen=True)
@@ -241,12 +238,20 @@ class Met(NamedTuple):
 
 
 def outcomes_met(predictions: OutputLog, scores: OutputLog) -> dict[str, Met]:
-    """What events came to, by outcome; and how many observations had `EXPIRED`, which is told beside other events."""
+    """What events came to, by outcome; and how many observations had `EXPIRED`, which is told beside other events.
+
+    Raises:
+        InputError: a line is damaged.
+
+    """
     met: dict[str, Met] = {}
+    sound = pl.all_horizontal(pl.col("offset", "outcome", "task", "id", "time").is_not_null())
     for log in (predictions, scores):
-        for line in (line for lines in lines_once(log, "outcome", "task", "id", "time") for line in lines):
-            for outcome, events in ((line["outcome"], 1), (EXPIRED, line.get("expired", 0))):
-                if events:
-                    known = met.get(outcome, Met(0, line))
+        for lines in lines_once(log, MET, sound):
+            expired = lines.filter(pl.col("expired") > 0).with_columns(outcome=pl.lit(EXPIRED))
+            for found, count in ((lines, pl.len()), (expired, pl.col("expired").sum())):
+                by_outcome = found.group_by("outcome", maintain_order=True).agg(count, pl.col("line").first())
+                for outcome, events, line in by_outcome.rows():
+                    known = met.get(outcome) or Met(0, orjson.loads(line))
                     met[outcome] = known._replace(events=known.events + events)
     return met

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping
-from operator import itemgetter
 from time import time
 from typing import NamedTuple
+
+import polars as pl
 
 from engine.evaluation.prequential.report import ReportDict
 from streams.events.decoding import Tally, tally
@@ -15,7 +16,8 @@ from streams.pages.kit.phrases import mirror, plural
 from streams.pages.run import PAGE, write_report
 from streams.pages.run.contents import Drift, Rejection, Run, RunReport
 from streams.pages.run.ended import came_to_nothing, why_nothing_was_scored
-from streams.pages.run.evaluation import EXPIRED, Met, evaluate, lines_once, outcomes_met, scores_of
+from streams.pages.run.evaluation import EXPIRED, Met, evaluate, outcomes_met, scores_of
+from streams.pages.run.lines import lines_once
 from streams.pages.run.mirror import mirrored
 from streams.program.embedded import Embedded, Progress
 from streams.settings.leaks import known_too_late
@@ -50,7 +52,9 @@ def run_report(
 def drift_of(detector: str, log: OutputLog, since_s: float = -float("inf")) -> Drift:
     """Alarms by day, and the latest of them."""
     alarms = [
-        line for lines in lines_once(log, "task", "time", "seen") for line in lines if line["time"] >= since_s
+        line
+        for lines in lines_once(log, {"task": pl.String, "time": pl.Float64, "seen": pl.Int64})
+        for line in lines.filter(pl.col("time") >= since_s).rows(named=True)
     ]
     days = Counter(line["time"] // DAY_S * DAY_S for line in alarms)
     return Drift(
@@ -69,8 +73,9 @@ def drift_of(detector: str, log: OutputLog, since_s: float = -float("inf")) -> D
 def rejections(log: OutputLog) -> list[Rejection]:
     """Dead letters by reason, with the place of the first of each."""
     counted: dict[str, Tally] = {}
-    for lines in lines_once(log, "origin", "reason", "detail"):
-        counted = tally(counted, ((x, x["reason"], x["detail"]) for x in lines), itemgetter("origin"))
+    for lines in lines_once(log, dict.fromkeys(("origin", "reason", "detail"), pl.String)):
+        said = lines.select("origin", "reason", "detail").rows()
+        counted = tally(counted, said, str)
     return [
         Rejection(reason=reason, count=found.count, first=f"{found.origin}: {found.detail}")
         for reason, found in sorted(counted.items(), key=lambda pair: -pair[1].count)
