@@ -10,7 +10,7 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 
 from engine.features.categories import CategoryValue, bucket_of_text, category_text, number_text
-from engine.types import Bool, Float32
+from engine.types import Bool, Float32, Float64
 
 MAX_BUCKETS = 2**24
 """Ids are stored as float32, which is exact up to here."""
@@ -24,6 +24,10 @@ MAX_TEXT_CHARACTERS = 4096
 
 
 PLAIN_OR_MISSING = {int, float, type(None)}
+
+
+PLAIN_CATEGORIES = {str, *PLAIN_OR_MISSING}
+"""Of these types, values that are equal have one text; a boolean equals a number, and has another."""
 
 
 LARGEST = {kind: float(np.finfo(kind).max) for kind in (np.float32, np.float64)}
@@ -94,6 +98,9 @@ class Category:
 
     def encode(self, values: Sequence[Any]) -> Encoded:
         """Hash the one text of each value (`engine.features.categories`); a missing one is a category of its own."""
+        if PLAIN_CATEGORIES.issuperset(map(type, values)):
+            buckets = {value: bucket_of_text(category_text(value), self.buckets) for value in set(values)}
+            return Encoded(np.array([buckets[v] for v in values], np.float32).reshape(-1, 1), {})
         x = np.zeros((len(values), 1), np.float32)
         faults: dict[int, str] = {}
         known: dict[str | None, int] = {}
@@ -148,6 +155,7 @@ class Text:
         """Encode texts; id 0 pads, so n-grams hash to 1 and up. Ids beyond the limit are thinned evenly."""
         x = np.zeros((len(values), MAX_TEXT_IDS), np.float32)
         faults: dict[int, str] = {}
+        ids = _GramIds(self.buckets - 1)
         for i, given in enumerate(values):
             value = "" if given is None else given
             if not isinstance(value, str):
@@ -157,8 +165,20 @@ class Text:
             grams = sorted({padded[j : j + self.n] for j in range(max(1, len(padded) - self.n + 1))})
             if len(grams) > MAX_TEXT_IDS:
                 grams = [grams[j * len(grams) // MAX_TEXT_IDS] for j in range(MAX_TEXT_IDS)]
-            x[i, : len(grams)] = [1 + bucket_of_text(gram, self.buckets - 1) for gram in grams]
+            x[i, : len(grams)] = [ids[gram] for gram in grams]
         return Encoded(x, faults)
+
+
+class _GramIds(dict[str, int]):
+    """The id of each n-gram of a batch; each is hashed once."""
+
+    def __init__(self, buckets: int) -> None:
+        super().__init__()
+        self._buckets = buckets
+
+    def __missing__(self, gram: str) -> int:
+        self[gram] = 1 + bucket_of_text(gram, self._buckets)
+        return self[gram]
 
 
 def _text(value: object) -> str:
@@ -166,25 +186,30 @@ def _text(value: object) -> str:
     return number_text(value) if isinstance(value, int) else str(value)
 
 
-def plain_numbers(values: Sequence[Any], optional: Bool, dtype: Any = np.float32) -> Any:
-    """Numbers [N, n] of N rows of n values, one row after the other; None where one has to be looked at by itself.
-
-    `optional` [n] says of which None and NaN may be missing ones, which are stored as NaN.
-    """
-    if not set(map(type, values)) <= PLAIN_OR_MISSING:
+def exact_numbers(values: Sequence[Any]) -> Float64 | None:
+    """Numbers as they are, NaN for None; None where one has to be looked at by itself."""
+    if not PLAIN_OR_MISSING.issuperset(map(type, values)):
         return None
     try:
-        exact = np.array(values, np.float64).reshape(-1, len(optional))
+        return np.array(values, np.float64)
     except OverflowError:
         return None
-    sound = np.abs(exact) <= LARGEST[dtype]
-    return exact.astype(dtype) if (sound | np.isnan(exact) & optional).all() else None
+
+
+def stored_as(numbers: Float64, optional: Bool | bool, dtype: Any = np.float32) -> Any:
+    """Numbers as they are stored; None where one is too large, or missing where `optional` does not say it may be."""
+    finite = np.abs(numbers) <= LARGEST[dtype]
+    if finite.all():
+        return numbers.astype(dtype)
+    missing = np.isnan(numbers)
+    return np.where(missing, math.nan, numbers).astype(dtype) if (finite | missing & optional).all() else None
 
 
 def _numbers(name: str, values: Sequence[Any], *, optional: bool, dtype: Any = np.float32) -> Encoded:
     """One number a row, [N, 1]; the slow path, value by value, is taken only where something is wrong."""
-    if (plain := plain_numbers(values, np.array([optional]), dtype)) is not None:
-        return Encoded(plain, {})
+    exact = exact_numbers(values)
+    if exact is not None and (stored := stored_as(exact, optional, dtype)) is not None:
+        return Encoded(stored.reshape(-1, 1), {})
     limit = LARGEST[dtype]
     x = np.zeros((len(values), 1), dtype)
     faults: dict[int, str] = {}

@@ -7,11 +7,12 @@ buffers, so they belong to the version of theta they were published with.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
-from itertools import accumulate
-from typing import Any
+from itertools import accumulate, chain
+from operator import itemgetter
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -25,13 +26,22 @@ from engine.features.columns import (
     Encoded,
     Numeric,
     Text,
-    plain_numbers,
+    exact_numbers,
+    stored_as,
 )
 from engine.features.history import MOST_CLASSES, HistoryColumns
-from engine.types import Bool, EngineError
+from engine.types import Bool, EngineError, Float32, Float64
 
 RATE_STRENGTH, VALUE_STRENGTH = 1.0, 0.1
 """How many labels the rate, or the mean, of all tasks counts for in a task's own."""
+
+
+class _Numbers(NamedTuple):
+    """Columns that are numbers as they are: their fields, which may be missing, and their places in a stored row."""
+
+    names: list[str]
+    optional: Bool
+    places: list[int]
 
 
 @dataclass(frozen=True)
@@ -68,25 +78,52 @@ class Features:
 
     def encode(self, rows: Sequence[Mapping[str, Any]]) -> Encoded:
         """Encode N rows; total: a row that does not fit is a fault that names the field."""
-        x = np.zeros((len(rows), self.width), np.float32)
-        faults: dict[int, str] = {}
-        names, optional, places = self._numeric
-        numbers = (
-            plain_numbers([row.get(name) for row in rows for name in names], optional) if names else None
+        names, optional, _ = self._numeric
+        exact = exact_numbers(_flattened(rows, names))
+        numbers = None if exact is None else stored_as(exact.reshape(len(rows), len(names)), optional)
+        x, wrong = self._encoded(
+            len(rows), numbers, lambda n: [row.get(self.columns[n].name) for row in rows]
         )
+        return Encoded(
+            x,
+            {
+                i: reason if column.name in rows[i] else f"field {column.name!r} is missing"
+                for i, (column, reason) in wrong.items()
+            },
+        )
+
+    def encode_columns(self, values: Sequence[Sequence[Any] | Float64], count: int) -> Encoded:
+        """Encode `count` rows, given the values of each column, to the bits that `encode` makes of the rows.
+
+        Where a column is `Numeric` itself, its values may be an array of numbers, NaN for one that is missing.
+        """
+        given = [v for v, column in zip(values, self.columns, strict=True) if type(column) is Numeric]
+        arrays = [one for one in given if isinstance(one, np.ndarray)]
+        numbers = None
+        if arrays and len(arrays) == len(given):
+            stored = stored_as(np.stack(arrays), self._numeric.optional[:, None])
+            numbers = None if stored is None else stored.T
+        x, wrong = self._encoded(count, numbers, lambda n: _listed(values[n]))
+        return Encoded(x, {i: reason for i, (_, reason) in wrong.items()})
+
+    def _encoded(
+        self, count: int, numbers: Float32 | None, values: Callable[[int], Sequence[Any]]
+    ) -> tuple[Float32, dict[int, tuple[Column, str]]]:
+        """Stored rows, and the first column of each that does not fit; `numbers` of those that are as they are."""
+        x = np.zeros((count, self.width), np.float32)
+        faults: dict[int, tuple[Column, str]] = {}
         if numbers is not None:
-            x[:, places] = numbers
-        for start, column in self._starts:
+            x[:, self._numeric.places] = numbers
+        for n, (start, column) in enumerate(self._starts):
             if numbers is not None and type(column) is Numeric:
                 continue
-            part, wrong = column.encode([row.get(column.name) for row in rows])
+            part, wrong = column.encode(values(n))
             x[:, start : start + column.width] = part
             for i, reason in wrong.items():
-                absent = column.name not in rows[i]
-                faults.setdefault(i, f"field {column.name!r} is missing" if absent else reason)
+                faults.setdefault(i, (column, reason))
         if faults:
             x[list(faults)] = 0
-        return Encoded(x, faults)
+        return x, faults
 
     def front_end(
         self, classes: int | None = 2, history: HistoryColumns | None = None, wide: int = 0
@@ -114,15 +151,29 @@ class Features:
         return tuple(zip(accumulate(widths, initial=0), self.columns, strict=False))
 
     @cached_property
-    def _numeric(self) -> tuple[list[str], Bool, list[int]]:
-        """Of the columns that are numbers as they are: their names, which are optional, and their places."""
+    def _numeric(self) -> _Numbers:
+        """The columns that are numbers as they are."""
         numeric = [(start, column) for start, column in self._starts if type(column) is Numeric]
         optional = np.array([column.optional for _, column in numeric], np.bool_)
-        return [column.name for _, column in numeric], optional, [start for start, _ in numeric]
+        return _Numbers([column.name for _, column in numeric], optional, [start for start, _ in numeric])
 
     def schema(self) -> list[dict[str, Any]]:
         """What decides the meaning of a stored row, for the fingerprint."""
         return [{"encoder": type(c).__name__, **asdict(c)} for c in self.columns]  # type: ignore[call-overload]
+
+
+def _listed(values: Sequence[Any] | Float64) -> Sequence[Any]:
+    return values.tolist() if isinstance(values, np.ndarray) else values
+
+
+def _flattened(rows: Sequence[Mapping[str, Any]], names: Sequence[str]) -> list[Any]:
+    """The fields `names` of one row after the other; None where there is none."""
+    if len(names) > 1:
+        try:
+            return [*chain.from_iterable(map(itemgetter(*names), rows))]
+        except KeyError:
+            pass
+    return [row.get(name) for row in rows for name in names]
 
 
 class FrontEnd(nn.Module):

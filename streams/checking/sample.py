@@ -13,6 +13,7 @@ from engine.features.categories import category_text
 from engine.features.columns import Category, Column, Cyclic, Numeric
 from engine.problem import Problem
 from engine.types import Float32, Float64, Int64, Kind
+from streams.events.columns import taken, values_of
 from streams.events.decoding import Decoded, Tally, decode, tally
 from streams.events.reading import Rejected, readable_identity
 from streams.events.record import Record
@@ -90,7 +91,6 @@ def read_sample(log: ReplayLog, problem: Problem, most_rows: int = MOST_ROWS) ->
     at_once = max(1, min(EVENTS_AT_ONCE, NUMBERS_AT_ONCE // max(problem.features.width, 1)))
     gathered = _Gathered(problem)
     while gathered.rows < most_rows and (polled := log.poll(min(at_once, most_rows - gathered.rows))):
-        gathered.rows += sum(record.kind == Kind.OBSERVATION for part in polled for record in part.records)
         gathered.add(decode(polled, problem), log)
     return gathered.sample(log)
 
@@ -120,7 +120,8 @@ class _Gathered:
             events.y.astype(np.float64),
         ))  # fmt: skip
         observed = np.flatnonzero(events.kind == Kind.OBSERVATION)
-        records = [decoded.records[n] for n in observed.tolist()]
+        records = taken(decoded.records, observed)
+        self.rows += len(observed)
         for feature in self.features:
             feature.add(records, events.x[observed])
         self._refuse(decoded.rejected, log)
@@ -129,6 +130,7 @@ class _Gathered:
         self.refused = tally(self.refused, ((r.record, r.reason, r.detail) for r in rejected), log.origin)
         self.outside.extend(float(r.record.label) for r in rejected if r.reason == OUT_OF_RANGE)
         observed = [r.record for r in rejected if r.record.kind == Kind.OBSERVATION]
+        self.rows += len(observed)
         self.unseen.update(filter(None, map(readable_identity, observed)))
         self.refused_labels += len(rejected) - len(observed)
 
@@ -183,7 +185,7 @@ class _Feature:
 
     def _coded(self, records: Sequence[Record], stored: Float32) -> Float64:
         """Number values by their text, which is what the encoder hashes."""
-        values = ((record.fields or {}).get(self._column.name) for record in records)
+        values = values_of(records, self._column.name)
         written = category_text if isinstance(self._column, Category) else str
         raw = [None if value is None else written(value) for value in values]
         self._missing += sum(value is None for value in raw)

@@ -11,11 +11,16 @@ import numpy as np
 
 from engine.problem import Problem
 from engine.stream.events import EventBatch
-from engine.types import Float64
-from streams.events.reading import Read, Rejected, read
-from streams.events.record import Place, Polled, Record
+from engine.types import Bool, Float32, Float64, Int64, Kind, UInt64
+from streams.events.columns import RecordColumns, columns_of, taken
+from streams.events.labels import labels_of
+from streams.events.reading import MAX_ID_BYTES, Event, Rejected, event_hash, read
+from streams.events.record import Polled, Record
 
 R = TypeVar("R")
+
+LONGEST_CHARACTER = 4
+"""Bytes in UTF-8."""
 
 
 class Decoded(NamedTuple):
@@ -30,43 +35,106 @@ class Decoded(NamedTuple):
 
 
 def decode(polled: Sequence[Polled], problem: Problem) -> Decoded:
-    """Check and encode the records of a poll; every record comes back, as an event or as `Rejected`."""
-    found = read([record for part in polled for record in part.records], problem)
-    incarnations = {(t, part.partition): i for part in polled for t, i in enumerate(part.incarnations)}
-    tasks, events = _batch(found, incarnations)
-    return Decoded(tasks, events, [event.record for event in found.events], found.rejected)
+    """Check and encode the records of a poll; every record comes back, as an event or as `Rejected`.
+
+    What columns tell is looked at column by column; a record that does not fit there is read by itself, which alone
+    refuses one, and says why (`streams.events.reading`).
+    """
+    records = polled[0].records if len(polled) == 1 else [r for part in polled for r in part.records]
+    columns = columns_of(records, problem.features)
+    found = _by_column(columns, problem)
+    rejected = _by_themselves(records, found, problem)
+    index = np.flatnonzero(found.sound)
+    tasks, events = _batch(columns, found, index, polled)
+    return Decoded(tasks, events, taken(records, index), rejected)
 
 
-def _batch(found: Read, incarnations: Mapping[Place, int]) -> tuple[tuple[str, ...], EventBatch]:
-    """Sound events as arrays."""
-    events = found.events
-    rows: dict[str, int] = {}
-    topic = [event.record.topic for event in events]
-    partition = [event.record.partition for event in events]
+class _Found(NamedTuple):
+    """N records as events, as far as they are known to be `sound`."""
+
+    sound: Bool
+    task: list[str | None]
+    id: UInt64
+    time_s: Float64
+    y: Float32
+    x: Float32
+    has_x: Bool
+
+
+def _by_column(columns: RecordColumns, problem: Problem) -> _Found:
+    """What is sound by its columns alone."""
+    y = np.zeros(len(columns.kind))
+    y[columns.kind == Kind.LABEL] = labels_of(problem.target, columns.label)
+    x = np.zeros((len(y), problem.features.width), np.float32)
+    carrying = np.flatnonzero(columns.carries)
+    x[carrying] = columns.encoded.x
+    named = {text for text in {*columns.task} if _utf8(text)}
+    hashes = {text: event_hash(written) for text in {*columns.id} if (written := _utf8(text))}
+    sound = columns.whole & np.isfinite(columns.time_s) & ~(columns.time_s > columns.latest_s) & ~np.isnan(y)
+    sound &= np.array([text in named for text in columns.task], np.bool_)
+    sound &= np.array([text in hashes for text in columns.id], np.bool_)
+    sound[carrying[[*columns.encoded.faults]]] = False
+    identities = np.array([hashes.get(text, 0) for text in columns.id], np.uint64)
+    time_s, has_x = columns.time_s.copy(), columns.carries.copy()
+    return _Found(sound, [*columns.task], identities, time_s, y.astype(np.float32), x, has_x)
+
+
+def _utf8(text: str | None) -> bytes:
+    """An id as it is hashed; nothing where it has to be looked at by itself."""
+    if type(text) is not str or len(text) > MAX_ID_BYTES // LONGEST_CHARACTER:
+        return b""
+    try:
+        return text.encode()
+    except UnicodeEncodeError:
+        return b""
+
+
+def _by_themselves(records: Sequence[Record], found: _Found, problem: Problem) -> Sequence[Rejected]:
+    """Read the records that are left one by one, and put those that are sound among what was found."""
+    left = np.flatnonzero(~found.sound)
+    if not len(left):
+        return []
+    one_by_one = read([*taken(records, left)], problem)
+    for n, verdict in zip(left.tolist(), one_by_one.verdicts, strict=True):
+        if isinstance(verdict, Event):
+            found.sound[n] = True
+            found.task[n], found.id[n], found.time_s[n], found.y[n] = verdict
+    found.x[left], found.has_x[left] = one_by_one.x, one_by_one.has_x
+    return one_by_one.rejected
+
+
+def _batch(
+    columns: RecordColumns, found: _Found, index: Int64, polled: Sequence[Polled]
+) -> tuple[tuple[str, ...], EventBatch]:
+    """Those of the records that are sound, as arrays."""
+    rows: dict[str | None, int] = {}
+    topic, partition = columns.topic[index], columns.partition[index]
     batch = EventBatch(
-        row=np.array([rows.setdefault(event.task, len(rows)) for event in events], np.int64),
-        kind=np.array([event.record.kind for event in events], np.uint8),
-        id=np.array([event.id for event in events], np.uint64),
-        time_s=np.array([event.time_s for event in events], np.float64),
-        x=found.x,
-        has_x=found.has_x,
-        y=np.array([event.y for event in events], np.float32),
-        topic=np.array(topic, np.int64),
-        offset=np.array([event.record.offset for event in events], np.int64),
-        partition=np.array(partition, np.int64),
-        incarnation=np.array(
-            [incarnations[place] for place in zip(topic, partition, strict=True)], np.uint64
-        ),
-        not_after_s=_bounds([event.record.latest_s for event in events]),
+        row=np.array([rows.setdefault(found.task[n], len(rows)) for n in index.tolist()], np.int64),
+        kind=columns.kind[index],
+        id=found.id[index],
+        time_s=found.time_s[index],
+        x=found.x[index],
+        has_x=found.has_x[index],
+        y=found.y[index],
+        topic=topic,
+        offset=columns.offset[index],
+        partition=partition,
+        incarnation=_incarnations(topic, partition, polled),
+        not_after_s=np.where(np.isnan(columns.latest_s[index]), inf, columns.latest_s[index]),
     )
-    return tuple(rows), batch
+    return tuple(task for task in rows if task is not None), batch
 
 
-def _bounds(latest_s: Sequence[float]) -> Float64:
-    """The latest times [N] that the log can hold; NaN, where it does not say, bounds nothing."""
-    bounds = np.array(latest_s, np.float64)
-    bounds[np.isnan(bounds)] = inf
-    return bounds
+def _incarnations(topic: Int64, partition: Int64, polled: Sequence[Polled]) -> UInt64:
+    """That of the topic of each event."""
+    known = {(t, part.partition): i for part in polled for t, i in enumerate(part.incarnations)}
+    if len(known) == 1:
+        (incarnation,) = known.values()
+        everywhere: UInt64 = np.full(len(topic), incarnation, np.uint64)
+        return everywhere
+    places = zip(topic.tolist(), partition.tolist(), strict=True)
+    return np.array([known[place] for place in places], np.uint64)
 
 
 @dataclass(frozen=True)

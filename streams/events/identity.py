@@ -12,6 +12,9 @@ import numpy as np
 EXACT = 2**53
 """From here on a float may have lost the last digits of a whole number."""
 
+LONG = 2**64
+"""Python takes its time over whole numbers that are much longer, and refuses to write very long ones."""
+
 PART = re.compile(r"(?:\\[|\\]|[^|])+")
 ESCAPE = re.compile(r"\\([|\\])")
 
@@ -43,6 +46,16 @@ def identity_of(value: Any) -> str | None:
 def _whole(value: Any) -> str | None:
     exact = value.is_finite() if isinstance(value, Decimal) else abs(value) <= EXACT
     return str(int(value)) if exact and value == int(value) else None
+
+
+def identities_of(values: Sequence[Any]) -> Sequence[str | None]:
+    """Write many ids as text, each as `identity_of` does."""
+    kinds = set(map(type, values))
+    if kinds <= {str, type(None)}:
+        return values
+    if kinds == {int} and max(map(abs, values)) < LONG:
+        return [*map(str, values)]
+    return [*map(identity_of, values)]
 
 
 def joined_task(parts: Sequence[Any]) -> Any:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from math import isfinite
 from typing import Any
 
 import numpy as np
 
+from engine.features.columns import PLAIN_CATEGORIES, exact_numbers
 from engine.targets import Classification, Regression
+from engine.types import Float64
 from streams.events.numbers import REAL, number_of
 from streams.events.wording import shown
 
@@ -16,15 +18,15 @@ NO_LABEL = 'the label is null; an observation leaves the member "label" out'
 
 
 class Refusal(Exception):
-    """Stays in `streams.events`: `reading` turns it into `Rejected`, and `readable_label` into None."""
+    """Stays in `streams.events`: `reading` turns it into `Rejected`, and `labels_of` into NaN."""
 
     def __init__(self, reason: str, detail: str) -> None:
         self.reason = reason
         self.detail = detail
 
 
-def readable_label(target: Classification | Regression) -> Callable[[Any], float | None]:
-    """Build what turns a raw label into the engine's `y`; None for one that would be refused."""
+def labels_of(target: Classification | Regression, labels: Sequence[Any]) -> Float64:
+    """The engine's `y` of raw labels [L], as `label_reader` reads each; NaN of one that it refuses."""
     read = label_reader(target)
 
     def readable(label: Any) -> float | None:
@@ -34,7 +36,12 @@ def readable_label(target: Classification | Regression) -> Callable[[Any], float
         except Refusal:
             return None
 
-    return readable
+    if isinstance(target, Classification) and PLAIN_CATEGORIES.issuperset(map(type, labels)):
+        known = {label: readable(label) for label in set(labels)}
+        return np.array([known[label] for label in labels], np.float64)
+    if isinstance(target, Regression) and (y := exact_numbers(labels)) is not None:
+        return np.where((y >= target.low) & (y <= target.high), y, np.nan)
+    return np.array([readable(label) for label in labels], np.float64)
 
 
 def label_reader(target: Classification | Regression) -> Callable[[Any], float]:

@@ -20,7 +20,7 @@ Fields that no encoder reads are ignored.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from hashlib import blake2b
 from math import isfinite
 from typing import Any, NamedTuple
@@ -69,9 +69,8 @@ class Rejected(NamedTuple):
 
 
 class Event(NamedTuple):
-    """A record whose task, id, time and label are sound."""
+    """What is sound of a record."""
 
-    record: Record
     task: str
     id: int
     time_s: float
@@ -79,34 +78,35 @@ class Event(NamedTuple):
 
 
 class Read(NamedTuple):
-    """N records that are sound, and what had to be refused."""
+    """What became of N records."""
 
-    events: Sequence[Event]
+    verdicts: Sequence[Event | Rejected]
+    """[N]"""
     x: Float32
-    """[N, own width] their features in stored form, zeros where there are none."""
+    """[N, own width] the features of events in stored form, zeros where there are none."""
     has_x: Bool
     """[N] whether there are."""
     rejected: Sequence[Rejected]
     """In the order of the log."""
 
 
-def read(records: Iterable[Record], problem: Problem) -> Read:
-    """Check and encode records; each comes back, as an event or as `Rejected`."""
+def read(records: Sequence[Record], problem: Problem) -> Read:
+    """Check and encode records one by one; each comes back, as an event or as `Rejected`."""
     label = label_reader(problem.target)
-    checked = [_checked(record, label) for record in records]
-    refused = [verdict for verdict in checked if isinstance(verdict, Rejected)]
-    sound = [verdict for verdict in checked if isinstance(verdict, Event)]
-    carrying = [i for i, event in enumerate(sound) if event.record.fields is not None]
-    encoded = problem.features.encode([sound[i].record.fields or {} for i in carrying])
-    x, carries = np.zeros((len(sound), problem.features.width), np.float32), np.zeros(len(sound), np.bool_)
-    x[carrying], carries[carrying] = encoded.x, True
-    if encoded.faults:
-        faulty = {carrying[i]: detail for i, detail in encoded.faults.items()}
-        refused += [Rejected(sound[i].record, "bad_feature", detail) for i, detail in faulty.items()]
-        kept = [i for i in range(len(sound)) if i not in faulty]
-        sound, x, carries = [sound[i] for i in kept], x[kept], carries[kept]
+    verdicts: list[Event | Rejected] = [_checked(record, label) for record in records]
+    refused = [verdict for verdict in verdicts if isinstance(verdict, Rejected)]
+    carrying = [
+        n for n, record in enumerate(records) if record.fields is not None and isinstance(verdicts[n], Event)
+    ]
+    encoded = problem.features.encode([records[n].fields or {} for n in carrying])
+    for i, detail in encoded.faults.items():
+        faulty = Rejected(records[carrying[i]], "bad_feature", detail)
+        verdicts[carrying[i]] = faulty
+        refused.append(faulty)
+    x, has_x = np.zeros((len(records), problem.features.width), np.float32), np.zeros(len(records), np.bool_)
+    x[carrying], has_x[carrying] = encoded.x, True
     refused.sort(key=lambda rejected: (rejected.record.partition, rejected.record.offset))
-    return Read(sound, x, carries, refused)
+    return Read(verdicts, x, has_x, refused)
 
 
 def _checked(record: Record, label: Callable[[Any], float]) -> Event | Rejected:
@@ -119,7 +119,7 @@ def _checked(record: Record, label: Callable[[Any], float]) -> Event | Rejected:
         y = label(record.label) if record.kind == LABEL else 0.0
     except Refusal as refusal:
         return Rejected(record, refusal.reason, refusal.detail)
-    return Event(record, task.decode(), event_hash(identity), time_s, y)
+    return Event(task.decode(), event_hash(identity), time_s, y)
 
 
 def event_hash(identity: bytes) -> int:

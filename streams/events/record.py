@@ -93,7 +93,12 @@ class Polled(NamedTuple):
 
     def after(self) -> dict[Place, int]:
         """The next offsets once these records are folded."""
-        return {(record.topic, record.partition): record.offset + 1 for record in self.records}
+        offsets: dict[Place, int] = {}
+        for record in reversed(self.records):
+            offsets.setdefault((record.topic, record.partition), record.offset + 1)
+            if len(offsets) == len(self.incarnations):
+                break
+        return offsets
 
 
 ONLY: Place = (0, 0)

@@ -18,6 +18,7 @@ from engine.problem import Problem
 from engine.stream.events import EventBatch
 from engine.stream.in_progress import Folded
 from engine.types import SERVED, Episode, Float64
+from streams.events.columns import ids_of
 from streams.events.learned_labels import UNSCORED, LearnedLabel, lines_of
 from streams.events.reading import Rejected, readable_task
 from streams.events.record import Record, SourcePosition
@@ -77,7 +78,7 @@ class Outputs:
         self, events: EventBatch, records: Sequence[Record], tasks: Sequence[str], folded: Folded
     ) -> None:
         """Append the outcomes of one fold; `records` [N] and `tasks` [U] belong to its events and rows."""
-        said = outcome_lines(self.problem, events, [record.id for record in records], tasks, folded.outcomes)
+        said = outcome_lines(self.problem, events, ids_of(records), tasks, folded.outcomes)
         learned, labels = learned_labels(events, tasks, folded, self.support_rate)
         said["episodes"] = Lines(learned, lines_of(labels))
         keys = [task.encode() for task in tasks]

@@ -24,6 +24,7 @@ import orjson
 from engine.stream.events import EventBatch
 from engine.stream.table import TaskTable
 from engine.types import Bool, Int64
+from streams.events.columns import taken
 from streams.events.decoding import Decoded
 from streams.events.reading import NO_VALUE, Rejected, readable_task
 from streams.events.record import NULL_VALUE, Polled
@@ -118,13 +119,15 @@ def only(decoded: Decoded, kept: Bool) -> Decoded:
     return Decoded(
         tuple(decoded.tasks[u] for u in tasks.tolist()),
         replace(decoded.events, **(columns | {"row": row})),
-        [decoded.records[n] for n in index.tolist()],
+        taken(decoded.records, index),
         (),
     )
 
 
 def _parted(decoded: Decoded, sound: Bool, reason: str, detail: Callable[[int], str]) -> Parted:
-    aside = [Rejected(decoded.records[n], reason, detail(n)) for n in np.flatnonzero(~sound).tolist()]
+    index = np.flatnonzero(~sound)
+    unsound = zip(taken(decoded.records, index), index.tolist(), strict=True)
+    aside = [Rejected(record, reason, detail(n)) for record, n in unsound]
     return Parted(only(decoded, sound), aside)
 
 

@@ -261,6 +261,10 @@ class Worker:
 def cut_at_cells(polled: Polled, schedule: Schedule) -> Iterator[Polled]:
     """The records of one partition, cut where the first topic's offset comes to another cell."""
     position, start = polled.position, 0
+    last = next((record.offset for record in reversed(polled.records) if record.topic == 0), position)
+    if schedule.cell(last) == schedule.cell(position):
+        yield polled
+        return
     for n, record in enumerate(polled.records):
         if record.topic == 0 and schedule.cell(record.offset) != schedule.cell(position):
             if n > start:

@@ -15,8 +15,9 @@ from typing import Any
 import numpy as np
 import orjson
 
-from engine.features.columns import Cyclic, Numeric
+from engine.features.columns import Cyclic, Encoded, Numeric
 from engine.features.encoder import Features
+from engine.types import Int64
 from streams.errors import InputError
 from streams.events.numbers import number_of
 from streams.events.reading import MAX_RECORD_BYTES
@@ -110,6 +111,10 @@ class TextTable:
             rows.append(rows[-1] if again else self._row(index))
         return rows
 
+    def rows(self, indexes: Int64) -> ParsedRows:
+        """Parse records again."""
+        return ParsedRows([self._row(index) for index in indexes.tolist()])
+
     def remarks(self) -> Iterator[str]:
         """What a user should know of how it was read, in sentences."""
         if len(self._records) and not self._records.ends_whole:
@@ -130,6 +135,22 @@ class TextTable:
             return Row(line, index + 1, self._parse(raw), raw)
         except ValueError as error:
             return Row(line, index + 1, {}, raw, str(error))
+
+
+class ParsedRows:
+    """Some rows of a text."""
+
+    def __init__(self, rows: Sequence[Row]) -> None:
+        self._rows = rows
+        self.whole = np.array([row.fault is None for row in rows], np.bool_)
+
+    def values(self, name: str) -> Sequence[Any]:
+        """One column; None where a cell is empty or a member is not there."""
+        return [row.values.get(name) for row in self._rows]
+
+    def encoded(self, features: Features, index: Int64) -> Encoded:
+        """The features of some of them."""
+        return features.encode([self._rows[n].values for n in index.tolist()])
 
 
 def _parse_json(line: bytes) -> Mapping[str, Any]:

@@ -21,7 +21,6 @@ import orjson
 from engine.features.encoder import Features
 from engine.types import Int64, Kind
 from streams.errors import InputError
-from streams.events.identity import joined_task
 from streams.events.record import ONLY, Offsets, Polled, Record
 from streams.events.wording import utc
 from streams.logs.file.content import Content
@@ -35,15 +34,14 @@ from streams.logs.file.position import (
     check_content,
     read_position,
 )
-from streams.logs.file.tables import Row, Table, TableColumns
+from streams.logs.file.records import TableEvents, TableRecords
+from streams.logs.file.tables import Table, TableColumns
 
 __all__ = ["FileLog", "TableColumns", "open_table"]
 
 POSITION = "position.json"
 AHEAD = 4096
 """So many events further than was handed out is recorded as handed out, and not again for each batch."""
-
-KINDS = tuple(Kind)  # a look-up costs a tenth of Kind(number)
 
 
 class FileLog:
@@ -66,8 +64,9 @@ class FileLog:
         self._table = open_table(path, columns, features)
         written_s = _written_s(path)
         clock = placed(self._table.clock(), written_s)
+        self._events = TableEvents(self._table, columns, clock.early, clock.latest_s)
         self._rows = len(clock.times)
-        self._early, self._latest_s, self._untrue = clock.early, clock.latest_s, clock.untrue
+        self._untrue = clock.untrue
         self._remarks = [*self._table.remarks(), *clock.remarks(), *suspicious(clock.times, written_s)]
         self._order = _event_order(clock, labels_follow=columns.label_time is None)
         self._commits = None if state is None else state / POSITION
@@ -93,35 +92,13 @@ class FileLog:
     def poll(self, max_events: int, timeout_s: float = 0.0) -> list[Polled]:  # noqa: ARG002 - a file never grows
         """At most that many next records; nothing at the end."""
         position = self._position
-        events = self._order[position : position + max_events]
-        if not len(events):
+        numbers = self._order[position : position + max_events]
+        if not len(numbers):
             return []
-        self._hand_out(position + len(events))
-        kinds, rows = np.divmod(events, self._rows)
-        needed, place = np.unique(
-            rows, return_inverse=True
-        )  # an observation and its label are often neighbours
-        read = self._table.read(needed.tolist())
-        records = [
-            self._record(offset, KINDS[kind], read[at])
-            for offset, (kind, at) in enumerate(zip(kinds.tolist(), place.tolist(), strict=True), position)
-        ]
-        self._position += len(records)
+        self._position = position + len(numbers)
+        self._hand_out(self._position)
+        records = TableRecords(self._events, numbers, np.arange(position, self._position))
         return [Polled(0, (self.incarnation,), position, records)]
-
-    def _record(self, offset: int, kind: Kind, row: Row) -> Record:
-        values, c = row.values, self._columns
-        if row.fault is not None:
-            return Record(offset, kind, None, None, None, line=row.line, raw=row.raw, fault=row.fault)
-        task = values.get(c.task[0]) if len(c.task) == 1 else joined_task([values.get(n) for n in c.task])
-        identity = row.number if c.id is None else values.get(c.id)
-        latest_s, where = self._latest_s, (row.line, row.raw)
-        if kind == Kind.OBSERVATION or c.label is None:
-            time = values.get(c.time)
-            return Record(offset, kind, task, identity, time, None, values, *where, latest_s=latest_s)
-        early = self._early[row.number - 1]
-        time = values.get(c.time if early else c.label_time or c.time)
-        return Record(offset, kind, task, identity, time, values[c.label], None, *where, latest_s=latest_s)
 
     def position(self) -> int:
         """Offset of the next record to poll."""

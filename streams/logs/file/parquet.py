@@ -11,8 +11,9 @@ from typing import Any
 import numpy as np
 import polars as pl
 
+from engine.features.columns import Column, Encoded, Numeric
 from engine.features.encoder import Features
-from engine.types import Float64
+from engine.types import Float64, Int64
 from streams.errors import InputError
 from streams.events.identity import identity_of
 from streams.events.times import FIRST_S, LAST_S, epoch_seconds
@@ -66,6 +67,10 @@ class ParquetTable:
                 row[name] = _exact(row[name])
         return [Row(index + 1, index + 1, row) for index, row in zip(indexes, rows, strict=True)]
 
+    def rows(self, indexes: Int64) -> ParquetRows:
+        """Gather rows, in columns."""
+        return ParquetRows(self._frame, indexes)
+
     def remarks(self) -> Iterator[str]:
         """Nothing: rows are whole."""
         return iter(())
@@ -73,6 +78,38 @@ class ParquetTable:
     def content(self, known: int) -> tuple[Content | None, Content]:
         """The first `known` rows of the columns that are used, None where there are not so many; and all rows."""
         return table_content(self._frame, known)
+
+
+class ParquetRows:
+    """Some rows of a table, each column gathered when it is asked for."""
+
+    def __init__(self, frame: pl.DataFrame, indexes: Int64) -> None:
+        self._frame, self._indexes = frame, indexes
+        self._places = pl.Series(indexes, dtype=pl.get_index_type())  # anything else costs ten times as much
+        self.whole = np.ones(len(indexes), np.bool_)
+
+    def values(self, name: str) -> Sequence[Any]:
+        """One column, as records carry it."""
+        values = self._column(name)
+        return [*map(_exact, values)] if values.dtype == pl.Decimal else values.to_list()
+
+    def encoded(self, features: Features, index: Int64) -> Encoded:
+        """The features of some of them."""
+        some = ParquetRows(self._frame, self._indexes[index])
+        return features.encode_columns([some._feature(column) for column in features.columns], len(index))
+
+    def _column(self, name: str) -> pl.Series:
+        return self._frame[name][self._places]
+
+    def _feature(self, column: Column) -> Sequence[Any] | Float64:
+        """The values of a feature; numbers as an array."""
+        is_number, count = type(column) is Numeric, len(self._indexes)
+        if column.name not in self._frame.columns:  # an optional number need not be there
+            return np.full(count, nan) if is_number else [None] * count
+        dtype = self._frame[column.name].dtype
+        if is_number and (dtype.is_integer() or dtype.is_float()):
+            return self._column(column.name).cast(pl.Float64).to_numpy()
+        return self.values(column.name)
 
 
 def parts_of(path: Path) -> list[Path]:

@@ -8,9 +8,9 @@ from math import inf, isnan, nan
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
-from engine.features.columns import Numeric
+from engine.features.columns import Encoded, Numeric
 from engine.features.encoder import Features
-from engine.types import Float64
+from engine.types import Bool, Float64, Int64
 from streams.errors import InputError
 from streams.events.times import epoch_seconds
 from streams.logs.file.content import Content
@@ -67,6 +67,21 @@ class Clock(NamedTuple):
     """[R] of the label; NEVER, UNPLACED or UNDATED where it has none."""
 
 
+class Rows(Protocol):
+    """n rows of a table, column by column."""
+
+    whole: Bool
+    """[n] whether each could be parsed."""
+
+    def values(self, name: str) -> Sequence[Any]:
+        """[n] one column, as `Row.values` has it; None where there is none."""
+        ...
+
+    def encoded(self, features: Features, index: Int64) -> Encoded:
+        """The features of some of them, in the order of `index`, to the bits that `Features.encode` makes of them."""
+        ...
+
+
 class Table(Protocol):
     """R rows, numbered from 0."""
 
@@ -79,6 +94,10 @@ class Table(Protocol):
 
     def read(self, indexes: Sequence[int]) -> list[Row]:
         """Rows by index; one that cannot be parsed has a fault."""
+        ...
+
+    def rows(self, indexes: Int64) -> Rows:
+        """Rows by index, in columns."""
         ...
 
     def remarks(self) -> Iterator[str]:

@@ -4,15 +4,15 @@ A mirror for every user: models that adapt are worth their trouble only where th
 done. The log is replayed once, when a report is written, so what the mirror shows is a function of the log: a run
 that was stopped and started again has the same. An observation is predicted in its place of the log and learned
 from in the place of its label, however late; further labels of an observation count for nothing. A record that the
-run refuses is left out, except that its time is not looked at.
+run refuses is left out.
 """
 
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import replace
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
@@ -23,9 +23,7 @@ from engine.features.encoder import Features
 from engine.problem import Problem
 from engine.targets import Classification, Regression
 from engine.types import Float32, Float64, Int64, Kind
-from streams.events.identity import identity_of
-from streams.events.labels import readable_label
-from streams.events.record import Record
+from streams.events.decoding import Decoded, decode
 from streams.logs.base import ReplayLog
 from streams.pages.kit.phrases import MIRROR
 from streams.pages.run.evaluation import Extra
@@ -75,66 +73,62 @@ class _Replay:
     """The log, replayed once from its start; S observations wait for their label, each in a place of its own."""
 
     def __init__(self, problem: Problem) -> None:
-        self._features = _roomy(problem.features)
-        self._label = readable_label(problem.target)
+        self._problem = replace(problem, features=_roomy(problem.features))
         last = WEIGHTS if isinstance(problem.target, Classification) else (1.0,)
         self._models: tuple[Model, ...] = (
             TaskRates(problem.target, STRENGTHS),
             TaskRates(problem.target, last, last=True),
-            LinearModel(self._features, problem.target),
+            LinearModel(self._problem.features, problem.target),
         )
-        self._x = np.zeros((0, self._features.width), np.float32)
+        self._x = np.zeros((0, self._problem.features.width), np.float32)
         self._task = np.zeros(0, np.int64)
         self._places = 0
         self._free: list[int] = []
-        self._waiting: dict[tuple[Any, Any], int] = {}
-        self._labelled: OrderedDict[tuple[Any, Any], None] = OrderedDict()
-        self._tasks: dict[Any, int] = {}
+        self._waiting: dict[tuple[int, int], int] = {}
+        self._labelled: OrderedDict[tuple[int, int], None] = OrderedDict()
+        self._tasks: dict[str, int] = {}
 
     def parts(self, log: ReplayLog, end: int) -> Iterator[_Labels]:
         """Every stretch of the log up to an offset."""
         while log.position() < end:
-            for polled in log.poll(min(EVENTS_AT_ONCE, end - log.position())):
-                yield self._follow(polled.records)
+            yield self._follow(decode(log.poll(min(EVENTS_AT_ONCE, end - log.position())), self._problem))
 
-    def _follow(self, records: Sequence[Record]) -> _Labels:
-        order, y, labels = self._joined(records)
+    def _follow(self, decoded: Decoded) -> _Labels:
+        order, counted = self._joined(decoded)
+        y = decoded.events.y[counted].astype(np.float64)
         stream = Stream(self._x, self._task, order, y)
         said = np.stack([_led(model, stream) for model in self._models], axis=1)
         is_label = order < 0
         self._free += (~order[is_label]).tolist()
         while len(self._labelled) > REMEMBERED:
             self._labelled.popitem(last=False)
-        return _Labels(np.array(labels, np.int64), y[is_label], said)
+        return _Labels(decoded.events.offset[counted][is_label], y[is_label], said)
 
-    def _joined(self, records: Sequence[Record]) -> tuple[Int64, Float64, list[int]]:
-        """The events that count as `Stream.order` and `Stream.y`, and the offsets of the labels among them."""
-        order, y, labels, kept = list[int](), list[float](), list[int](), list[int]()
-        waiting, labelled, n = self._waiting, self._labelled, -1
-        observed = [record for record in records if record.kind == OBSERVATION and record.fields]
-        encoded = self._features.encode([record.fields or {} for record in observed])
-        for record in records:
-            event, is_observation = (
-                (identity_of(record.task), identity_of(record.id)),
-                record.kind == OBSERVATION and bool(record.fields),
-            )
-            n += is_observation
-            if not all(event):
-                continue
-            if is_observation:
-                if n not in encoded.faults and event not in waiting and event not in labelled:
+    def _joined(self, decoded: Decoded) -> tuple[Int64, Int64]:
+        """The events that count as `Stream.order`, and which of the batch they are."""
+        events, waiting, labelled = decoded.events, self._waiting, self._labelled
+        numbers = np.array(
+            [self._tasks.setdefault(task, len(self._tasks)) for task in decoded.tasks], np.int64
+        )
+        task = numbers[events.row]
+        order, counted = list[int](), list[int]()
+        columns = zip(task.tolist(), events.id.tolist(), events.kind.tolist(), strict=True)
+        for n, (number, identity, kind) in enumerate(columns):
+            event = number, identity
+            if kind == OBSERVATION:
+                if event not in waiting and event not in labelled:
                     order.append(self._placed(event))
-                    y.append(0.0)
-                    kept.append(n)
-            elif event in waiting and (label := self._label(record.label)) is not None:
+                    counted.append(n)
+            elif event in waiting:
                 order.append(~waiting.pop(event))
-                y.append(label)
-                labels.append(record.offset)
+                counted.append(n)
                 labelled[event] = None
-        self._keep(np.array(order, np.int64), encoded.x[kept], [identity_of(observed[n].task) for n in kept])
-        return np.array(order, np.int64), np.array(y, np.float64), labels
+        places, index = np.array(order, np.int64), np.array(counted, np.int64)
+        observed = index[places >= 0]
+        self._keep(places[places >= 0], events.x[observed], task[observed])
+        return places, index
 
-    def _placed(self, event: tuple[Any, Any]) -> int:
+    def _placed(self, event: tuple[int, int]) -> int:
         """A free place for an observation."""
         if not self._free:
             self._free.append(self._places)
@@ -142,12 +136,10 @@ class _Replay:
         place = self._waiting[event] = self._free.pop()
         return place
 
-    def _keep(self, order: Int64, x: Float32, tasks: Sequence[Any]) -> None:
+    def _keep(self, places: Int64, x: Float32, task: Int64) -> None:
         """Put new observations in their places."""
         self._x, self._task = grown(self._x, self._places), grown(self._task, self._places)
-        places = order[order >= 0]
-        self._x[places] = x
-        self._task[places] = [self._tasks.setdefault(task, len(self._tasks)) for task in tasks]
+        self._x[places], self._task[places] = x, task
 
 
 def _roomy(features: Features) -> Features:
