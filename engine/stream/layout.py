@@ -19,6 +19,9 @@ from engine.types import PREDICTORS, Outcome
 LAYOUT_VERSION = 2
 """Raised whenever the meaning of a row's bytes changes."""
 
+HEAD_BYTES = 24
+"""Of a stored row: fingerprint, checksum and revision, which stores read."""
+
 RECENT_IDS = 64
 """How many resolved observation ids a task remembers."""
 

@@ -29,10 +29,24 @@ def remember(c: Any, u: int, resolved: Any, status: int, y: float) -> None:
 
 
 @compiled
+def clear_lane(c: Any, u: int, slot: int) -> None:
+    """Let a slot hold nothing, which is zeros: a store leaves them out (`engine.stream.packed`)."""
+    c.pending_id[u, slot] = 0
+    c.pending_order[u, slot] = 0
+    c.pending_s[u, slot] = 0.0
+    c.pending_mix[u, slot] = 0.0
+    c.pending_seen[u, slot] = 0
+    c.pending_version[u, slot] = 0
+    c.pending_epoch[u, slot] = 0
+    c.pending_x[u, slot] = 0.0
+    c.pending_p[u, slot] = 0.0
+
+
+@compiled
 def give_up(c: Any, u: int, slot: int) -> None:
     """Stop waiting for the label of a pending observation."""
     remember(c, u, c.pending_id[u, slot], EXPIRED, 0.0)
-    c.pending_order[u, slot] = 0
+    clear_lane(c, u, slot)
     c.counts[u, EXPIRED_COUNT] += 1
 
 

@@ -16,7 +16,7 @@ from engine.detectors import detectors
 from engine.stream import history
 from engine.stream.answers import observe, score, surprise
 from engine.stream.layout import COLUMNS_LAYOUT, EXPIRED, LABELLED, Columns
-from engine.stream.pending import expire, find, remember, was_seen
+from engine.stream.pending import clear_lane, expire, find, remember, was_seen
 from engine.stream.scan_arrays import (
     ALARM,
     ASK_DETECTOR,
@@ -81,10 +81,11 @@ def learn(c: Any, u: int, e: Any, n: int, r: Any, out: Any) -> int:
     lane = find(c.pending_id[u], c.pending_order[u], e.id[n])
     if lane >= 0:
         score(c, u, lane, e, n, r, out)
-        c.pending_order[u, lane] = 0
         remember(c, u, e.id[n], LABELLED, y)
         take_in(c, u, c.pending_x[u, lane], e, n, r, out)
-        if c.pending_epoch[u, lane] == c.epoch[u] and c.seq[u] > c.quiet_until[u]:
+        epoch = c.pending_epoch[u, lane]
+        clear_lane(c, u, lane)
+        if epoch == c.epoch[u] and c.seq[u] > c.quiet_until[u]:
             if r.detector_kind == detectors.EXTERNAL:
                 return ASK_DETECTOR
             fed = surprise(c, u, c.counts[u, SCORED] + 1, out.loss[n, ADAPTED], r)

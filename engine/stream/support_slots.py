@@ -48,8 +48,10 @@ def insert(c: Any, u: int, x: Any, y: float, example_id: Any, r: Any) -> None:
         dropped = c.support_dropped[u, s]
         if c.support_seq[u, s] != 0 and dropped == 0:
             present += 1
-        elif slot < 0 and dropped <= c.adapted_through[u]:
-            slot = s
+        elif dropped <= c.adapted_through[u]:
+            if dropped != 0:
+                clear_slot(c, u, s)
+            slot = s if slot < 0 else slot
     if present == r.support:
         c.support_dropped[u, victim(c, u, y, r)] = c.seq[u]
     c.support_x[u, slot] = x
@@ -58,6 +60,16 @@ def insert(c: Any, u: int, x: Any, y: float, example_id: Any, r: Any) -> None:
     c.support_seq[u, slot] = c.seq[u]
     c.support_dropped[u, slot] = 0
     count_label(c, u, y, 1, r)
+
+
+@compiled
+def clear_slot(c: Any, u: int, slot: int) -> None:
+    """Let a slot hold nothing, which is zeros: a store leaves them out (`engine.stream.packed`)."""
+    c.support_seq[u, slot] = 0
+    c.support_dropped[u, slot] = 0
+    c.support_id[u, slot] = 0
+    c.support_x[u, slot] = 0.0
+    c.support_y[u, slot] = 0.0
 
 
 @compiled

@@ -19,12 +19,10 @@ import numpy as np
 import numpy.typing as npt
 
 from engine.compiled import compiled_as, read_rows
-from engine.stream.layout import FORGOTTEN, LABELLED, Columns, Layout
+from engine.stream.layout import FORGOTTEN, HEAD_BYTES, LABELLED, Columns, Layout
+from engine.stream.packed import Buffer, packed, unpack
 from engine.stream.soundness import unsound
 from engine.types import Bool, EngineError, UInt64
-
-Buffer = bytes | memoryview
-
 
 DAMAGED = "is damaged (its checksum does not match); restore the store or run `reptide rebuild`"
 
@@ -78,9 +76,11 @@ class TaskTable:
         faults = {
             u: fault for u, row in enumerate(stored) if row is not None and (fault := _fault(layout, row))
         }
-        blank = TaskTable.empty(layout, ["?"]).rows.tobytes()
-        sound = (blank if row is None or u in faults else row for u, row in enumerate(stored))
-        rows = np.frombuffer(bytearray().join(sound), layout.dtype)
+        (blank,) = packed(TaskTable.empty(layout, ["?"]).rows)
+        sound = [blank if row is None or u in faults else row for u, row in enumerate(stored)]
+        rows = np.zeros(len(sound), layout.dtype)
+        for u in np.flatnonzero(~unpack(sound, rows)).tolist():
+            faults[u] = _other_length(layout, sound[u])
         sums = checksums(rows, layout.bytes_per_task)
         for u in np.flatnonzero(sums != rows["checksum"]).tolist():
             if stored[u] is not None:
@@ -91,11 +91,16 @@ class TaskTable:
             raise RowError({ids[u]: f"the stored row of task {ids[u]!r} {faults[u]}" for u in sorted(faults)})
         return cls(layout, tuple(ids), rows)
 
-    def encode(self, raise_revision: bool = False) -> list[memoryview]:
-        """Rows as bytes, checksummed; as the next revision, where they are to replace the ones read."""
+    def encode(self, raise_revision: bool = False, pack: bool = False) -> list[memoryview]:
+        """Rows as bytes, checksummed; as the next revision, where they are to replace the ones read.
+
+        With `pack` without their zeros (`engine.stream.packed`); `decode` takes both.
+        """
         rows, size = with_spare(self.rows, 0), self.layout.bytes_per_task
         rows["revision"] += raise_revision
         rows["checksum"] = checksums(rows, size)
+        if pack:
+            return packed(rows)
         buffer = rows.view(np.uint8).data
         return [buffer[start : start + size] for start in range(0, len(buffer), size)]
 
@@ -143,12 +148,13 @@ def _fault(layout: Layout, row: Buffer) -> str:
             f"has layout {fingerprint:016x}, this stream spec has "
             f"{layout.fingerprint:016x}; run `reptide rebuild` to make the rows anew from the log"
         )
-    if len(row) != layout.bytes_per_task:
-        return (
-            f"has {len(row)} bytes instead of {layout.bytes_per_task}; "
-            "restore the store or run `reptide rebuild`"
-        )
-    return ""
+    return "" if HEAD_BYTES <= len(row) <= layout.bytes_per_task else _other_length(layout, row)
+
+
+def _other_length(layout: Layout, row: Buffer) -> str:
+    return (
+        f"has {len(row)} bytes instead of {layout.bytes_per_task}; restore the store or run `reptide rebuild`"
+    )
 
 
 def check_layouts(layout: Layout, stored: Iterable[Buffer]) -> None:

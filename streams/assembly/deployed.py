@@ -119,7 +119,9 @@ class Deployment:
     @cached_property
     def store(self) -> RedisStore:
         """The rows."""
-        return RedisStore(self.server, self.settings.stream, self.layout, self.redis.ttl_s)
+        return RedisStore(
+            self.server, self.settings.stream, self.layout, self.redis.ttl_s, packed=self.redis.packed
+        )
 
     @cached_property
     def versions(self) -> RedisMeta:

@@ -15,13 +15,11 @@ from urllib.parse import quote, unquote
 
 from torch import Tensor
 
-from engine.stream.layout import Layout
+from engine.stream.layout import HEAD_BYTES, Layout
 from engine.stream.table import Buffer, TaskTable
 from streams.events.record import SourcePosition
 
 LONGEST_KEY = 256
-HEAD_BYTES = 24
-"""What every row begins with: layout, checksum and revision."""
 SECRET_BYTES = 32
 """Length of a store's secret, and of the digests that are keyed with it."""
 

@@ -528,6 +528,32 @@ class TestRows:
             other.clear()
         assert marks(store, ["a"]) == [7]
 
+    def test_packed_rows_and_whole_ones_lie_side_by_side_and_either_store_goes_on_with_both(
+        self, one_redis: Server, connected: Open, stream: str
+    ) -> None:
+        whole, packs = connected(one_redis.url, stream), connected(one_redis.url, stream, packed=True)
+        assert whole.swap(marked(whole, ["a", "b"], 1)) == [Swap.OK] * 2
+        assert packs.swap(marked(packs, ["a", "c"], 2)) == [Swap.OK] * 2
+        sizes = [one_redis.ask("STRLEN", row_key(stream, task)) for task in "abc"]
+        assert sizes[1] == LAYOUT.bytes_per_task > 4 * max(sizes[0], sizes[2])
+        assert whole.swap(marked(whole, ["c"], 3)) == [Swap.OK]
+        assert marks(whole, ["a", "b", "c"]) == marks(packs, ["a", "b", "c"]) == [2, 1, 3]
+        rows = dict(row for page in packs.stored() for row in page)
+        assert {len(row) for row in rows.values()} == {LAYOUT.bytes_per_task}
+        packs.clear()
+        packs.put([*rows.items()])
+        assert marks(whole, ["a", "b", "c"]) == [2, 1, 3]
+
+    def test_a_packed_row_that_was_cut_short_is_refused_and_the_task_named(
+        self, one_redis: Server, connected: Open, stream: str
+    ) -> None:
+        store = connected(one_redis.url, stream, packed=True)
+        store.swap(marked(store, ["a"], 1))
+        row = one_redis.ask("GETRANGE", row_key(stream, "a"), 0, -5)
+        one_redis.ask("SET", row_key(stream, "a"), row)
+        with pytest.raises(RowError, match=r"'a' has \d+ bytes instead of"):
+            store.load(LAYOUT, ["a"])
+
     def test_a_row_lives_as_long_as_was_said_from_its_last_write(
         self, one_redis: Server, connected: Open, stream: str
     ) -> None:

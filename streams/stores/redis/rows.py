@@ -17,11 +17,12 @@ from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from itertools import islice
 from secrets import token_bytes
 
-from engine.stream.layout import Layout
+from engine.stream.layout import HEAD_BYTES, Layout
+from engine.stream.packed import plain
 from engine.stream.table import TaskTable
 from streams.errors import StoreError
 from streams.events.record import SourcePosition
-from streams.stores.base import HEAD_BYTES, Swap, digest_of_row, key_of
+from streams.stores.base import Swap, digest_of_row, key_of
 from streams.stores.redis.adoptions import RedisAdoptions
 from streams.stores.redis.scripts import LEASE, SWAP
 from streams.stores.redis.server import RedisServer
@@ -50,8 +51,9 @@ class RedisStore:
         layout: Layout,
         ttl_s: int = 0,
         clock: Callable[[], float] = time.time,
+        packed: bool = False,
     ) -> None:
-        self.server, self.ttl_s = server, ttl_s
+        self.server, self.ttl_s, self._layout, self._packed = server, ttl_s, layout, packed
         self._stream = f"reptide:{key_of(stream)}"
         self._rows = f"{self._stream}:{layout.fingerprint:016x}:t:"
         prefix = f"{self._stream}:{layout.fingerprint:016x}:a:"
@@ -83,7 +85,7 @@ class RedisStore:
         A reply that got lost is no harm: the client asks again, and is told `ALREADY`.
         """
         read = states.rows["revision"].astype("<i8").tobytes()
-        written = states.encode(raise_revision=True)
+        written = states.encode(raise_revision=True, pack=self._packed)
         replies = self.server.ask(
             *(
                 ("EVAL", SWAP, 1, self._rows + key_of(task), read[8 * u : 8 * u + 8], written[u], self.ttl_s)
@@ -140,14 +142,12 @@ class RedisStore:
             )
 
     def stored(self) -> Iterator[list[tuple[str, bytes]]]:
-        """All rows by key, page by page, as they are read one after the other; one may come twice."""
+        """All rows by key, not packed, page by page, as they are read one after the other; one may come twice."""
         for keys in self._pages(f"{self._rows}*", ROWS_AT_ONCE):
-            rows = self.server.ask(*(("GET", key) for key in keys))
-            yield [
-                (key.removeprefix(self._rows), row)
-                for key, row in zip(keys, rows, strict=True)
-                if row is not None and len(row) >= HEAD_BYTES
-            ]
+            replies = self.server.ask(*(("GET", key) for key in keys))
+            found = {k: row for k, row in zip(keys, replies, strict=True) if row and len(row) >= HEAD_BYTES}
+            rows = plain([*found.values()], self._layout.dtype)
+            yield [(key.removeprefix(self._rows), row) for key, row in zip(found, rows, strict=True)]
 
     def put(self, rows: Sequence[tuple[str, bytes]]) -> None:
         """Write rows, by key, whatever is stored; those of tasks that were forgotten stay away."""
