@@ -1,10 +1,10 @@
-"""Measure what many tasks cost: bytes of a task, CPU of an event among a thousand tasks and among a million, start-up.
+"""Measure what many tasks cost: bytes of each, CPU of an event among a thousand and among a million, and a start.
 
 Tasks of 32 features and their own past, that keep 16 examples and 16 pending observations; half of the labels come at
 once, half 16 observations later. Stores are filled with rows of tasks that have had four labels; batches of 8,192
 events, of 1,024 tasks drawn from all, are loaded, folded and swapped. Bytes are those of a row, whole and packed, and
-what the file of LMDB and the memory of Redis come to. Redis runs on the same machine; its CPU is not counted, LMDB's is, and so
-is what the kernel does for its file.
+what the file of LMDB and the memory of Redis come to. Redis runs on the same machine, and its CPU is not counted; of
+LMDB it is.
 
     python -m benchmarks.scale [--json F] [--quick]
 """
@@ -61,7 +61,7 @@ class Traffic:
     count: int = 0
 
     def batch(self) -> EventBatch:
-        """[8,192] events of rows 0 to 1,023: observations of each, each with its label, some of them of earlier ones."""
+        """[8,192] events of rows 0 to 1,023: observations, each followed by its label or that of an earlier one."""
         rows = np.tile(np.repeat(np.arange(TASKS), 2), EACH)
         kind = np.tile(np.array([Kind.OBSERVATION, Kind.LABEL], np.uint8), TASKS * EACH)
         n = np.repeat(np.arange(TASKS * EACH), 2)

@@ -135,8 +135,8 @@ class Redis(Section):
     ttl_s: int = Field(0, ge=0)
     """A row not written for so long is dropped; 0 keeps rows for ever."""
     packed: bool = False
-    """Whether rows are written without their zeros: young tasks take a tenth of the memory, old ones two thirds. They
-    are read either way, but not by workers of a version from before there was this choice: set it once none is left."""
+    """Whether rows are written without their zeros, which takes less memory, the less a task has remembered yet. They
+    are read either way, but not by workers from before there was this choice: set it once none of those is left."""
     timeout_s: float = Field(5.0, gt=0)
     tombstone_s: float = Field(FOR_EVER_S, gt=0)
     """How long a task that was forgotten is not taken up again: longer than the log keeps its events; by default for

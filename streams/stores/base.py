@@ -16,7 +16,8 @@ from urllib.parse import quote, unquote
 from torch import Tensor
 
 from engine.stream.layout import HEAD_BYTES, Layout
-from engine.stream.table import Buffer, TaskTable
+from engine.stream.packed import Buffer
+from engine.stream.table import TaskTable
 from streams.events.record import SourcePosition
 
 LONGEST_KEY = 256

@@ -22,7 +22,8 @@ from typing import Any
 import lmdb
 
 from engine.stream.layout import Layout
-from engine.stream.table import Buffer, TaskTable, check_layouts
+from engine.stream.packed import Buffer
+from engine.stream.table import TaskTable, check_layouts
 from streams.errors import StoreError
 from streams.events.record import SourcePosition
 from streams.stores.base import SECRET_BYTES, Swap, digest_of, key_of, swapped

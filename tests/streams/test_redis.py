@@ -549,7 +549,7 @@ class TestRows:
     ) -> None:
         store = connected(one_redis.url, stream, packed=True)
         store.swap(marked(store, ["a"], 1))
-        row = one_redis.ask("GETRANGE", row_key(stream, "a"), 0, -5)
+        row = one_redis.ask("GETRANGE", row_key(stream, "a"), "0", "-5")
         one_redis.ask("SET", row_key(stream, "a"), row)
         with pytest.raises(RowError, match=r"'a' has \d+ bytes instead of"):
             store.load(LAYOUT, ["a"])
