@@ -49,7 +49,7 @@ def meta_train(settings: Settings, passes: int, show: Callable[[int, Progress], 
         quiet = silent(program.engine.spec.problem)
         outputs = replace(
             program.worker.outputs,
-            logs={**quiet.logs, "episodes": episodes},
+            logs={"episodes": episodes},
             dead_letters=quiet.dead_letters,
         )
         log = input_log(settings, program.engine.spec.problem, None)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import errno
 import os
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from typing import Protocol
@@ -123,26 +122,6 @@ class OutputFile:
     def close(self) -> None:
         """Let go of the file."""
         self._file.close()
-
-
-@dataclass(frozen=True)
-class Silence:
-    """An `OutputLog` that keeps nothing: for what is folded again, and was said before."""
-
-    def append(self, lines: Sequence[bytes], keys: Sequence[bytes] = ()) -> None:
-        """Keep nothing."""
-
-    def sync(self) -> None:
-        """Nothing to keep."""
-
-    def read(self, position: int, max_lines: int) -> tuple[list[bytes], int]:
-        """Nothing to read."""
-        del max_lines
-        return [], position
-
-    def place(self, position: int) -> str:
-        """Nowhere."""
-        return f"no output, position {position}"
 
 
 def _whole_lines(path: Path) -> int:

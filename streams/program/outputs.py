@@ -22,7 +22,7 @@ from streams.events.columns import ids_of
 from streams.events.learned_labels import UNSCORED, LearnedLabel, lines_of
 from streams.events.reading import Rejected, readable_task
 from streams.events.record import Record, SourcePosition
-from streams.logs.output import TOPICS, OutputWriter, Silence
+from streams.logs.output import OutputWriter
 from streams.program.outcome_lines import Lines, outcome_lines, rounded
 
 Written = Callable[[Sequence[bytes], Sequence[LearnedLabel]], object]
@@ -61,31 +61,45 @@ class DeadLetterLines:
         self.log.sync()
 
 
+class SaidBefore:
+    """Dead letters that are there already."""
+
+    def append(self, rejected: Sequence[Rejected]) -> None:
+        """Keep nothing."""
+
+    def sync(self) -> None:
+        """Nothing to keep."""
+
+
 @dataclass(frozen=True)
 class Outputs:
     """The output topics of one worker."""
 
     logs: Mapping[str, OutputWriter]
+    """All of `TOPICS`, or `episodes` alone, or none."""
     dead_letters: DeadLetters
     problem: Problem
     support_rate: float
     """Share of episodes that are kept for the outer rule; every label trains theta to be good unadapted."""
     durable: bool = True
     written: Written = unread
-    """Told of the lines of `episodes`, and the labels that they are of, once they are written."""
+    """Told of the lines of `episodes` that are written, and the labels that they are of."""
 
     def produce(
         self, events: EventBatch, records: Sequence[Record], tasks: Sequence[str], folded: Folded
     ) -> None:
         """Append the outcomes of one fold; `records` [N] and `tasks` [U] belong to its events and rows."""
-        said = outcome_lines(self.problem, events, ids_of(records), tasks, folded.outcomes)
-        learned, labels = learned_labels(events, tasks, folded, self.support_rate)
-        said["episodes"] = Lines(learned, lines_of(labels))
+        said: dict[str, Lines] = {}
+        if "predictions" in self.logs:
+            said = outcome_lines(self.problem, events, ids_of(records), tasks, folded.outcomes)
+        if "episodes" in self.logs:
+            learned, labels = learned_labels(events, tasks, folded, self.support_rate)
+            said["episodes"] = Lines(learned, lines_of(labels))
+            self.written(said["episodes"].lines, labels)
         keys = [task.encode() for task in tasks]
         for topic, (rows, lines) in said.items():
             if lines:
                 self.logs[topic].append(lines, [keys[row] for row in rows])
-        self.written(said["episodes"].lines, labels)
 
     def sync(self) -> None:
         """Keep everything appended over a crash of the machine."""
@@ -97,7 +111,7 @@ class Outputs:
 
 def silent(problem: Problem) -> Outputs:
     """Outputs that keep nothing: for what is folded again, and was said before."""
-    return Outputs(dict.fromkeys(TOPICS, Silence()), DeadLetterLines(Silence(), str), problem, 1.0)
+    return Outputs({}, SaidBefore(), problem, 1.0)
 
 
 def kept(task: str, labels: int, rate: float) -> bool:

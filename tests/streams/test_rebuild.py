@@ -14,6 +14,7 @@ from streams.assembly.embedded import embedded
 from streams.errors import CheckpointError, InputError, SettingsError
 from streams.logs.memory import Crash
 from streams.operate.forget import forget_task
+from streams.program import outputs
 from streams.program.embedded import run
 from streams.program.pruning import prune
 from streams.replay.embedded import rebuild
@@ -96,6 +97,15 @@ def test_a_rebuild_that_is_refused_leaves_every_row(settings: Settings, whole: L
     with pytest.raises(SettingsError, match='learner is "prototype" and was "gradient"'):
         rebuild(other, lambda position, progress: None)
     assert what_is_left(settings).differs(whole) == []
+
+
+def test_a_rebuild_formats_no_line(settings: Settings, whole: Left, monkeypatch: pytest.MonkeyPatch) -> None:
+    def formatted(*_: Any) -> Any:
+        raise AssertionError("a line was formatted")
+
+    for name in ("outcome_lines", "lines_of"):
+        monkeypatch.setattr(outputs, name, formatted)
+    assert not rebuilt(settings).differs(whole)
 
 
 def test_a_rebuild_writes_no_output_and_no_theta(settings: Settings) -> None:
