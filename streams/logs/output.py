@@ -55,6 +55,8 @@ class OutputFile:
         self._file = path.open("ab", buffering=0)
         self._size = _whole_lines(path)
         self._file.truncate(self._size)
+        self._synced = -1
+        """Up to where it is kept over a crash: what an earlier process appended may not be."""
 
     def append(self, lines: Sequence[bytes], keys: Sequence[bytes] = ()) -> None:  # noqa: ARG002 - one partition
         """Add lines in one write; where it fails, as on a full disk, none of them."""
@@ -70,8 +72,10 @@ class OutputFile:
 
     def sync(self) -> None:
         """Keep what was appended over a crash of the machine."""
-        with writing(self._path):
-            os.fsync(self._file.fileno())
+        if self._size > self._synced:
+            with writing(self._path):
+                os.fsync(self._file.fileno())
+            self._synced = self._size
 
     def read(self, position: int, max_lines: int) -> tuple[list[bytes], int]:
         """At most that many whole lines from a position, and the position after them."""

@@ -100,3 +100,21 @@ def test_an_append_that_fails_leaves_nothing_of_itself(
     file.append([b"three"])
     file.close()
     assert path.read_bytes() == b"one\nthree\n"
+
+
+def test_a_file_is_synced_where_something_was_appended_and_once_when_it_was_opened(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    synced: list[int] = []
+    monkeypatch.setattr("streams.logs.output.os.fsync", lambda file: synced.append(file))
+    for lines in ([], [b"of an earlier process, which may have died before it synced"]):
+        file = OutputFile(tmp_path / "scores.jsonl")
+        file.append(lines)
+        counted = []
+        for more in ([], [], [b"one"], [], []):
+            file.append(more)
+            file.sync()
+            counted.append(len(synced))
+            synced.clear()
+        assert counted == [1, 0, 1, 0, 0]
+        file.close()
