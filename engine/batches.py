@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, TypeVar
 
 import numpy as np
@@ -15,6 +15,11 @@ T = TypeVar("T")
 
 BLOCK = 32
 """Tasks that a stream adapts in one tensor call: kernels choose their order of summation by shape."""
+
+
+def blocks(count: int, size: int) -> Iterator[slice]:
+    """So many things in runs of at most `size`."""
+    return (slice(start, min(start + size, count)) for start in range(0, count, size))
 
 
 def sample(episodes: Sequence[T], size: int, *, seed: int, step: int) -> list[T]:

@@ -3,6 +3,9 @@
 `NUMBA_DISABLE_JIT=1` runs the same functions as plain Python, which is how a debugger steps through them.
 No fast-math anywhere: the same input gives the same bits.
 
+Compiled functions allocate nothing, and count no references: what they write to comes from Python, or from `room`.
+numba would count every array of every tuple that one function hands to another, which took three quarters of a scan.
+
 Machine code is kept on disk for the next process. numba would take it up again as long as the file of a function is
 as it was, whatever became of the functions of other files that are compiled into it: an upgrade would go on with
 the old ones. So it is kept in a folder that is named by all sources and the processor, beside them or, where that
@@ -13,15 +16,21 @@ lies already in a folder that cannot be written, as in the image of a container,
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from hashlib import blake2b
 from pathlib import Path
 from time import time
 from typing import Any, TypeVar
 
 import numba
+import numpy as np
+from llvmlite import ir
+from numba.core import cgutils
 from numba.core.caching import CompileResultCacheImpl, FunctionCache, UserProvidedCacheLocator
 from numba.core.registry import cpu_target
+from numba.extending import intrinsic
+from numba.np.arrayobj import populate_array
+from numba.np.numpy_support import as_dtype
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -141,7 +150,9 @@ def compiled(function: F) -> F:
 
 def compiled_within(function: F) -> F:
     """Compile into the functions that call it, none of which is Python: on its own it is not kept, nor called."""
-    return numba.njit(error_model="numpy", no_cpython_wrapper=True, no_cfunc_wrapper=True)(function)  # type: ignore[no-any-return]
+    return numba.njit(  # type: ignore[no-any-return]
+        error_model="numpy", no_cpython_wrapper=True, no_cfunc_wrapper=True, _nrt=False
+    )(function)
 
 
 def compiled_apart(function: F) -> F:
@@ -157,14 +168,16 @@ def _kept(function: F, *signature: Any, nogil: bool = False) -> F:
     try:
         if FOLDER is not None and not IS_ADDED_TO:
             return _read(function, *signature, nogil=nogil)
-        return numba.njit(*signature, cache=FOLDER is not None, error_model="numpy", nogil=nogil)(function)  # type: ignore[no-any-return]
+        return numba.njit(  # type: ignore[no-any-return]
+            *signature, cache=FOLDER is not None, error_model="numpy", nogil=nogil, _nrt=False
+        )(function)
     finally:
         numba.config.CACHE_DIR = NAMED
 
 
 def _read(function: F, *signature: Any, nogil: bool) -> F:
     """Take up machine code; compile what is not there, for this process alone."""
-    dispatcher: Any = numba.njit(error_model="numpy", nogil=nogil)(function)
+    dispatcher: Any = numba.njit(error_model="numpy", nogil=nogil, _nrt=False)(function)
     if dispatcher is not function:  # as it is under NUMBA_DISABLE_JIT
         dispatcher._cache = CacheAsItIs(function)  # noqa: SLF001 - numba has no other way to choose a cache
         for kinds in signature:
@@ -173,14 +186,55 @@ def _read(function: F, *signature: Any, nogil: bool) -> F:
     return dispatcher  # type: ignore[no-any-return]
 
 
+operation: Callable[[Any], Any] = intrinsic(prefer_literal=True)
+
+
+@operation
+def _room(typing: Any, count: Any) -> Any:  # noqa: ARG001 - as numba calls it
+    kind = numba.types.Array(numba.types.float64, 1, "C")
+
+    def made(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:  # noqa: ARG001
+        array = context.make_array(kind)(context, builder)
+        data = cgutils.alloca_once(builder, ir.DoubleType(), size=count.literal_value)
+        width = context.get_constant(numba.types.intp, 8)
+        shape = [context.get_constant(numba.types.intp, count.literal_value)]
+        populate_array(array, data=data, shape=shape, strides=[width], itemsize=width, meminfo=None)
+        return array._getvalue()  # noqa: SLF001 - as numba names it
+
+    return kind(count), made
+
+
+room: Callable[[int], Any] = np.empty if IS_PYTHON else _room
+"""A vector of so many float64 numbers, a constant, that lives as long as the compiled function that asks for it."""
+
+
+@compiled_within
+def copy(source: Any, into: Any) -> None:
+    """Copy a vector."""
+    for i in range(len(into)):
+        into[i] = source[i]
+
+
+@compiled_within
+def fill(into: Any, value: float) -> None:
+    """Write one number everywhere in a vector."""
+    for i in range(len(into)):
+        into[i] = value
+
+
 def scalars(record: type[tuple[Any, ...]], types: list[Any]) -> Any:
-    """The numba type of a named tuple of numbers; a pair is a tuple of that many, [] a vector, [,] a matrix."""
+    """The numba type of a named tuple of numbers; a pair is a tuple of that many, [] a vector, [,] a matrix.
+
+    A part that is a named tuple itself is given by its type.
+    """
     return numba.types.NamedTuple([_scalar(kind) for kind in types], record)
 
 
-def _scalar(kind: str | tuple[str, int]) -> Any:
+def _scalar(kind: Any) -> Any:
     if isinstance(kind, tuple):
         return numba.types.UniTuple(getattr(numba.types, kind[0]), kind[1])
+    if not isinstance(kind, str):
+        return kind
     scalar, array, dimensions = kind.partition("[")
     if array:
         return numba.types.Array(getattr(numba.types, scalar), dimensions.count(",") + 1, "C")
@@ -212,23 +266,83 @@ def read_rows(scalar: str) -> Any:
 class Compiled:
     """A function compiled for one declared signature.
 
-    The first call goes through numba, which looks at every argument and refuses another type; later calls go to the
-    machine code at once, since to look at a hundred arrays again takes longer than most calls.
+    numba looks at every argument of a call, which takes longer than most calls where these are a hundred arrays. So
+    calls go to the machine code at once, which would take an array of another type for one of its own. The first call
+    has all arguments looked at; every call those that are arrays themselves, and the kind of the others: what makes
+    named tuples of arrays is one function each.
     """
 
-    def __init__(self, dispatcher: Any) -> None:
-        self.dispatcher = dispatcher
-        self._call: Callable[..., Any] = self._first
+    def __init__(self, dispatcher: Any, kinds: Sequence[Any]) -> None:
+        self.dispatcher, self.kinds = dispatcher, kinds
+        (made,) = dispatcher.overloads.values()
+        self._call, self._is_first = made.entry_point, True
+        self._arrays = [
+            (place, as_dtype(kind.dtype), kind.ndim, kind.layout == "C")
+            for place, kind in enumerate(kinds)
+            if isinstance(kind, numba.types.Array)
+        ]
+        self._records = [
+            (place, kind.instance_class)
+            for place, kind in enumerate(kinds)
+            if isinstance(kind, numba.types.NamedTuple)
+        ]
 
     def __call__(self, *arguments: Any) -> Any:
-        """Call the function, with arguments of the declared types."""
+        """Call the function.
+
+        Raises:
+            TypeError: an argument is not of the declared type.
+        """
+        for place, dtype, dimensions, in_order in self._arrays:
+            array = arguments[place]
+            if (
+                not isinstance(array, np.ndarray)
+                or (array.dtype is not dtype and array.dtype != dtype)
+                or array.ndim != dimensions
+                or (in_order and not array.flags.c_contiguous)
+            ):
+                self._refuse(place, array)
+        for place, record in self._records:
+            if type(arguments[place]) is not record:
+                self._refuse(place, arguments[place])
+        if self._is_first:
+            self._look_at(arguments)
         return self._call(*arguments)
 
-    def _first(self, *arguments: Any) -> Any:
-        result = self.dispatcher(*arguments)
-        (made,) = self.dispatcher.overloads.values()
-        self._call = made.entry_point
-        return result
+    def _look_at(self, arguments: Sequence[Any]) -> None:
+        """Look at all arguments, as the first call does."""
+        if len(arguments) != len(self.kinds):
+            raise TypeError(
+                f"{self.dispatcher.__name__} takes {len(self.kinds)} arguments, got {len(arguments)}"
+            )
+        for place, (kind, argument) in enumerate(zip(self.kinds, arguments, strict=True)):
+            if not is_of(kind, argument):
+                self._refuse(place, argument)
+        self._is_first = False
+
+    def _refuse(self, place: int, argument: Any) -> None:
+        found = f"{argument.dtype}{argument.shape}" if isinstance(argument, np.ndarray) else repr(argument)
+        raise TypeError(
+            f"argument {place} of {self.dispatcher.__name__} is {found:.200}, compiled for {self.kinds[place]}; "
+            "convert it, and lay it out in order"
+        )
+
+
+def is_of(kind: Any, value: Any) -> bool:
+    """Whether a value is what compiled code takes for a type; numbers are converted as Python converts them."""
+    if isinstance(kind, numba.types.Array):
+        return (
+            isinstance(value, np.ndarray)
+            and value.dtype == as_dtype(kind.dtype)
+            and value.ndim == kind.ndim
+            and (value.flags.c_contiguous or kind.layout != "C")
+            and (value.flags.writeable or not kind.mutable)
+        )
+    if isinstance(kind, numba.types.NamedTuple):
+        return type(value) is kind.instance_class and all(map(is_of, kind.types, value))
+    if isinstance(kind, numba.types.BaseTuple):
+        return isinstance(value, tuple) and len(value) == len(kind) and all(map(is_of, kind, value))
+    return isinstance(value, int | float | np.number | np.bool_)
 
 
 def compiled_as(*signature: Any) -> Callable[[F], F]:
@@ -239,8 +353,8 @@ def compiled_as(*signature: Any) -> Callable[[F], F]:
 
     def decorate(function: F) -> F:
         """Compile one function for that signature; what it is compiled to is kept on disk."""
-        kinds = [_scalar(kind) if isinstance(kind, str) else kind for kind in signature]
+        kinds = [_scalar(kind) for kind in signature]
         made = _kept(function, tuple(kinds))
-        return made if made is function else Compiled(made)  # type: ignore[return-value]
+        return made if made is function else Compiled(made, kinds)  # type: ignore[return-value]
 
     return decorate

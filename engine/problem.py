@@ -128,6 +128,11 @@ class Problem:
             deep = self.network(front.width, self.target.outputs)
             return nn.Sequential(front, WideAndDeep(deep, front.numbers, front.width, self.target.outputs))
 
+    @cached_property
+    def outline(self) -> nn.Sequential:
+        """A model to look at, or to call with parameters of one's own: its own are those of seed 0, and stay so."""
+        return self.model().requires_grad_(False)
+
     def modules(self, outputs: int) -> tuple[nn.Module, nn.Module]:
         """Front end, and the network behind it with so many outputs, initialised from torch's global state."""
         front = self._front_end(0)
@@ -161,5 +166,5 @@ BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d)
 
 def normalises_by_batch(problem: Problem) -> bool:
     """Whether the network normalises by statistics of the examples it is called with."""
-    modules = problem.model().modules()
+    modules = problem.outline.modules()
     return any(isinstance(module, BATCH_NORMS) and not module.track_running_stats for module in modules)

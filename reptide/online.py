@@ -267,7 +267,7 @@ class Online:
     def _fold(self, part: Decoded) -> Folded:
         index = np.array([self.row(task) for task in part.tasks], np.int64)
         states = TaskTable(self.engine.layout, part.tasks, taken(self.rows, index))
-        folded = self.engine.fold(states, part.events, self._theta.get(self.versions.current()))
+        folded = self.engine.fold_into(states, part.events, self._theta.get(self.versions.current()))
         in_one_piece(self.rows)[index] = in_one_piece(folded.states.rows)
         self.position += len(part.records)
         rate = self.settings.outer.support_rate

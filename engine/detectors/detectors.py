@@ -12,7 +12,7 @@ from typing import ClassVar, Literal, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 
-from engine.compiled import compiled
+from engine.compiled import compiled, fill
 from engine.types import Bool, EngineError, Float64
 
 NEVER, PERIODIC, PAGE_HINKLEY, EXTERNAL = 0, 1, 2, 3
@@ -71,7 +71,7 @@ def step(kind: int, parameters: Parameters, state: Float64, loss: float) -> bool
     up = mode != DOWN and increase - lowest > threshold
     down = mode != UP and highest - decrease > threshold
     if n >= min_instances and (up or down):
-        state[:] = 0.0
+        fill(state, 0.0)
         return True
     return False
 

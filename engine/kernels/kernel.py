@@ -7,6 +7,7 @@ are no blocks to fill, and no graphs to record.
 from __future__ import annotations
 
 from copy import copy
+from functools import partial
 from typing import Any, cast
 
 import numpy as np
@@ -15,11 +16,12 @@ from torch import Tensor
 
 from engine.compiled import IS_PYTHON
 from engine.kernels.inner_loop import Steps, adapted, fixed_part
+from engine.kernels.latest import Latest
 from engine.kernels.network import CHUNK, EVERYTHING, HEAD, Rows, Theta, room_for
 from engine.kernels.plan import Plan, plan_of
 from engine.kernels.products import rounded_up
 from engine.kernels.row_by_row import RowByRow, row_by_row
-from engine.learners.base import LABEL_MEAN, LABEL_STD, L, TakesSteps
+from engine.learners.base import LABEL_MEAN, LABEL_STD, L, Learner, TakesSteps, kernel_of
 from engine.learners.gradient import GradientLearner
 from engine.problem import Problem
 from engine.traced import is_recording
@@ -36,7 +38,7 @@ def with_kernel(learner: L) -> L:
     front = row_by_row(learner)
     if IS_PYTHON or front is None or not isinstance(learner, TakesSteps):
         return learner
-    plan = plan_of(learner.problem, learner.fast_shapes)
+    plan = plan_of(front, learner.problem, learner.fast_shapes)
     if plan is None:
         return learner
     twin: Any = copy(learner)
@@ -44,13 +46,10 @@ def with_kernel(learner: L) -> L:
     return cast(L, twin)
 
 
-Values = list[tuple[Tensor, int]]
-"""Tensors, and how often each was changed in place."""
-
-
-def _is_same(now: Values, before: Values) -> bool:
-    pairs = zip(now, before, strict=False)
-    return len(now) == len(before) and all(a is b and i == j for (a, i), (b, j) in pairs)
+def rows_of(learner: Learner) -> RowByRow | None:
+    """How a learner predicts row by row: as its kernel does, where it has one."""
+    kernel = kernel_of(learner)
+    return kernel.front if isinstance(kernel, MLPKernel) else row_by_row(learner)
 
 
 class MLPKernel:
@@ -62,7 +61,7 @@ class MLPKernel:
         self.fixed = {EVERYTHING: 0, HEAD: rounded_up(plan.widths[-1])}.get(
             plan.network.owns, rounded_up(plan.widths[0])
         )
-        self._latest: tuple[Values, MLPTheta] | None = None
+        self._latest = Latest(partial(MLPTheta, self))
 
     def knows(self, *values: Tensor) -> bool:
         """Whether it can read these: float32, in memory, and not being recorded."""
@@ -72,10 +71,7 @@ class MLPKernel:
 
     def of(self, params: Params) -> MLPTheta:
         """One version of theta; the latest is kept, as long as nothing of it is changed."""
-        now = [(value, value._version) for value in params.values()]  # noqa: SLF001 - how often it was changed
-        if self._latest is None or not _is_same(now, self._latest[0]):
-            self._latest = now, MLPTheta(self, params)
-        return self._latest[1]
+        return self._latest.of(params)
 
     def room(self, rows: int) -> Float32:
         """Room for passes over so many rows."""
@@ -89,7 +85,7 @@ class MLPTheta:
     def __init__(self, kernel: MLPKernel, params: Params) -> None:
         self.kernel = kernel
         plan, inner, sizes = kernel.plan, kernel.inner, kernel.sizes(params)
-        self.shape, self.numbers = kernel.front.placed(params), kernel.front.numbers_of(params)
+        self.front = kernel.front.of(params)
         self.theta = Theta(plan.own.of(params), plan.body.of(params), plan.forward(params))
         each = torch.as_tensor(sizes, dtype=torch.float32).detach().expand(1, len(plan.own.places))
         self.steps = Steps(
@@ -123,7 +119,7 @@ class MLPTheta:
     def _read(self, x: Float32) -> Rows:
         """What the network reads of examples x [M, W], and what of its activations no step changes."""
         net, width = self.kernel.plan.network, self.kernel.inputs
-        dense, wide = self.kernel.front.inputs(self.shape, self.numbers, x, width)
+        dense, wide = self.front.inputs(x, width)
         numbers = np.zeros((len(x), rounded_up(net.numbers)), np.float32)
         numbers[:, : net.numbers] = dense[:, : net.numbers]
         fixed = np.zeros(len(x) * self.kernel.fixed, np.float32)

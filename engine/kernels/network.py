@@ -31,7 +31,7 @@ from engine.kernels.vectors import (
 EVERYTHING, NORMS, HEAD = 0, 1, 2
 """What of the network a task owns: all of it; scales, shifts and the head; the head alone."""
 
-EPSILON = np.float32(1e-5)
+EPSILON = 1e-5
 """Added to a variance, as torch's layer normalisation does."""
 
 CHUNK = 32
@@ -218,7 +218,7 @@ def normalise(net: Network, layer: int, work: Work, rows: int) -> None:
             apart = (load(row, j) - mean) * load(inside, j)
             store(row, j, apart)
             squares = fused(apart, apart, squares)
-        inverse = np.float32(1) / np.sqrt(total(squares) / count + EPSILON)
+        inverse = np.float32(1) / np.sqrt(total(squares) / count + np.float32(EPSILON))
         put(work.spread, layer * work.rows + n, inverse)
         for j in range(0, width, WIDTH):
             store(row, j, load(row, j) * spread(inverse))

@@ -1,20 +1,17 @@
-"""Which networks the inner loop knows: Linear, LayerNorm and ReLU again and again, a head, a linear model beside."""
+"""Which networks the inner loop knows: those of the row loop that are linear, normalised and rectified by turns."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from typing import NamedTuple
 
 import numpy as np
 import torch
-from torch import nn
 
-from engine.features.encoder import FrontEnd
 from engine.kernels.network import (
     BELOW,
     ENTRIES,
-    EPSILON,
     EVERYTHING,
     FORWARD,
     HEAD,
@@ -25,7 +22,8 @@ from engine.kernels.network import (
     Network,
 )
 from engine.kernels.products import rounded_up
-from engine.networks.wide_deep import WideAndDeep
+from engine.kernels.row_by_row import RowByRow
+from engine.kernels.row_loop import LINEAR, NORM, RECTIFIER
 from engine.problem import Problem
 from engine.targets import Classification
 from engine.types import Float32, Int64, Params
@@ -68,40 +66,23 @@ class Plan(NamedTuple):
         return np.concatenate([_turned(params[name].detach().numpy()) for name in self.weights])
 
 
-def plan_of(problem: Problem, own: Mapping[str, torch.Size]) -> Plan | None:
-    """The plan of a problem's network, whose tasks own these parameters; None where it is another kind of network."""
-    model = problem.model()
-    front, network = model
-    numbers, prefix = -1, "1."
-    if type(network) is WideAndDeep:
-        numbers, prefix, network = network.numbers, "1.network.", network.network
-    if type(front) is not FrontEnd or type(network) is not nn.Sequential or not is_known(network):
+def plan_of(front: RowByRow, problem: Problem, own: Mapping[str, torch.Size]) -> Plan | None:
+    """The plan of a network that runs row by row, whose tasks own these parameters; None of another kind."""
+    if not is_known([layer.kind for layer in front.layers]):
         return None
-    body = {name: value.shape for name, value in model.named_parameters() if name.startswith("1.")}
+    of_model = problem.outline.named_parameters()
+    body = {name: value.shape for name, value in of_model if name.startswith("1.")}
     vectors = vector_of(own), vector_of(body)
-    weights = tuple(f"{prefix}{n}.weight" for n in range(0, len(network) - 1, 3))
+    weights = tuple(f"{layer.name}weight" for layer in front.layers[:-1] if layer.kind == LINEAR)
     widths = tuple(body[name][0] for name in weights)
-    return Plan(_network(problem, network, prefix, numbers, *vectors), *vectors, weights, widths)
+    return Plan(_network(front, problem, *vectors), *vectors, weights, widths)
 
 
-def is_known(network: nn.Sequential) -> bool:
-    """Whether a network is Linear, LayerNorm and ReLU once or more, and a Linear; the last ReLU may be left out."""
-    *layers, head = network
-    if not layers or len(layers) % 3 or type(head) is not nn.Linear or head.bias is None:
-        return False
-    if any(type(one) is not nn.ReLU for one in layers[2:-1:3]):
-        return False
-    if type(layers[-1]) not in (nn.ReLU, nn.Identity):
-        return False
-    return all(_is_normalised(*pair) for pair in zip(layers[::3], layers[1::3], strict=True))
-
-
-def _is_normalised(linear: nn.Module, norm: nn.Module) -> bool:
-    if type(linear) is not nn.Linear or type(norm) is not nn.LayerNorm:
-        return False
-    if linear.bias is None or norm.weight is None or norm.bias is None:
-        return False
-    return norm.normalized_shape == (linear.out_features,) and np.float32(norm.eps) == EPSILON
+def is_known(kinds: Sequence[int]) -> bool:
+    """Whether layers are linear, normalised and rectified once or more, at last perhaps not, and a linear one."""
+    *hidden, head = kinds
+    whole = hidden if hidden[-1:] == [RECTIFIER] else [*hidden, RECTIFIER]
+    return head == LINEAR and whole == [LINEAR, NORM, RECTIFIER] * (len(whole) // 3)
 
 
 def vector_of(shapes: Mapping[str, torch.Size]) -> Vector:
@@ -124,13 +105,11 @@ def _turned(weight: Float32) -> Float32:
     return found.ravel()
 
 
-def _network(
-    problem: Problem, network: nn.Sequential, prefix: str, numbers: int, own: Vector, body: Vector
-) -> Network:
-    starts, target = {**body.starts, **own.starts}, problem.target
-    parts = (f"{prefix}{n}.{part}" for n in range(len(network)) for part in ("weight", "bias"))
-    *found, head, head_bias = [starts[name] for name in parts if name in starts]
-    inputs = [layer.in_features for layer in network if isinstance(layer, nn.Linear)]
+def _network(front: RowByRow, problem: Problem, own: Vector, body: Vector) -> Network:
+    starts, target, shape = {**body.starts, **own.starts}, problem.target, front.shape
+    named = [layer.name for layer in front.layers if layer.kind != RECTIFIER]
+    *found, head, head_bias = [starts[name + part] for name in named for part in ("weight", "bias")]
+    inputs = [layer.inputs for layer in front.layers if layer.kind == LINEAR]
     forward = np.cumsum([a * rounded_up(b) for a, b in pairwise(inputs)])
     table = np.zeros((len(forward), ENTRIES), np.int64)
     table[:, BELOW], table[:, UNITS], table[1:, FORWARD] = inputs[:-1], inputs[1:], forward[:-1]
@@ -140,12 +119,12 @@ def _network(
         layers=len(table),
         table=table.ravel(),
         widest=rounded_up(max(inputs)),
-        rectified=isinstance(network[-2], nn.ReLU),
+        rectified=front.layers[-2].kind == RECTIFIER,
         head=head,
         head_bias=head_bias,
-        numbers=max(numbers, 0),
-        linear=starts["1.linear.weight"] if numbers >= 0 else -1,
-        linear_bias=starts["1.linear.bias"] if numbers >= 0 else -1,
+        numbers=shape.numbers if shape.wide else 0,
+        linear=starts["1.linear.weight"] if shape.wide else -1,
+        linear_bias=starts["1.linear.bias"] if shape.wide else -1,
         outputs=target.outputs,
         named=len(target.classes) if isinstance(target, Classification) else 0,
     )

@@ -6,57 +6,86 @@ not: the default of a stream. Any other network runs in blocks of tensors.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from engine.features.encoder import FrontEnd
-from engine.kernels.row_loop import EPSILON, LINEAR, NORM, RECTIFIER, Shape, row_inputs, row_outputs
+from engine.kernels.latest import Latest
+from engine.kernels.network import EPSILON
+from engine.kernels.row_loop import LINEAR, NORM, RECTIFIER, Shape, log_rates, row_inputs, row_outputs
 from engine.learners.base import PredictsByModel
 from engine.networks.wide_deep import WideAndDeep
-from engine.types import Float32, Int64, Params
+from engine.types import Float32, Float64, Int64, Params
+
+
+class Layer(NamedTuple):
+    """One layer of a network, in order."""
+
+    kind: int
+    inputs: int
+    outputs: int
+    name: str
+    """What the names of its parameters begin with."""
 
 
 @dataclass(frozen=True)
+class RowTheta:
+    """One version of theta, as the loop reads it."""
+
+    shape: Shape
+    numbers: Float32
+    """[T] as `shape` places them."""
+    log_rate: Float64
+    """[classes] the logarithm of each class's rate."""
+
+    def inputs(self, x: Float32, width: int) -> tuple[Float32, Float32]:
+        """What the network reads of stored rows x [n, W], padded to [n, width], and the weights [n, C] beside it."""
+        dense = np.zeros((len(x), width), np.float32)
+        wide = np.zeros((len(x), self.shape.outputs), np.float32)
+        row_inputs(self.shape, self.numbers, self.log_rate, x, dense, wide)
+        return dense, wide
+
+    def outputs(self, own: Float32, which: Int64, x: Float32) -> Float32:
+        """Outputs [n, C] for stored rows x [n, W], row i by the fast parameters own[which[i]] of [m, F]."""
+        out = np.empty((len(x), self.shape.outputs), np.float32)
+        room = np.empty((3, self.shape.widest), np.float32)
+        row_outputs(self.shape, self.numbers, self.log_rate, own, which, x, room, out)
+        return out
+
+
 class RowByRow:
     """How the outputs of a learner's model are worked out row by row."""
 
-    shape: Shape
-    parts: tuple[tuple[str, bool], ...]
-    """Theta's parameters in the order in which its numbers lie, and whether each is transposed."""
+    def __init__(self, shape: Shape, parts: Sequence[tuple[str, bool]], layers: Sequence[Layer]) -> None:
+        """`parts` are theta's parameters in the order in which its numbers lie, and whether each is transposed."""
+        self.shape, self.parts, self.layers = shape, parts, layers
+        self._latest = Latest(self._made)
 
-    def numbers_of(self, meta: Params) -> Float32:
-        """Theta's numbers [T], as `shape` places them."""
-        values = ((meta[name].detach(), turned) for name, turned in self.parts)
+    def of(self, params: Params) -> RowTheta:
+        """One version of theta."""
+        return self._latest.of(params)
+
+    def _made(self, params: Params) -> RowTheta:
+        values = ((params[name].detach(), turned) for name, turned in self.parts)
         flat = [(value.t() if turned else value).reshape(-1) for value, turned in values]
         numbers: Float32 = torch.cat([torch.zeros(1), *flat]).numpy()
-        return numbers
+        shape, log_rate = self._placed(params), np.empty(self.shape.classes)
+        log_rates(shape, numbers, log_rate)
+        return RowTheta(shape, numbers, log_rate)
 
-    def placed(self, meta: Params) -> Shape:
+    def _placed(self, params: Params) -> Shape:
         """The shape where theta's tables, which lie last, may be shorter: cut to the buckets that some rows name."""
-        starts = np.cumsum([1, *(meta[name].numel() for name, _ in self.parts)])
+        starts = np.cumsum([1, *(params[name].numel() for name, _ in self.parts)])
         of = {name: start for (name, _), start in zip(self.parts, starts.tolist(), strict=False)}
         bags = self.shape.bags.copy()
         for n, bag in enumerate(bags):
             bag[3:] = of[f"0.embeddings.{n}.weight"], of.get(f"0.wide.{n}.weight", 0)
         return self.shape._replace(bags=bags)
-
-    def inputs(self, shape: Shape, numbers: Float32, x: Float32, width: int) -> tuple[Float32, Float32]:
-        """What the network reads of stored rows x [n, W], padded to [n, width], and the weights [n, C] beside it."""
-        dense = np.zeros((len(x), width), np.float32)
-        wide = np.zeros((len(x), shape.outputs), np.float32)
-        row_inputs(shape, numbers, x, dense, wide)
-        return dense, wide
-
-    def outputs(self, numbers: Float32, own: Float32, which: Int64, x: Float32) -> Float32:
-        """Outputs [n, C] for stored rows x [n, W], row i by the fast parameters own[which[i]] of [m, F]."""
-        out = np.empty((len(x), self.shape.outputs), np.float32)
-        row_outputs(self.shape, numbers, own, which, x, out)
-        return out
 
 
 class _Places:
@@ -84,48 +113,57 @@ def row_by_row(learner: object) -> RowByRow | None:
     """How the outputs of a learner's model are worked out row by row; None where the loop does not know all of it."""
     if not (isinstance(learner, PredictsByModel) and learner.predicts_by_model):
         return None
-    front, network = learner.problem.model()
+    front, network = learner.problem.outline
     wide = network if type(network) is WideAndDeep else None
     linear = wide.linear if wide else None
     if type(front) is not FrontEnd:
         return None
-    places = _Places(learner)
-    layers = _layers(*(("1.network.", wide.network) if wide else ("1.", network)), front.width, places)
-    if layers is None or layers[-1, 2] != learner.problem.target.outputs:
+    layers = _layers(*(("1.network.", wide.network) if wide else ("1.", network)), front.width)
+    if not layers or layers[-1].outputs != learner.problem.target.outputs:
         return None
+    places = _Places(learner)
     shape = Shape(
+        layers=_table(layers, dict(learner.problem.outline.named_parameters()), places),
         **_front_end(front, places),
         outputs=learner.problem.target.outputs,
         width=front.width,
-        widest=max(front.width, int(layers[:, 2].max())),
-        layers=layers,
+        widest=max(front.width, *(layer.outputs for layer in layers)),
         wide=wide is not None,
         numbers=front.numbers,
         weight=places.of("1.linear.weight", linear.weight if linear else None, turned=True),
         bias=places.of("1.linear.bias", linear.bias if linear else None),
         bags=_bags(front, places),
     )
-    return RowByRow(shape, tuple(places.parts))
+    return RowByRow(shape, places.parts, layers)
 
 
-def _layers(prefix: str, network: nn.Module, width: int, places: _Places) -> Int64 | None:
-    """The layers [L, 5] of a network of so many inputs; None where one is not ours."""
-    layers: list[list[int]] = []
+def _layers(prefix: str, network: nn.Module, width: int) -> list[Layer]:
+    """The layers of a network of so many inputs; none where one is not ours."""
+    layers: list[Layer] = []
     for name, module in _flat(prefix, network):
         if type(module) is nn.Linear and module.in_features == width and module.bias is not None:
-            kind, inputs, width = LINEAR, width, module.out_features
+            layers.append(Layer(LINEAR, width, module.out_features, name))
+            width = module.out_features
         elif type(module) is nn.LayerNorm and _is_ours(module, width):
-            kind, inputs = NORM, width
+            layers.append(Layer(NORM, width, width, name))
         elif type(module) is nn.ReLU:
-            kind, inputs = RECTIFIER, width
-        elif type(module) is nn.Identity:
-            continue
-        else:
-            return None
-        parameters = dict(module.named_parameters())
-        weight = places.of(name + "weight", parameters.get("weight"), turned=kind == LINEAR)
-        layers.append([kind, inputs, width, weight, places.of(name + "bias", parameters.get("bias"))])
-    return np.array(layers, np.int64) if layers else None
+            layers.append(Layer(RECTIFIER, width, width, name))
+        elif type(module) is not nn.Identity:
+            return []
+    return layers
+
+
+def _table(layers: Sequence[Layer], parameters: Mapping[str, Tensor], places: _Places) -> Int64:
+    """The layers [L, 5] as the loop reads them."""
+    found = [
+        [
+            *layer[:3],
+            places.of(layer.name + "weight", parameters.get(layer.name + "weight"), layer.kind == LINEAR),
+            places.of(layer.name + "bias", parameters.get(layer.name + "bias")),
+        ]
+        for layer in layers
+    ]
+    return np.array(found, np.int64)
 
 
 def _is_ours(norm: nn.LayerNorm, width: int) -> bool:

@@ -12,15 +12,13 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from engine.compiled import compiled, compiled_as, scalars
+from engine.compiled import compiled, compiled_as, copy, fill, scalars
 from engine.features.columns import STANDARDISED_LIMIT
 from engine.features.encoder import RATE_STRENGTH, VALUE_STRENGTH
-from engine.types import Float32, Int64
+from engine.kernels.network import EPSILON
+from engine.types import Float32, Float64, Int64
 
 LINEAR, NORM, RECTIFIER = range(3)
-
-EPSILON = 1e-5
-"""Of layer normalisation."""
 
 LEAST = 1e-30
 """A count of labels is taken to be this at least: its logarithm is a number."""
@@ -164,7 +162,7 @@ def write_dense(s: Any, theta: Float32, log_rate: Any, x: Float32, dense: Float3
     for b in range(len(s.bags)):
         bag = s.bags[b]
         into = dense[at : at + bag[2]]
-        into[:] = 0.0
+        fill(into, 0.0)
         add_bag(theta, x, bag, bag[3], into)
         at += bag[2]
 
@@ -176,20 +174,23 @@ def add_products(
     """Add the products of a linear layer, in the order of its inputs, wherever its weights lie."""
     outputs = len(after)
     if weight < 0:  # a task's own: [outputs, inputs]
-        w = own[-1 - weight : -1 - weight + inputs * outputs].reshape((outputs, inputs))
+        w = own[-1 - weight : -1 - weight + inputs * outputs]
         for k in range(inputs):
             for j in range(outputs):
-                after[j] += before[k] * w[j, k]
+                after[j] += before[k] * w[j * inputs + k]
         return
-    w = theta[weight : weight + inputs * outputs].reshape((inputs, outputs))
     fours = inputs - inputs % 4
     for k in range(0, fours, 4):
         a, b, c, d = before[k], before[k + 1], before[k + 2], before[k + 3]
+        at = weight + k * outputs
+        w, x = theta[at : at + outputs], theta[at + outputs : at + 2 * outputs]
+        y, z = theta[at + 2 * outputs : at + 3 * outputs], theta[at + 3 * outputs : at + 4 * outputs]
         for j in range(outputs):
-            after[j] = after[j] + a * w[k, j] + b * w[k + 1, j] + c * w[k + 2, j] + d * w[k + 3, j]
+            after[j] = after[j] + a * w[j] + b * x[j] + c * y[j] + d * z[j]
     for k in range(fours, inputs):
+        w = theta[weight + k * outputs : weight + (k + 1) * outputs]
         for j in range(outputs):
-            after[j] += before[k] * w[k, j]
+            after[j] += before[k] * w[j]
 
 
 @compiled
@@ -218,8 +219,8 @@ def normalise(theta: Float32, own: Float32, layer: Int64, values: Float32) -> No
 
 
 @compiled
-def run_layers(s: Any, theta: Float32, own: Float32, before: Float32, after: Float32) -> Float32:
-    """Run the network on the numbers in `before`, with another buffer; returns the one that its outputs are in."""
+def run_layers(s: Any, theta: Float32, own: Float32, before: Float32, after: Float32, made: Float32) -> None:
+    """Run the network on the numbers in `before`, with another buffer, and write its outputs."""
     for n in range(len(s.layers)):
         layer = s.layers[n]
         kind, inputs, outputs = layer[0], layer[1], layer[2]
@@ -233,7 +234,7 @@ def run_layers(s: Any, theta: Float32, own: Float32, before: Float32, after: Flo
             for k in range(outputs):
                 if before[k] < 0.0:
                     before[k] = 0.0
-    return before
+    copy(before, made)
 
 
 @compiled
@@ -246,36 +247,47 @@ def add_wide(s: Any, theta: Float32, own: Float32, x: Float32, dense: Float32, m
     add_products(theta, own, s.weight, s.numbers, dense[: s.numbers], made)
 
 
-@compiled
-def log_rates(s: Any, theta: Float32) -> Any:
-    """The logarithm of each class's rate."""
-    found = np.zeros(s.classes)
+@compiled_as(SHAPE, "float32[]", "float64[]")
+def log_rates(s: Shape, theta: Float32, found: Float64) -> None:
+    """Write the logarithm of each class's rate [classes]."""
     for k in range(s.classes):
         found[k] = math.log(max(np.float64(theta[s.rate + k]), LEAST))
-    return found
 
 
-@compiled_as(SHAPE, "float32[]", "float32[,]", "float32[,]", "float32[,]")
-def row_inputs(s: Shape, theta: Float32, x: Float32, dense: Float32, wide: Float32) -> None:
+@compiled_as(SHAPE, "float32[]", "float64[]", "float32[,]", "float32[,]", "float32[,]")
+def row_inputs(
+    s: Shape, theta: Float32, log_rate: Float64, x: Float32, dense: Float32, wide: Float32
+) -> None:
     """Write what the network reads [n, D], and the weights of buckets [n, C] beside it, of stored rows x [n, W]."""
-    log_rate = log_rates(s, theta)
     for i in range(len(x)):
         write_dense(s, theta, log_rate, x[i], dense[i])
         for b in range(len(s.bags) if s.wide else 0):
             add_bag(theta, x[i], s.bags[b], s.bags[b, 4], wide[i])
 
 
-@compiled_as(SHAPE, "float32[]", "float32[,]", "int64[]", "float32[,]", "float32[,]")
-def row_outputs(s: Shape, theta: Float32, own: Float32, which: Int64, x: Float32, out: Float32) -> None:
-    """Write the outputs [n, C] of stored rows x [n, W], row i by the fast parameters own[which[i]] of [m, F]."""
-    dense = np.empty(s.width, np.float32)
-    before, after = np.empty(s.widest, np.float32), np.empty(s.widest, np.float32)
-    log_rate = log_rates(s, theta)
+@compiled_as(
+    SHAPE, "float32[]", "float64[]", "float32[,]", "int64[]", "float32[,]", "float32[,]", "float32[,]"
+)
+def row_outputs(
+    s: Shape,
+    theta: Float32,
+    log_rate: Float64,
+    own: Float32,
+    which: Int64,
+    x: Float32,
+    room: Float32,
+    out: Float32,
+) -> None:
+    """Write the outputs [n, C] of stored rows x [n, W], row i by the fast parameters own[which[i]] of [m, F].
+
+    `room` [3, widest] is for the numbers that it reads, and those of two layers.
+    """
+    dense = room[0, : s.width]
     for i in range(len(x)):
         write_dense(s, theta, log_rate, x[i], dense)
-        before[: s.width] = dense
+        copy(dense, room[1, : s.width])
         made, mine = out[i], own[which[i]]
-        made[:] = run_layers(s, theta, mine, before, after)[: s.outputs]
+        run_layers(s, theta, mine, room[1], room[2], made)
         if s.wide:
             add_wide(s, theta, mine, x[i], dense, made)
         if s.classes == 0:

@@ -17,7 +17,7 @@ from typing import Any
 
 from llvmlite import ir
 from numba import types
-from numba.core import cgutils
+from numba.core import cgutils, errors
 from numba.extending import intrinsic, lower_builtin, models, register_model, type_callable
 
 WIDTH = 16
@@ -70,7 +70,15 @@ def _writer(value: Any, kind: Any) -> Made:
 
 @operation
 def address(typing: Any, array: Any) -> Made:
-    """Where a contiguous array begins."""
+    """Where a contiguous array of float32, or of int64, begins: others would be read for what they are not."""
+    if (
+        not isinstance(array, types.Array)
+        or array.layout != "C"
+        or array.dtype not in (types.float32, types.int64)
+    ):
+        raise errors.TypingError(
+            f"no address is taken of {array}: give a contiguous array of float32, or of int64"
+        )
 
     def made(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         found = context.make_array(signature.args[0])(context, builder, arguments[0])

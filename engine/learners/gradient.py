@@ -67,7 +67,7 @@ class GradientLearner:
 
     def __init__(self, problem: Problem) -> None:
         self.problem = problem
-        self._model = problem.model().requires_grad_(False)
+        self._model = problem.outline
         self._recorded: Callable[..., Fast] = Recorded(self._adapt)
         names = problem.adapted_names(self._model)
         self.fast_shapes: Mapping[str, torch.Size] = {

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from engine.compiled import compiled, compiled_as, vectors
+from engine.compiled import compiled, compiled_as, copy, fill, room, vectors
 from engine.features.encoder import RATE_STRENGTH, VALUE_STRENGTH
 from engine.features.history import RATES
 from engine.stream import history, mixture
@@ -79,10 +79,9 @@ def recent_rate(c: Any, u: int, r: Any, version: Any, prediction: Any) -> None:
 def given(c: Any, u: int, e: Any, n: int, r: Any, out: Any) -> bool:
     """Whether observation n is pending; if so, its prediction is written again, as it was given."""
     lane = find(c.pending_id[u], c.pending_order[u], e.id[n])
-    if lane < 0:
-        return False
-    recall(c, u, lane, n, r, np.empty(EXPERTS), out)
-    return True
+    if lane >= 0 and r.hedges:
+        recall(c, u, lane, n, r, room(EXPERTS), out)
+    return lane >= 0
 
 
 @compiled
@@ -91,8 +90,8 @@ def observe(c: Any, u: int, e: Any, n: int, r: Any, version: Any, out: Any) -> N
     resolved = find(c.recent_id[u], c.recent_status[u], e.id[n]) >= 0
     if resolved or given(c, u, e, n, r, out):
         out.code[n] = REPEATED_OBSERVATION
-        if resolved:  # and its prediction is not kept
-            out.prediction[n] = np.nan
+        for expert in range(MIXED if resolved else 0):  # and its prediction is not kept
+            fill(out.prediction[n, expert], np.nan)
         return
     lane = free_lane(c, u)
     if lane < 0:
@@ -101,35 +100,44 @@ def observe(c: Any, u: int, e: Any, n: int, r: Any, version: Any, out: Any) -> N
         out.expired[n] += 1
     if r.writes_history:
         history.write(c, u, e.x[n], e.time_s[n], r)
+    if r.hedges:
+        serve(c, u, lane, n, r, version, out)
+    out.code[n] = PREDICTED
+    c.pending_id[u, lane] = e.id[n]
+    c.pending_order[u, lane] = c.counts[u, PREDICTED] + 1
+    c.pending_s[u, lane] = e.time_s[n]
+    copy(e.x[n], c.pending_x[u, lane])
+    c.pending_seen[u, lane] = c.seq[u]
+    c.pending_version[u, lane] = version.number
+    c.pending_epoch[u, lane] = c.epoch[u]
+    history.count_event(c, u, e.x[n], e.time_s[n], r)
+
+
+@compiled
+def serve(c: Any, u: int, lane: int, n: int, r: Any, version: Any, out: Any) -> None:
+    """Mix what the experts predict of observation n, and keep what they did until its label comes."""
     p = out.prediction[n]
     base_rate(c, u, r, version, p[BASE])
     recent_rate(c, u, r, version, p[RECENT])
     if version.number == 0:
-        p[THETA], p[ADAPTED] = p[BASE], p[BASE]
+        copy(p[BASE], p[THETA])
+        copy(p[BASE], p[ADAPTED])
     else:
         take_prior(c, u, lane, r, version.prior)
-    w = np.empty(EXPERTS)
+    w = room(EXPERTS)
     if version.number == 0:  # every expert says the same, and the lane is as good as unused
-        w[:] = 1.0 / EXPERTS
-        c.pending_mix[u, lane] = w
+        fill(w, 1.0 / EXPERTS)
+        copy(w, c.pending_mix[u, lane])
     else:
         shared_weights(c, u, r, version.prior, c.pending_mix[u, lane])
         lane_weights(c.lane_prior[u, lane], c.lanes[u, lane], c.pending_mix[u, lane], r, w)
     for k in range(r.outputs):
         p[SERVED, k] = mixed(p, w, k)
-    out.code[n] = PREDICTED
     out.weight[n] = w[ADAPTED]
     out.version[n] = version.number
     out.seen[n] = c.seq[u]
-    c.pending_id[u, lane] = e.id[n]
-    c.pending_order[u, lane] = c.counts[u, PREDICTED] + 1
-    c.pending_s[u, lane] = e.time_s[n]
-    c.pending_x[u, lane] = e.x[n]
-    c.pending_p[u, lane] = p[:EXPERTS]
-    c.pending_seen[u, lane] = c.seq[u]
-    c.pending_version[u, lane] = version.number
-    c.pending_epoch[u, lane] = c.epoch[u]
-    history.count_event(c, u, e.x[n], e.time_s[n], r)
+    for expert in range(EXPERTS):
+        copy(p[expert], c.pending_p[u, lane, expert])
 
 
 @compiled
@@ -141,9 +149,12 @@ def loss_of(value: float, y: float, regression: bool) -> float:
 @compiled
 def score(c: Any, u: int, lane: int, e: Any, n: int, r: Any, out: Any) -> None:
     """Score the stored predictions by the label, and move the lane's and the shared weights."""
+    out.code[n] = SCORED
+    if not r.hedges:
+        return
     p, y, shared = c.pending_p[u, lane], np.float64(e.y[n]), c.pending_mix[u, lane]
     truth = 0 if r.regression else int(y)
-    w, prior, step = np.empty(EXPERTS), np.empty(MIXED), np.empty(MIXED)
+    w, prior, step = room(EXPERTS), room(MIXED), room(MIXED)
     prior_of(c, u, lane, prior)
     recall(c, u, lane, n, r, w, out)
     total = 0.0
@@ -159,7 +170,6 @@ def score(c: Any, u: int, lane: int, e: Any, n: int, r: Any, out: Any) -> None:
     if not is_unused(c, u, lane) and not (r.regression and c.pending_seen[u, lane] == 0):
         mixture.update(prior, c.lanes[u, lane], step, served, r.regression, r.share)
         mixture.update(prior[:EXPERTS], c.shared[u], step[:EXPERTS], step[EXPERTS], r.regression, 0.0)
-    out.code[n] = SCORED
     out.waited_s[n] = e.time_s[n] - c.pending_s[u, lane]
     out.loss[n, SERVED] = served
     out.shared_loss[n] = step[EXPERTS]

@@ -15,8 +15,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from engine.kernels.kernel import gradient_learner
-from engine.kernels.row_by_row import row_by_row
+from engine.kernels.kernel import gradient_learner, rows_of
 from engine.learners.base import Learner
 from engine.stream.events import EventBatch
 from engine.stream.in_progress import Folded, FoldInProgress
@@ -73,7 +72,7 @@ class Engine:
         self.layout: Layout = layout_of(spec, self.learner)
         self.rules = rules_of(spec)
         self.requirements = Requirements(spec)
-        self.network = row_by_row(self.learner) if device == "cpu" else None
+        self.network = rows_of(self.learner) if device == "cpu" else None
         self.predict_adapted = Recorded(self.learner.predict)
         self.predict_shared = Recorded(self.learner.shared)
         self._prepared: dict[int, Prepared] = {}
@@ -81,9 +80,16 @@ class Engine:
     def fold(self, states: TaskTable, events: EventBatch, meta: Meta) -> Folded:
         """Fold N events of U tasks; `states` is left as it is.
 
+        Raises as `fold_into`.
+        """
+        return self.fold_into(states.copy(), events, meta)
+
+    def fold_into(self, states: TaskTable, events: EventBatch, meta: Meta) -> Folded:
+        """The same, of a table that is given away: its rows become those of the result, and no row is copied.
+
         Raises:
             EngineError: an event cannot be folded, or the table or theta are of another stream spec.
-            SourceMoved: a task was folded from another partition or incarnation of a topic.
+            SourceMoved: a task was folded from another partition or incarnation of a topic; the rows are spoilt.
         """
         if states.layout.fingerprint != self.layout.fingerprint:
             raise EngineError(

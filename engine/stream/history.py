@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from engine.compiled import compiled
+from engine.compiled import compiled, fill
 from engine.features.history import EVENT_HALF_LIVES_S, EVENT_RATES, LABEL_HALF_LIVES, LARGEST, RATES
 
 BY_HALF_LIFE = 8.0
@@ -160,7 +160,7 @@ def count_label(c: Any, u: int, x: Any, y: float, label_id: Any, time_s: float, 
                 if c.by_seen[u, b, other] < c.by_seen[u, b, s]:
                     s = other
             c.by_id[u, b, s] = x[r.by[b]] + 1.0
-            c.by_rates[u, b, s] = 0.0
+            fill(c.by_rates[u, b, s], 0.0)
         c.by_seen[u, b, s] = c.labels[u]
         count(c.by_rates[u, b, s], y, r.regression, 1.0, BY_DECAY[0])
 

@@ -2,23 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from time import perf_counter
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from engine.batches import BLOCK, bucket_of
+from engine.batches import BLOCK, blocks, bucket_of
 from engine.learners.base import flatten
 from engine.stream import answers, scan, scan_arrays, support_slots
 from engine.stream.events import EventBatch
-from engine.stream.look_ahead import ROW, look_ahead
+from engine.stream.look_ahead import Ahead, look_ahead
 from engine.stream.predictions import write_predictions
 from engine.stream.prepared import Prepared
 from engine.stream.scan_arrays import OBSERVATION
 from engine.stream.sources import not_folded_yet
-from engine.stream.support import Support, episodes_of, examples_of, padded, support_of
-from engine.stream.table import TaskTable, columns_of, with_spare
+from engine.stream.support import (
+    ROW,
+    Support,
+    episodes_of,
+    examples_of,
+    leave_all,
+    padded,
+    room_for,
+    support_of,
+    weighed,
+)
+from engine.stream.table import TaskTable
 from engine.types import (
     ADAPTED,
     THETA,
@@ -54,22 +63,24 @@ class FoldInProgress:
 
     def __init__(self, engine: Engine, states: TaskTable, events: EventBatch, theta: Prepared) -> None:
         self.engine, self.states, self.theta = engine, states, theta
+        self.rules = engine.rules
         self.events = engine.requirements.checked(events, len(states))
         count, tasks = len(events), len(states)
-        # With one row more every view of a field is strided, as the compiled loops expect.
-        self.rows = with_spare(states.rows, 1)
-        self.c = columns_of(self.rows)
-        self.out = scan_arrays.blank_results(count, engine.rules.outputs, self.events.x.shape[1])
+        self.rows, self.c = states.rows, states.columns()
+        self.out = scan_arrays.blank_results(count, self.rules.outputs, self.events.x.shape[1])
         self.out.prediction.fill(np.nan)
-        self.adapted = np.zeros(count, np.bool_)
-        fresh = not_folded_yet(self.states, self.rows, self.events, engine.follows)
+        fresh = not_folded_yet(self.states, self.events, engine.follows)
         self.order, (self.cursor, self.stop) = np.empty(count, np.int64), np.zeros((2, tasks), np.int64)
         if (folded := scan.by_task(self.events.row, fresh, self.order, self.cursor, self.stop)) < count:
             self.order = self.order[:folded]
-            answers.answer_again(self.c, self.events, self.out, engine.rules, np.flatnonzero(~fresh))
-        self.reason, self.last, self.next_ahead = np.zeros((3, tasks), np.int64)
-        self.is_predicted, self.is_foreseen = np.zeros((2, tasks), np.bool_)
-        self.values_ahead = self.rows["fast"][:0]
+            answers.answer_again(self.c, self.events, self.out, self.rules, np.flatnonzero(~fresh))
+        self.reason, self.last = np.zeros((2, tasks), np.int64)
+        self.is_predicted = np.zeros(tasks, np.bool_)
+        self.work = scan_arrays.nothing_foreseen(tasks, self.rules.outputs)
+        self.ahead: Ahead | None = None
+        # The adaptation found ahead that comes after those whose fast parameters the row has.
+        self.taken = np.zeros(tasks, np.int64)
+        self.values_ahead: Float32 = np.empty((0, self.rows.dtype["fast"].shape[0]), np.float32)
         self.episodes: list[Episode] = []
         self.adaptations = 0
         self.not_finite = 0
@@ -89,30 +100,33 @@ class FoldInProgress:
         if self.theta.meta.version == 0:
             return
         self.is_predicted = self.cursor < self.stop
-        serves = np.full(len(self.events.row), ROW)
+        which = self.events.row
         if len(several := (self.stop - self.cursor > 1).nonzero()[0]):
-            self._look_ahead(several, serves)
+            which = self._look_ahead(several)
+        if len(self.order):
+            scan.write_histories(self.c, self.events, self.rules, self.order, self.cursor, self.stop)
+            self.rules = self.rules._replace(writes_history=False)
         if len(index := self._observations(self.order)):
-            scan.write_histories(self.c, self.events, self.engine.rules, index, self.cursor, self.stop)
             self._predict(index, THETA, self.theta.predictor.of_theta(self.events.x[index]))
-            self._predict_adapted(index[self.is_predicted[self.events.row[index]]], serves)
+            self._predict_adapted(index[self.is_predicted[self.events.row[index]]], which)
 
-    def _look_ahead(self, tasks: Int64, serves: Int64) -> None:
-        """Run every adaptation that tasks of several events will come to; `serves` [N] is written of theirs."""
-        ahead = look_ahead(
-            self.rows, self.events, self.engine.rules, self.theta.version, tasks, self.order, self.cursor, self.stop,
-            reads=not self.theta.unmoved,
+    def _look_ahead(self, tasks: Int64) -> Int64:
+        """Run every adaptation that tasks of several events will come to.
+
+        Returns which fast parameters serve each event [N]: of rows first, then of `values_ahead`.
+        """
+        self.ahead = ahead = look_ahead(
+            self.rows, self.events, self.out, self.rules, self.theta.version, tasks, self.order, self.cursor,
+            self.stop,
         )  # fmt: skip
-        self.is_foreseen[tasks] = True
-        by_task = np.argsort(ahead.task, kind="stable")
-        self.values_ahead = self._adapted_from(ahead.support, len(by_task))[by_task]
-        self.next_ahead = np.searchsorted(ahead.task[by_task], np.arange(len(self.states)))
-        sound = np.isfinite(self.values_ahead).all(axis=1)
-        self.is_predicted[ahead.task[by_task][~sound]] = False
-        place = np.empty_like(by_task)
-        place[by_task] = np.arange(len(by_task))
-        served = ahead.serves != ROW
-        serves[served] = place[ahead.serves[served]]
+        self.values_ahead = self._adapted_from(ahead.due, len(ahead.due.ends) - 1)
+        self.work.number[tasks] = self.taken[tasks] = ahead.begin
+        self.work.foreseen[tasks] = True
+        unsound = np.asarray(~np.isfinite(self.values_ahead).all(axis=1))
+        broken = ahead.left.task[: len(unsound)][unsound]
+        self.is_predicted[broken] = self.work.foreseen[broken] = False
+        served: Int64 = np.where(ahead.serves == ROW, self.events.row, ahead.serves + len(self.states))
+        return served
 
     def fold_round(self, active: Int64) -> None:
         """Fold each active task's run of events up to its next adaptation, then adapt those that are due."""
@@ -120,28 +134,30 @@ class FoldInProgress:
         alone = active[~self.is_predicted[active]]
         if len(alone) and self.theta.meta.version:
             end = self.stop.copy()
-            scan.run_ends(self.c, self.events, self.engine.rules, alone, self.order, self.cursor, end)
+            scan.run_ends(self.c, self.events, self.rules, alone, self.order, self.cursor, end)
             run = self.order[scan.runs(self.cursor[alone], end[alone])]
-            self._predict_adapted(self._observations(run), np.full(len(self.events.row), ROW))
+            self._predict_adapted(self._observations(run), self.events.row)
         scan.scan(
-            self.c, self.events, self.out, self.engine.rules, self.theta.version,
+            self.c, self.events, self.out, self.rules, self.theta.version, self.work,
             active, self.order, self.cursor, end, self.reason, self.last,
         )  # fmt: skip
-        reason = self.reason[active]
-        if reason.any():
-            self._ask_detector(active[reason == scan_arrays.ASK_DETECTOR])
-            self._adapt_due(active[self.reason[active] != scan_arrays.NOT_DUE])
+        if self.reason[active].any():
+            self._ask_detector(active[self.reason[active] == scan_arrays.ASK_DETECTOR])
+        due = active[self.reason[active] != scan_arrays.NOT_DUE]
+        foreseen = self.work.foreseen[due] & (self.reason[due] == scan_arrays.SCHEDULED)
+        if self.ahead is not None:
+            self._take_ahead(due[foreseen])
+        self._adapt_due(due[~foreseen])
 
-    def _predict_adapted(self, index: Int64, serves: Int64) -> None:
-        """The adapted model's prediction of observations, by the adaptation that serves each."""
+    def _predict_adapted(self, index: Int64, which: Int64) -> None:
+        """The adapted model's prediction of observations, by the fast parameters that serve each (`_look_ahead`)."""
         if self.theta.unmoved:
             self.out.prediction[index, ADAPTED] = self.out.prediction[index, THETA]
         elif len(index):
-            fast = self.rows["fast"][self.events.row[index]]
-            ahead = serves[index]
-            known = ahead != ROW
-            fast[known] = self.values_ahead[ahead[known]]
-            self._predict(index, ADAPTED, self.theta.predictor.of_tasks(fast, self.events.x[index]))
+            fast = np.concatenate([self.rows["fast"], self.values_ahead])
+            self._predict(
+                index, ADAPTED, self.theta.predictor.of_tasks(fast, which[index], self.events.x[index])
+            )
 
     def _observations(self, index: Int64) -> Int64:
         observations: Int64 = index[self.events.kind[index] == OBSERVATION]
@@ -149,7 +165,7 @@ class FoldInProgress:
 
     def _predict(self, index: Int64, expert: int, outputs: Float32) -> None:
         """Take outputs [n, C] as an expert's predictions of events; what is not finite is replaced and counted."""
-        calibration, rules = self.theta.calibration, self.engine.rules
+        calibration, rules = self.theta.calibration, self.rules
         if outputs.shape != (len(index), rules.outputs) or outputs.dtype != np.float32:
             raise EngineError(
                 f"the learner predicts {outputs.dtype} of shape {outputs.shape} for {len(index)} observations, "
@@ -164,7 +180,7 @@ class FoldInProgress:
         events = self.last[tasks]
         states = self.c.detector[tasks]
         fed = [
-            answers.surprise(self.c, u, self.c.counts[u, Outcome.SCORED], loss, self.engine.rules)
+            answers.surprise(self.c, u, self.c.counts[u, Outcome.SCORED], loss, self.rules)
             for u, loss in zip(tasks.tolist(), self.out.loss[events, ADAPTED].tolist(), strict=True)
         ]
         alarms = self.engine.spec.detector.update(states, np.array(fed))
@@ -172,39 +188,38 @@ class FoldInProgress:
         for u, n, alarm in zip(tasks.tolist(), events.tolist(), alarms.tolist(), strict=True):
             if alarm:
                 self.out.alarm[n] = True
-                support_slots.cut_to_recent(self.c, u, self.engine.rules)
-            scheduled = scan.due(self.c.seq[u], self.engine.rules.every)
+                support_slots.cut_to_recent(self.c, u, self.rules)
+            scheduled = scan.due(self.c.seq[u], self.rules.every)
             self.reason[u] = (
                 scan_arrays.ALARM if alarm else scan_arrays.SCHEDULED if scheduled else scan_arrays.NOT_DUE
             )
 
     def _adapt_due(self, tasks: Int64) -> None:
         """Leave an episode of each task that is due, then adapt it on its support set as of now."""
-        if not len(tasks):
+        count = len(tasks)
+        if not count:
             return
-        balanced = self.engine.rules.balanced
-        self.episodes += episodes_of(self.c, tasks, self.last, balanced)
-        self.c.adapted_through[tasks] = self.c.seq[tasks]
-        self.c.adapted_counts[tasks] = self.c.class_counts[tasks]
-        self.adapted[self.last[tasks]] = True
-        foreseen = self.is_foreseen[tasks] & self.is_predicted[tasks]
-        foreseen &= self.reason[tasks] == scan_arrays.SCHEDULED
-        known, others = tasks[foreseen], tasks[~foreseen]
-        self._keep(known, self.values_ahead[self.next_ahead[known]])
-        self.next_ahead[known] += 1
-        self.is_predicted[others] = False
-        self._adapt(others)
+        self.work.foreseen[tasks] = self.is_predicted[tasks] = False
+        self.out.adapted[self.last[tasks]] = True
+        left = room_for(count, count, self.c)
+        leave_all(self.c, tasks, self.last, left)
+        first, due = (
+            weighed(sets, count, self.engine.spec.slots, self.rules.balanced)
+            for sets in (left.first, left.due)
+        )
+        self.episodes += episodes_of(left, first, due, range(count))
+        if self.theta.meta.version:
+            self._keep(tasks, self._adapted_from(due, count))
 
     def _adapt(self, tasks: Int64) -> None:
         """Compute the fast parameters of tasks from theta and their support sets as of `adapted_through`."""
         if len(tasks) and self.theta.meta.version:
-            balanced = self.engine.rules.balanced
-            support = None if self.theta.unmoved else support_of(self.c, tasks, balanced)
+            support = None if self.theta.unmoved else support_of(self.c, tasks, self.rules.balanced)
             self._keep(tasks, self._adapted_from(support, len(tasks)))
 
     def _adapted_from(self, support: Support | None, tasks: int) -> Float32:
         """Fast parameters [T, F] for support sets: task by task, or in full blocks of a bucket; theta's for none."""
-        if support is None:
+        if support is None or self.theta.unmoved:
             return np.repeat(self.theta.unadapted, tasks, axis=0)
         if self.theta.inner_loop is not None:
             began = perf_counter()
@@ -212,17 +227,34 @@ class FoldInProgress:
             self.inner_loops.append((perf_counter() - began, tasks))
             return values
         values = np.empty((tasks, self.rows["fast"].shape[1]), np.float32)
-        buckets = np.array([bucket_of(size) for size in support.sizes.tolist()])
+        buckets = np.array([bucket_of(size) for size in np.diff(support.ends).tolist()])
         for bucket in np.unique(buckets):
-            members = np.flatnonzero(buckets == bucket)
-            for part in _blocks(len(members), BLOCK):
-                padding = padded(support, members[part], BLOCK)
+            of_bucket = np.flatnonzero(buckets == bucket)
+            for part in blocks(len(of_bucket), BLOCK):
+                members = of_bucket[part]
+                padding = padded(support, members, BLOCK)
                 block = Batch(*(column.to(self.engine.device) for column in padding))
                 began = perf_counter()
                 fast = flatten(self.engine.learner.adapt(self.theta.meta.params, block))
-                values[members[part]] = fast.cpu().numpy()[: len(part)]
-                self.inner_loops.append((perf_counter() - began, len(part)))
+                values[members] = fast.cpu().numpy()[: len(members)]
+                self.inner_loops.append((perf_counter() - began, len(members)))
         return values
+
+    def _take_ahead(self, due: Int64) -> None:
+        """Write the fast parameters of the latest of the adaptations found ahead that tasks have come to.
+
+        To that of tasks that are `due` the scan has not come by itself.
+        """
+        self.work.number[due] += 1
+        self.out.adapted[self.last[due]] = True
+        self.c.adapted_through[due] = self.c.seq[due]
+        self.c.adapted_counts[due] = self.c.class_counts[due]
+        tasks = (self.work.number > self.taken).nonzero()[0]
+        if len(tasks):
+            self.rows["fast"][tasks] = self.values_ahead[self.work.number[tasks] - 1]
+            self.rows["fast_version"][tasks] = self.theta.meta.version
+            self.adaptations += int((self.work.number[tasks] - self.taken[tasks]).sum())
+            self.taken[tasks] = self.work.number[tasks]
 
     def _keep(self, tasks: Int64, values: Float32) -> None:
         """Write fast parameters [T, F] to the rows; what is not finite keeps the previous ones."""
@@ -239,12 +271,11 @@ class FoldInProgress:
 
     def result(self) -> Folded:
         """The new rows, and what became of the events."""
-        states = TaskTable(self.states.layout, self.states.ids, self.rows[:-1])
-        outcomes = Outcomes(**self.out._asdict(), adapted=self.adapted)
+        if self.ahead is not None:
+            left, first, due = self.ahead[:3]
+            task = left.task[: len(due.ends) - 1]
+            taken = (np.arange(len(task)) < self.taken[task]).nonzero()[0].tolist()
+            self.episodes += episodes_of(left, first, due, taken)
         episodes = sorted(self.episodes, key=lambda episode: episode.event)
-        return Folded(states, outcomes, episodes, self.adaptations, self.not_finite, self.inner_loops)
-
-
-def _blocks(count: int, size: int) -> Iterator[Int64]:
-    """Indices of `count` things in runs of at most `size`."""
-    return (np.arange(start, min(start + size, count)) for start in range(0, count, size))
+        outcomes = Outcomes(**self.out._asdict())
+        return Folded(self.states, outcomes, episodes, self.adaptations, self.not_finite, self.inner_loops)

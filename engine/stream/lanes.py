@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from engine.compiled import compiled
+from engine.compiled import compiled, copy, room
 from engine.stream import mixture
 from engine.stream.mixture import EXPERTS, MIXED
 from engine.types import SERVED
@@ -24,7 +24,7 @@ def mixed(p: Any, w: Any, k: int) -> float:
 @compiled
 def shared_weights(c: Any, u: int, r: Any, prior: Any, w: Any) -> None:
     """Write the weights of the shared mixture, w [4] float32, as they are kept until the label comes."""
-    own = np.empty(EXPERTS)
+    own = room(EXPERTS)
     mixture.weights(prior[:EXPERTS], c.shared[u, :EXPERTS], c.shared[u, EXPERTS], r.regression, own)
     for e in range(EXPERTS):
         w[e] = own[e]
@@ -33,7 +33,7 @@ def shared_weights(c: Any, u: int, r: Any, prior: Any, w: Any) -> None:
 @compiled
 def lane_weights(prior: Any, state: Any, shared: Any, r: Any, w: Any) -> None:
     """Write what a lane gives each expert, its part in the shared mixture added, to w [4]."""
-    five, own = np.empty(MIXED), np.empty(MIXED)
+    five, own = room(MIXED), room(MIXED)
     for e in range(MIXED):
         own[e] = prior[e]
     mixture.weights(own, state[:MIXED], state[MIXED], r.regression, five)
@@ -47,12 +47,12 @@ def lane_weights(prior: Any, state: Any, shared: Any, r: Any, w: Any) -> None:
 @compiled
 def take_prior(c: Any, u: int, lane: int, r: Any, newer: Any) -> None:
     """Give a lane the prior of the version in force, as far as it can afford the change."""
-    prior, given, same = np.empty(MIXED), np.empty(MIXED), True
+    prior, given, same = room(MIXED), room(MIXED), True
     for e in range(MIXED):
         prior[e], given[e] = c.lane_prior[u, lane, e], np.float32(newer[e])
         same = same and prior[e] == given[e]
     if not same and (prior[0] == 0.0 or mixture.renewed(prior, given, c.lanes[u, lane], r.regression)):
-        c.lane_prior[u, lane] = newer
+        copy(newer, c.lane_prior[u, lane])
 
 
 @compiled
@@ -72,7 +72,7 @@ def prior_of(c: Any, u: int, lane: int, prior: Any) -> None:
 @compiled
 def recall(c: Any, u: int, lane: int, n: int, r: Any, w: Any, out: Any) -> None:
     """Write the prediction that is pending in a lane into outcome n, as it was given, and its weights to w [4]."""
-    prior, p = np.empty(MIXED), c.pending_p[u, lane]
+    prior, p = room(MIXED), c.pending_p[u, lane]
     prior_of(c, u, lane, prior)
     lane_weights(prior, c.lanes[u, lane], c.pending_mix[u, lane], r, w)
     for k in range(r.outputs):

@@ -1,8 +1,8 @@
-"""Every adaptation of a batch found ahead of time, so that all of them can run together in full blocks.
+"""Every adaptation of a batch found ahead of time, so that all of them can run together.
 
-What a task adapts on is made of labels and does not depend on what was predicted. So the scan, run without
-its detector over a copy of the rows, finds each adaptation that the batch brings, the support set it reads,
-and which of them every later observation is to be served by. It knows the row as it will be at each event, so it
+What a task adapts on is made of labels and does not depend on what was predicted. So the scan, run without hedge and
+detector over a copy of the rows, finds each adaptation that the batch brings, the support set it reads, and which
+of them every later observation is to be served by. It knows the row as it will be at each event, so it
 writes the task's history as well, before anything is predicted. One task with many events would otherwise
 adapt alone, block after block. Only an alarm cuts a support set: from there on its task is on its own.
 
@@ -17,21 +17,24 @@ import numpy as np
 
 from engine.detectors import detectors
 from engine.stream import scan, scan_arrays
-from engine.stream.support import Support, joined, support_of
+from engine.stream.support import ROW, Left, Support, room_for, weighed
 from engine.stream.table import columns_of, taken
 from engine.types import Int64
 
-ROW = -1
-"""In place of an adaptation's number: what the row holds already."""
+EARLY = np.array([1, 2, 4, 8])
+"""Labels at which a task adapts beside every n-th."""
 
 
 class Ahead(NamedTuple):
-    """The A adaptations of a batch of N events."""
+    """The A adaptations of some tasks; those of each follow each other."""
 
-    task: Int64
-    """[A] row of the table; a task's adaptations follow each other in order."""
-    support: Support | None
-    """[A] what each reads; None where that is not asked for."""
+    left: Left
+    first: Support
+    """What tasks had adapted on before,"""
+    due: Support
+    """[A] and what they adapt on."""
+    begin: Int64
+    """[tasks] the first adaptation of each."""
     serves: Int64
     """[N] the adaptation that serves each event, or ROW."""
 
@@ -39,37 +42,44 @@ class Ahead(NamedTuple):
 def look_ahead(
     rows: Any,
     events: scan_arrays.Events,
+    out: scan_arrays.Results,
     rules: scan_arrays.Rules,
     version: scan_arrays.Version,
     tasks: Int64,
     order: Int64,
     cursor: Int64,
     stop: Int64,
-    reads: bool,
 ) -> Ahead:
-    """Find the adaptations of some tasks of a batch, and what they read, if `reads`.
+    """Find the adaptations of some tasks of a batch.
 
-    Writes the history of each observation into its features, and changes nothing else that it is given.
+    Writes the history of each observation into its features, and to `out` what the fold will write again.
     """
     cursor, stop = cursor[tasks], stop[tasks]
-    rows = taken(rows, np.append(tasks, tasks[0]))  # one more, as in `FoldInProgress`
-    c = columns_of(rows)
-    out = scan_arrays.blank_results(len(events.kind), rules.outputs, events.x.shape[1])
-    quiet = rules._replace(detector_kind=detectors.NEVER)
-    latest = np.full(len(tasks), ROW)
-    serves = np.full(len(events.kind), ROW)
-    reason, last = np.zeros((2, len(tasks)), np.int64)
-    adapting: list[Int64] = []
-    sets: list[Support] = []
-    while len(active := np.flatnonzero(cursor < stop)):
-        before = cursor[active]
-        scan.scan(c, events, out, quiet, version, active, order, cursor, stop, reason, last)
-        serves[order[scan.runs(before, cursor[active])]] = np.repeat(latest[active], cursor[active] - before)
-        due = active[reason[active] != scan_arrays.NOT_DUE]
-        if len(due):
-            c.adapted_through[due], c.adapted_counts[due] = c.seq[due], c.class_counts[due]
-            latest[due] = sum(map(len, adapting)) + np.arange(len(due))
-            adapting.append(due)
-            if reads:
-                sets.append(support_of(c, due, rules.balanced))
-    return Ahead(tasks[np.concatenate([tasks[:0], *adapting])], joined(sets) if sets else None, serves)
+    c = columns_of(taken(rows, tasks))
+    labels = np.concatenate([[0], np.cumsum(events.kind[order] == scan_arrays.LABEL)])
+    left = room_for(most(c.seq, labels[stop] - labels[cursor], rules.every), len(tasks), c)
+    work = scan_arrays.Work(
+        looks_ahead=True,
+        foreseen=np.ones(len(tasks), np.bool_),
+        number=np.full(len(tasks), ROW),
+        serves=np.full(len(events.kind), ROW),
+        present=np.empty(rules.outputs, np.int64),
+        left=left,
+    )
+    quiet = rules._replace(detector_kind=detectors.NEVER, hedges=False)
+    reason, last = np.empty((2, len(tasks)), np.int64)
+    scan.scan(c, events, out, quiet, version, work, np.arange(len(tasks)), order, cursor, stop, reason, last)
+    count, before = left.number.tolist()
+    begin = np.searchsorted(left.task[:count], np.arange(len(tasks)))
+    left.task[:count] = tasks[left.task[:count]]
+    slots = c.support_seq.shape[1]
+    first = weighed(left.first, before, slots, rules.balanced)
+    due = weighed(left.due, count, slots, rules.balanced)
+    return Ahead(left, first, due, begin, work.serves)
+
+
+def most(seq: Int64, labels: Int64, every: int) -> int:
+    """How many adaptations tasks come to at most, of label counts `seq` [U] before so many labels each."""
+    after = seq + labels
+    early = (seq[:, None] < EARLY) & (after[:, None] >= EARLY)
+    return int((after // every - seq // every + early.sum(axis=1)).sum())

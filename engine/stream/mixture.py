@@ -31,7 +31,7 @@ import math
 
 import numpy as np
 
-from engine.compiled import compiled
+from engine.compiled import compiled, room
 from engine.types import Float64
 
 EXPERTS = 4
@@ -107,7 +107,9 @@ def mix_loss(prior: Float64, losses: Float64, step: Float64, gap: float) -> floa
         after = min(after, losses[e] + step[e])
     if gap <= 0.0:
         return after - before
-    nothing = step * 0.0
+    nothing = room(MIXED)[: len(step)]
+    for e in range(len(step)):
+        nothing[e] = step[e] * 0.0
     return (
         after
         - before
@@ -131,7 +133,7 @@ def update(
     for e in range(k):
         losses[e] -= least
     if share > 0.0:
-        w = np.empty(k)
+        w = room(MIXED)[:k]
         weights(prior, losses, 0.0, False, w)
         for e in range(k):
             losses[e] = -math.log(((1.0 - share) * w[e] + share * prior[e]) / prior[e])

@@ -13,7 +13,7 @@ from itertools import pairwise
 import numpy as np
 import numpy.typing as npt
 
-from engine.compiled import compiled_as, read_rows, vectors
+from engine.compiled import compiled_as, copy, read_rows, vectors
 from engine.stream.layout import HEAD_BYTES
 from engine.types import Bool, Int64
 
@@ -76,9 +76,9 @@ def _pack(words: Words, buffer: Words, ends: Int64) -> None:
         end += min(length, HEAD_WORDS + groups + kept)
         ends[u] = end
         if end - begin == length:
-            buffer[begin:end] = words[u]
+            copy(words[u], buffer[begin:end])
             continue
-        buffer[begin : begin + HEAD_WORDS] = words[u, :HEAD_WORDS]
+        copy(words[u, :HEAD_WORDS], buffer[begin : begin + HEAD_WORDS])
         place = begin + HEAD_WORDS + groups
         for group in range(groups):
             first, mask = HEAD_WORDS + group * BITS, np.uint32(0)
@@ -100,9 +100,9 @@ def _unpack(content: Words, ends: Int64, words: Words, whole: Bool) -> None:
         end = ends[u]
         place = begin + HEAD_WORDS + groups
         if end - begin == length:
-            words[u] = content[begin:end]
+            copy(content[begin:end], words[u])
         elif whole[u] and place <= end:
-            words[u, :HEAD_WORDS] = content[begin : begin + HEAD_WORDS]
+            copy(content[begin : begin + HEAD_WORDS], words[u, :HEAD_WORDS])
             for group in range(groups):
                 mask = content[begin + HEAD_WORDS + group]
                 for i in range(HEAD_WORDS + group * BITS, min(HEAD_WORDS + (group + 1) * BITS, length)):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from engine.compiled import compiled
+from engine.compiled import compiled, fill
 from engine.stream.layout import EXPIRED
 from engine.stream.scan_arrays import EXPIRED_COUNT
 
@@ -34,12 +34,13 @@ def clear_lane(c: Any, u: int, slot: int) -> None:
     c.pending_id[u, slot] = 0
     c.pending_order[u, slot] = 0
     c.pending_s[u, slot] = 0.0
-    c.pending_mix[u, slot] = 0.0
+    fill(c.pending_mix[u, slot], 0.0)
     c.pending_seen[u, slot] = 0
     c.pending_version[u, slot] = 0
     c.pending_epoch[u, slot] = 0
-    c.pending_x[u, slot] = 0.0
-    c.pending_p[u, slot] = 0.0
+    fill(c.pending_x[u, slot], 0.0)
+    for expert in range(len(c.pending_p[u, slot])):
+        fill(c.pending_p[u, slot, expert], 0.0)
 
 
 @compiled
@@ -53,7 +54,10 @@ def give_up(c: Any, u: int, slot: int) -> None:
 @compiled
 def was_seen(c: Any, u: int) -> bool:
     """Whether any event of the task was folded; before that its clock says nothing, and times may be negative."""
-    return bool(c.counts[u].any())
+    seen = False
+    for outcome in range(len(c.counts[u])):
+        seen = seen or c.counts[u, outcome] != 0
+    return seen
 
 
 @compiled

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from engine.compiled import compiled, compiled_as
+from engine.compiled import compiled, compiled_as, copy
 from engine.stream.scan_arrays import RULES_LAYOUT, Rules
 from engine.types import THETA, Float32, Int64
 
@@ -68,5 +68,5 @@ def write_predictions(
         if expert == THETA:
             know_nothing(r, into)
         else:
-            into[:] = prediction[index[i], THETA]
+            copy(prediction[index[i], THETA], into)
     return broken

@@ -14,9 +14,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from engine.kernels.row_by_row import RowByRow
+from engine.batches import blocks
+from engine.kernels.row_by_row import RowTheta
 from engine.learners.base import unflatten
-from engine.types import Float32, Params
+from engine.types import Float32, Int64, Params
 
 AT_ONCE = 128
 """Rows of one tensor call."""
@@ -29,8 +30,8 @@ class Predictor(Protocol):
         """Outputs [n, C] of theta, unadapted, for stored rows x [n, W]."""
         ...
 
-    def of_tasks(self, fast: Float32, x: Float32) -> Float32:
-        """Outputs [n, C] for stored rows x [n, W], each by fast parameters of its own [n, F]."""
+    def of_tasks(self, fast: Float32, which: Int64, x: Float32) -> Float32:
+        """Outputs [n, C] for stored rows x [n, W], row i by the fast parameters fast[which[i]] of [m, F]."""
         ...
 
 
@@ -38,18 +39,17 @@ class Predictor(Protocol):
 class Rows:
     """Row by row, in the compiled loop."""
 
-    network: RowByRow
-    numbers: Float32
+    theta: RowTheta
     unadapted: Float32
     """[1, F] theta's own values."""
 
     def of_theta(self, x: Float32) -> Float32:
         """Outputs by theta's own values."""
-        return self.network.outputs(self.numbers, self.unadapted, np.zeros(len(x), np.int64), x)
+        return self.theta.outputs(self.unadapted, np.zeros(len(x), np.int64), x)
 
-    def of_tasks(self, fast: Float32, x: Float32) -> Float32:
+    def of_tasks(self, fast: Float32, which: Int64, x: Float32) -> Float32:
         """Outputs by each row's own."""
-        return self.network.outputs(self.numbers, fast, np.arange(len(x)), x)
+        return self.theta.outputs(fast, which, x)
 
 
 @dataclass(frozen=True)
@@ -64,15 +64,17 @@ class Blocks:
 
     def of_theta(self, x: Float32) -> Float32:
         """Outputs of the learner's `shared`."""
-        return self._joined([self.shared(self.theta, self._block(x[part])) for part in _parts(len(x))], x)
+        return self._joined(
+            [self.shared(self.theta, self._block(x[part])) for part in blocks(len(x), AT_ONCE)], x
+        )
 
-    def of_tasks(self, fast: Float32, x: Float32) -> Float32:
+    def of_tasks(self, fast: Float32, which: Int64, x: Float32) -> Float32:
         """Outputs of the learner's `predict`, each row as a task."""
-        blocks = []
-        for part in _parts(len(x)):
-            own = unflatten(self.shapes, self._block(fast[part]))
-            blocks.append(self.predict(self.theta, own, self._block(x[part]).unsqueeze(1)).squeeze(1))
-        return self._joined(blocks, x)
+        outputs = []
+        for part in blocks(len(x), AT_ONCE):
+            own = unflatten(self.shapes, self._block(fast[which[part]]))
+            outputs.append(self.predict(self.theta, own, self._block(x[part]).unsqueeze(1)).squeeze(1))
+        return self._joined(outputs, x)
 
     def _block(self, values: Float32) -> Tensor:
         """Values [n, ...] as a full block on the device, the first repeated."""
@@ -81,10 +83,6 @@ class Blocks:
         block[len(values) :] = values[:1]
         return torch.from_numpy(block).to(self.device)
 
-    def _joined(self, blocks: list[Tensor], x: Float32) -> Float32:
-        outputs: Float32 = torch.cat(blocks).cpu().numpy()
-        return outputs[: len(x)]
-
-
-def _parts(count: int) -> list[slice]:
-    return [slice(start, min(start + AT_ONCE, count)) for start in range(0, count, AT_ONCE)]
+    def _joined(self, outputs: list[Tensor], x: Float32) -> Float32:
+        joined: Float32 = torch.cat(outputs).cpu().numpy()
+        return joined[: len(x)]

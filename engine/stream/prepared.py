@@ -13,7 +13,7 @@ from engine.learners.gradient import unmoved
 from engine.stream import scan_arrays
 from engine.stream.predictors import Blocks, Predictor, Rows
 from engine.stream.rules import version_of
-from engine.types import Batch, Float32, Meta
+from engine.types import Batch, EngineError, Float32, Meta
 
 if TYPE_CHECKING:
     from engine.stream.fold import Engine
@@ -26,6 +26,11 @@ class Prepared:
         self.engine, self.meta = engine, meta
         self.version: scan_arrays.Version = version_of(engine.rules, meta)
         self.calibration = np.array(meta.calibration, np.float32)
+        if len(self.calibration) not in (0, 1, 1 + engine.rules.outputs):
+            raise EngineError(
+                f"theta {meta.version} has a calibration of {len(self.calibration)} numbers, expected none, a scale, "
+                f"or a scale and {engine.rules.outputs} biases; use a theta that was made for this problem"
+            )
         self.unmoved = unmoved(meta.params)
         """Whether what is adapted is theta."""
 
@@ -48,6 +53,6 @@ class Prepared:
         """What predicts by it."""
         engine, params = self.engine, self.meta.params
         if engine.network is not None:
-            return Rows(engine.network, engine.network.numbers_of(params), self.unadapted)
+            return Rows(engine.network.of(params), self.unadapted)
         shared, predict = engine.predict_shared, engine.predict_adapted
         return Blocks(shared, predict, params, engine.learner.fast_shapes, engine.device)

@@ -12,7 +12,7 @@ from engine.stream.events import DTYPES, EventBatch
 from engine.stream.scan_arrays import EVENTS_LAYOUT, LABEL, OBSERVATION, Events
 from engine.stream.spec import StreamSpec
 from engine.targets import Regression
-from engine.types import EngineError, Float64
+from engine.types import EngineError, Float64, Int64
 
 LAST_OFFSET = int(np.iinfo(np.int64).max) - 1
 """The position behind it is still a number."""
@@ -101,9 +101,12 @@ def is_met(e: Any, not_after_s: Any, limits: Any, tasks: int, what: int, n: int)
 
 
 @compiled
-def out_of_order(e: Any) -> int:
-    """The first event that does not lie behind the one before of its topic, partition and incarnation; or MET."""
-    latest, places, at = np.empty(len(e.row), np.int64), 0, 0
+def out_of_order(e: Any, latest: Any) -> int:
+    """The first event that does not lie behind the one before of its topic, partition and incarnation; or MET.
+
+    `latest` [N] is room for the latest event of each.
+    """
+    places, at = 0, 0
     for n in range(len(e.row)):
         if places == 0 or not same_place(e, n, latest[at]):
             at = 0
@@ -124,12 +127,14 @@ def same_place(e: Any, n: int, m: int) -> bool:
     return bool(same_topic and e.partition[n] == e.partition[m])
 
 
-@compiled_as(EVENTS_LAYOUT, "float64[]", LIMITS, "int64")
-def first_unmet(e: Events, not_after_s: Float64, limits: Limits, tasks: int) -> tuple[int, int]:
+@compiled_as(EVENTS_LAYOUT, "float64[]", LIMITS, "int64", "int64[]")
+def first_unmet(
+    e: Events, not_after_s: Float64, limits: Limits, tasks: int, latest: Int64
+) -> tuple[int, int]:
     """The first requirement that an event does not meet, and the first event; MET where all meet all."""
     for what in range(Y + 1):
         if what == ORDER:
-            n = out_of_order(e)
+            n = out_of_order(e, latest)
             if n != MET:
                 return what, n
             continue
@@ -176,7 +181,7 @@ class Requirements:
         )
         not_after_s = np.empty(len(events))
         not_after_s[:] = events.not_after_s
-        what, n = first_unmet(columns, not_after_s, self.limits, tasks)
+        what, n = first_unmet(columns, not_after_s, self.limits, tasks, np.empty(len(events), np.int64))
         if what != MET:
             place = f"event {n} (topic {events.topic[n]}, partition {events.partition[n]}, offset {events.offset[n]})"
             value, expected = self._value(events, COLUMN[what], n), self._expected(what, tasks)

@@ -39,6 +39,7 @@ def rules_of(spec: StreamSpec) -> scan_arrays.Rules:
         detector_kind=detector.kind,
         detector=detector.parameters,
         writes_history=problem.history is not None,
+        hedges=True,
         own_width=past.start,
         label_width=past.label_width,
         numbers=np.array(past.numbers, np.int64),

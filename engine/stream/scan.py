@@ -33,11 +33,14 @@ from engine.stream.scan_arrays import (
     SCHEDULED,
     SCORED,
     VERSION_LAYOUT,
+    WORK_LAYOUT,
     Events,
     Results,
     Rules,
     Version,
+    Work,
 )
+from engine.stream.support import leave, take_stock
 from engine.stream.support_slots import correct, cut_to_recent, take_in
 from engine.types import ADAPTED
 
@@ -75,14 +78,14 @@ def due(seq: int, every: int) -> bool:
 
 
 @compiled
-def learn(c: Any, u: int, e: Any, n: int, r: Any, out: Any) -> int:
+def learn(c: Any, u: int, e: Any, n: int, r: Any, work: Any, out: Any) -> int:
     """Join a label to its observation and take it in; returns why the run ends here, if it does."""
     y = e.y[n]
     lane = find(c.pending_id[u], c.pending_order[u], e.id[n])
     if lane >= 0:
         score(c, u, lane, e, n, r, out)
         remember(c, u, e.id[n], LABELLED, y)
-        take_in(c, u, c.pending_x[u, lane], e, n, r, out)
+        take_in(c, u, c.pending_x[u, lane], e, n, r, work, out)
         epoch = c.pending_epoch[u, lane]
         clear_lane(c, u, lane)
         if epoch == c.epoch[u] and c.seq[u] > c.quiet_until[u]:
@@ -100,7 +103,7 @@ def learn(c: Any, u: int, e: Any, n: int, r: Any, out: Any) -> int:
             out.code[n] = REPEATED_LABEL
             return NOT_DUE
         out.code[n] = CORRECTED
-        changed = correct(c, u, place, e, n, r)
+        changed = correct(c, u, place, e, n, r, work)
         return SCHEDULED if changed and due(c.seq[u], r.every) else NOT_DUE
     if not e.has_x[n]:
         out.code[n] = ORPHAN if place < 0 else LATE
@@ -113,17 +116,17 @@ def learn(c: Any, u: int, e: Any, n: int, r: Any, out: Any) -> int:
         remember(c, u, e.id[n], LABELLED, y)
     if r.writes_history:
         history.write(c, u, e.x[n], e.time_s[n], r)
-    take_in(c, u, e.x[n], e, n, r, out)
+    take_in(c, u, e.x[n], e, n, r, work, out)
     return SCHEDULED if due(c.seq[u], r.every) else NOT_DUE
 
 
 @compiled_as(COLUMNS_LAYOUT, EVENTS_LAYOUT, RULES_LAYOUT, *vectors(3))
-def write_histories(c: Columns, e: Events, r: Rules, index: Any, cursor: Any, stop: Any) -> None:
-    """Write the history of each of the observations `index` that is all that its task has to fold."""
-    for i in range(len(index) if r.writes_history else 0):
-        n = index[i]
+def write_histories(c: Columns, e: Events, r: Rules, order: Any, cursor: Any, stop: Any) -> None:
+    """Write the history of each event that is all that its task has to fold."""
+    for i in range(len(order) if r.writes_history else 0):
+        n = order[i]
         u = e.row[n]
-        if stop[u] - cursor[u] == 1:
+        if stop[u] - cursor[u] == 1 and e.has_x[n]:
             history.write(c, u, e.x[n], e.time_s[n], r)
 
 
@@ -142,13 +145,27 @@ def run_ends(c: Columns, e: Events, r: Rules, active: Any, order: Any, cursor: A
                 break
 
 
-@compiled_as(COLUMNS_LAYOUT, EVENTS_LAYOUT, RESULTS_LAYOUT, RULES_LAYOUT, VERSION_LAYOUT, *vectors(6))
+@compiled
+def pass_by(c: Any, u: int, n: int, work: Any, out: Any) -> None:
+    """Go on at an adaptation that runs apart: note it for the fold to come, or take it as noted."""
+    if work.looks_ahead:
+        work.number[u] = leave(c, u, n, work.number[u], work.left)
+        return
+    work.number[u] += 1
+    out.adapted[n] = True
+    take_stock(c, u)
+
+
+@compiled_as(
+    COLUMNS_LAYOUT, EVENTS_LAYOUT, RESULTS_LAYOUT, RULES_LAYOUT, VERSION_LAYOUT, WORK_LAYOUT, *vectors(6)
+)
 def scan(
     c: Columns,
     e: Events,
     out: Results,
     r: Rules,
     version: Version,
+    work: Work,
     active: Any,
     order: Any,
     cursor: Any,
@@ -156,7 +173,7 @@ def scan(
     reason: Any,
     last: Any,
 ) -> None:
-    """Fold each active task's events order[cursor:end] into its row, up to where it must adapt.
+    """Fold each active task's events order[cursor:end] into its row, up to where it must adapt unforeseen.
 
     Moves `cursor` [U] past what was folded; `reason` [U] says why the run ended, `last` [U] at which event.
     """
@@ -168,10 +185,15 @@ def scan(
             cursor[u] += 1
             c.position[u, e.topic[n]] = e.offset[n] + 1
             c.clock_s[u] = max(c.clock_s[u], e.time_s[n]) if was_seen(c, u) else e.time_s[n]
+            if work.looks_ahead:
+                work.serves[n] = work.number[u]
             out.expired[n] = expire(c, u, r.ttl_s)
             if e.kind[n] == OBSERVATION:
                 observe(c, u, e, n, r, version, out)
             else:
-                reason[u] = learn(c, u, e, n, r, out)
+                reason[u] = learn(c, u, e, n, r, work, out)
             c.counts[u, out.code[n]] += 1
             last[u] = n
+            if reason[u] == SCHEDULED and work.foreseen[u]:
+                pass_by(c, u, n, work, out)
+                reason[u] = NOT_DUE

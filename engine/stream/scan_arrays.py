@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from engine.compiled import arrays, scalars
+from engine.stream.support import LEFT_LAYOUT, NOTHING_LEFT, Left
 from engine.types import PREDICTORS, Kind, Outcome
 
 OBSERVATION, LABEL = int(Kind.OBSERVATION), int(Kind.LABEL)
@@ -63,6 +64,7 @@ class Results(NamedTuple):
     shared_loss: Any
     learned: Any
     learned_x: Any
+    adapted: Any
 
 
 class Version(NamedTuple):
@@ -95,6 +97,9 @@ class Rules(NamedTuple):
     detector_kind: int
     detector: tuple[float, float, float, float, float]
     writes_history: bool
+    """Whether there is one, and it is not written yet."""
+    hedges: bool
+    """Whether predictions are made and scored."""
     own_width: int
     """Of an event's own features in a stored row; its history follows."""
     label_width: int
@@ -103,6 +108,22 @@ class Rules(NamedTuple):
     """[M] stored places of the numbers that the history holds."""
     by: Any
     """[B] and of the categories."""
+
+
+class Work(NamedTuple):
+    """What a scan does at an adaptation, and room that it needs."""
+
+    looks_ahead: bool
+    """Whether it notes adaptations in `left`, for a fold to come."""
+    foreseen: Any
+    """[U] tasks whose adaptations are noted so: the scan goes on at them. At those of others it ends."""
+    number: Any
+    """[U] of the adaptation that each comes to next; where they are noted, of the latest, or ROW."""
+    serves: Any
+    """[N] where adaptations are noted, the one that serves each event, or ROW."""
+    present: Any
+    """[C] room to count the classes of a support set in."""
+    left: Left
 
 
 EVENTS_LAYOUT = arrays(
@@ -139,9 +160,13 @@ RESULTS_LAYOUT = arrays(
         ("float64", 1),
         ("int64", 1),
         ("float32", 2),
+        ("boolean", 1),
     ],
     strided=False,
 )
+
+
+WORK_LAYOUT = scalars(Work, ["boolean", "boolean[]", "int64[]", "int64[]", "int64[]", LEFT_LAYOUT])
 
 
 VERSION_LAYOUT = scalars(Version, ["int64", "float64[]", "float64[]"])
@@ -166,12 +191,25 @@ RULES_LAYOUT = scalars(
         "int64",
         ("float64", 5),
         "boolean",
+        "boolean",
         "int64",
         "int64",
         "int64[]",
         "int64[]",
     ],
 )
+
+
+def nothing_foreseen(tasks: int, outputs: int) -> Work:
+    """A scan that ends at every adaptation."""
+    return Work(
+        looks_ahead=False,
+        foreseen=np.zeros(tasks, np.bool_),
+        number=np.zeros(tasks, np.int64),
+        serves=np.empty(0, np.int64),
+        present=np.empty(outputs, np.int64),
+        left=NOTHING_LEFT,
+    )
 
 
 def blank_results(events: int, outputs: int, width: int) -> Results:
@@ -189,6 +227,7 @@ def blank_results(events: int, outputs: int, width: int) -> Results:
         shared_loss=np.empty(events),
         learned=np.zeros(events, np.int64),
         learned_x=np.zeros((events, width), np.float32),
+        adapted=np.zeros(events, np.bool_),
     )
     out.code.fill(DUPLICATE)
     out.prediction.fill(1 / outputs)

@@ -38,7 +38,7 @@ def claim(e: Events, position: Any, incarnation: Any, partition: Any, follows: b
     return len(e.row)
 
 
-def not_folded_yet(states: TaskTable, rows: Any, events: Events, follows: bool) -> Bool:
+def not_folded_yet(states: TaskTable, events: Events, follows: bool) -> Bool:
     """Which events [N] lie above their row's position; rows without a source are claimed by their first event's.
 
     With `follows`, a row that was folded from another source goes on from this one, from its start.
@@ -47,16 +47,16 @@ def not_folded_yet(states: TaskTable, rows: Any, events: Events, follows: bool) 
         SourceMoved: an event is of another source than its row.
 
     """
-    fresh = np.zeros(len(events.row), np.bool_)
+    fresh, rows = np.zeros(len(events.row), np.bool_), states.rows
     moved = claim(events, rows["position"], rows["incarnation"], rows["partition"], follows, fresh)
     if moved < len(fresh):
-        raise SourceMoved(_moved(states, rows, events, moved))
+        raise SourceMoved(_moved(states, events, moved))
     return fresh
 
 
-def _moved(states: TaskTable, rows: Any, events: Events, n: int) -> str:
+def _moved(states: TaskTable, events: Events, n: int) -> str:
     """Why event `n` of another source is refused, and the way out."""
-    at = (events.row[n], events.topic[n])
+    at, rows = (events.row[n], events.topic[n]), states.rows
     incarnation, partition = int(events.incarnation[n]), int(events.partition[n])
     same = int(rows["incarnation"][at]) == incarnation
     what = "partition" if same else "incarnation (topic created anew, or file changed)"

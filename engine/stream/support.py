@@ -1,113 +1,264 @@
-"""Support sets read back from rows: as padded batches for a learner, and as episodes for the outer loop."""
+"""Support sets read back from rows: what an adaptation reads, and the episode that it leaves for the outer loop."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 
 from engine.batches import bucket_of, class_weights
-from engine.stream.layout import Columns
-from engine.types import Batch, Bool, Episode, Float32, Int64
+from engine.compiled import compiled, compiled_as, copy, scalars, vectors
+from engine.stream.layout import COLUMNS_LAYOUT, Columns
+from engine.types import Batch, Episode, Float32, Int64
+
+ROW = -1
+"""In place of an adaptation's number: what the row holds already."""
+
+
+class Sets(NamedTuple):
+    """Room for T support sets, one after the other; set t is ends[t] to ends[t + 1], in order of arrival."""
+
+    ends: Any
+    """[T + 1]"""
+    x: Any
+    """[M, W]"""
+    y: Any
+    """[M]"""
+    counts: Any
+    """[T, C] labels of each class that the task had met."""
+
+
+class Left(NamedTuple):
+    """Room for A adaptations, in order: the sets that they adapt on, and the episodes that they leave."""
+
+    number: Any
+    """[2] how many there are, and of how many the set before is in `first`."""
+    task: Any
+    """[A] row of the table."""
+    event: Any
+    """[A] the label at which the task adapts,"""
+    labels: Any
+    """[A] and the task's label count with it."""
+    before: Any
+    """[A] the set that the task had adapted on before: t of `due`, or -1 - t of `first`."""
+    first: Sets
+    due: Sets
+    """[A]"""
+    query: Sets
+    """[A] every label since; counts are of no use."""
+
+
+SETS_LAYOUT = scalars(Sets, ["int64[]", "float32[,]", "float32[]", "int64[,]"])
+LEFT_LAYOUT = scalars(Left, [*["int64[]"] * 5, *[SETS_LAYOUT] * 3])
 
 
 class Support(NamedTuple):
-    """T support sets, ragged: examples in order of arrival first, then whatever else the row holds."""
+    """T support sets, one after the other; set t is ends[t] to ends[t + 1], in order of arrival."""
 
-    sizes: Int64
-    """[T] how many examples are in the set."""
+    ends: Int64
+    """[T + 1]"""
     x: Float32
-    """[T, R, W]"""
+    """[M, W]"""
     y: Float32
-    """[T, R]"""
+    """[M]"""
     weight: Float32
-    """[T, R] in the inner loss; 0 outside the set."""
+    """[M] in the inner loss."""
+
+
+def room_for(adaptations: int, tasks: int, c: Columns) -> Left:
+    """Room for as many adaptations of as many tasks at most."""
+    _, slots, width = c.support_x.shape
+    classes, sets = c.class_counts.shape[1], (min(adaptations, tasks), adaptations, adaptations)
+    first, due, query = (room_of(count, slots, width, classes) for count in sets)
+    return _left(adaptations, first, due, query)
+
+
+def _left(adaptations: int, first: Sets, due: Sets, query: Sets) -> Left:
+    number, (task, event, labels, before) = np.zeros(2, np.int64), np.zeros((4, adaptations), np.int64)
+    return Left(number, task, event, labels, before, first, due, query)
+
+
+def room_of(sets: int, slots: int, width: int, classes: int) -> Sets:
+    """Room for so many sets, of at most `slots` examples of that width."""
+    return Sets(
+        ends=np.zeros(sets + 1, np.int64),
+        x=np.empty((sets * slots, width), np.float32),
+        y=np.empty(sets * slots, np.float32),
+        counts=np.empty((sets, classes), np.int64),
+    )
+
+
+NOTHING_LEFT = _left(0, *[room_of(0, 0, 0, 0)] * 3)
+"""Room for no adaptation: where they are found ahead, none is noted again."""
+
+
+@compiled
+def following(c: Any, u: int, after: int) -> int:
+    """The slot of the example that came next after a label count; -1 where none did."""
+    chosen = -1
+    for s in range(len(c.support_seq[u])):
+        seq = c.support_seq[u, s]
+        if seq > after and (chosen < 0 or seq < c.support_seq[u, chosen]):
+            chosen = s
+    return chosen
+
+
+@compiled
+def is_superseded(c: Any, u: int, s: int) -> bool:
+    """Whether a later example of the same observation has replaced one."""
+    for other in range(len(c.support_seq[u])):
+        if c.support_id[u, other] == c.support_id[u, s] and c.support_seq[u, other] > c.support_seq[u, s]:
+            return True
+    return False
+
+
+@compiled
+def add(c: Any, u: int, s: int, sets: Any, t: int) -> None:
+    """Add the example in a slot to a set."""
+    at = sets.ends[t + 1]
+    copy(c.support_x[u, s], sets.x[at])
+    sets.y[at] = c.support_y[u, s]
+    sets.ends[t + 1] = at + 1
+
+
+@compiled
+def read_set(c: Any, u: int, sets: Any, t: int) -> None:
+    """Write the set that a task's last adaptation read, or was due to read: as of `adapted_through`."""
+    through = c.adapted_through[u]
+    sets.ends[t + 1] = sets.ends[t]
+    copy(c.adapted_counts[u], sets.counts[t])
+    s = following(c, u, 0)
+    while s >= 0 and c.support_seq[u, s] <= through:
+        if c.support_dropped[u, s] == 0 or c.support_dropped[u, s] > through:
+            add(c, u, s, sets, t)
+        s = following(c, u, c.support_seq[u, s])
+
+
+@compiled
+def read_since(c: Any, u: int, sets: Any, t: int) -> None:
+    """Write every label since the last adaptation.
+
+    What a balanced set has let go meanwhile is judged on too, as often as it came; what was corrected is not.
+    """
+    sets.ends[t + 1] = sets.ends[t]
+    s = following(c, u, c.adapted_through[u])
+    while s >= 0:
+        if not is_superseded(c, u, s):
+            add(c, u, s, sets, t)
+        s = following(c, u, c.support_seq[u, s])
+
+
+@compiled
+def take_stock(c: Any, u: int) -> None:
+    """From here on the set as of now is the one that the last adaptation read."""
+    c.adapted_through[u] = c.seq[u]
+    copy(c.class_counts[u], c.adapted_counts[u])
+
+
+@compiled
+def leave(c: Any, u: int, n: int, before: int, left: Any) -> int:
+    """Note that task u adapts at label n: the episode that ends there, and its support set as of now.
+
+    `before` is the number of its adaptation before, or ROW. Returns the number of this one.
+    """
+    k = left.number[0]
+    left.task[k], left.event[k], left.labels[k] = u, n, c.seq[u]
+    if before == ROW:
+        before = -1 - left.number[1]
+        read_set(c, u, left.first, left.number[1])
+        left.number[1] += 1
+    left.before[k] = before
+    read_since(c, u, left.query, k)
+    take_stock(c, u)
+    read_set(c, u, left.due, k)
+    left.number[0] = k + 1
+    return int(k)
+
+
+@compiled_as(COLUMNS_LAYOUT, *vectors(2), LEFT_LAYOUT)
+def leave_all(c: Columns, tasks: Int64, last: Int64, left: Left) -> None:
+    """Note that tasks adapt, each at its event last[u]."""
+    for t in range(len(tasks)):
+        leave(c, tasks[t], last[tasks[t]], ROW, left)
+
+
+@compiled_as(COLUMNS_LAYOUT, *vectors(1), SETS_LAYOUT)
+def read_sets(c: Columns, tasks: Int64, sets: Sets) -> None:
+    """Write the sets that the last adaptations of tasks [T] read, or were due to read."""
+    for t in range(len(tasks)):
+        read_set(c, tasks[t], sets, t)
 
 
 def support_of(c: Columns, tasks: Int64, balanced: bool) -> Support:
-    """The sets that the last adaptation read, or was due to read: as of `adapted_through`."""
-    through = c.adapted_through[tasks, None]
-    seq, dropped = c.support_seq[tasks], c.support_dropped[tasks]
-    inside = (seq > 0) & (seq <= through) & ((dropped == 0) | (dropped > through))
-    slots, sizes = _in_order(seq, inside)
-    weights = np.where(np.arange(seq.shape[1]) < sizes[:, None], 1.0, 0.0)
-    y = c.support_y[tasks[:, None], slots]
+    """The sets that the last adaptations of tasks read, or were due to read."""
+    _, slots, width = c.support_x.shape
+    sets = room_of(len(tasks), slots, width, c.class_counts.shape[1])
+    read_sets(c, tasks, sets)
+    return weighed(sets, len(tasks), slots, balanced)
+
+
+def weighed(sets: Sets, count: int, slots: int, balanced: bool) -> Support:
+    """The first so many sets, of at most `slots` examples, each with its weight in the inner loss.
+
+    Where sets are `balanced`, examples weigh what brings their class back to its share among all labels.
+    """
+    ends = sets.ends[: count + 1]
+    x, y = sets.x[: ends[-1]], sets.y[: ends[-1]]
+    present = np.arange(slots) < np.diff(ends)[:, None]
+    weights = np.where(present, 1.0, 0.0)
     if balanced:
-        weights *= class_weights(y.astype(np.int64), weights, c.adapted_counts[tasks])
+        labels = np.zeros(present.shape, np.int64)
+        labels[present] = y
+        weights *= class_weights(labels, weights, sets.counts[:count])
     weights /= np.maximum(weights.sum(axis=1, keepdims=True), 1e-12)
-    return Support(sizes, c.support_x[tasks[:, None], slots], y, weights.astype(np.float32))
-
-
-def joined(sets: Sequence[Support]) -> Support:
-    """Support sets one after another."""
-    return Support(*(np.concatenate(column) for column in zip(*sets, strict=True)))
+    return Support(ends, x, y, weights[present].astype(np.float32))
 
 
 def examples_of(support: Support) -> tuple[Float32, Float32, Float32, Int64]:
-    """The examples of all sets, one after the other: x [M, W], y [M], weight [M]; set t is ends[t] to ends[t + 1]."""
-    present = (np.arange(support.y.shape[1]) < support.sizes[:, None]) & (support.weight > 0)
-    ends = np.concatenate([[0], np.cumsum(present.sum(axis=1))])
-    return support.x[present], support.y[present], support.weight[present], ends
+    """What weighs in the sets: x [M, W], y [M], weight [M]; set t is ends[t] to ends[t + 1]."""
+    weighs = support.weight > 0
+    if weighs.all():
+        return support.x, support.y, support.weight, support.ends
+    ends = np.concatenate([[0], np.cumsum(weighs)])[support.ends]
+    return support.x[weighs], support.y[weighs], support.weight[weighs], ends
 
 
 def padded(support: Support, members: Int64, block: int) -> Batch:
     """Some of the sets (of one bucket, at most `block` of them) as a full block, the first repeated."""
-    length = bucket_of(int(support.sizes[members].max(initial=0)))
-    width = min(length, support.y.shape[1])
-    fill = np.concatenate([members, np.repeat(members[:1], block - len(members))])
-    x = np.zeros((block, length, support.x.shape[2]), np.float32)
+    starts, stops = support.ends[members].tolist(), support.ends[members + 1].tolist()
+    length = bucket_of(max(stop - start for start, stop in zip(starts, stops, strict=True)))
+    x = np.zeros((block, length, support.x.shape[1]), np.float32)
     y, weight = np.zeros((2, block, length), np.float32)
-    weight[:, :width] = support.weight[fill, :width]
-    present = weight[:, :width] > 0
-    x[:, :width] = np.where(present[..., None], support.x[fill, :width], 0)
-    y[:, :width] = np.where(present, support.y[fill, :width], 0)
+    for place, (start, stop) in enumerate(zip(starts, stops, strict=True)):
+        weighs = support.weight[start:stop] > 0
+        x[place, : stop - start] = np.where(weighs[:, None], support.x[start:stop], 0)
+        y[place, : stop - start] = np.where(weighs, support.y[start:stop], 0)
+        weight[place, : stop - start] = support.weight[start:stop]
+    for column in (x, y, weight):
+        column[len(members) :] = column[0]
     return Batch(torch.from_numpy(x), torch.from_numpy(y), torch.from_numpy(weight))
 
 
-def episodes_of(c: Columns, tasks: Int64, last: Int64, balanced: bool) -> list[Episode]:
-    """One episode a task about to adapt: support as of the last adaptation, query every label since.
-
-    What a balanced set has let go meanwhile is judged on too, as often as it came; what was corrected is not.
-    """
-    support = support_of(c, tasks, balanced)
-    seq = c.support_seq[tasks]
-    since = (seq > c.adapted_through[tasks, None]) & ~_superseded(seq, c.support_id[tasks])
-    slots, sizes = _in_order(seq, since)
-    episodes = []
-    for t, u in enumerate(tasks.tolist()):
-        read, judged = support.sizes[t], slots[t, : sizes[t]]
-        if len(judged):
+def episodes_of(left: Left, first: Support, due: Support, numbers: Iterable[int]) -> list[Episode]:
+    """The episodes that adaptations of these numbers left; none of one before which no label came."""
+    task, event, labels, before = (column.tolist() for column in left[1:5])
+    query, episodes = left.query.ends.tolist(), []
+    for k in numbers:
+        of, t = (due, before[k]) if before[k] >= 0 else (first, -1 - before[k])
+        read, since = slice(of.ends[t], of.ends[t + 1]), slice(query[k], query[k + 1])
+        if query[k] < query[k + 1]:
             episodes.append(
                 Episode(
-                    row=u,
-                    labels=int(c.seq[u]),
-                    event=int(last[u]),
-                    support_x=support.x[t, :read],
-                    support_y=support.y[t, :read],
-                    support_weight=support.weight[t, :read],
-                    query_x=c.support_x[u, judged],
-                    query_y=c.support_y[u, judged],
+                    row=task[k],
+                    labels=labels[k],
+                    event=event[k],
+                    support_x=of.x[read],
+                    support_y=of.y[read],
+                    support_weight=of.weight[read],
+                    query_x=left.query.x[since],
+                    query_y=left.query.y[since],
                 )
             )
     return episodes
-
-
-def _superseded(seq: Int64, ids: Any) -> Bool:
-    """Which examples [T, R] a later one of the same observation has replaced."""
-    arrived = np.argsort(seq, axis=1, kind="stable")
-    by_id = np.argsort(np.take_along_axis(ids, arrived, axis=1), axis=1, kind="stable")
-    order = np.take_along_axis(arrived, by_id, axis=1)
-    ordered, used = np.take_along_axis(ids, order, axis=1), np.take_along_axis(seq, order, axis=1) > 0
-    followed: Bool = np.zeros(seq.shape, np.bool_)
-    superseded: Bool = np.zeros(seq.shape, np.bool_)
-    followed[:, :-1] = (ordered[:, :-1] == ordered[:, 1:]) & used[:, :-1]
-    np.put_along_axis(superseded, order, followed, axis=1)
-    return superseded
-
-
-def _in_order(seq: Int64, inside: Bool) -> tuple[Int64, Int64]:
-    """Slots in order of arrival, those inside the set first [T, R], and how many are inside [T]."""
-    order = np.argsort(np.where(inside, seq, np.iinfo(np.int64).max), axis=1, kind="stable")
-    return order, inside.sum(axis=1)

@@ -4,17 +4,18 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
-
-from engine.compiled import compiled
+from engine.compiled import compiled, copy, fill
 from engine.stream import history
 from engine.stream.layout import FORGOTTEN, LABELLED
 
 
 @compiled
-def victim(c: Any, u: int, y: float, r: Any) -> int:
-    """Which example leaves a full support set: the oldest, or the oldest of the most frequent class."""
-    present = np.zeros(r.outputs, np.int64)
+def victim(c: Any, u: int, y: float, r: Any, present: Any) -> int:
+    """Which example leaves a full support set: the oldest, or the oldest of the most frequent class.
+
+    `present` [C] is room to count each class in.
+    """
+    fill(present, 0)
     if r.balanced:
         present[int(y)] += 1
         for s in range(len(c.support_seq[u])):
@@ -31,16 +32,16 @@ def victim(c: Any, u: int, y: float, r: Any) -> int:
 
 
 @compiled
-def take_in(c: Any, u: int, x: Any, e: Any, n: int, r: Any, out: Any) -> None:
+def take_in(c: Any, u: int, x: Any, e: Any, n: int, r: Any, work: Any, out: Any) -> None:
     """Learn from label n, of an observation with stored features x [W]: into the history and the support set."""
-    out.learned_x[n] = x
+    copy(x, out.learned_x[n])
     history.count_label(c, u, x, float(e.y[n]), e.id[n], e.time_s[n], r)
-    insert(c, u, x, e.y[n], e.id[n], r)
+    insert(c, u, x, e.y[n], e.id[n], r, work)
     out.learned[n] = c.seq[u]
 
 
 @compiled
-def insert(c: Any, u: int, x: Any, y: float, example_id: Any, r: Any) -> None:
+def insert(c: Any, u: int, x: Any, y: float, example_id: Any, r: Any, work: Any) -> None:
     """Let an example into the support set, and another out of it where the set is full."""
     c.seq[u] += 1
     present, slot = 0, -1
@@ -53,8 +54,8 @@ def insert(c: Any, u: int, x: Any, y: float, example_id: Any, r: Any) -> None:
                 clear_slot(c, u, s)
             slot = s if slot < 0 else slot
     if present == r.support:
-        c.support_dropped[u, victim(c, u, y, r)] = c.seq[u]
-    c.support_x[u, slot] = x
+        c.support_dropped[u, victim(c, u, y, r, work.present)] = c.seq[u]
+    copy(x, c.support_x[u, slot])
     c.support_y[u, slot] = y
     c.support_id[u, slot] = example_id
     c.support_seq[u, slot] = c.seq[u]
@@ -68,7 +69,7 @@ def clear_slot(c: Any, u: int, slot: int) -> None:
     c.support_seq[u, slot] = 0
     c.support_dropped[u, slot] = 0
     c.support_id[u, slot] = 0
-    c.support_x[u, slot] = 0.0
+    fill(c.support_x[u, slot], 0.0)
     c.support_y[u, slot] = 0.0
 
 
@@ -97,7 +98,7 @@ def mend_left(c: Any, u: int, wanted: Any, y: float) -> None:
 
 
 @compiled
-def correct(c: Any, u: int, place: int, e: Any, n: int, r: Any) -> bool:
+def correct(c: Any, u: int, place: int, e: Any, n: int, r: Any, work: Any) -> bool:
     """A second label that differs: mend counts and, where the example is still there, the support set."""
     old = c.recent_y[u, place]
     c.recent_y[u, place] = e.y[n]
@@ -112,14 +113,14 @@ def correct(c: Any, u: int, place: int, e: Any, n: int, r: Any) -> bool:
         mend_left(c, u, e.id[n], e.y[n])
         return False
     c.support_dropped[u, s] = c.seq[u] + 1
-    insert(c, u, c.support_x[u, s].copy(), e.y[n], e.id[n], r)
+    insert(c, u, c.support_x[u, s], e.y[n], e.id[n], r, work)
     return True
 
 
 @compiled
 def cut_to_recent(c: Any, u: int, r: Any) -> None:
     """An alarm: keep only the recent window, count classes from it, open a new adaptation epoch."""
-    c.class_counts[u] = 0
+    fill(c.class_counts[u], 0)
     c.label_sum[u] = 0.0
     for s in range(len(c.support_seq[u])):
         if c.support_seq[u, s] == 0 or c.support_dropped[u, s] != 0:
@@ -133,4 +134,4 @@ def cut_to_recent(c: Any, u: int, r: Any) -> None:
             c.recent_status[u, place] = FORGOTTEN
     c.epoch[u] += 1
     c.quiet_until[u] = c.seq[u] + r.refractory
-    c.detector[u] = 0.0
+    fill(c.detector[u], 0.0)

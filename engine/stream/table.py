@@ -10,7 +10,8 @@ class-balanced support set too.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
@@ -91,18 +92,27 @@ class TaskTable:
             raise RowError({ids[u]: f"the stored row of task {ids[u]!r} {faults[u]}" for u in sorted(faults)})
         return cls(layout, tuple(ids), rows)
 
-    def encode(self, raise_revision: bool = False, pack: bool = False) -> list[memoryview]:
-        """Rows as bytes, checksummed; as the next revision, where they are to replace the ones read.
+    def encode(self, pack: bool = False) -> list[memoryview]:
+        """Rows as bytes, checksummed; with `pack` without zeros (`engine.stream.packed`). `decode` takes both."""
+        return _sealed(self.copy(), pack)
 
-        With `pack` without their zeros (`engine.stream.packed`); `decode` takes both.
+    @contextmanager
+    def next_revision(self, pack: bool = False) -> Iterator[list[memoryview]]:
+        """Rows as bytes, checksummed, as the revision that is to replace the one read, while that is written.
+
+        Nothing is copied: meanwhile the table's own rows are of that revision.
         """
-        rows, size = with_spare(self.rows, 0), self.layout.bytes_per_task
-        rows["revision"] += raise_revision
-        rows["checksum"] = checksums(rows, size)
-        if pack:
-            return packed(rows)
-        buffer = rows.view(np.uint8).data
-        return [buffer[start : start + size] for start in range(0, len(buffer), size)]
+        self.rows["revision"] += 1
+        try:
+            yield _sealed(self, pack)
+        finally:
+            self.rows["revision"] -= 1
+
+    def copy(self) -> TaskTable:
+        """A copy."""
+        rows = np.empty(len(self.rows), self.rows.dtype)
+        in_one_piece(rows)[:] = in_one_piece(self.rows)
+        return TaskTable(self.layout, self.ids, rows)
 
     def take(self, index: npt.NDArray[np.integer[Any]]) -> TaskTable:
         """A copy of some of the tasks."""
@@ -133,11 +143,14 @@ def taken(rows: npt.NDArray[np.void], index: npt.NDArray[np.integer[Any]]) -> np
     return np.ndarray(len(index), rows.dtype, in_one_piece(rows)[index])
 
 
-def with_spare(rows: npt.NDArray[np.void], spare: int) -> npt.NDArray[np.void]:
-    """A copy of rows, and so many more behind them that hold anything."""
-    copied = np.empty(len(rows) + spare, rows.dtype)
-    in_one_piece(copied)[: len(rows)] = in_one_piece(rows)
-    return copied
+def _sealed(table: TaskTable, pack: bool) -> list[memoryview]:
+    """Its rows as bytes, checksummed in place."""
+    size = table.layout.bytes_per_task
+    table.rows["checksum"] = checksums(table.rows, size)
+    if pack:
+        return packed(table.rows)
+    buffer = table.rows.view(np.uint8).data
+    return [buffer[start : start + size] for start in range(0, len(buffer), size)]
 
 
 def _fault(layout: Layout, row: Buffer) -> str:

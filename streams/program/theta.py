@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence, Set
+from typing import Any
+
 import torch
 
 from engine.learners.fingerprint import theta_fingerprint
 from engine.stream.fold import Engine
-from engine.stream.mixture import UNIFORM
+from engine.stream.mixture import MIXED, UNIFORM
 from engine.types import Meta
 from streams.errors import CheckpointError
 from streams.stores.base import Checkpoint, MetaStore
 
 KEPT = 8
 """Partitions adopt apart, so a worker may need several versions in turn."""
+
+MOST = 1e30
+"""Numbers of a prior and a calibration are far below, and float32, in which they are used, reaches beyond."""
 
 
 class ThetaCache:
@@ -37,12 +43,33 @@ class ThetaCache:
         if version not in self._loaded:
             checkpoint = checked(self.store.load(version), self._fingerprint)
             params = {name: checkpoint.params[name].to(self.engine.device) for name in self._names}
-            prior = checkpoint.numbers.get("prior", UNIFORM.tolist())
-            calibration = checkpoint.numbers.get("calibration", ())
-            self._loaded[version] = Meta(version, params, tuple(prior), tuple(calibration))
+            prior = numbers_of(checkpoint, "prior", UNIFORM.tolist(), {MIXED})
+            calibration = numbers_of(checkpoint, "calibration", (), {0, 1, 1 + self.engine.rules.outputs})
+            self._loaded[version] = Meta(version, params, prior, calibration)
             while len(self._loaded) > KEPT + 1:
                 del self._loaded[min(self._loaded.keys() - {0, version})]
         return self._loaded[version]
+
+
+def numbers_of(
+    checkpoint: Checkpoint, name: str, without: Sequence[float], lengths: Set[int]
+) -> tuple[float, ...]:
+    """What a checkpoint keeps beside its tensors: so many finite numbers; `without` where it has none."""
+    found = checkpoint.numbers.get(name, without)
+    if not (isinstance(found, list | tuple) and len(found) in lengths and all(map(_is_number, found))):
+        raise CheckpointError(
+            f"version {checkpoint.version} of theta has a {name} that is not {_or(lengths)} finite numbers; "
+            "restore its files from a backup, or delete them"
+        )
+    return tuple(found)
+
+
+def _is_number(value: Any) -> bool:
+    return type(value) in (int, float) and abs(value) < MOST
+
+
+def _or(lengths: Set[int]) -> str:
+    return " or ".join(map(str, sorted(lengths)))
 
 
 def checked(checkpoint: Checkpoint, fingerprint: str) -> Checkpoint:

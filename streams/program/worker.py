@@ -232,7 +232,7 @@ class Worker:
 
     def _produced(self, part: Decoded, states: TaskTable, meta: Meta) -> Folded:
         """Fold, and produce the outcomes."""
-        folded = self.engine.fold(states, part.events, meta)
+        folded = self.engine.fold_into(states, part.events, meta)
         self.outputs.produce(part.events, part.records, part.tasks, folded)
         self.outputs.sync()
         return folded
@@ -242,7 +242,7 @@ class Worker:
         changed = np.unique(events.row[folded.outcomes.code != Outcome.DUPLICATE])
         if not len(changed):
             return changed
-        states = folded.states.take(changed)
+        states = folded.states if len(changed) == len(folded.states) else folded.states.take(changed)
         if not self.claims:
             states.rows["position"] = states.rows["partition"] = states.rows["incarnation"] = 0
         with self.telemetry.store_seconds("swap"):

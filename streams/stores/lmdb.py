@@ -76,9 +76,8 @@ class LmdbStore:
 
     def swap(self, states: TaskTable) -> list[Swap]:
         """Write each row if the stored one still has the revision that this one carries; raises the revision."""
-        read = states.rows["revision"].tolist()
-        written, outcomes = states.encode(raise_revision=True, pack=True), list[Swap]()
-        with self._writing(self._rows) as transaction:
+        read, outcomes = states.rows["revision"].tolist(), list[Swap]()
+        with states.next_revision(pack=True) as written, self._writing(self._rows) as transaction:
             forgotten = self._forgotten(transaction, states.ids)
             for task, revision, row in zip(states.ids, read, written, strict=True):
                 key = key_of(task).encode()

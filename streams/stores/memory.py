@@ -46,16 +46,16 @@ class MemoryStore:
 
     def swap(self, states: TaskTable) -> list[Swap]:
         """Write each row if the stored one still has the revision that this one carries; raises the revision."""
-        read = states.rows["revision"].tolist()
-        result = []
-        for task, revision, row in zip(states.ids, read, states.encode(raise_revision=True), strict=True):
-            self.before("swap")
-            outcome = swapped(self.rows.get(key_of(task)), revision, row)
-            if self._forgotten([task]):
-                outcome = Swap.LOST
-            if outcome is Swap.OK:
-                self.rows[key_of(task)] = bytes(row)
-            result.append(outcome)
+        read, result = states.rows["revision"].tolist(), list[Swap]()
+        with states.next_revision() as written:
+            for task, revision, row in zip(states.ids, read, written, strict=True):
+                self.before("swap")
+                outcome = swapped(self.rows.get(key_of(task)), revision, row)
+                if self._forgotten([task]):
+                    outcome = Swap.LOST
+                if outcome is Swap.OK:
+                    self.rows[key_of(task)] = bytes(row)
+                result.append(outcome)
         return result
 
     def adopt(self, positions: Sequence[SourcePosition], version: int) -> list[int]:

@@ -5,14 +5,32 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
+from numba.core.errors import NumbaError, TypingError
 
 from engine import compiled as compiling
-from engine.compiled import FOLDER, folder_in, name_of
+from engine.compiled import FOLDER, folder_in, is_of, name_of
+from engine.kernels.row_loop import SHAPE
+from engine.kernels.vectors import address
 from engine.stream import history, mixture, scan
+from engine.stream.layout import COLUMNS_LAYOUT
+from engine.stream.requirements import LIMITS
+from engine.stream.rules import version_of
+from engine.stream.scan_arrays import (
+    EVENTS_LAYOUT,
+    RESULTS_LAYOUT,
+    RULES_LAYOUT,
+    VERSION_LAYOUT,
+    WORK_LAYOUT,
+    blank_results,
+    nothing_foreseen,
+)
+from engine.stream.support import LEFT_LAYOUT, room_for
+from engine.stream.table import TaskTable
+from tests.engine.driving import SPECS, batch_of, engine_for, label, observation, theta
 
 
 def test_any_changed_source_has_a_folder_of_its_own(tmp_path: Path) -> None:
@@ -94,13 +112,78 @@ def test_code_in_a_folder_that_is_not_added_to_is_taken_up_and_what_is_not_there
     assert sorted(tmp_path.rglob("*")) == kept
 
 
-def test_the_first_call_refuses_another_type_and_later_ones_give_the_same() -> None:
+@pytest.mark.parametrize(
+    "argument", [np.ones(3, np.int64), np.ones((3, 1)), np.ones(6)[::2], np.ones(3, ">f8")]
+)
+def test_every_call_refuses_an_array_of_another_type_though_its_numbers_are_as_wide(argument: Any) -> None:
     total: Any = compiling.compiled_as("float64[]")(summed)
-    with pytest.raises(TypeError, match="No matching definition"):
-        total(np.ones(3, np.int64))
-    assert [total(np.arange(n, dtype=np.float64)) for n in (3, 4)] == [3.0, 6.0]
-    with pytest.raises(TypeError):
-        total([1.0])
+    for _ in range(2):
+        with pytest.raises(TypeError, match=r"argument 0 of summed is .* compiled for array"):
+            total(argument)
+        assert [total(np.arange(n, dtype=np.float64)) for n in (3, 4)] == [3.0, 6.0]
+
+
+class Pair(NamedTuple):
+    one: Any
+    other: Any
+
+
+class Twin(NamedTuple):
+    one: Any
+    other: Any
+
+
+def of_pair(pair: Any) -> Any:
+    return pair.one[0] + pair.other
+
+
+def test_of_a_tuple_every_call_looks_at_the_class_and_the_first_at_what_it_holds() -> None:
+    kind = compiling.scalars(Pair, ["float64[]", "float64"])
+    total: Any = compiling.compiled_as(kind)(of_pair)
+    for wrong in (
+        Pair(np.ones(1, np.int64), 2.0),
+        Pair(np.ones(1), "2"),
+        Pair(np.ones(2)[::2][:, None], 2.0),
+    ):
+        with pytest.raises(TypeError, match="argument 0 of of_pair"):
+            total(wrong)
+    assert total(Pair(np.ones(1), 2.0)) == 3.0
+    with pytest.raises(TypeError, match="argument 0 of of_pair"):
+        total(Twin(np.ones(1), 2.0))
+
+
+@pytest.mark.parametrize("name", SPECS)
+def test_what_makes_tuples_of_arrays_makes_them_of_the_types_that_compiled_code_takes_them_for(
+    name: str,
+) -> None:
+    engine, meta = engine_for(name), theta(name, 1)
+    table = TaskTable.empty(engine.layout, ["a"])
+    events = batch_of([observation(1), label(1, 1.0)])
+    made = {
+        COLUMNS_LAYOUT: table.columns(),
+        EVENTS_LAYOUT: engine.requirements.checked(events, 1),
+        RESULTS_LAYOUT: blank_results(2, engine.rules.outputs, engine.spec.problem.width),
+        RULES_LAYOUT: engine.rules,
+        VERSION_LAYOUT: version_of(engine.rules, meta),
+        WORK_LAYOUT: nothing_foreseen(1, engine.rules.outputs),
+        LEFT_LAYOUT: room_for(2, 1, table.columns()),
+        LIMITS: engine.requirements.limits,
+    }
+    if engine.network is not None:
+        made[SHAPE] = engine.network.of(meta.params).shape
+    for kind, value in made.items():
+        assert is_of(kind, value), kind
+
+
+@pytest.mark.parametrize("array", [np.ones(3), np.ones(6, np.float32)[::2], np.ones((3, 2), np.float32).T])
+def test_no_address_is_taken_of_what_would_be_read_for_something_else(array: Any) -> None:
+    with pytest.raises(TypingError, match="no address is taken of"):
+        compiling.compiled(lambda of: address(of))(array)
+
+
+def test_what_would_allocate_is_not_compiled() -> None:
+    with pytest.raises(NumbaError, match="NRT required but not enabled"):
+        compiling.compiled(lambda count: np.zeros(count))(3)
 
 
 def test_without_a_folder_functions_compile_and_do_the_same_with_a_warning(

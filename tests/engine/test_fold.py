@@ -114,6 +114,26 @@ def test_a_fold_leaves_its_input_as_it_was() -> None:
     assert driven.table.rows.tobytes() == before
 
 
+@every_spec
+def test_folded_into_a_table_that_is_given_away_its_rows_are_those_of_a_fold(name: str) -> None:
+    driven = fold_in_cuts(name, long_stream(1, 200, 3, name), [], [(0, 1)], 3)
+    events, meta = batch_of(long_stream(2, 100, 3, name), offset=200), theta(name, 2)
+    given, expected = driven.table.copy(), driven.engine.fold(driven.table, events, meta)
+    found = driven.engine.fold_into(given, events, meta)
+    assert found.states is given
+    assert given.rows.tobytes() == expected.states.rows.tobytes()
+    assert found.outcomes.prediction.tobytes() == expected.outcomes.prediction.tobytes()
+
+
+@pytest.mark.parametrize("calibration", [(1.0, 0.0), (1.0, 0.0, 0.0, 0.0, 0.0)])
+def test_a_theta_calibrated_for_another_number_of_classes_is_refused(calibration: tuple[float, ...]) -> None:
+    driven = drive("balanced")
+    with pytest.raises(
+        EngineError, match=rf"calibration of {len(calibration)} numbers, expected none, a scale"
+    ):
+        driven.fold([observation(1)], replace(theta("balanced", 1), calibration=calibration))
+
+
 def test_the_compiled_scan_equals_the_same_functions_run_as_plain_python() -> None:
     program = (
         "import torch; torch.set_num_threads(1)\n"

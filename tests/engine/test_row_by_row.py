@@ -103,7 +103,7 @@ def test_outputs_are_those_of_the_modules(name: str) -> None:
     learner, made = ours(OURS[name])
     theta, x = theta_of(learner, 1), rows_of(learner.problem, 64, 2)
     own = np.random.default_rng(3).normal(0.0, 0.5, (64, fast_size(learner))).astype(np.float32)
-    found = made.outputs(made.numbers_of(theta), own, np.arange(64), x)
+    found = made.of(theta).outputs(own, np.arange(64), x)
     fast = unflatten(learner.fast_shapes, torch.from_numpy(own))
     expected = learner.predict(theta, fast, torch.from_numpy(x).unsqueeze(1)).squeeze(1)
     np.testing.assert_allclose(found, expected.numpy(), rtol=2e-5, atol=2e-5)
@@ -114,7 +114,7 @@ def test_with_thetas_own_parameters_they_are_those_of_theta(name: str) -> None:
     learner, made = ours(OURS[name])
     theta, x = theta_of(learner, 4), rows_of(learner.problem, 64, 5)
     own = flatten({part: theta[part].unsqueeze(0) for part in learner.fast_shapes}).numpy()
-    found = made.outputs(made.numbers_of(theta), own, np.zeros(64, np.int64), x)
+    found = made.of(theta).outputs(own, np.zeros(64, np.int64), x)
     expected = learner.shared(theta, torch.from_numpy(x))
     np.testing.assert_allclose(found, expected.numpy(), rtol=2e-5, atol=2e-5)
 
@@ -122,12 +122,12 @@ def test_with_thetas_own_parameters_they_are_those_of_theta(name: str) -> None:
 @pytest.mark.parametrize("name", OURS)
 def test_a_row_has_the_same_bits_alone_and_among_others(name: str) -> None:
     learner, made = ours(OURS[name])
-    numbers, x = made.numbers_of(theta_of(learner, 6)), rows_of(learner.problem, 50, 7)
+    theta, x = made.of(theta_of(learner, 6)), rows_of(learner.problem, 50, 7)
     own = np.random.default_rng(8).normal(0.0, 0.5, (9, fast_size(learner))).astype(np.float32)
     which = np.random.default_rng(9).integers(0, 9, 50)
-    together = made.outputs(numbers, own, which, x)
+    together = theta.outputs(own, which, x)
     for n in range(50):
-        alone = made.outputs(numbers, own[which[n]][None], np.zeros(1, np.int64), x[n][None])
+        alone = theta.outputs(own[which[n]][None], np.zeros(1, np.int64), x[n][None])
         assert alone[0].tobytes() == together[n].tobytes()
 
 

@@ -42,6 +42,16 @@ def test_what_is_encoded_is_decoded_to_the_same_bits(name: str) -> None:
     assert again.encode() == table.encode()
 
 
+def test_as_the_next_revision_rows_are_encoded_where_they_lie_and_are_what_they_were_after_it() -> None:
+    table, expected = folded("balanced"), folded("balanced")
+    expected.rows["revision"] += 1
+    before = table.encode()
+    with table.next_revision() as written:
+        assert written == expected.encode()
+        assert np.shares_memory(np.frombuffer(written[1], np.uint8), table.rows.view(np.uint8))
+    assert table.encode() == before
+
+
 def test_encoding_changes_no_row() -> None:
     table = folded("balanced")
     before = table.rows.tobytes()

@@ -306,6 +306,27 @@ def test_a_version_that_is_not_finite_is_refused_by_the_name_of_the_tensor(value
         ThetaCache(engine(), versions).get(1)
 
 
+@pytest.mark.parametrize(
+    ("name", "numbers", "lengths"),
+    [
+        ("prior", [0.5, 0.5], "5"),
+        ("prior", None, "5"),
+        ("prior", ["a"] * 5, "5"),
+        ("calibration", [1.0, 0.0], "0 or 1 or 3"),
+        ("calibration", [1.0, 0.0, float("nan")], "0 or 1 or 3"),
+        ("calibration", [1.0, 0.0, 10**400], "0 or 1 or 3"),
+        ("calibration", "abc", "0 or 1 or 3"),
+    ],
+)
+def test_a_prior_or_calibration_of_another_length_or_of_no_numbers_is_refused(
+    name: str, numbers: object, lengths: str
+) -> None:
+    versions = MemoryMeta()
+    versions.publish(replace(checkpoint(), numbers={name: numbers}))
+    with pytest.raises(CheckpointError, match=f"has a {name} that is not {lengths} finite numbers; restore"):
+        ThetaCache(engine(), versions).get(1)
+
+
 def test_version_0_is_no_theta() -> None:
     assert ThetaCache(engine(), MemoryMeta()).get(0).version == 0
 

@@ -28,6 +28,7 @@ from engine.evaluation.prequential.linear_steps import (
     Steps,
     Waiting,
     follow,
+    room_of,
     unjudged,
     waiting,
 )
@@ -90,7 +91,8 @@ class LinearModel:
         self._waiting = Waiting(*(grown(part, len(stream.x)) for part in self._waiting))
         judged = unjudged(self._rules, len(self._rates), stream.order)
         steps = (self._rates, self._keeps)
-        follow(stream, self._layout, self._rules, steps, self._state, self._waiting, judged)
+        room = room_of(self._layout, self._state)
+        follow(stream, self._layout, self._rules, steps, self._state, self._waiting, judged, room)
         return judged
 
 

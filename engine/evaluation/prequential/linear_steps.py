@@ -95,6 +95,12 @@ def unjudged(rules: Rules, variants: int, order: Int64) -> Judged:
     return Judged(np.zeros((labels, variants, rules.outputs), np.float32), np.zeros(labels, np.int64))
 
 
+def room_of(layout: Layout, state: State) -> tuple[Int64, Float64, Float64]:
+    """Room for the weights that an example has [W + 2], what each is multiplied by, and outputs [G, K]."""
+    most = len(layout.kind) + 2
+    return np.zeros(most, np.int64), np.zeros(most), np.zeros((len(state.loss), state.weight.shape[2]))
+
+
 @compiled
 def least(loss: Any) -> int:
     """The variant with the least loss so far."""
@@ -236,11 +242,11 @@ def _step(slots: Any, values: Any, count: int, gradient: Any, steps: Any, state:
 
 
 @compiled
-def follow(stream: Any, layout: Any, rules: Any, steps: Any, state: Any, waiting: Any, judged: Any) -> None:
+def follow(
+    stream: Any, layout: Any, rules: Any, steps: Any, state: Any, waiting: Any, judged: Any, room: Any
+) -> None:
     """Go through a stream: predict each observation, and learn from each label as it becomes known."""
-    width = len(layout.kind)
-    slots, values = np.zeros(width + 2, np.int64), np.zeros(width + 2)
-    outputs = np.zeros((len(state.loss), state.weight.shape[2]))
+    width, (slots, values, outputs) = len(layout.kind), room
     target, label = state.moments[width], 0
     for e in range(len(stream.order)):
         s = stream.order[e]

@@ -85,13 +85,21 @@ class RedisStore:
         A reply that got lost is no harm: the client asks again, and is told `ALREADY`.
         """
         read = states.rows["revision"].astype("<i8").tobytes()
-        written = states.encode(raise_revision=True, pack=self._packed)
-        replies = self.server.ask(
-            *(
-                ("EVAL", SWAP, 1, self._rows + key_of(task), read[8 * u : 8 * u + 8], written[u], self.ttl_s)
-                for u, task in enumerate(states.ids)
+        with states.next_revision(self._packed) as written:
+            replies = self.server.ask(
+                *(
+                    (
+                        "EVAL",
+                        SWAP,
+                        1,
+                        self._rows + key_of(task),
+                        read[8 * u : 8 * u + 8],
+                        written[u],
+                        self.ttl_s,
+                    )
+                    for u, task in enumerate(states.ids)
+                )
             )
-        )
         return [Swap(reply.decode()) for reply in replies]
 
     def adopt(self, positions: Sequence[SourcePosition], version: int) -> list[int]:

@@ -1,0 +1,32 @@
+"""What was made of the latest version of theta: one is asked for again and again, and then another."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Generic, TypeVar
+
+from torch import Tensor
+
+from engine.types import Params
+
+T = TypeVar("T")
+
+
+class Latest(Generic[T]):
+    """Makes something of parameters; the latest is kept, as long as nothing of them is changed in place."""
+
+    def __init__(self, make: Callable[[Params], T]) -> None:
+        self._make = make
+        self._kept: tuple[list[tuple[Tensor, int]], T] | None = None
+
+    def of(self, params: Params) -> T:
+        """What is made of these."""
+        now = [(value, value._version) for value in params.values()]  # noqa: SLF001 - how often it was changed
+        if self._kept is None or not _is_same(now, self._kept[0]):
+            self._kept = now, self._make(params)
+        return self._kept[1]
+
+
+def _is_same(now: list[tuple[Tensor, int]], before: list[tuple[Tensor, int]]) -> bool:
+    pairs = zip(now, before, strict=False)
+    return len(now) == len(before) and all(a is b and i == j for (a, i), (b, j) in pairs)
