@@ -16,9 +16,12 @@ from engine.features.columns import Encoded, exact_numbers
 from engine.features.encoder import Features
 from engine.types import Bool, Float64, Int64, Kind, UInt8
 from streams.events.identity import identities_of
+from streams.events.numbers import numbers_of
 from streams.events.reading import MAX_RECORD_BYTES
 from streams.events.record import Record
 from streams.events.times import FIRST_S, LAST_S, epoch_seconds
+
+OR_TEXT = {str, type(None)}
 
 OBSERVATION, LABEL = int(Kind.OBSERVATION), int(Kind.LABEL)
 
@@ -115,7 +118,8 @@ def columns_of(records: Sequence[Record], features: Features) -> RecordColumns:
 
 def seconds_of(times: Sequence[Any]) -> Float64:
     """Event times [N] as seconds since the epoch, each as `epoch_seconds` reads it."""
-    seconds = exact_numbers(times)
+    are_texts = OR_TEXT.issuperset(map(type, times))
+    seconds = numbers_of([time or "" for time in times]) if are_texts else exact_numbers(times)
     if seconds is None:
         return np.array([epoch_seconds(time) for time in times], np.float64)
     return np.where((seconds >= FIRST_S) & (seconds <= LAST_S), seconds, np.nan)

@@ -3,12 +3,19 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
+from math import nan
 from typing import Any
 
 import numpy as np
 
+from engine.types import Float64
+
 # Built once: a union in a call costs as much as the check.
 REAL = int | float | np.integer | np.floating
+
+WRITTEN_IN = b"0123456789.+-eE"
+"""Of these characters, `float` takes what is a number here, and nothing else."""
 
 _is_number = re.compile(r"[+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]+)?").fullmatch
 
@@ -30,4 +37,18 @@ def number_of(value: Any) -> float | None:
     try:
         return float(value)
     except OverflowError:
+        return None
+
+
+def numbers_of(texts: Sequence[str]) -> Float64 | None:
+    """Read texts that are numbers, each as `number_of` does, an empty one as NaN; None where one is no number.
+
+    >>> numbers_of(["1", "", ".5"]), numbers_of(["1", "1_0"])
+    (array([1. , nan, 0.5]), None)
+    """
+    if "".join(texts).encode(errors="replace").translate(None, WRITTEN_IN):
+        return None
+    try:
+        return np.array([float(text) if text else nan for text in texts], np.float64)
+    except ValueError:
         return None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
@@ -24,7 +25,8 @@ from streams.events import decoding
 from streams.events.decoding import Decoded, decode
 from streams.events.reading import Event, Rejected, read
 from streams.events.record import Polled, Record
-from streams.logs.file.log import FileLog, TableColumns
+from streams.logs.file import cells
+from streams.logs.file.log import FileLog, TableColumns, open_table
 from streams.logs.file.records import TableEvents
 from tests.streams.test_wire import RECORDS
 
@@ -158,7 +160,12 @@ CHOICES = st.builds(
 
 def check_table(path: Path, columns: TableColumns, at_once: int) -> None:
     os.utime(path, (WRITTEN_S, WRITTEN_S))
-    log = FileLog(path, columns, FEATURES)
+    table, log = open_table(path, columns, FEATURES), FileLog(path, columns, FEATURES)
+    count = len(table.clock().times)
+    one_by_one, together = table.read(range(count)), table.rows(np.arange(count))
+    assert together.whole.tolist() == [row.fault is None for row in one_by_one]
+    for name in NAMES:
+        assert repr([*together.values(name)]) == repr([row.values.get(name) for row in one_by_one])
     while polled := log.poll(at_once):
         for problem in PROBLEMS:
             check_alike(polled[0], problem)
@@ -174,8 +181,12 @@ def test_a_parquet_table_of_any_types_becomes_what_each_record_becomes_alone(
     check_table(path, columns, at_once)
 
 
-def test_of_an_ordinary_table_no_record_is_made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    rows = 50
+@pytest.mark.parametrize("features", [FEATURES, Features((Text("t"),))])
+@pytest.mark.parametrize("kind", WRITES)
+def test_of_an_ordinary_table_no_record_is_made(
+    kind: str, features: Features, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows, path = 50, tmp_path / f"table.{kind}"
     table = pl.DataFrame(
         {
             "u": [f"u{n % 7}" for n in range(rows)], "v": range(rows), "id": [f"e{n}" for n in range(rows)],
@@ -184,36 +195,48 @@ def test_of_an_ordinary_table_no_record_is_made(tmp_path: Path, monkeypatch: pyt
             "c": ["red", None] * (rows // 2), "p": range(rows), "t": ["some text"] * rows,
         }
     )  # fmt: skip
-    monkeypatch.setattr(decoding, "read", pytest.fail)
-    monkeypatch.setattr(TableEvents, "record", pytest.fail)
+    WRITES[kind](table, path)
     columns = TableColumns(task=("u", "v"), time="at", id="id", label="y", label_time="known")
-    for kind, write in WRITES.items():
-        write(table, tmp_path / f"table.{kind}")
-        log = FileLog(tmp_path / f"table.{kind}", columns, FEATURES)
-        events = decode(log.poll(2 * rows), PROBLEMS[0]).events
-        assert (len(events), int(events.has_x.sum())) == (2 * rows, rows)
+    log = FileLog(path, columns, features)
+    for place, name in ((decoding, "read"), (TableEvents, "record"), (cells.Cells, "parse")):
+        monkeypatch.setattr(place, name, None)
+    events = decode(log.poll(2 * rows), replace(PROBLEMS[0], features=features)).events
+    assert (len(events), int(events.has_x.sum())) == (2 * rows, rows)
 
 
-CELLS = TEXTS | st.sampled_from(
-    ["3", "-7.5", "1e3", "NaN", 'a "quoted" cell', "one, two", "two\nlines", "+.5"]
+NUMERALS = st.floats().map(repr) | st.text("0123456789.+-eE naifNINF_\t", max_size=6) | st.integers().map(str)
+CELLS = (
+    TEXTS | NUMERALS | st.sampled_from(["3", "NaN", 'a "quoted" cell', "one, two", "two\nlines", "\ufeff1"])
 )
 BROKEN = st.sampled_from([b"", b"{", b'"open', b"1,2", b"[]", b'{"u": }', b"\xff\xfe", b"nul\x00"])
+FINE = {"u": "ann", "v": "7", "at": "1e9", "known": "2001-10-01", "id": "e1", "y": "2.5"} | {
+    "n": "1", "o": "", "c": "red", "p": "23.5", "t": "words",
+}  # fmt: skip
+ROWS = st.fixed_dictionaries({name: st.just(fine) | CELLS for name, fine in FINE.items()})
 
 
 @given(
-    rows=st.lists(st.fixed_dictionaries(dict.fromkeys(NAMES, CELLS)), min_size=1, max_size=5),
+    rows=st.lists(ROWS, min_size=1, max_size=5),
     broken=st.lists(BROKEN, max_size=2),
     columns=CHOICES,
     at_once=st.integers(1, 12),
+    few=st.sampled_from([1, 256]),
 )
 def test_a_csv_table_of_any_cells_becomes_what_each_record_becomes_alone(
-    rows: Any, broken: Any, columns: TableColumns, at_once: Any, tmp_path_factory: pytest.TempPathFactory
+    rows: Any,
+    broken: Any,
+    columns: TableColumns,
+    at_once: Any,
+    few: Any,
+    tmp_path_factory: pytest.TempPathFactory,
 ) -> None:
     path = tmp_path_factory.mktemp("any") / "any.csv"
     content = pl.DataFrame(rows, schema=dict.fromkeys(NAMES, pl.String)).write_csv().encode()
     head, _, tail = content.partition(b"\n")
     path.write_bytes(b"\n".join([head, *(line.replace(b'"', b"'") for line in broken), tail]))
-    check_table(path, columns, at_once)
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(cells, "FEW", few)
+        check_table(path, columns, at_once)
 
 
 JSON = st.none() | st.booleans() | NUMBERS | REALS | CELLS | st.lists(NUMBERS, max_size=1) | st.just({"a": 1})

@@ -132,6 +132,25 @@ def test_a_quoted_cell_may_be_as_long_as_a_record(length: int, reasons: Any, tmp
 
 
 @pytest.mark.parametrize(
+    ("kind", "long"),
+    [
+        ("csv", b"ann,yes,1," + b"x" * MAX_RECORD_BYTES),
+        ("jsonl", b'{"user": "ann"}' + b" " * MAX_RECORD_BYTES),
+    ],
+)
+def test_a_record_that_is_too_long_is_one_event_whatever_it_begins_with(
+    kind: str, long: bytes, tmp_path: Path
+) -> None:
+    first = {
+        "csv": b"user,bought,at,note\nbob,no,1,ok\n",
+        "jsonl": b'{"user": "bob", "bought": "no", "at": 1, "note": "ok"}\n',
+    }
+    log, decoded = opened(written(tmp_path, first[kind] + long + b"\n", kind))
+    assert [(one.reason, one.record.line) for one in decoded.rejected] == [("too_large", 2 + (kind == "csv"))]
+    assert (len(decoded.events), log.end()) == (2, 3)
+
+
+@pytest.mark.parametrize(
     ("content", "way_out"),
     [
         (b"user;at;note;bought\nann;1;x;no\n", "separate cells by commas, not semicolons"),

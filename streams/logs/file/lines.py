@@ -5,38 +5,40 @@ A record of JSONL is a line; one of CSV (RFC 4180) may hold line breaks, commas 
 
 from __future__ import annotations
 
-import csv
-from array import array
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from math import nan
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import orjson
 
-from engine.features.columns import Cyclic, Encoded, Numeric
 from engine.features.encoder import Features
 from engine.types import Int64
 from streams.errors import InputError
-from streams.events.numbers import number_of
 from streams.events.reading import MAX_RECORD_BYTES
 from streams.events.wording import shown
+from streams.logs.file.cells import LONE_CR, Cells, cells_of
 from streams.logs.file.content import Content, text_content
-from streams.logs.file.tables import Clock, Row, TableColumns, moments, require, required
+from streams.logs.file.gathered import ParsedRows
+from streams.logs.file.tables import (
+    Clock,
+    Parse,
+    Row,
+    Rows,
+    TableColumns,
+    clock_of,
+    or_none,
+    require,
+    required,
+)
 from streams.logs.file.text_records import TextRecords
-
-NOT_A_NUMBER = {"nan": nan, "NaN": nan}
-"""How numpy, pandas and polars write a number that is missing."""
 
 SEPARATORS = {";": "semicolons", "\t": "tabs", "|": "bars"}
 
-LONE_CR = "a carriage return (CR) without a line feed: end every line in LF, or in CR and LF"
+ROWS_AT_ONCE = 4096
 
-csv.field_size_limit(MAX_RECORD_BYTES)  # of the process: Python's own limit is an eighth of ours
-
-Parse = Callable[[bytes], Mapping[str, Any]]
-"""The values of a record by column; raises ValueError."""
+Gather = Callable[[Sequence[bytes]], Rows]
+"""Many records in columns."""
 
 
 def open_csv(path: Path, columns: TableColumns, features: Features) -> TextTable:
@@ -45,14 +47,15 @@ def open_csv(path: Path, columns: TableColumns, features: Features) -> TextTable
     header = _header(path, records)
     require(path, required(columns, features), header)
     records.drop_first()
-    return TextTable(path, records, _csv_parser(header, columns, features), columns, needed=())
+    cells = Cells.of(header, columns, features)
+    return TextTable(path, records, cells.parse, cells.rows, columns, needed=())
 
 
 def _header(path: Path, records: TextRecords) -> list[str]:
     if not len(records):
         raise InputError(f"{path}: the file is empty: its first line has to name the columns")
     try:
-        header = _cells(records.text(0))
+        header = cells_of(records.text(0))
     except ValueError as error:
         raise InputError(
             f"{path}: the header cannot be read: {error}; save the table as CSV in UTF-8, not packed"
@@ -69,7 +72,7 @@ def _header(path: Path, records: TextRecords) -> list[str]:
 def open_jsonl(path: Path, columns: TableColumns, features: Features) -> TextTable:
     """Open a file of one JSON object a line."""
     records = TextRecords(path, quoted=False)
-    return TextTable(path, records, _parse_json, columns, required(columns, features))
+    return TextTable(path, records, _parse_json, _parsed_rows, columns, required(columns, features))
 
 
 class TextTable:
@@ -78,30 +81,40 @@ class TextTable:
     unit = "line"
 
     def __init__(
-        self, path: Path, records: TextRecords, parse: Parse, columns: TableColumns, needed: Collection[str]
+        self,
+        path: Path,
+        records: TextRecords,
+        parse: Parse,
+        gather: Gather,
+        columns: TableColumns,
+        needed: Collection[str],
     ) -> None:
         self._path = path
         self._records = records
-        self._parse = parse
+        self._parse, self._gather = parse, gather
         self._columns = columns
         self._needed = needed
 
     def clock(self) -> Clock:
         """Read every record once; a required column may be missing in any, but not in all."""
-        times, label_times = array("d"), array("d")
-        missing = set(self._needed)
-        parsed: Mapping[str, Any] = {}
+        self._check_needed()
+        count = len(self._records)
+        begins = range(0, max(count, 1), ROWS_AT_ONCE)
+        parts = (self.rows(np.arange(begin, min(begin + ROWS_AT_ONCE, count))) for begin in begins)
+        clocks = [clock_of(rows, self._columns) for rows in parts]
+        return Clock(*map(np.concatenate, zip(*clocks, strict=True)))
+
+    def _check_needed(self) -> None:
+        """Refuse a file none of whose records has a column."""
+        missing, there = set(self._needed), list[str]()
         for index in range(len(self._records)):
-            row = self._row(index)
-            if missing and row.values:
-                missing.difference_update(row.values)
-                parsed = row.values
-            time, label_time = moments(row.values, self._columns)
-            times.append(time)
-            label_times.append(label_time)
-        if parsed:
-            require(self._path, sorted(missing), parsed)
-        return Clock(np.array(times), np.array(label_times))
+            if not missing:
+                return
+            values = self._row(index).values
+            missing.difference_update(values)
+            there = [*values] or there
+        if there:
+            require(self._path, sorted(missing), there)
 
     def read(self, indexes: Sequence[int]) -> list[Row]:
         """Parse records again; a label next to its own observation shares the parsed record."""
@@ -111,9 +124,13 @@ class TextTable:
             rows.append(rows[-1] if again else self._row(index))
         return rows
 
-    def rows(self, indexes: Int64) -> ParsedRows:
-        """Parse records again."""
-        return ParsedRows([self._row(index) for index in indexes.tolist()])
+    def rows(self, indexes: Int64) -> Rows:
+        """Parse records again, in columns."""
+        texts = [self._records.text(index) for index in indexes.tolist()]
+        short = [len(text) <= MAX_RECORD_BYTES for text in texts]
+        rows = self._gather([text if is_short else b"" for text, is_short in zip(texts, short, strict=True)])
+        rows.whole &= np.array(short, np.bool_)
+        return rows
 
     def remarks(self) -> Iterator[str]:
         """What a user should know of how it was read, in sentences."""
@@ -137,22 +154,6 @@ class TextTable:
             return Row(line, index + 1, {}, raw, str(error))
 
 
-class ParsedRows:
-    """Some rows of a text."""
-
-    def __init__(self, rows: Sequence[Row]) -> None:
-        self._rows = rows
-        self.whole = np.array([row.fault is None for row in rows], np.bool_)
-
-    def values(self, name: str) -> Sequence[Any]:
-        """One column; None where a cell is empty or a member is not there."""
-        return [row.values.get(name) for row in self._rows]
-
-    def encoded(self, features: Features, index: Int64) -> Encoded:
-        """The features of some of them."""
-        return features.encode([self._rows[n].values for n in index.tolist()])
-
-
 def _parse_json(line: bytes) -> Mapping[str, Any]:
     try:
         value = orjson.loads(line)
@@ -163,34 +164,5 @@ def _parse_json(line: bytes) -> Mapping[str, Any]:
     return value
 
 
-def _cells(record: bytes) -> list[str]:
-    text = record.decode()
-    # The csv module takes a line apart five times slower, and differs only where there is one of these.
-    if '"' in text or "\r" in text:
-        try:
-            return next(csv.reader([text], strict=True))
-        except csv.Error as error:
-            raise ValueError(LONE_CR if str(error).startswith("new-line") else str(error)) from error
-    return text.split(",")
-
-
-def _csv_parser(header: Sequence[str], columns: TableColumns, features: Features) -> Parse:
-    """Build what reads the columns that are used; an empty cell is absent, a numeric one a float."""
-    numeric = {c.name for c in features.columns if isinstance(c, Numeric | Cyclic)}
-    used = features.names | set(columns.names())
-    plan = [(i, name, name in numeric) for i, name in enumerate(header) if name in used]
-
-    def parse(record: bytes) -> Mapping[str, Any]:
-        """The cells of a record that are used, by column; refuses one of another length than the header's."""
-        cells = _cells(record)
-        if len(cells) != len(header):
-            raise ValueError(f"{len(cells)} cells, the header has {len(header)}")
-        return {name: _cell_number(cells[i]) if number else cells[i] for i, name, number in plan if cells[i]}
-
-    return parse
-
-
-def _cell_number(cell: str) -> float | str:
-    """Read a cell as a number; the encoder refuses the text of one that is none."""
-    number = number_of(cell)
-    return NOT_A_NUMBER.get(cell, cell) if number is None else number
+def _parsed_rows(lines: Sequence[bytes]) -> ParsedRows:
+    return ParsedRows([or_none(_parse_json, line) for line in lines])

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from decimal import Decimal
 from math import nan
 from pathlib import Path
 from typing import Any
@@ -11,13 +10,12 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from engine.features.columns import Column, Encoded, Numeric
 from engine.features.encoder import Features
 from engine.types import Float64, Int64
 from streams.errors import InputError
-from streams.events.identity import identity_of
 from streams.events.times import FIRST_S, LAST_S, epoch_seconds
 from streams.logs.file.content import Content, table_content
+from streams.logs.file.gathered import FrameRows, exact
 from streams.logs.file.tables import NEVER, UNDATED, UNPLACED, Clock, Row, TableColumns, require, required
 
 UNITS_PER_S = {"ms": 1e3, "us": 1e6, "ns": 1e9}
@@ -64,12 +62,12 @@ class ParquetTable:
         rows = self._frame[indexes].to_dicts()
         for name in self._decimal_ids:
             for row in rows:
-                row[name] = _exact(row[name])
+                row[name] = exact(row[name])
         return [Row(index + 1, index + 1, row) for index, row in zip(indexes, rows, strict=True)]
 
-    def rows(self, indexes: Int64) -> ParquetRows:
+    def rows(self, indexes: Int64) -> FrameRows:
         """Gather rows, in columns."""
-        return ParquetRows(self._frame, indexes)
+        return FrameRows(self._frame, indexes)
 
     def remarks(self) -> Iterator[str]:
         """Nothing: rows are whole."""
@@ -78,38 +76,6 @@ class ParquetTable:
     def content(self, known: int) -> tuple[Content | None, Content]:
         """The first `known` rows of the columns that are used, None where there are not so many; and all rows."""
         return table_content(self._frame, known)
-
-
-class ParquetRows:
-    """Some rows of a table, each column gathered when it is asked for."""
-
-    def __init__(self, frame: pl.DataFrame, indexes: Int64) -> None:
-        self._frame, self._indexes = frame, indexes
-        self._places = pl.Series(indexes, dtype=pl.get_index_type())  # anything else costs ten times as much
-        self.whole = np.ones(len(indexes), np.bool_)
-
-    def values(self, name: str) -> Sequence[Any]:
-        """One column, as records carry it."""
-        values = self._column(name)
-        return [*map(_exact, values)] if values.dtype == pl.Decimal else values.to_list()
-
-    def encoded(self, features: Features, index: Int64) -> Encoded:
-        """The features of some of them."""
-        some = ParquetRows(self._frame, self._indexes[index])
-        return features.encode_columns([some._feature(column) for column in features.columns], len(index))
-
-    def _column(self, name: str) -> pl.Series:
-        return self._frame[name][self._places]
-
-    def _feature(self, column: Column) -> Sequence[Any] | Float64:
-        """The values of a feature; numbers as an array."""
-        is_number, count = type(column) is Numeric, len(self._indexes)
-        if column.name not in self._frame.columns:  # an optional number need not be there
-            return np.full(count, nan) if is_number else [None] * count
-        dtype = self._frame[column.name].dtype
-        if is_number and (dtype.is_integer() or dtype.is_float()):
-            return self._column(column.name).cast(pl.Float64).to_numpy()
-        return self.values(column.name)
 
 
 def parts_of(path: Path) -> list[Path]:
@@ -156,14 +122,6 @@ def _plain(name: str, dtype: pl.DataType, exact: Collection[str]) -> pl.Expr:
     if isinstance(dtype, pl.Time):
         return column.to_physical() / UNITS_PER_S["ns"]
     return column.cast(pl.Float64) if isinstance(dtype, pl.Decimal) and name not in exact else column
-
-
-def _exact(value: Decimal | None) -> Any:
-    """An id that is a decimal, as a whole number where it is one: a float would lose its last digits."""
-    if value is None:
-        return None
-    whole = identity_of(value)
-    return float(value) if whole is None else int(whole)
 
 
 def _is_there(values: pl.Series) -> Any:

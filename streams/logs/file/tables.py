@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from math import inf, isnan, nan
+from math import inf, nan
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
+
+import numpy as np
 
 from engine.features.columns import Encoded, Numeric
 from engine.features.encoder import Features
 from engine.types import Bool, Float64, Int64
 from streams.errors import InputError
-from streams.events.times import epoch_seconds
+from streams.events.columns import seconds_of
 from streams.logs.file.content import Content
 
 NEVER = nan
@@ -43,6 +45,18 @@ class TableColumns:
         """Every column that is named."""
         optional = (self.id, self.label, self.label_time)
         return [*self.task, self.time, *(name for name in optional if name is not None)]
+
+
+Parse = Callable[[bytes], Mapping[str, Any]]
+"""The values of a record by column; raises ValueError."""
+
+
+def or_none(parse: Parse, record: bytes) -> Mapping[str, Any] | None:
+    """Parse a record; None where it cannot be."""
+    try:
+        return parse(record)
+    except ValueError:
+        return None
 
 
 class Row(NamedTuple):
@@ -123,13 +137,16 @@ def required(columns: TableColumns, features: Features) -> list[str]:
     return list(dict.fromkeys([*columns.names(), *sorted(features.names - optional)]))
 
 
-def moments(values: Mapping[str, Any], columns: TableColumns) -> tuple[float, float]:
-    """Time of a row's observation, NaN where it cannot be read, and of its label."""
-    time_s = epoch_seconds(values.get(columns.time))
-    if columns.label is None or values.get(columns.label) is None:
-        return time_s, NEVER
-    if columns.label_time is None:
-        return time_s, time_s
-    label_time = values.get(columns.label_time)
-    label_time_s = epoch_seconds(label_time)
-    return time_s, UNDATED if label_time is None else UNPLACED if isnan(label_time_s) else label_time_s
+def clock_of(rows: Rows, columns: TableColumns) -> Clock:
+    """When the events of rows take place."""
+    times = seconds_of(rows.values(columns.time))
+    if columns.label is None:
+        return Clock(times, np.full(len(times), NEVER))
+    arrives = np.array([label is not None for label in rows.values(columns.label)], np.bool_)
+    label_times = times
+    if columns.label_time is not None:
+        own = rows.values(columns.label_time)
+        seconds = seconds_of(own)
+        unreadable = np.where([time is None for time in own], UNDATED, UNPLACED)
+        label_times = np.where(np.isnan(seconds), unreadable, seconds)
+    return Clock(times, np.where(arrives, label_times, NEVER))
