@@ -218,11 +218,14 @@ def _beside(own: Any, others: list[Any]) -> Any:
 
 
 def _add_task_sums(sums: dict[str, list[float]], part: Scores, shared: Int64) -> None:
-    for n in shared.tolist():
+    losses = part.labels.loss[shared]
+    for n, theta, served in zip(
+        shared.tolist(), losses[:, THETA].tolist(), losses[:, SERVED].tolist(), strict=True
+    ):
         total = sums.setdefault(part.task[n], [0, 0.0, 0.0])
         total[0] += 1
-        total[1] += part.labels.loss[n, THETA]
-        total[2] += part.labels.loss[n, SERVED]
+        total[1] += theta
+        total[2] += served
 
 
 def _task_scores(sums: dict[str, list[float]]) -> TaskScores:
