@@ -28,6 +28,7 @@ from llvmlite import ir
 from numba.core import cgutils
 from numba.core.caching import CompileResultCacheImpl, FunctionCache, UserProvidedCacheLocator
 from numba.core.registry import cpu_target
+from numba.core.runtime import rtsys
 from numba.extending import intrinsic
 from numba.np.arrayobj import populate_array
 from numba.np.numpy_support import as_dtype
@@ -125,6 +126,15 @@ IS_ADDED_TO = FOLDER is not None and is_writable(FOLDER)
 """Whether what is compiled is written there."""
 
 
+class Kept(FunctionCache):  # type: ignore[misc]
+    """Machine code on disk, which is taken up without what numba compiles Python and numpy by: a tenth of a start."""
+
+    def load_overload(self, sig: Any, target_context: Any) -> Any:
+        """Load what a function was compiled to for a signature; None where it was not."""
+        rtsys.initialize(target_context)
+        return self._load_overload(sig, target_context)
+
+
 class _LocatorAsItIs(UserProvidedCacheLocator):  # type: ignore[misc]
     def ensure_cache_path(self) -> None:
         """The one of numba passes over a folder that cannot be written."""
@@ -134,7 +144,7 @@ class _CodeAsItIs(CompileResultCacheImpl):  # type: ignore[misc]
     _locator_classes = (_LocatorAsItIs,)
 
 
-class CacheAsItIs(FunctionCache):  # type: ignore[misc]
+class KeptAsItIs(Kept):
     """Machine code that is read where it lies."""
 
     _impl_class = _CodeAsItIs
@@ -162,28 +172,27 @@ def compiled_apart(function: F) -> F:
 
 def _kept(function: F, *signature: Any, nogil: bool = False) -> F:
     """Compile, with our folder for machine code; other code keeps its own."""
+    dispatcher: Any = numba.njit(error_model="numpy", nogil=nogil, _nrt=False)(function)
+    if dispatcher is function:  # under NUMBA_DISABLE_JIT
+        return function
     if FOLDER is None:
         warnings.warn(NOT_KEPT, RuntimeWarning, stacklevel=1)
-    numba.config.CACHE_DIR = "" if FOLDER is None else str(FOLDER)
+    else:
+        _keep(dispatcher, function, FOLDER)
+    for kinds in signature:
+        dispatcher.compile(kinds)
+        dispatcher.disable_compile()
+    return dispatcher  # type: ignore[no-any-return]
+
+
+def _keep(dispatcher: Any, function: Any, folder: Path) -> None:
+    """Let machine code of a function be taken up from a folder, and written there where that can be."""
+    numba.config.CACHE_DIR = str(folder)
     try:
-        if FOLDER is not None and not IS_ADDED_TO:
-            return _read(function, *signature, nogil=nogil)
-        return numba.njit(  # type: ignore[no-any-return]
-            *signature, cache=FOLDER is not None, error_model="numpy", nogil=nogil, _nrt=False
-        )(function)
+        kept = Kept(function) if IS_ADDED_TO else KeptAsItIs(function)
     finally:
         numba.config.CACHE_DIR = NAMED
-
-
-def _read(function: F, *signature: Any, nogil: bool) -> F:
-    """Take up machine code; compile what is not there, for this process alone."""
-    dispatcher: Any = numba.njit(error_model="numpy", nogil=nogil, _nrt=False)(function)
-    if dispatcher is not function:  # as it is under NUMBA_DISABLE_JIT
-        dispatcher._cache = CacheAsItIs(function)  # noqa: SLF001 - numba has no other way to choose a cache
-        for kinds in signature:
-            dispatcher.compile(kinds)
-            dispatcher.disable_compile()
-    return dispatcher  # type: ignore[no-any-return]
+    dispatcher._cache = kept  # noqa: SLF001 - numba has no other way to choose a cache
 
 
 operation: Callable[[Any], Any] = intrinsic(prefer_literal=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from importlib import import_module
 from pathlib import Path
 
 SETTINGS = """
@@ -85,9 +86,12 @@ def test_a_command_names_the_library_that_it_lacks_and_its_extra_and_has_one_thr
     assert ended.stdout == "1\n"
 
 
-def test_a_worker_on_confluent_kafka_imports_no_kafka_python() -> None:
+def test_a_worker_on_confluent_kafka_imports_neither_kafka_python_nor_what_numba_compiles_by() -> None:
+    import_module("engine.stream.fold")  # whose machine code is on disk now
     clients = "streams.logs.kafka.confluent.consumer, streams.logs.kafka.confluent.producer"
     modules = f"streams.assembly.deployed, streams.operate.tail, {clients}"
-    program = f"import sys; sys.modules['kafka'] = None\nimport {modules}"
+    program = (
+        f"import sys; sys.modules['kafka'] = None\nimport {modules}\nassert 'scipy.linalg' not in sys.modules"
+    )
     ended = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
     assert (ended.returncode, ended.stderr) == (0, "")

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pytest
 from numba.core.errors import NumbaError, TypingError
+from numba.core.registry import cpu_target
 
 from engine import compiled as compiling
 from engine.compiled import FOLDER, folder_in, is_of, name_of
@@ -110,6 +111,16 @@ def test_code_in_a_folder_that_is_not_added_to_is_taken_up_and_what_is_not_there
     assert other(0.5) == 1.5
     assert sum(other.stats.cache_misses.values()) == 1
     assert sorted(tmp_path.rglob("*")) == kept
+
+
+def test_code_on_disk_is_taken_up_without_what_numba_compiles_by(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(compiling, "FOLDER", tmp_path)
+    compiling.compiled_as("int64")(added)
+    monkeypatch.setattr(cpu_target.target_context, "refresh", lambda: pytest.fail("made ready to compile"))
+    taken_up: Any = compiling.compiled_as("int64")(added)
+    assert taken_up(2) == 3
 
 
 @pytest.mark.parametrize(
