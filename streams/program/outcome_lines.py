@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import compress
 from typing import Any, NamedTuple
 
@@ -47,17 +47,17 @@ def outcome_lines(
     `ids` [N] are those of the observations, as the records have them; `tasks` [U] belong to the rows.
     """
     is_new, is_label = out.code != Outcome.DUPLICATE, events.kind == Kind.LABEL
-    is_scored, has_expired = out.code == Outcome.SCORED, out.expired != 0
+    is_scored = out.code == Outcome.SCORED
     is_predicted = is_scored | (out.code == Outcome.PREDICTED)
     places = _places(events, values_text(ids), values_text(tasks))
     lines = filled(
         LINE,
         places,
         [OUTCOMES[code] for code in out.code.tolist()],
-        _spread(filled(LABEL, _labels(problem.target, events.y[is_label])), is_label),
-        _spread(_predictions(problem.target, out, np.flatnonzero(is_predicted)), is_predicted),
-        _spread(_scores(out, np.flatnonzero(is_scored)), is_scored),
-        _spread(filled(EXPIRED, numbers_text(out.expired[has_expired])), has_expired),
+        _of_some(is_label, lambda at: filled(LABEL, _labels(problem.target, events.y[at]))),
+        _of_some(is_predicted, lambda at: _predictions(problem.target, out, at)),
+        _of_some(is_scored, lambda at: _scores(out, at)),
+        _of_some(out.expired != 0, lambda at: filled(EXPIRED, numbers_text(out.expired[at]))),
     )
     alarms = np.flatnonzero(out.alarm & is_new)
     drifts = filled(ALARM, [places[n] for n in alarms.tolist()], numbers_text(out.seen[alarms]))
@@ -79,6 +79,8 @@ def rounded(values: Float64) -> Float64:
     size = np.abs(values)
     small = (size < 0.1) & (size > 0)
     near: Float64 = np.rint(values * SCALES[0]) / SCALES[0]
+    if not small.any():
+        return near
     zeros = -1 - np.floor(np.log10(size[small])).astype(np.int64)
     scale = SCALES[np.minimum(zeros, len(SCALES) - 1)]
     near[small] = np.rint(values[small] * scale) / scale
@@ -87,12 +89,13 @@ def rounded(values: Float64) -> Float64:
 
 def _places(events: EventBatch, ids: Sequence[bytes], tasks: Sequence[bytes]) -> list[bytes]:
     """Whose event it is, and where and when it was."""
-    incarnations = {one: incarnation_text(one).encode() for one in np.unique(events.incarnation).tolist()}
+    incarnations = events.incarnation.tolist()
+    named = {one: incarnation_text(one).encode() for one in {*incarnations}}
     return filled(
         PLACE,
         [tasks[row] for row in events.row.tolist()],
         ids,
-        [incarnations[one] for one in events.incarnation.tolist()],
+        [named[one] for one in incarnations],
         numbers_text(events.partition),
         numbers_text(events.offset),
         numbers_text(events.time_s),
@@ -122,7 +125,10 @@ def _scores(out: Outcomes, index: Int64) -> list[bytes]:
     return filled(SCORE, *map(numbers_text, columns))
 
 
-def _spread(texts: Sequence[bytes], there: Bool) -> list[bytes]:
+def _of_some(there: Bool, texts_at: Callable[[Int64], list[bytes]]) -> list[bytes]:
     """The texts of those of N events that have one, among empty ones."""
-    left = iter(texts)
+    index = np.flatnonzero(there)
+    if not len(index):
+        return [b""] * len(there)
+    left = iter(texts_at(index))
     return [next(left) if is_there else b"" for is_there in there.tolist()]

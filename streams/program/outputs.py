@@ -126,6 +126,8 @@ def learned_labels(
     """Each label that was learned from, with the episode that it ended if that is kept; and the rows of all."""
     out = folded.outcomes
     index = np.flatnonzero(out.learned)
+    if not len(index):
+        return [], []
     losses: Float64 = out.loss[index].copy()
     losses[:, SERVED] = out.shared_loss[index]  # the fifth that a lane mixes
     scored = np.isfinite(losses.sum(axis=1))
