@@ -305,31 +305,31 @@ class Compiled:
         for place, dtype, dimensions, in_order in self._arrays:
             array = arguments[place]
             if (
-                not isinstance(array, np.ndarray)
-                or (array.dtype is not dtype and array.dtype != dtype)
+                type(array) is not np.ndarray
+                or array.dtype is not dtype
                 or array.ndim != dimensions
                 or (in_order and not array.flags.c_contiguous)
             ):
-                self._refuse(place, array)
+                self._look_at(place, array)
         for place, record in self._records:
             if type(arguments[place]) is not record:
-                self._refuse(place, arguments[place])
+                self._look_at(place, arguments[place])
         if self._is_first:
-            self._look_at(arguments)
+            self._look_at_all(arguments)
         return self._call(*arguments)
 
-    def _look_at(self, arguments: Sequence[Any]) -> None:
-        """Look at all arguments, as the first call does."""
+    def _look_at_all(self, arguments: Sequence[Any]) -> None:
         if len(arguments) != len(self.kinds):
             raise TypeError(
                 f"{self.dispatcher.__name__} takes {len(self.kinds)} arguments, got {len(arguments)}"
             )
-        for place, (kind, argument) in enumerate(zip(self.kinds, arguments, strict=True)):
-            if not is_of(kind, argument):
-                self._refuse(place, argument)
+        for place, argument in enumerate(arguments):
+            self._look_at(place, argument)
         self._is_first = False
 
-    def _refuse(self, place: int, argument: Any) -> None:
+    def _look_at(self, place: int, argument: Any) -> None:
+        if is_of(self.kinds[place], argument):
+            return
         found = f"{argument.dtype}{argument.shape}" if isinstance(argument, np.ndarray) else repr(argument)
         raise TypeError(
             f"argument {place} of {self.dispatcher.__name__} is {found:.200}, compiled for {self.kinds[place]}; "

@@ -23,12 +23,10 @@ from engine.stream.layout import Layout, layout_of
 from engine.stream.prepared import Prepared
 from engine.stream.requirements import Requirements
 from engine.stream.rules import rules_of
-from engine.stream.scan_arrays import OBSERVATION
 from engine.stream.spec import StreamSpec
 from engine.stream.table import TaskTable
 from engine.traced import Recorded
 from engine.types import (
-    PREDICTORS,
     EngineError,
     Float32,
     Float64,
@@ -120,21 +118,24 @@ class Engine:
         Raises:
             EngineError: x or a time is none that an observation may have.
         """
-        tasks = len(states)
-        positions = states.rows["position"][:, 0]
+        row = np.arange(len(states))
+        # An id that no event has: what is looked up by it is never found.
+        id, has_x = np.empty(len(states), np.uint64), np.empty(len(states), np.bool_)
+        id.fill(UNKNOWN)
+        has_x.fill(True)
+        behind = max(states.rows["position"][:, 0].tolist(), default=0)
         events = EventBatch(
-            row=np.arange(tasks),
-            kind=np.full(tasks, OBSERVATION, np.uint8),
-            # An id that no event has: what is looked up by it is never found.
-            id=np.full(tasks, UNKNOWN, np.uint64),
+            row=row,
+            kind=np.zeros(len(states), np.uint8),  # observations
+            id=id,
             time_s=time_s,
             x=x,
-            has_x=np.ones(tasks, np.bool_),
-            y=np.zeros(tasks, np.float32),
-            topic=np.zeros(tasks, np.int64),
-            offset=positions.max(initial=0) + np.arange(tasks),
-            partition=np.ascontiguousarray(states.rows["partition"][:, 0]),
-            incarnation=np.ascontiguousarray(states.rows["incarnation"][:, 0]),
+            has_x=has_x,
+            y=np.zeros(len(states), np.float32),
+            topic=np.zeros(len(states), np.int64),
+            offset=row + behind,
+            partition=states.rows["partition"][:, 0],
+            incarnation=states.rows["incarnation"][:, 0],
         )
         served = self.fold(states, events, meta).outcomes.prediction
-        return Prediction(*(served[:, place] for place in range(len(PREDICTORS))))
+        return Prediction._make(served.transpose(1, 0, 2))

@@ -68,7 +68,6 @@ class FoldInProgress:
         count, tasks = len(events), len(states)
         self.rows, self.c = states.rows, states.columns()
         self.out = scan_arrays.blank_results(count, self.rules.outputs, self.events.x.shape[1])
-        self.out.prediction.fill(np.nan)
         fresh = not_folded_yet(self.states, self.events, engine.follows)
         self.order, (self.cursor, self.stop) = np.empty(count, np.int64), np.zeros((2, tasks), np.int64)
         if (folded := scan.by_task(self.events.row, fresh, self.order, self.cursor, self.stop)) < count:
@@ -261,11 +260,12 @@ class FoldInProgress:
         if not len(tasks):
             return
         sound = np.isfinite(values).all(axis=1, keepdims=True)
-        kept = self.rows["fast"][tasks]
         if not sound.all():
             self.not_finite += int((~sound).sum())
+            kept = self.rows["fast"][tasks]
             kept[self.rows["fast_version"][tasks] == 0] = self.theta.unadapted
-        self.rows["fast"][tasks] = np.where(sound, values, kept)
+            values = np.where(sound, values, kept)
+        self.rows["fast"][tasks] = values
         self.rows["fast_version"][tasks] = self.theta.meta.version
         self.adaptations += len(tasks)
 

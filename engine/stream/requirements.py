@@ -177,8 +177,10 @@ class Requirements:
         x = np.zeros((len(events), self.width), np.float32)
         x[:, : self.own_width] = events.x
         columns = Events(
-            **{name: x if name == "x" else _plain(getattr(events, name)) for name in Events._fields}
-        )
+            kind=_plain(events.kind), id=_plain(events.id), time_s=_plain(events.time_s), x=x,
+            has_x=_plain(events.has_x), y=_plain(events.y), topic=_plain(events.topic), offset=_plain(events.offset),
+            row=_plain(events.row), partition=_plain(events.partition), incarnation=_plain(events.incarnation),
+        )  # fmt: skip
         not_after_s = np.empty(len(events))
         not_after_s[:] = events.not_after_s
         what, n = first_unmet(columns, not_after_s, self.limits, tasks, np.empty(len(events), np.int64))
@@ -193,7 +195,7 @@ class Requirements:
         count = len(events.row)
         for name, dtype in DTYPES.items():
             column, shape = getattr(events, name), (count, self.own_width) if name == "x" else (count,)
-            if not isinstance(column, np.ndarray) or column.dtype != dtype:
+            if not isinstance(column, np.ndarray) or (column.dtype is not dtype and column.dtype != dtype):
                 found = getattr(column, "dtype", type(column).__name__)
                 raise EngineError(
                     f"EventBatch.{name} is {found}, expected an array of {dtype}; "

@@ -213,24 +213,29 @@ def nothing_foreseen(tasks: int, outputs: int) -> Work:
 
 
 def blank_results(events: int, outputs: int, width: int) -> Results:
-    """Outcome columns before anything was folded: no event is more than a duplicate, every prediction even."""
-    out = Results(
-        code=np.empty(events, np.uint8),
-        prediction=np.empty((events, len(PREDICTORS), outputs), np.float32),
-        loss=np.empty((events, len(PREDICTORS))),
-        version=np.zeros(events, np.int64),
-        seen=np.zeros(events, np.int64),
-        waited_s=np.empty(events),
-        weight=np.empty(events),
-        alarm=np.zeros(events, np.bool_),
-        expired=np.zeros(events, np.int64),
-        shared_loss=np.empty(events),
-        learned=np.zeros(events, np.int64),
+    """Outcome columns before anything was folded: no event is more than a duplicate, and nothing was predicted."""
+    # Few arrays, and views of these: a fold may be of one event.
+    version, seen, expired, learned = np.zeros((4, events), np.int64)
+    alarm, adapted = np.zeros((2, events), np.bool_)
+    numbers = np.empty((len(PREDICTORS) + 3, events))
+    numbers.fill(np.nan)
+    waited_s, weight, shared_loss = numbers[:3]
+    code = np.empty(events, np.uint8)
+    code.fill(DUPLICATE)
+    prediction = np.empty((events, len(PREDICTORS), outputs), np.float32)
+    prediction.fill(np.nan)
+    return Results(
+        code=code,
+        prediction=prediction,
+        loss=numbers[3:].reshape(events, len(PREDICTORS)),
+        version=version,
+        seen=seen,
+        waited_s=waited_s,
+        weight=weight,
+        alarm=alarm,
+        expired=expired,
+        shared_loss=shared_loss,
+        learned=learned,
         learned_x=np.zeros((events, width), np.float32),
-        adapted=np.zeros(events, np.bool_),
+        adapted=adapted,
     )
-    out.code.fill(DUPLICATE)
-    out.prediction.fill(1 / outputs)
-    for unknown in (out.loss, out.waited_s, out.weight, out.shared_loss):
-        unknown.fill(np.nan)
-    return out

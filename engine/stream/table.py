@@ -125,7 +125,7 @@ class TaskTable:
 
 def columns_of(rows: npt.NDArray[np.void]) -> Columns:
     """Views of the fields of rows [U]."""
-    return Columns(*(rows[name] for name in Columns._fields))
+    return Columns._make(map(rows.__getitem__, Columns._fields))
 
 
 def in_one_piece(rows: npt.NDArray[np.void]) -> npt.NDArray[np.void]:
