@@ -6,6 +6,7 @@ without knowing, cannot undo what another has done.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from enum import Enum
@@ -23,6 +24,10 @@ from streams.events.record import SourcePosition
 LONGEST_KEY = 256
 SECRET_BYTES = 32
 """Length of a store's secret, and of the digests that are keyed with it."""
+
+
+PLAIN = re.compile(rf"[A-Za-z0-9_.-]{{0,{LONGEST_KEY}}}").fullmatch
+"""Whether an id is its own key, as most are: what makes a key of any takes ten times as long."""
 
 
 class Swap(Enum):
@@ -177,6 +182,8 @@ class MetaStore(Protocol):
 
 def key_of(task: str) -> str:
     """A task's key: its id percent-encoded, or the hash of a long one; never a separator, brace or newline."""
+    if PLAIN(task):
+        return task
     encoded = quote(task, safe="").replace("~", "%7E")  # a tilde marks a hash, which no id may pass for
     if len(encoded) <= LONGEST_KEY:
         return encoded
