@@ -17,9 +17,9 @@ from engine.problem import Problem
 from engine.targets import Classification, Regression
 from engine.types import EngineError, Float32, Kind
 from streams.errors import InputError
-from streams.events.decoding import Decoded, decode
 from streams.events.reading import Rejected
-from streams.events.record import Polled, Record
+from streams.events.record import Record
+from streams.events.sound import Sound, sound_of
 
 AT_ONCE = 16_384
 """Records that are decoded in one call."""
@@ -72,7 +72,7 @@ def labelled(source: Source, target: Classification | Regression | None) -> Labe
     tasks: dict[str, int] = {}
     unlabelled: Counter[bool] = Counter()
     for records in _chunks(_with_label(source.records(), unlabelled)):
-        found = decode([Polled(0, (0,), 0, records)], problem)
+        found = sound_of(records, problem)
         refused += found.rejected
         parts.append(_numbered(found, tasks, source.x))
     if not sum(len(part.y) for part in parts):
@@ -127,11 +127,11 @@ def _chunks(records: Iterator[Record]) -> Iterator[list[Record]]:
         yield chunk
 
 
-def _numbered(found: Decoded, tasks: dict[str, int], x: Float32 | None) -> Examples:
+def _numbered(found: Sound, tasks: dict[str, int], x: Float32 | None) -> Examples:
     """Examples of one call, their tasks numbered as in all calls before."""
-    events = found.events
     numbers = np.array([tasks.setdefault(task, len(tasks)) for task in found.tasks], np.int64)
-    return Examples(events.x if x is None else x[events.offset], events.y, numbers[events.row], events.time_s)
+    features = found.x if x is None else x[found.columns.offset[found.index]]
+    return Examples(features, found.y, numbers[found.row], found.time_s)
 
 
 def _first(source: Source, refused: Sequence[Rejected]) -> str:

@@ -21,7 +21,7 @@ from engine.features.columns import Category, Cyclic, Numeric, Text
 from engine.features.encoder import Features
 from engine.problem import Problem
 from engine.targets import Classification, Regression
-from streams.events import decoding
+from streams.events import sound
 from streams.events.decoding import Decoded, decode
 from streams.events.reading import Event, Rejected, read
 from streams.events.record import Polled, Record
@@ -198,7 +198,7 @@ def test_of_an_ordinary_table_no_record_is_made(
     WRITES[kind](table, path)
     columns = TableColumns(task=("u", "v"), time="at", id="id", label="y", label_time="known")
     log = FileLog(path, columns, features)
-    for place, name in ((decoding, "read"), (TableEvents, "record"), (cells.Cells, "parse")):
+    for place, name in ((sound, "read"), (TableEvents, "record"), (cells.Cells, "parse")):
         monkeypatch.setattr(place, name, None)
     events = decode(log.poll(2 * rows), replace(PROBLEMS[0], features=features)).events
     assert (len(events), int(events.has_x.sum())) == (2 * rows, rows)
