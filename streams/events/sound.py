@@ -6,6 +6,7 @@ A record that does not fit its columns is read alone (`streams.events.reading`);
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
@@ -21,7 +22,8 @@ LONGEST_CHARACTER = 4
 """Bytes in UTF-8."""
 
 
-class Sound(NamedTuple):
+@dataclass(frozen=True)
+class Sound:
     """The S of N records that are sound, and the others."""
 
     columns: RecordColumns
