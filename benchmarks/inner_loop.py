@@ -2,7 +2,8 @@
 
 Five clipped steps on 16 examples of 32 numbers. What adapts is the heads of the stream's default (a linear model
 beside an MLP of 64-64), head and norms of that MLP, all of it, or all of a small transformer, which stands for a
-module of one's own; in blocks of 32 tasks, and at one task. The loop copies the module, and takes steps by
+module of one's own, with its steps recorded and, where there is a C++ compiler, compiled (`inner.compile`); 32 tasks
+in one call, and one task, which fills a block alone. The loop copies the module, and takes steps by
 `torch.optim.SGD` and `clip_grad_norm_`. Beside it the recorded tensors that other networks adapt by, and the share of
 the rate at which torch multiplies large matrices, counting what products are needed.
 """
@@ -21,12 +22,13 @@ from torch import Tensor, nn
 from benchmarks.reporting import Figure, arguments, show, write
 from engine.features.columns import Numeric
 from engine.features.encoder import Features
+from engine.inductor import has_compiler
 from engine.kernels.kernel import gradient_learner
 from engine.learners.base import without_kernel
 from engine.learners.gradient import GradientLearner
 from engine.networks.mlp import mlp
 from engine.networks.transformer import transformer
-from engine.problem import Problem
+from engine.problem import InnerLoop, Problem
 from engine.targets import Classification
 from engine.types import Batch, Params
 
@@ -54,17 +56,21 @@ class Variant:
     """Of an example, in each step."""
 
 
-def variants() -> dict[str, Variant]:
-    """By the name of their figures."""
+def variants(device: str = "cpu") -> dict[str, Variant]:
+    """By the name of their figures; compiled where that is possible."""
     head = 2 * HIDDEN[1]
     between = HIDDEN[0] * HIDDEN[1]
     module = partial(transformer, width=16, depth=1, heads=2)
-    return {
+    found = {
         "head": Variant(_with(adapts="head", wide=True), BODY, 2 * (head + 2 * FEATURES)),
         "head_norms": Variant(_with(adapts="head+norms"), FEATURES * HIDDEN[0], 2 * between + 3 * head),
         "full": Variant(_with(adapts="all"), 0, 2 * BODY + between + 3 * head),
         "module": Variant(_with(adapts="all", network=module)),
     }
+    if device == "cpu" and has_compiler():
+        compiled = _with(adapts="all", network=module, inner=InnerLoop(compile=True))
+        found["module_compiled"] = Variant(compiled)
+    return found
 
 
 def _with(**changes: object) -> Problem:
@@ -157,7 +163,8 @@ def main() -> None:
     peak = roof(device, 3 if options.quick else 20)
     figures: dict[str, Figure] = {"roof_gflops": peak}
     rows: list[list[Figure]] = []
-    for name, variant in variants().items():
+    measured_variants = variants(device)
+    for name, variant in measured_variants.items():
         found = measured(variant, device, options.quick)
         needed = 2 * EXAMPLES * (variant.once + variant.problem.inner.steps * variant.step) / 1e9
         share = needed / found["us"] * 1e6 / peak
@@ -190,7 +197,7 @@ def main() -> None:
         "of roof",
     ]
     show(f"five steps on {EXAMPLES} examples; large matrices {peak:.0f} GF/s", columns, rows)
-    figures["one_task_x_loop"] = min(float(figures[f"{name}_one_x_loop"]) for name in variants())
+    figures["one_task_x_loop"] = min(float(figures[f"{name}_one_x_loop"]) for name in measured_variants)
     write(options.json, figures)
 
 

@@ -14,7 +14,11 @@ from engine.types import Batch, EngineError, Episode, Episodes, Float32, Int64
 T = TypeVar("T")
 
 BLOCK = 32
-"""Tasks that a stream adapts in one tensor call: kernels choose their order of summation by shape."""
+"""The most tasks of one tensor call: kernels choose their order of summation by shape, so blocks are full."""
+
+NEAR = 80_000
+"""Numbers of a block's largest tensor. What a step works on then stays in the processor's caches, and a block that is
+full of one task costs no more than a loop over tasks would."""
 
 
 def blocks(count: int, size: int) -> Iterator[slice]:
@@ -101,6 +105,11 @@ def _pad(sets: Sequence[tuple[Float32, Float32, Float32]], size: int, length: in
     for i, (xs, ys, weights) in enumerate(sets):
         x[i, : len(ys)], y[i, : len(ys)], weight[i, : len(ys)] = xs, ys, weights
     return Batch(torch.from_numpy(x), torch.from_numpy(y), torch.from_numpy(weight))
+
+
+def block_of(numbers: int) -> int:
+    """Tasks of one tensor call whose largest tensor has so many numbers a task: a power of two."""
+    return min(BLOCK, 1 << max(0, (NEAR // max(numbers, 1)).bit_length() - 1))
 
 
 SMALLEST_BUCKET = 8

@@ -37,7 +37,8 @@ class InnerLoop:
 
     `lr` "auto" is a number in theta, which whoever trains it chooses; 0.1 until then. `rates` "learned" makes a step
     size of its own for every number that adapts, beginning at `lr`, a part of theta (Meta-SGD). `proximal` is lambda
-    of a term lambda/2 |phi - theta|^2 in the inner loss, which `Implicit` needs (iMAML); 0 leaves it out.
+    of a term lambda/2 |phi - theta|^2 in the inner loss, which `Implicit` needs (iMAML); 0 leaves it out. `compile`
+    makes machine code of the steps of a network that has no kernel, once for a machine (`engine.inductor`).
     """
 
     steps: int = 5
@@ -45,6 +46,7 @@ class InnerLoop:
     clip: float = 1.0
     rates: Literal["fixed", "learned"] = "fixed"
     proximal: float = 0.0
+    compile: bool = False
 
     def __post_init__(self) -> None:
         if self.steps < 0 or not 0 < self.start < math.inf or not 0 < self.clip < math.inf:

@@ -16,20 +16,20 @@ from engine.networks.mlp import mlp
 from engine.problem import Problem
 from engine.traced import Recorded
 
-Begin = Callable[[Recorded, Callable[..., Any]], None]
+Begin = Callable[..., None]
 
 not_shared: Begin = Recorded.__init__
 
 
-def shared_among(recordings: dict[Hashable, dict[Any, Any]]) -> Begin:
+def shared_among(recordings: dict[Hashable, tuple[dict[Any, Any], Any]]) -> Begin:
     """How a `Recorded` begins that goes on with what another of the same method and problem has recorded."""
 
-    def begin(recorded: Recorded, function: Callable[..., Any]) -> None:
+    def begin(recorded: Recorded, function: Callable[..., Any], *, compiles: bool = False) -> None:
+        not_shared(recorded, function, compiles=compiles)
         owner = definition(getattr(function, "__self__", None))
-        recorded.function = function
-        recorded._recordings = (
-            {} if owner is None else recordings.setdefault((function.__func__, owner), {})  # type: ignore[attr-defined]
-        )
+        if owner is not None:
+            own = recorded._recordings, recorded._lock
+            recorded._recordings, recorded._lock = recordings.setdefault((function.__func__, owner), own)  # type: ignore[attr-defined]
 
     return begin
 

@@ -25,6 +25,7 @@ from torch import Tensor
 from torch.func import functional_call, vmap
 from torch.nn import functional as F
 
+from engine.batches import block_of
 from engine.learners.base import (
     LABEL_MEAN,
     LABEL_STD,
@@ -37,7 +38,7 @@ from engine.learners.base import (
 )
 from engine.problem import Problem
 from engine.targets import Classification
-from engine.traced import Recorded
+from engine.traced import Repeated, is_recording, largest
 from engine.types import Batch, Fast, Params
 
 LR = "lr"
@@ -62,13 +63,18 @@ class GradientLearner:
     gradient no step is longer than that; and a task that has diverged keeps theta's values.
     """
 
+    records = True
+    """Whether steps are recorded, once for each kind of block."""
+
     kernel: Kernel | None = None
     """What adapts without tensors, where there is one for this network (`engine.kernels`)."""
 
     def __init__(self, problem: Problem) -> None:
         self.problem = problem
         self._model = problem.outline
-        self._recorded: Callable[..., Fast] = Recorded(self._adapt)
+        self._descended = Repeated(self._descend, compiles=problem.inner.compile)
+        self._blocks = dict[int, int]()
+        """Tasks of a block, by the length of their support sets."""
         names = problem.adapted_names(self._model)
         self.fast_shapes: Mapping[str, torch.Size] = {
             name: self._model.get_parameter(name).shape for name in names
@@ -97,18 +103,53 @@ class GradientLearner:
     def unrecorded(self) -> Self:
         """The same learner for a few calls, which recording would cost more than it saves."""
         twin = copy(self)
-        twin._recorded = torch.no_grad()(twin._adapt)  # noqa: SLF001
+        twin.records = False
         return twin
 
     def adapt(self, meta: Params, support: Batch) -> Fast:
-        """Fast parameters of U tasks; support x [U, S, W]. Without a kernel, the first of a shape is recorded."""
+        """Fast parameters of U tasks; support x [U, S, W]. Without a kernel, a step is recorded."""
         if self.kernel is None or not self.kernel.knows(*support, *meta.values()):
-            return self._recorded(meta, support)
+            return self._by_tensors(meta, support)
         x, y, weight = (column.detach().numpy() for column in support)
         present = weight > 0
         ends = np.concatenate([[0], np.cumsum(present.sum(1))])
         flat = self.kernel.of(meta).adapt(x[present], y[present], weight[present], ends)
         return unflatten(self.fast_shapes, torch.from_numpy(flat))
+
+    @torch.no_grad()
+    def _by_tensors(self, meta: Params, support: Batch) -> Fast:
+        """The same by tensors: on a processor in blocks of one size, so a task's bits do not depend on the others.
+
+        A task without examples keeps theta's values, and takes no place in a block.
+        """
+        if not self.records or is_recording() or not self._moves(support):
+            return self._adapt(meta, support)
+        theta = _row(meta, self.fast_shapes).expand(len(support.x), -1)
+        if support.x.device.type != "cpu":
+            return unflatten(self.fast_shapes, self._adapted(meta, theta, support))
+        phi, size = theta.clone(), self._block(meta, support)
+        for tasks in (support.weight > 0).any(1).nonzero()[:, 0].split(size):
+            block = Batch(*(_padded(column[tasks], size) for column in support))
+            phi[tasks] = self._adapted(meta, theta[:1].expand(size, -1), block)[: len(tasks)]
+        return unflatten(self.fast_shapes, phi)
+
+    def _moves(self, support: Batch) -> bool:
+        """Whether there are steps to take, and examples to take them on."""
+        return support.x.shape[1] > 0 and self.problem.inner.steps > 0
+
+    def _adapted(self, meta: Params, theta: Tensor, support: Batch) -> Tensor:
+        """Fast parameters [U, F] of a block, from theta [U, F]."""
+        phi, first, last = self._descended(self.problem.inner.steps, theta, meta, support)
+        return _guarded(phi, theta, first, last)
+
+    def _block(self, meta: Params, support: Batch) -> int:
+        """Tasks of a block of support sets of this length."""
+        length = support.x.shape[1]
+        if length not in self._blocks:
+            one, theta = Batch(*(column[:1] for column in support)), _row(meta, self.fast_shapes)
+            dense = one._replace(x=self._encoded(meta, {}, one.x))
+            self._blocks[length] = block_of(largest(self._loss, meta, dense, theta, theta))
+        return self._blocks[length]
 
     def adapt_differentiably(self, meta: Params, support: Batch, *, second_order: bool) -> Fast:
         """The same as a function of `meta`: through the inner loop (MAML), or with its gradients constant (FOMAML).
@@ -134,19 +175,27 @@ class GradientLearner:
 
     def _adapt(self, meta: Params, support: Batch, differentiable: bool = False) -> Fast:
         theta = _row(meta, self.fast_shapes).expand(len(support.x), -1)
-        if support.x.shape[1] == 0 or self.problem.inner.steps == 0:
+        if not self._moves(support):
             return unflatten(self.fast_shapes, theta if differentiable else theta.contiguous())
-        dense = support._replace(x=self._encoded(meta, {}, support.x))
-        loss = partial(self._loss, meta, dense, theta)
+        loss = self._descent(meta, support)
         step = partial(self._step, loss, self.sizes(meta), differentiable=differentiable)
         with torch.enable_grad():
             phi, first = step(theta)
             for _ in range(self.problem.inner.steps - 1):
                 phi, _ = step(phi)
         if not differentiable:
-            # A loss that is NaN has diverged too.
-            phi = torch.where((loss(phi) <= first).unsqueeze(1), phi, theta)
+            phi = _guarded(phi, theta, first, loss(phi))
         return unflatten(self.fast_shapes, phi)
+
+    def _descend(self, phi: Tensor, meta: Params, support: Batch) -> tuple[Tensor, Tensor]:
+        """One step of U tasks' parameters phi [U, F], and the losses [U] it started from."""
+        with torch.enable_grad():
+            return self._step(self._descent(meta, support), self.sizes(meta), phi, differentiable=False)
+
+    def _descent(self, meta: Params, support: Batch) -> Callable[[Tensor], Tensor]:
+        """What the inner loop descends: of phi [U, F] the losses [U]."""
+        theta = _row(meta, self.fast_shapes).expand(len(support.x), -1)
+        return partial(self._loss, meta, support._replace(x=self._encoded(meta, {}, support.x)), theta)
 
     def predict(self, meta: Params, fast: Fast, x: Tensor) -> Tensor:
         """Compute outputs [U, N, C] of U tasks for x [U, N, W], before softmax or clipping."""
@@ -225,6 +274,16 @@ class GradientLearner:
         norm = gradient.square().sum(1, keepdim=True).clamp(min=clip**2).sqrt()
         stepped = phi - sizes * clip / norm * gradient
         return stepped if differentiable else stepped.detach(), losses.detach()
+
+
+def _guarded(phi: Tensor, theta: Tensor, first: Tensor, last: Tensor) -> Tensor:
+    """What was adapted, and theta where the loss is above the first one, or NaN: it has diverged."""
+    return torch.where((last <= first).unsqueeze(1), phi, theta)
+
+
+def _padded(column: Tensor, size: int) -> Tensor:
+    """Values [n, ...] of tasks, and zeros, of n + m = `size` tasks."""
+    return torch.cat([column, column.new_zeros(size - len(column), *column.shape[1:])])
 
 
 def unmoved(meta: Params) -> bool:

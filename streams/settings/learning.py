@@ -56,6 +56,8 @@ class Inner(Section):
     """Learned: a step size of its own for every number that adapts, a part of theta (Meta-SGD)."""
     proximal: float = Field(0.0, ge=0)
     """How strongly the inner loop is held near theta; `outer.rule = "implicit"` needs it above 0."""
+    compile: bool = False
+    """Whether steps of a network other than the default are compiled, once for a machine; needs a C++ compiler."""
 
 
 class TaskMemory(Section):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from copy import deepcopy
 from dataclasses import replace
 from functools import partial
@@ -12,10 +13,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
+from engine.batches import BLOCK, block_of
 from engine.features.columns import Category, Numeric
 from engine.features.encoder import Features
-from engine.learners.base import losses
+from engine.learners.base import flatten, losses
 from engine.learners.gradient import GradientLearner
+from engine.networks.mlp import mlp
+from engine.networks.transformer import transformer
 from engine.problem import InnerLoop, Problem
 from engine.targets import Classification, Regression
 from engine.types import Batch, Fast, Params
@@ -213,3 +217,46 @@ def test_theta_shared_is_what_an_unadapted_task_predicts() -> None:
     outputs = subject.predict(theta, {}, x)
     for task in range(TASKS):
         assert_close(outputs[task], subject.shared(theta, x[task]))
+
+
+# Blocks
+
+
+@pytest.mark.parametrize(
+    "network", [mlp, partial(transformer, width=8, depth=1, heads=2)], ids=["mlp", "transformer"]
+)
+@pytest.mark.parametrize("near", [1, 2_000, 80_000])
+def test_a_task_has_the_same_bits_alone_and_among_any_number_of_others(
+    network: Callable[[int, int], nn.Module], near: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("engine.batches.NEAR", near)
+    subject, batch = learner(network=network, adapts="all"), support(BLOCK + 13)
+    batch.weight[::7] = 0
+    theta = subject.init(0)
+    together = flatten(subject.adapt(theta, batch))
+    for tasks in ([1], [7], [44, 20], list(range(30, 45))):
+        some = subject.adapt(theta, Batch(*(column[tasks] for column in batch)))
+        assert torch.equal(flatten(some), together[tasks])
+
+
+def test_tasks_without_examples_take_no_place_in_a_block(monkeypatch: pytest.MonkeyPatch) -> None:
+    subject, batch, blocks = learner(), support(40), list[int]()
+    adapted = subject._adapted
+
+    def counted(meta: Params, theta: Tensor, block: Batch) -> Tensor:
+        blocks.append(int((block.weight > 0).any(1).sum()))
+        return adapted(meta, theta, block)
+
+    monkeypatch.setattr(subject, "_adapted", counted)
+    batch.weight[3:] = 0
+    theta = subject.init(0)
+    fast = subject.adapt(theta, batch)
+    assert blocks == [3]
+    assert all(torch.equal(value[39], theta[name]) for name, value in fast.items())
+
+
+@pytest.mark.parametrize(
+    ("numbers", "tasks"), [(1, BLOCK), (2_500, 32), (2_501, 16), (40_000, 2), (40_001, 1), (10**9, 1)]
+)
+def test_a_block_holds_as_many_tasks_as_stay_near_the_processor(numbers: int, tasks: int) -> None:
+    assert block_of(numbers) == tasks

@@ -118,6 +118,7 @@ CHANGES = {
     "outer.every=16": r"outer\.every is 16 and was \d+",
     "outer.optimizer=SGD": r'outer\.optimizer is "SGD" and was "Adam"',
     "inner.clip=0.5": r"inner\.clip is 0\.5 and was 1\.0",
+    "inner.compile=true": r"inner\.compile is true and was false",
     "memory.ttl_s=60": r"memory\.ttl_s is 60\.0 and was",
     "memory.balanced=false": r"memory\.balanced is false and was true",
     "run.seed=9": r"run\.seed is 9 and was 0",
