@@ -22,7 +22,7 @@ from torch.utils import _pytree as pytree
 
 from engine.graphs import is_view, is_writing, schema_of
 
-MOST_BYTES = 1 << 26
+MOST_BYTES = 1 << 25
 """Of one graph's memory; where results are larger, views and allocations do not count."""
 
 Call = tuple[Callable[..., Any], tuple[Any, ...], dict[str, Any]]
