@@ -73,8 +73,7 @@ class GradientLearner:
         self.problem = problem
         self._model = problem.outline
         self._descended = Repeated(self._descend, compiles=problem.inner.compile)
-        self._blocks = dict[int, int]()
-        """Tasks of a block, by the length of their support sets."""
+        self._blocks = dict[int, int]()  # by the length of support sets
         names = problem.adapted_names(self._model)
         self.fast_shapes: Mapping[str, torch.Size] = {
             name: self._model.get_parameter(name).shape for name in names
