@@ -5,6 +5,7 @@ No fast-math anywhere: the same input gives the same bits.
 
 Compiled functions allocate nothing, and count no references: what they write to comes from Python, or from `room`.
 numba would count every array of every tuple that one function hands to another, which took three quarters of a scan.
+And LLVM would copy them all, which took half of the rest: what compiled functions call becomes a part of them.
 
 Machine code is kept on disk for the next process. numba would take it up again as long as the file of a function is
 as it was, whatever became of the functions of other files that are compiled into it: an upgrade would go on with
@@ -172,7 +173,8 @@ def compiled_apart(function: F) -> F:
 
 def _kept(function: F, *signature: Any, nogil: bool = False) -> F:
     """Compile, with our folder for machine code; other code keeps its own."""
-    dispatcher: Any = numba.njit(error_model="numpy", nogil=nogil, _nrt=False)(function)
+    is_inner = not signature and not nogil
+    dispatcher: Any = numba.njit(error_model="numpy", nogil=nogil, _nrt=False, forceinline=is_inner)(function)
     if dispatcher is function:  # under NUMBA_DISABLE_JIT
         return function
     if FOLDER is None:
