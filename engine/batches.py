@@ -45,6 +45,15 @@ def stack(episodes: Sequence[Episode], size: int = 0, support: int = 0, query: i
     )
 
 
+def present(batch: Batch) -> tuple[Float32, Float32, Float32, Int64]:
+    """Examples that weigh something: x [M, W], y [M] and weight [M], and where each task's end [U + 1]."""
+    x, y, weight = (column.detach().numpy() for column in batch)
+    there = weight > 0
+    ends = np.zeros(len(y) + 1, np.int64)
+    np.cumsum(there.sum(1), out=ends[1:])
+    return x[there], y[there], weight[there], ends
+
+
 def by_size(episodes: Episodes) -> list[Episodes]:
     """Those of as many support and query examples together, in order of size and without padding."""
     present = [side.weight > 0 for side in episodes]

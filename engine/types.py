@@ -35,6 +35,11 @@ def is_index(values: npt.NDArray[Any], count: Any) -> Bool:
     return np.asarray((values >= 0) & (values < count) & (values == np.floor(values)))
 
 
+def is_finite(value: Tensor) -> bool:
+    """Whether every number of a tensor is finite: by the least and the greatest, which take no memory to find."""
+    return not value.numel() or all(bool(end.isfinite()) for end in value.aminmax())
+
+
 class Kind(IntEnum):
     """What an event is."""
 

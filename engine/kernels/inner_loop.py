@@ -117,11 +117,8 @@ def adapted(
 @compiled_within
 def adapt(net: Network, theta: Theta, task: Task, steps: Steps, size: int, work: Work) -> None:
     """One task's steps, from theta; theta again where it has diverged, by a loss that is no number too."""
-    layer, rows = fixed_layer(net), task.rows
-    width = padded(entry(net, layer, UNITS))
-    found = work.hidden if net.owns == HEAD else work.normal
-    for n in range(task.examples if net.owns != EVERYTHING else 0):
-        copy(after(rows.fixed, n * width), in_layer(net, work, found, layer, n), width)
+    rows = task.rows
+    recall(net, rows, task.examples, work)
     began = ended = forward_loss(net, theta, task, steps, size, work)
     for _ in range(steps.number):
         by_own(net, rows.x, rows.numbers, task.examples, task.own, task.body, work, task.gradient)
@@ -131,6 +128,16 @@ def adapt(net: Network, theta: Theta, task: Task, steps: Steps, size: int, work:
         ended = forward_loss(net, theta, task, steps, size, work)
     if not ended <= began:
         copy(theta.own, task.own, size)
+
+
+@compiled_within
+def recall(net: Network, rows: Rows, examples: int, work: Work) -> None:
+    """Take up what of the activations of rows is the same for all tasks."""
+    layer = fixed_layer(net)
+    width = padded(entry(net, layer, UNITS))
+    found = work.hidden if net.owns == HEAD else work.normal
+    for n in range(examples if net.owns != EVERYTHING else 0):
+        copy(after(rows.fixed, n * width), in_layer(net, work, found, layer, n), width)
 
 
 @compiled_within

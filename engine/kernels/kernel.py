@@ -6,7 +6,9 @@ are no blocks to fill, and no graphs to record.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from copy import copy
+from dataclasses import replace
 from functools import partial
 from typing import Any, cast
 
@@ -14,18 +16,22 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from engine.batches import present
 from engine.compiled import IS_PYTHON
 from engine.kernels.inner_loop import Steps, adapted, fixed_part
+from engine.kernels.judging import Sets, judged
 from engine.kernels.latest import Latest
 from engine.kernels.network import CHUNK, EVERYTHING, HEAD, Rows, Theta, room_for
 from engine.kernels.plan import Plan, plan_of
 from engine.kernels.products import rounded_up
 from engine.kernels.row_by_row import RowByRow, row_by_row
+from engine.kernels.training import MLPTraining
 from engine.learners.base import LABEL_MEAN, LABEL_STD, L, Learner, TakesSteps, kernel_of
-from engine.learners.gradient import GradientLearner
+from engine.learners.gradient import LR, GradientLearner
+from engine.learners.training import Trained
 from engine.problem import Problem
 from engine.traced import is_recording
-from engine.types import EngineError, Float32, Int64, Params
+from engine.types import Batch, EngineError, Float32, Float64, Int64, Params
 
 
 def gradient_learner(problem: Problem) -> GradientLearner:
@@ -73,6 +79,15 @@ class MLPKernel:
         """One version of theta; the latest is kept, as long as nothing of it is changed."""
         return self._latest.of(params)
 
+    def in_training(self, trained: Trained) -> MLPTraining | None:
+        """Theta, to be trained in place; None where not all of it is what compiled code moves."""
+        values = (*trained.params.values(), *trained.moments.values(), *trained.means.values())
+        if self.inner.rates == "learned" or not self.knows(*values, *trained.squares.values()):
+            return None
+        theta = MLPTheta(self, trained.params)
+        theta.front = replace(theta.front, numbers=theta.front.numbers.copy())  # tables are moved there
+        return MLPTraining(theta, trained)
+
     def room(self, rows: int) -> Float32:
         """Room for passes over so many rows."""
         net = self.plan.network
@@ -83,14 +98,10 @@ class MLPTheta:
     """One version of theta, as `ThetaRows`."""
 
     def __init__(self, kernel: MLPKernel, params: Params) -> None:
-        self.kernel = kernel
-        plan, inner, sizes = kernel.plan, kernel.inner, kernel.sizes(params)
+        self.kernel, self.params, plan = kernel, params, kernel.plan
         self.front = kernel.front.of(params)
         self.theta = Theta(plan.own.of(params), plan.body.of(params), plan.forward(params))
-        each = torch.as_tensor(sizes, dtype=torch.float32).detach().expand(1, len(plan.own.places))
-        self.steps = Steps(
-            inner.steps, plan.own.padded(each[0].numpy()), float(inner.clip), float(inner.proximal)
-        )
+        self.steps = self._steps(params)
         self.unit = None
         if not plan.network.named:
             self.unit = tuple(np.float32(params[name].item()) for name in (LABEL_MEAN, LABEL_STD))
@@ -99,30 +110,70 @@ class MLPTheta:
         """Fast parameters [T, F]; task t's examples are ends[t] to ends[t + 1] of x [M, W], y [M], weight [M] > 0."""
         plan = self.kernel.plan
         out = np.empty((len(ends) - 1, len(plan.own.places)), np.float32)
-        net, most = plan.network, int(np.diff(ends).max(initial=1))
-        if self.unit:
-            y = (y - self.unit[0]) / self.unit[1]
-        elif not ((y >= 0) & (y < net.named)).all():
-            if not (y >= 0).all():
-                raise EngineError(
-                    f"labels of classes are 0 or more, got {y[~(y >= 0)][0]}; leave other examples out"
-                )
-            # A class that another process has named counts for nothing here.
-            y, weight = np.minimum(y, net.named - 1), weight * (y < net.named)
-        own = np.zeros(2 * plan.own.size + len(self.theta.forward), np.float32)
+        most = int(np.diff(ends).max(initial=1))
         adapted(
-            net, self.theta, self._read(x), y, weight, ends, self.steps, plan.own.places, most,
-            self.kernel.room(most), own, out,
+            plan.network, self.theta, self._read(x), *self.counted(y, weight), ends, self.steps, plan.own.places,
+            most, self.kernel.room(most), self._own(), out,
         )  # fmt: skip
         return out
 
+    def losses(self, support: Batch, query: Batch, sizes: Sequence[float] | None = None) -> Float64:
+        """What the query sets of U tasks cost after adaptation [S, U], by steps of each size, or of theta's own."""
+        sets = self._sets(support), self._sets(query)
+        most = max(int(np.diff(one.ends).max(initial=1)) for one in sets)
+        room, own, plan = self.kernel.room(most), self._own(), self.kernel.plan
+        found = np.empty((1 if sizes is None else len(sizes), len(query.y)))
+        for n, out in enumerate(found):
+            steps = self.steps if sizes is None else self._steps({**self.params, LR: torch.tensor(sizes[n])})
+            judged(plan.network, self.theta, *sets, steps, most, room, own, out)
+        return found
+
+    def counted(self, y: Float32, weight: Float32) -> tuple[Float32, Float32]:
+        """Labels y [M] as the network has them, and what they weigh.
+
+        Raises:
+            EngineError: a label is none.
+
+        """
+        named = self.kernel.plan.network.named
+        if self.unit:
+            return (y - self.unit[0]) / self.unit[1], weight
+        if ((y >= 0) & (y < named)).all():
+            return y, weight
+        if not (y >= 0).all():
+            raise EngineError(
+                f"labels of classes are 0 or more, got {y[~(y >= 0)][0]}; leave other examples out"
+            )
+        # A class that another process has named counts for nothing here.
+        return np.minimum(y, named - 1), weight * (y < named)
+
+    def _own(self) -> Float32:
+        """Room for what a task owns, and its gradient; and for the hidden layers' weights."""
+        return np.zeros(2 * self.kernel.plan.own.size + len(self.theta.forward), np.float32)
+
+    def _steps(self, params: Params) -> Steps:
+        """How a task takes its steps; of size 0 it takes none."""
+        own, inner = self.kernel.plan.own, self.kernel.inner
+        each = torch.as_tensor(self.kernel.sizes(params), dtype=torch.float32).detach()
+        sizes = own.padded(each.expand(1, len(own.places))[0].numpy())
+        return Steps(inner.steps if sizes.any() else 0, sizes, float(inner.clip), float(inner.proximal))
+
+    def _sets(self, batch: Batch) -> Sets:
+        x, y, weight, ends = present(batch)
+        return Sets(self._read(x), *self.counted(y, weight), ends)
+
     def _read(self, x: Float32) -> Rows:
         """What the network reads of examples x [M, W], and what of its activations no step changes."""
+        net, plan = self.kernel.plan.network, self.kernel
+        rows, fixed = self.read(x), np.zeros(len(x) * plan.fixed, np.float32)
+        if net.owns != EVERYTHING:
+            fixed_part(net, self.theta, rows.x, len(x), self.kernel.room(CHUNK), fixed)
+        return rows._replace(fixed=fixed)
+
+    def read(self, x: Float32) -> Rows:
+        """What the network reads of examples x [M, W]."""
         net, width = self.kernel.plan.network, self.kernel.inputs
         dense, wide = self.front.inputs(x, width)
         numbers = np.zeros((len(x), rounded_up(net.numbers)), np.float32)
         numbers[:, : net.numbers] = dense[:, : net.numbers]
-        fixed = np.zeros(len(x) * self.kernel.fixed, np.float32)
-        if net.owns != EVERYTHING:
-            fixed_part(net, self.theta, dense.ravel(), len(x), self.kernel.room(CHUNK), fixed)
-        return Rows(dense.ravel(), numbers.ravel(), wide.ravel(), fixed)
+        return Rows(dense.ravel(), numbers.ravel(), wide.ravel(), np.zeros(0, np.float32))

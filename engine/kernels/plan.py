@@ -38,6 +38,8 @@ class Vector(NamedTuple):
     size: int
     places: Int64
     """Of each number, in torch's order."""
+    sizes: dict[str, int]
+    """Numbers of each parameter."""
 
     def padded(self, values: Float32) -> Float32:
         """Numbers in torch's order, as they lie here."""
@@ -46,20 +48,35 @@ class Vector(NamedTuple):
         return found
 
     def of(self, params: Params) -> Float32:
-        """Parameters by name, as they lie here."""
-        return self.padded(np.concatenate([params[name].detach().numpy().ravel() for name in self.starts]))
+        """Parameters by name, as they lie here; zeros where there is none of a name."""
+        flat = [
+            params[name].detach().numpy().ravel() if name in params else np.zeros(size, np.float32)
+            for name, size in self.sizes.items()
+        ]
+        return self.padded(np.concatenate(flat))
 
 
 class Plan(NamedTuple):
     """A network that the kernels know."""
 
     network: Network
+    whole: Network
+    """The same as a task that owns all of it would have it: every parameter lies in `body`."""
     own: Vector
     body: Vector
     weights: tuple[str, ...]
     """Names of the hidden layers' weights, in order."""
     widths: tuple[int, ...]
     """Of the hidden layers."""
+
+    @property
+    def owned(self) -> Int64:
+        """Where in `body` each number lies that a task owns, padding among them."""
+        found = np.zeros(self.own.size, np.int64)
+        ends = [*self.own.starts.values(), self.own.size][1:]
+        for (name, start), stop in zip(self.own.starts.items(), ends, strict=True):
+            found[start:stop] = self.body.starts[name] + np.arange(stop - start)
+        return found
 
     def forward(self, params: Params) -> Float32:
         """The hidden layers' weights, transposed, one after the other."""
@@ -75,7 +92,8 @@ def plan_of(front: RowByRow, problem: Problem, own: Mapping[str, torch.Size]) ->
     vectors = vector_of(own), vector_of(body)
     weights = tuple(f"{layer.name}weight" for layer in front.layers[:-1] if layer.kind == LINEAR)
     widths = tuple(body[name][0] for name in weights)
-    return Plan(_network(front, problem, *vectors), *vectors, weights, widths)
+    owned, whole = (_network(front, problem, own, vectors[1]) for own in vectors)
+    return Plan(owned, whole._replace(owns=EVERYTHING), *vectors, weights, widths)
 
 
 def is_known(kinds: Sequence[int]) -> bool:
@@ -95,7 +113,8 @@ def vector_of(shapes: Mapping[str, torch.Size]) -> Vector:
         starts[name] = size
         places.append((size + np.arange(rows)[:, None] * row + np.arange(columns)).ravel())
         size += rows * row
-    return Vector(starts, size, np.concatenate(places))
+    sizes = {name: shape.numel() for name, shape in shapes.items()}
+    return Vector(starts, size, np.concatenate(places), sizes)
 
 
 def _turned(weight: Float32) -> Float32:

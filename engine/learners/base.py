@@ -7,16 +7,17 @@ derived from `engine.learners.embedding.EmbeddingLearner`, which leaves two meth
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from copy import copy
 from typing import Protocol, TypeVar, runtime_checkable
 
 import torch
 from torch import Tensor
 
+from engine.learners.training import InTraining, Trained
 from engine.problem import Problem
 from engine.targets import Classification
-from engine.types import Batch, Fast, Float32, Int64, Params
+from engine.types import Batch, Fast, Float32, Float64, Int64, Params
 
 LABEL_MEAN, LABEL_STD = "0.label_mean", "0.label_std"
 """Theta's buffers that hold what the labels of a regression are standardised by."""
@@ -110,6 +111,10 @@ class ThetaRows(Protocol):
         """Fast parameters [T, F]; task t's examples are ends[t] to ends[t + 1] of x [M, W], y [M], weight [M] > 0."""
         ...
 
+    def losses(self, support: Batch, query: Batch, sizes: Sequence[float] | None = None) -> Float64:
+        """What the query sets of U tasks cost after adaptation [S, U], by steps of each size, or of theta's own."""
+        ...
+
 
 class Kernel(Protocol):
     """What computes for a learner without tensors."""
@@ -120,6 +125,10 @@ class Kernel(Protocol):
 
     def of(self, params: Params) -> ThetaRows:
         """One version of theta, whose values must not be changed as long as it is used."""
+        ...
+
+    def in_training(self, trained: Trained) -> InTraining | None:
+        """Theta, to be trained in place; None where not all of it is what compiled code moves."""
         ...
 
 

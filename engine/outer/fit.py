@@ -168,10 +168,12 @@ def _bounded(numbers: Tensor, before: Statistics) -> Tensor:
     columns = numbers.shape[1]
     count, mean, m2 = (value[:columns] for value in (before.count, before.mean, before.m2))
     std = (m2 / count.clamp(min=1)).sqrt()
-    some = numbers[:: 1 + numbers.numel() // MEASURED].double()
-    quartiles = torch.nanquantile(some, torch.tensor([0.25, 0.75], dtype=torch.float64), dim=0)
-    between = quartiles[1] - quartiles[0]
     known = (count >= ENOUGH) & (std > 0)
+    quartiles = torch.zeros(2, columns, dtype=torch.float64)
+    if not bool(known.all()):
+        some = numbers[:: 1 + numbers.numel() // MEASURED, ~known].double()
+        quartiles[:, ~known] = torch.nanquantile(some, quartiles.new_tensor([0.25, 0.75]), dim=0)
+    between = quartiles[1] - quartiles[0]
     low = torch.where(known, mean - FAR * std, quartiles[0] - FAR * between)
     high = torch.where(known, mean + FAR * std, quartiles[1] + FAR * between)
     bounded = numbers.double().clamp(low, high)

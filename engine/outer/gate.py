@@ -13,8 +13,9 @@ import numpy as np
 import torch
 
 from engine.intervals import estimate
-from engine.learners.base import Learner, losses, unit_of
-from engine.types import Episode, Episodes, Float64, Int64, Params
+from engine.learners.base import Learner, kernel_of, losses, unit_of
+from engine.learners.gradient import LR
+from engine.types import Episode, Episodes, Float64, Int64, Params, is_finite
 
 BLOCK = 32
 """Episodes of one call."""
@@ -53,7 +54,7 @@ def gate(
 
     Losses are in the unit of the labels, since the two may count a regression's in units of their own.
     """
-    if not all(bool(torch.isfinite(value).all()) for value in candidate.values()):
+    if not all(map(is_finite, candidate.values())):
         return Verdict(len(episodes), float("nan"), float("nan"), refused=True)
     if not episodes:
         return Verdict(0, float("nan"), float("nan"), refused=False)
@@ -69,12 +70,41 @@ def losses_after_adaptation(
     learner: Learner, theta: Params, episodes: Sequence[Episode], stacked: Stacked
 ) -> Float64:
     """Query loss [N] of each episode after adaptation on its support set."""
-    found = []
+    found: Float64 = _judged(learner, [theta], None, episodes, stacked)[0]
+    return found
+
+
+@torch.no_grad()
+def losses_by_size(
+    learner: Learner, theta: Params, sizes: Sequence[float], episodes: Sequence[Episode], stacked: Stacked
+) -> Float64:
+    """The same [S, N] by steps of each of S sizes, whatever theta's own."""
+    each = [{**theta, LR: torch.tensor(size)} for size in sizes]
+    return _judged(learner, each, sizes, episodes, stacked)
+
+
+def _judged(
+    learner: Learner,
+    each: Sequence[Params],
+    sizes: Sequence[float] | None,
+    episodes: Sequence[Episode],
+    stacked: Stacked,
+) -> Float64:
+    """Losses [S, N] under several thetas, which differ in nothing but the `sizes` of their steps."""
+    kernel, found = kernel_of(learner), []
     for start in range(0, len(episodes), BLOCK):
         block = stacked(episodes[start : start + BLOCK], BLOCK)
-        fast = learner.adapt(theta, block.support)
-        found.append(losses(learner, theta, fast, block.query).double().numpy())
-    return np.concatenate(found)[: len(episodes)]
+        if kernel is not None and kernel.knows(*each[0].values()):
+            found.append(kernel.of(each[0]).losses(*block, sizes))
+        else:
+            found.append(np.stack([_by_tensors(learner, theta, block) for theta in each]))
+    return np.concatenate(found, axis=1)[:, : len(episodes)]
+
+
+def _by_tensors(learner: Learner, theta: Params, block: Episodes) -> Float64:
+    fast = learner.adapt(theta, block.support)
+    found: Float64 = losses(learner, theta, fast, block.query).double().numpy()
+    return found
 
 
 def _worse(difference: Float64, task: Int64) -> bool:

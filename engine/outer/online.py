@@ -22,7 +22,9 @@ import torch
 from torch import Tensor
 
 from engine.features.columns import Category, Text
-from engine.learners.base import Learner, example_losses
+from engine.learners.base import Learner, example_losses, kernel_of
+from engine.learners.training import InTraining, Pace, Trained
+from engine.outer.backprop import Backprop
 from engine.outer.base import OuterRule, Report, gradient_of, leaves
 from engine.outer.descent import FitSettings, descend, global_norm, resumed, state_of
 from engine.outer.fit import Round, TrainState
@@ -37,6 +39,9 @@ EPISODES = 0.25
 """What the outer rule's pseudo-gradient weighs beside that of labels: its labels have been counted once already."""
 
 TINY = 1e-8
+
+ADAM = ("step", "exp_avg", "exp_avg_sq")
+"""What torch keeps of Adam, of each parameter."""
 
 
 AVERAGED = "average."
@@ -79,14 +84,87 @@ class Online:
 
     def learn(self, lessons: Iterable[Lesson], state: TrainState) -> tuple[TrainState, list[Round]]:
         """Take a step for each lesson; resumed from the state it returns, training goes on bit for bit."""
+        trained = self._trained(state)
+        theta = self._in_training(trained) if trained is not None else None
+        return self._by_tensors(lessons, state) if theta is None else self._in_place(theta, lessons, state)
+
+    def _trained(self, state: TrainState) -> Trained | None:
+        """What a kernel goes on from; None where the optimizer is another than Adam, now or before."""
+        if self.rates.network.optimizer != "Adam" or self.rule != Backprop():
+            return None
+        fields = [key.split(":") for key in state.optimizer]
+        _, linear, own = self._groups()
+        expected = {("Adam", name, field) for name in own for field in ADAM}
+        if fields and set(map(tuple, fields)) != expected:
+            return None
+        moments = {f"{field}:{name}": state.optimizer[f"Adam:{name}:{field}"] for _, name, field in fields}
+        taken = {int(moments.pop(f"step:{name}")) for name in own if fields} or {0}
+        if len(taken) > 1:
+            return None
+        squares = self._squares(state.params, state.sums)
+        means = {
+            name: state.sums[AVERAGED + name] for name in (*own, *linear) if AVERAGED + name in state.sums
+        }
+        return Trained(state.params, squares, means, moments, taken.pop())
+
+    def _in_training(self, trained: Trained) -> InTraining | None:
+        kernel = kernel_of(self.learner)
+        return kernel.in_training(trained) if kernel is not None else None
+
+    def _in_place(
+        self, theta: InTraining, lessons: Iterable[Lesson], state: TrainState
+    ) -> tuple[TrainState, list[Round]]:
+        """What `_by_tensors` does, in compiled code: sums are in another order, nothing else differs."""
+        network, rounds = self.rates.network, list[Round]()
+        first, second = network.betas or (0.9, 0.999)
+        for step, lesson in enumerate(lessons, state.step):
+            found = theta.slope(lesson.labels, lesson.episodes, EPISODES)
+            if math.isfinite(found.norm):
+                theta.move(
+                    Pace(
+                        min(1.0, network.clip / max(found.norm, 1e-12)), float(lesson.labels.weight.sum()),
+                        network.rate(step), self.rates.linear, self.rates.tables, network.weight_decay, first, second,
+                        _newest(step),
+                    )
+                )  # fmt: skip
+            else:
+                theta.pass_over()
+            report = Report(found.loss if lesson.episodes is None else found.before, found.after)
+            rounds.append(Round(step, report, found.norm, math.isfinite(found.norm)))
+        return self._state(theta.trained(), state, len(rounds)), rounds
+
+    def _state(self, trained: Trained, before: TrainState, steps: int) -> TrainState:
+        """What a checkpoint holds."""
+        optimizer, (_, _, own) = {}, self._groups()
+        for name in own if trained.moments else ():
+            optimizer[f"Adam:{name}:step"] = torch.tensor(float(trained.taken))
+            optimizer |= {f"Adam:{name}:{field}": trained.moments[f"{field}:{name}"] for field in ADAM[1:]}
+        means = {AVERAGED + name: value for name, value in trained.means.items()}
+        sums = {**before.sums, **trained.squares, **means}
+        return replace(
+            before, params=trained.params, optimizer=optimizer, step=before.step + steps, sums=sums
+        )
+
+    def _groups(self) -> tuple[list[str], list[str], list[str]]:
+        """Names of tables, of the linear part, and of all else that learns."""
+        learned = self.learner.learned
+        tables = [name for name in learned if name.startswith(("0.embeddings.", "0.wide."))]
+        linear = [name for name in learned if name.startswith("1.linear.")]
+        return tables, linear, [name for name in learned if name not in tables and name not in linear]
+
+    def _squares(self, params: Params, sums: Params) -> Params:
+        """Adagrad's sums of squares, from where they stand or begin."""
+        tables, linear, _ = self._groups()
+        first = {**dict.fromkeys(tables, FIRST_SUM), **dict.fromkeys(linear, 0.0)}
+        return {n: sums[n] if n in sums else torch.full_like(params[n], begin) for n, begin in first.items()}
+
+    def _by_tensors(self, lessons: Iterable[Lesson], state: TrainState) -> tuple[TrainState, list[Round]]:
         learner, rates = self.learner, self.rates
         params = {name: value.clone() for name, value in state.params.items()}
-        tables, linear = _tables(learner), [n for n in learner.learned if n.startswith("1.linear.")]
-        own = {name: params[name] for name in learner.learned if name not in tables and name not in linear}
+        tables, linear, names = self._groups()
+        own = {name: params[name] for name in names}
         sums = {name: value.clone() for name, value in state.sums.items()}
-        for name in (*tables, *linear):
-            first = FIRST_SUM if name in tables else 0.0
-            sums.setdefault(name, torch.full_like(params[name], first))
+        sums |= self._squares(params, sums)
         optimizer = resumed(rates.network, own, state.optimizer)
         rounds: list[Round] = []
         for step, lesson in enumerate(lessons, state.step):
@@ -138,12 +216,12 @@ def _average(sums: Params, values: Params, step: int) -> None:
     """Move each mean towards the newest values."""
     for name, value in values.items():
         before = sums.setdefault(AVERAGED + name, value.detach().clone())
-        before.lerp_(value.detach(), 1 / min(1 + step / WARMUP, MEMORY))
+        before.lerp_(value.detach(), _newest(step))
 
 
-def _tables(learner: Learner) -> list[str]:
-    """Names of theta's tables of buckets."""
-    return [name for name in learner.learned if name.startswith(("0.embeddings.", "0.wide."))]
+def _newest(step: int) -> float:
+    """What the newest values weigh in the mean."""
+    return 1 / min(1 + step / WARMUP, MEMORY)
 
 
 def _gathered(

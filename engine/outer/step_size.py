@@ -1,8 +1,9 @@
-"""The inner step size: of a few sizes the one that new episodes lose least by, if any pays.
+"""The inner step size: of those that pay, the one that new episodes lose least by.
 
-It must be better than not to adapt at all, by more than a standard error: adaptation takes time, and what trains
-theta for it takes from what trains theta alone. At the beginning, when theta knows nothing, all adaptation pays; so
-the choice looks back a few episodes.
+One pays that is better than not to adapt at all by more than a standard error: adaptation takes time, and what trains
+theta for it takes from what trains theta alone. The largest that look best are the least certain, so each is asked by
+itself: a smaller one that pays is taken where a larger may be better by chance. At the beginning, when theta knows
+nothing, all adaptation pays; so the choice looks back a few episodes.
 """
 
 from __future__ import annotations
@@ -32,5 +33,5 @@ def chosen(before: Tensor | None, losses: Float64) -> tuple[float, Tensor]:
     cost = finite - finite[SIZES.index(0.0)]
     total = noted(cost.new_zeros(3, len(SIZES)) if before is None else before, cost, MEMORY)
     mean, error = faded_mean(total)
-    best = int(mean.argmin())
-    return SIZES[best] if mean[best] + error[best] < 0 else 0.0, total
+    paid = mean.where(mean + error < 0, 0.0)
+    return SIZES[int(paid.argmin())], total

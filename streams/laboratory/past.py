@@ -23,7 +23,6 @@ from streams.program.embedded import Progress
 from streams.program.outputs import silent
 from streams.program.rounds import Rounds
 from streams.program.theta import ThetaCache
-from streams.program.trainer import held_out
 from streams.settings.tree import Settings
 from streams.stores.memory import MemoryMeta, MemoryStore
 
@@ -64,8 +63,8 @@ def meta_train(settings: Settings, passes: int, show: Callable[[int, Progress], 
             pass
         trainer = program.trainer
         labels = Rounds(trainer, episodes, log.incarnation).labels()
-        share = trainer.share_held_out(labels)
-        found = [one for one in labels if not held_out(one.task, share)]
+        judging = trainer.judging(labels)
+        found = [one for one in labels if one.task not in judging]
         if not found:
             raise ReptideError("no task of the input has a label, so there is nothing to train on")
         state = trainer.prepared(found, start(trainer.learner, settings.run.seed))

@@ -13,7 +13,7 @@ from engine.learners.gradient import unmoved
 from engine.outer.fit import TrainState
 from engine.outer.online import Lesson
 from engine.stream.spec import StreamSpec
-from engine.types import Batch, Episode, Episodes
+from engine.types import Batch, Episode, Episodes, Float32
 from streams.events.learned_labels import LearnedLabel
 
 EPISODES = 8
@@ -25,6 +25,11 @@ FEW_LABELS, MOST_REPLAYS = 8192, 6
 
 def nothing() -> None:
     """Tell nobody."""
+
+
+def features(labels: Sequence[LearnedLabel]) -> Float32:
+    """What came with labels [N, W], of one at least."""
+    return np.concatenate([one.x for one in labels]).reshape(len(labels), -1)
 
 
 @dataclass(frozen=True)
@@ -70,10 +75,10 @@ class Lessons:
 
     def _batched(self, labels: Sequence[LearnedLabel], episodes: Sequence[Episode]) -> Lesson:
         self.alive()
-        x = np.zeros((1, self.batch, self.spec.problem.width), np.float32)
+        found = features(labels)
+        x = np.zeros((1, self.batch, found.shape[1]), np.float32)
         y, weight = np.zeros((2, 1, self.batch), np.float32)
-        x[0, : len(labels)] = [one.x for one in labels]
-        x[0, len(labels) :] = labels[0].x
+        x[0, : len(labels)], x[0, len(labels) :] = found, found[0]
         y[0, : len(labels)] = [one.y for one in labels]
         weight[0, : len(labels)] = 1
         batch = Batch(torch.from_numpy(x), torch.from_numpy(y), torch.from_numpy(weight))

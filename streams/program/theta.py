@@ -5,12 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence, Set
 from typing import Any
 
-import torch
-
 from engine.learners.fingerprint import theta_fingerprint
 from engine.stream.fold import Engine
 from engine.stream.mixture import MIXED, UNIFORM
-from engine.types import Meta
+from engine.types import Meta, is_finite
 from streams.errors import CheckpointError
 from streams.stores.base import Checkpoint, MetaStore
 
@@ -79,7 +77,7 @@ def checked(checkpoint: Checkpoint, fingerprint: str) -> Checkpoint:
             f"version {checkpoint.version} of theta was trained for problem {checkpoint.fingerprint}, "
             f"this one is {fingerprint}: learner, features, target or network changed; use a new state directory"
         )
-    broken = [name for name, value in checkpoint.params.items() if not bool(torch.isfinite(value).all())]
+    broken = [name for name, value in checkpoint.params.items() if not is_finite(value)]
     if broken:
         raise CheckpointError(
             f"version {checkpoint.version} of theta has values that are not finite in {broken[0]!r}"

@@ -18,7 +18,6 @@ from hashlib import blake2b
 from math import inf
 from typing import Any, NamedTuple
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -27,15 +26,15 @@ from engine.learners.fingerprint import theta_fingerprint
 from engine.learners.gradient import LR
 from engine.outer.calibration import Calibration, refined, uncalibrated
 from engine.outer.fit import Round, Statistics, TrainState, start, with_statistics
-from engine.outer.gate import Verdict, gate, losses_after_adaptation
+from engine.outer.gate import Verdict, gate, losses_by_size
 from engine.outer.online import AVERAGED, Online, averaged
 from engine.outer.step_size import SIZES, chosen
 from engine.stream.spec import StreamSpec
 from engine.targets import Classification, Regression
-from engine.types import EngineError, Episode, Float64, Params
+from engine.types import EngineError, Params
 from streams.errors import SettingsError
 from streams.events.learned_labels import LabelReader, LearnedLabel, task_numbers
-from streams.program.lessons import Lessons, nothing
+from streams.program.lessons import Lessons, features, nothing
 from streams.program.prior import learned_prior
 from streams.program.theta import checked
 from streams.stores.base import Checkpoint, MetaStore
@@ -163,9 +162,9 @@ class Trainer:
         """
         _check_named(self.learner.problem.target, found)
         window = [*earlier, *found]
-        share = self.share_held_out(window)
-        judges = [one for one in found if one.episode is not None and held_out(one.task, share)]
-        taught, replayed = ([o for o in part if not held_out(o.task, share)] for part in (found, window))
+        judging = self.judging(window)
+        judges = [one for one in found if one.episode is not None and one.task in judging]
+        taught, replayed = ([o for o in part if o.task not in judging] for part in (found, window))
         state = self.state(before)
         version = (before.version if before else 0) + 1
         candidate, rounds = self.take(taught, replayed, self.prepared(taught, state, version))
@@ -175,15 +174,17 @@ class Trainer:
         published = self.publish(version, kept, {**consumed, **ours})
         return Advance(version, len(found), rounds, verdict, published)
 
-    def share_held_out(self, labels: Sequence[LearnedLabel]) -> float:
-        """The share of tasks that is never trained on: none while there are few."""
-        return self.held_out if len({one.task for one in labels}) >= self.fewest_tasks else 0.0
+    def judging(self, labels: Sequence[LearnedLabel]) -> set[str]:
+        """Tasks that judge and are never trained on: none while there are few."""
+        tasks = {one.task for one in labels}
+        share = self.held_out if len(tasks) >= self.fewest_tasks else 0.0
+        return {task for task in tasks if held_out(task, share)}
 
     def prepared(self, found: Sequence[LearnedLabel], state: TrainState, version: int = 0) -> TrainState:
         """Learn from labels what training does not: statistics, calibration, step size; once for each label."""
         if not found:
             return state
-        x = torch.from_numpy(np.stack([one.x for one in found]))
+        x = torch.from_numpy(features(found))
         y = torch.tensor([one.y for one in found], dtype=torch.float32)
         counted = with_statistics(self.learner, self._recalibrated(state, x, y), x, y)
         due = version <= SIZES_EARLY or version % SIZES_EVERY == 0
@@ -194,9 +195,9 @@ class Trainer:
         episodes = [one.episode for one in found if one.episode is not None][-MOST_JUDGED:]
         if LR not in state.params or not episodes:
             return state
-        theta = averaged(state)
-        each = [self._judged({**theta, LR: torch.tensor(size)}, episodes) for size in SIZES]
-        size, costs = chosen(state.sums.get(LR), np.stack(each))
+        self.alive()
+        each = losses_by_size(self.learner, averaged(state), SIZES, episodes, self.lessons.stacked)
+        size, costs = chosen(state.sums.get(LR), each)
         params = {**state.params, LR: torch.tensor(size)}
         return replace(state, params=params, sums={**state.sums, LR: costs})
 
@@ -249,11 +250,6 @@ class Trainer:
             mean, std = (float(state.params[name]) for name in (LABEL_MEAN, LABEL_STD))
             values = torch.stack([values[0], (1 - values[0]) * mean + values[1] * std])
         return [float(value) for value in values]
-
-    def _judged(self, theta: Params, episodes: Sequence[Episode]) -> Float64:
-        """Query loss [N] of each episode after adaptation."""
-        self.alive()
-        return losses_after_adaptation(self.learner, theta, episodes, self.lessons.stacked)
 
     def _verdict(self, state: TrainState, candidate: TrainState, judges: Sequence[LearnedLabel]) -> Verdict:
         episodes = [one.episode for one in judges if one.episode is not None]

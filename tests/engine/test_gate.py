@@ -19,7 +19,7 @@ from engine.networks.mlp import mlp
 from engine.outer.gate import BLOCK, FEWEST, Verdict, gate, losses_after_adaptation
 from engine.problem import InnerLoop, Problem
 from engine.targets import Classification, Regression
-from engine.types import Batch, Episode, Params
+from engine.types import Batch, Episode, Params, is_finite
 
 PROBLEM = Problem(
     Features((Numeric("a"), Numeric("b"))),
@@ -142,3 +142,14 @@ def test_a_regression_is_judged_in_the_unit_of_its_labels_whatever_versions_coun
     assert judged(0.0, 0.0).loss_after == pytest.approx(0.25, rel=1e-3)
     assert not judged(5.0, 0.0).refused
     assert judged(0.0, 5.0).refused
+
+
+@pytest.mark.parametrize("broken", [float("nan"), float("inf"), -float("inf")])
+@pytest.mark.parametrize("count", [1, 7, 1000])
+def test_a_number_that_is_not_finite_is_found_wherever_it_lies(broken: float, count: int) -> None:
+    for place in (0, count // 2, count - 1):
+        value = torch.linspace(-1, 1, count)
+        assert is_finite(value)
+        value[place] = broken
+        assert not is_finite(value)
+    assert is_finite(torch.zeros(0))

@@ -20,7 +20,7 @@ from engine.outer.descent import FitSettings
 from engine.outer.fit import Round, TrainState, start
 from engine.outer.gate import losses_after_adaptation
 from engine.outer.online import Lesson, Online, Rates, averaged
-from engine.outer.step_size import MEMORY, SIZES
+from engine.outer.step_size import MEMORY, SIZES, chosen
 from engine.types import Episode, Float64
 from streams.errors import CheckpointError, SettingsError, StoreError
 from streams.events.learned_labels import LearnedLabel, read_learned
@@ -459,8 +459,18 @@ def test_a_size_that_may_be_better_than_none_by_chance_is_not_taken(
     one, state = trainer(MemoryMeta()), start(online().learner, 1)
     before = torch.zeros(3, len(SIZES), dtype=torch.float64)
     before[0], before[1, 2], before[2] = 1e6, -1e6, squares
-    chosen = one.prepared(labels, replace(state, sums={LR: before}), SIZES_EVERY)
-    assert chosen.params[LR].item() == pytest.approx(taken)
+    after = one.prepared(labels, replace(state, sums={LR: before}), SIZES_EVERY)
+    assert after.params[LR].item() == pytest.approx(taken)
+
+
+def test_a_size_that_pays_is_taken_where_a_larger_one_may_be_better_by_chance() -> None:
+    """Of six sizes .3 saves most, and no more than a standard error of it; .03 saves less, and surely."""
+    saved = torch.tensor([0.0, -0.01, -0.04, -0.05, -0.06, 0.1], dtype=torch.float64)
+    error = torch.tensor([0.0, 0.001, 0.01, 0.06, 0.061, 0.1], dtype=torch.float64)
+    before = 1000 * torch.stack([torch.ones(6, dtype=torch.float64), saved, saved**2 + 1000 * error**2])
+    assert chosen(before, np.zeros((6, 1)))[0] == SIZES[2]
+    before[2] += 1e6
+    assert chosen(before, np.zeros((6, 1)))[0] == 0.0
 
 
 def test_earlier_choices_count_less_and_less(labels: list[LearnedLabel]) -> None:

@@ -1,0 +1,110 @@
+"""One step of all of theta along its gradient: Adam for the network, Adagrad for the linear part and for buckets.
+
+(Kingma, Ba 2015, arXiv:1412.6980, algorithm 1, as torch takes it; Duchi, Hazan, Singer 2011, JMLR 12.) What was
+stepped is averaged (Polyak and Juditsky 1992). No number depends on another, so nothing depends on an order.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from engine.compiled import compiled_apart, compiled_within
+from engine.kernels.inner_loop import turn
+from engine.kernels.network import Network, Theta, network_at
+from engine.kernels.slopes import EMBEDDINGS, MARKS, NUMBERS, WEIGHTS, Tables
+from engine.kernels.vectors import address
+from engine.learners.training import Pace
+
+TINY = np.float32(1e-8)
+
+
+class Moving(NamedTuple):
+    """Vectors beside theta's parameters, as long as these."""
+
+    first: Any
+    """Adam's mean of gradients."""
+    second: Any
+    """Its mean of squares; of the linear part Adagrad's sum of them."""
+    mean: Any
+    """Of the parameters over the last steps."""
+
+
+@compiled_apart
+def move(
+    network: Network, theta: Theta, beside: Moving, gradient: Any, split: int, tables: Tables, buckets: Any,
+    sums: Any, pace: Pace, taken: int,
+) -> None:  # fmt: skip
+    """Take one step of theta's parameters, whose linear part begins at `split`, and of its tables, in place.
+
+    `sums` are Adagrad's of the tables `buckets`; `taken` are Adam's steps, with this one. The gradient of tables is
+    zero again.
+    """
+    scale = np.float32(pace.scale)
+    by_adam(theta.own[:split], beside.first, beside.second, gradient, scale, pace, taken)
+    by_adagrad(theta.own[split:], beside.second[split:], gradient[split:], scale, np.float32(pace.linear))
+    newest = np.float32(pace.newest)
+    for i in range(len(gradient)):
+        beside.mean[i] += newest * (theta.own[i] - beside.mean[i])
+    net = network_at(network)
+    turn(net, address(theta.own), address(theta.forward))
+    scale *= np.float32(pace.labels)
+    for n in range(tables.count[0]):
+        bag, bucket = tables.bags[tables.touched[n, 0]], tables.touched[n, 1]
+        start, width = bag[EMBEDDINGS] + bucket * bag[NUMBERS], bag[NUMBERS]
+        of_bucket(start, width, tables.slope, buckets, sums, scale, pace)
+        start, width = bag[WEIGHTS] + bucket * net.outputs, net.outputs if bag[WEIGHTS] >= 0 else 0
+        of_bucket(start, width, tables.slope, buckets, sums, scale, pace)
+    forget(net.outputs, tables)
+
+
+@compiled_within
+def of_bucket(start: int, width: int, slope: Any, buckets: Any, sums: Any, scale: Any, pace: Pace) -> None:
+    """Adagrad of one row of a table."""
+    rows = slice(start, start + width)
+    by_adagrad(buckets[rows], sums[rows], slope[rows], scale, np.float32(pace.tables))
+
+
+@compiled_within
+def by_adam(values: Any, first: Any, second: Any, gradient: Any, scale: Any, pace: Pace, taken: int) -> None:
+    """Adam, with weight decay as a part of the gradient."""
+    decay, one, two = np.float32(pace.decay), np.float32(1 - pace.first), np.float32(1 - pace.second)
+    beta = np.float32(pace.second)
+    size = np.float32(pace.rate / (1 - pace.first**taken))
+    root = np.float32(math.sqrt(1 - pace.second**taken))
+    for i in range(len(values)):
+        slope = gradient[i] * scale + decay * values[i]
+        first[i] += one * (slope - first[i])
+        second[i] = beta * second[i] + two * slope * slope
+        values[i] -= size * first[i] / (np.sqrt(second[i]) / root + TINY)
+
+
+@compiled_within
+def by_adagrad(values: Any, sums: Any, gradient: Any, scale: Any, rate: Any) -> None:
+    """Adagrad."""
+    for i in range(len(values)):
+        slope = gradient[i] * scale
+        sums[i] += slope * slope
+        values[i] -= rate * slope / (np.sqrt(sums[i]) + TINY)
+
+
+@compiled_apart
+def forgotten(outputs: int, tables: Tables) -> None:
+    """Take no step: the gradient of tables is zero again."""
+    forget(outputs, tables)
+
+
+@compiled_within
+def forget(outputs: int, tables: Tables) -> None:
+    """Let the gradient of tables be zero again."""
+    for n in range(tables.count[0]):
+        bag, bucket = tables.bags[tables.touched[n, 0]], tables.touched[n, 1]
+        start = bag[EMBEDDINGS] + bucket * bag[NUMBERS]
+        tables.slope[start : start + bag[NUMBERS]] = 0
+        start = bag[WEIGHTS] + bucket * outputs
+        if bag[WEIGHTS] >= 0:
+            tables.slope[start : start + outputs] = 0
+        tables.marked[bag[MARKS] + bucket] = False
+    tables.count[0] = 0

@@ -1,0 +1,156 @@
+"""Theta of the default network while it is trained: vectors that compiled code moves in place."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+
+from engine.batches import present
+from engine.kernels.descent import Moving, forgotten, move
+from engine.kernels.network import EVERYTHING, Theta, room_for
+from engine.kernels.slopes import Tables, slopes
+from engine.learners.training import Pace, Slope, Trained
+from engine.types import Batch, Episodes, Float32, Float64, Int64, Params
+
+if TYPE_CHECKING:
+    from engine.kernels.kernel import MLPTheta
+
+FIRST, SECOND = "exp_avg", "exp_avg_sq"
+"""What torch calls Adam's moments."""
+
+Examples = tuple[Float32, Float32, Float32, Int64]
+"""x [M, W], y [M], weight [M], and where each task's end [T + 1]."""
+
+
+class MLPTraining:
+    """An `InTraining` of a multilayer perceptron, its linear model and its tables."""
+
+    def __init__(self, theta: MLPTheta, trained: Trained) -> None:
+        self.theta, self.was, self.taken = theta, trained, trained.taken
+        self.plan, body = theta.kernel.plan, theta.theta.body
+        self.net, self.at = self.plan.whole, Theta(body, body, theta.theta.forward)
+        self.split = self.net.linear if self.net.linear >= 0 else self.plan.body.size
+        second = {**_moments(SECOND, trained), **trained.squares}
+        vectors = _moments(FIRST, trained), second, trained.means
+        self.beside = Moving(*(self.plan.body.of(values) for values in vectors))
+        self.gradient, self.owned = np.zeros_like(body), self.plan.owned
+        self.own = np.zeros(2 * len(body) + len(self.at.forward), np.float32)
+        self.names = [
+            name for name, _ in theta.kernel.front.parts if name in trained.squares and name[0] == "0"
+        ]
+        self.sums = _joined(trained.squares[name].detach().numpy().ravel() for name in self.names)
+        self.buckets = theta.front.numbers[len(theta.front.numbers) - len(self.sums) :]
+        self.tables = self._tables()
+        self.most, self.room = 0, np.zeros(0, np.float32)
+
+    def slope(self, labels: Batch, episodes: Episodes | None, share: float) -> Slope:
+        """Find the gradient, as `engine.learners.training.InTraining` says."""
+        x, y, weight, ends = present(labels)
+        weight, judged = weight / max(weight.sum(), np.float32(1)), 0
+        phi = np.zeros((0, len(self.plan.own.places)), np.float32)
+        if episodes is not None:
+            phi, theirs = self._adapted(episodes.support), present(episodes.query)
+            judged = int((np.diff(theirs[3]) > 0).sum())
+            x, y = np.concatenate([x, theirs[0]]), np.concatenate([y, theirs[1]])
+            weight = np.concatenate([weight, theirs[2] * np.float32(share / max(judged, 1))])
+            ends = np.concatenate([ends, ends[-1] + theirs[3][1:]])
+        losses = np.zeros((len(ends) - 1, 2))
+        squares = self._slopes(phi, x, *self.theta.counted(y, weight), ends, losses)
+        before, after = losses[1:].sum(0).tolist() if judged else (math.nan, math.nan)
+        return Slope(float(losses[0, 0]), before / share, after / share, math.sqrt(squares))
+
+    def move(self, pace: Pace) -> None:
+        """Take one step along the gradient that was found."""
+        if not self.was.means and self.taken == self.was.taken:
+            pace = pace._replace(newest=1.0)
+        self.taken += 1
+        move(
+            self.net, self.at, self.beside, self.gradient, self.split, self.tables, self.buckets, self.sums, pace,
+            self.taken,
+        )  # fmt: skip
+
+    def pass_over(self) -> None:
+        """Take no step."""
+        forgotten(self.net.outputs, self.tables)
+
+    def trained(self) -> Trained:
+        """Where it stands: values of their own."""
+        if self.taken == self.was.taken:
+            return self.was
+        body, first, second, mean = map(self._by_name, (self.at.body, *self.beside))
+        by_adam = [name for name in body if name not in self.was.squares]
+        moments = {
+            f"{part}:{name}": of[name] for part, of in ((FIRST, first), (SECOND, second)) for name in by_adam
+        }
+        linear = {name: value for name, value in second.items() if name in self.was.squares}
+        params = {**self.was.params, **body, **self._cut(self.buckets)}
+        return Trained(
+            params, {**self.was.squares, **linear, **self._cut(self.sums)}, mean, moments, self.taken
+        )
+
+    def _adapted(self, support: Batch) -> Float32:
+        """Fast parameters [T, F] of tasks, from theta as it stands."""
+        self.theta.theta.own[:] = self.at.body[self.owned]
+        return self.theta.adapt(*present(support))
+
+    def _slopes(
+        self, phi: Float32, x: Float32, y: Float32, weight: Float32, ends: Int64, losses: Float64
+    ) -> float:
+        """Write gradient and losses; returns the sum of squares."""
+        net, most = self.net, int(np.diff(ends).max())
+        if most > self.most:
+            self.most = most
+            self.room = np.zeros(room_for(net.layers, net.widest, net.outputs, most), np.float32)
+        ids = len(x) * int(self.tables.bags[:, 1].sum())
+        if ids > len(self.tables.touched):
+            self.tables = self.tables._replace(touched=np.zeros((ids, 2), np.int64))
+        turned = len(phi) > 0 and self.plan.network.owns == EVERYTHING
+        return float(slopes(
+            net, self.at, turned, phi, self.owned[self.plan.own.places], self.theta.read(x), x, y, weight, ends,
+            self.most, self.room, self.own, self.gradient, self.tables, losses,
+        ))  # fmt: skip
+
+    def _tables(self) -> Tables:
+        """No gradient by any bucket."""
+        shape, first = self.theta.front.shape, len(self.theta.front.numbers) - len(self.sums)
+        sizes = [len(self.was.params[f"0.embeddings.{n}.weight"]) for n in range(len(shape.bags))]
+        bags = np.zeros((len(shape.bags), 7), np.int64)
+        bags[:, :5] = shape.bags
+        bags[:, 3] -= first
+        bags[:, 4] = bags[:, 4] - first if shape.wide else -1
+        bags[:, 5] = np.cumsum([0, *sizes])[:-1]
+        bags[:, 6] = shape.numbers + np.cumsum([0, *bags[:, 2]])[:-1]
+        marked = np.zeros(sum(sizes), np.bool_)
+        return Tables(
+            np.zeros_like(self.sums), bags, marked, np.zeros((0, 2), np.int64), np.zeros(1, np.int64)
+        )
+
+    def _by_name(self, vector: Float32) -> Params:
+        """Parameters that lie as the network's, by name."""
+        shapes = {name: self.was.params[name].shape for name in self.plan.body.starts}
+        return _cut(vector[self.plan.body.places], shapes)
+
+    def _cut(self, vector: Float32) -> Params:
+        """Tables, one after the other, by name."""
+        return _cut(vector, {name: self.was.params[name].shape for name in self.names})
+
+
+def _cut(vector: Float32, shapes: dict[str, torch.Size]) -> Params:
+    found, start = {}, 0
+    for name, shape in shapes.items():
+        found[name] = torch.from_numpy(vector[start : start + shape.numel()].copy()).view(shape)
+        start += shape.numel()
+    return found
+
+
+def _moments(part: str, trained: Trained) -> Params:
+    named = {name: value for name, value in trained.moments.items() if name.startswith(f"{part}:")}
+    return {name.partition(":")[2]: value for name, value in named.items()}
+
+
+def _joined(parts: Iterable[Float32]) -> Float32:
+    return np.concatenate([np.zeros(0, np.float32), *parts])
