@@ -69,6 +69,8 @@ class Engine:
             )
         self.layout: Layout = layout_of(spec, self.learner)
         self.rules = rules_of(spec)
+        self.rules_written = self.rules._replace(writes_history=False)
+        """The same where histories are written already."""
         self.requirements = Requirements(spec)
         self.network = rows_of(self.learner) if device == "cpu" else None
         self.predict_adapted = Recorded(self.learner.predict)

@@ -104,7 +104,7 @@ class FoldInProgress:
             which = self._look_ahead(several)
         if len(self.order):
             scan.write_histories(self.c, self.events, self.rules, self.order, self.cursor, self.stop)
-            self.rules = self.rules._replace(writes_history=False)
+            self.rules = self.engine.rules_written
         if len(index := self._observations(self.order)):
             self._predict(index, THETA, self.theta.predictor.of_theta(self.events.x[index]))
             self._predict_adapted(index[self.is_predicted[self.events.row[index]]], which)

@@ -214,28 +214,24 @@ def nothing_foreseen(tasks: int, outputs: int) -> Work:
 
 def blank_results(events: int, outputs: int, width: int) -> Results:
     """Outcome columns before anything was folded: no event is more than a duplicate, and nothing was predicted."""
-    # Few arrays, and views of these: a fold may be of one event.
-    version, seen, expired, learned = np.zeros((4, events), np.int64)
-    alarm, adapted = np.zeros((2, events), np.bool_)
-    numbers = np.empty((len(PREDICTORS) + 3, events))
-    numbers.fill(np.nan)
-    waited_s, weight, shared_loss = numbers[:3]
-    code = np.empty(events, np.uint8)
+    prediction, code = np.empty((events, len(PREDICTORS), outputs), np.float32), np.empty(events, np.uint8)
+    loss, waited_s = np.empty((events, len(PREDICTORS))), np.empty(events)
+    weight, shared_loss = np.empty(events), np.empty(events)
     code.fill(DUPLICATE)
-    prediction = np.empty((events, len(PREDICTORS), outputs), np.float32)
-    prediction.fill(np.nan)
+    for unknown in (prediction, loss, waited_s, weight, shared_loss):
+        unknown.fill(np.nan)
     return Results(
         code=code,
         prediction=prediction,
-        loss=numbers[3:].reshape(events, len(PREDICTORS)),
-        version=version,
-        seen=seen,
+        loss=loss,
+        version=np.zeros(events, np.int64),
+        seen=np.zeros(events, np.int64),
         waited_s=waited_s,
         weight=weight,
-        alarm=alarm,
-        expired=expired,
+        alarm=np.zeros(events, np.bool_),
+        expired=np.zeros(events, np.int64),
         shared_loss=shared_loss,
-        learned=learned,
+        learned=np.zeros(events, np.int64),
         learned_x=np.zeros((events, width), np.float32),
-        adapted=adapted,
+        adapted=np.zeros(events, np.bool_),
     )
