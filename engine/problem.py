@@ -16,7 +16,8 @@ import torch
 from torch import nn
 
 from engine.features.columns import Category, Numeric
-from engine.features.encoder import Features, FrontEnd
+from engine.features.encoder import Features
+from engine.features.front_end import FrontEnd
 from engine.features.history import History, HistoryColumns
 from engine.features.stored import StoredNumbers, stored_numbers
 from engine.networks.mlp import mlp

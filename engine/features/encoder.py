@@ -1,8 +1,7 @@
 """Declarative, vectorised feature encoders: from mappings of raw values to one float32 row of fixed width.
 
 A stored row holds features encoded but not standardised (hashed ids stay ids, NaN marks a missing
-number). The `FrontEnd` turns stored rows into what a network reads; its standardisation statistics are
-buffers, so they belong to the version of theta they were published with.
+number). The `FrontEnd` turns stored rows into what a network reads.
 """
 
 from __future__ import annotations
@@ -15,25 +14,18 @@ from operator import itemgetter
 from typing import Any, NamedTuple
 
 import numpy as np
-import torch
-from torch import Tensor, nn
 
 from engine.features.columns import (
     MAX_BUCKETS,
-    STANDARDISED_LIMIT,
-    Category,
     Column,
     Encoded,
     Numeric,
-    Text,
     exact_numbers,
     stored_as,
 )
-from engine.features.history import MOST_CLASSES, HistoryColumns
+from engine.features.front_end import FrontEnd
+from engine.features.history import HistoryColumns
 from engine.types import Bool, EngineError, Float32, Float64
-
-RATE_STRENGTH, VALUE_STRENGTH = 1.0, 0.1
-"""How many labels the rate, or the mean, of all tasks counts for in a task's own."""
 
 
 class _Numbers(NamedTuple):
@@ -48,6 +40,7 @@ class _Numbers(NamedTuple):
 class Features:
     """The encoder of a problem: its columns side by side.
 
+    >>> from engine.features.columns import Category
     >>> features = Features((Numeric("amount"), Category("country", buckets=16)))
     >>> features.encode([{"amount": 9.5, "country": "NL"}, {"amount": "nine", "country": "NL"}]).faults
     {1: "field 'amount': expected a number, got 'nine'"}
@@ -168,167 +161,9 @@ def _listed(values: Sequence[Any] | Float64) -> Sequence[Any]:
 
 def _flattened(rows: Sequence[Mapping[str, Any]], names: Sequence[str]) -> list[Any]:
     """The fields `names` of one row after the other; None where there is none."""
-    if len(names) > 1:
-        try:
-            return [*chain.from_iterable(map(itemgetter(*names), rows))]
-        except KeyError:
-            pass
-    return [row.get(name) for row in rows for name in names]
-
-
-class FrontEnd(nn.Module):
-    """Stored rows [..., W] to dense rows [..., D]: numbers first, then embeddings; wide sums, if any, behind them.
-
-    The buffers are statistics that belong to theta's version: `mean` and `std` of the numbers that are standardised,
-    and of the labels either `label_rate` [C], or `label_mean` and `label_std`. Counts of labels become what is known
-    of the task's rate, drawn towards that of all tasks: log((n_k + s p_k) / (n + s)) - log p_k, which is 0 for a task
-    without labels; for two classes the difference of both, log odds. Of a regression (sum - n mean) / (n + s) / std.
-    """
-
-    mean: Tensor
-    std: Tensor
-    label_rate: Tensor
-    label_mean: Tensor
-    label_std: Tensor
-
-    def __init__(
-        self,
-        features: Features,
-        classes: int | None = 2,
-        history: HistoryColumns | None = None,
-        wide: int = 0,
-    ) -> None:
-        """`classes` is C of the target, None for a regression; `wide` the outputs that a bucket has a weight for."""
-        super().__init__()
-        self.classes, self.history, self.outputs = classes, history, wide
-        numeric: list[int] = []
-        flagged: list[int] = []
-        plain: list[int] = []
-        self.categories: list[int] = []
-        self.texts: list[slice] = []
-        categories, texts = nn.ModuleList(), nn.ModuleList()
-        sums: list[nn.Embedding] = []
-        start = 0
-        for column in features.columns:
-            if isinstance(column, Numeric):
-                flagged += [len(numeric)] if column.optional else []
-                numeric.append(start)
-            elif isinstance(column, Category | Text):
-                # Beside weights of their own, buckets begin at zero: one never met then says nothing at all.
-                values = torch.zeros(column.buckets, column.embedding)
-                values = values if wide else nn.init.normal_(values, std=0.1)
-                embedding = nn.Embedding(column.buckets, column.embedding, _weight=values)
-                if isinstance(column, Category):
-                    self.categories.append(start)
-                    categories.append(embedding)
-                else:
-                    self.texts.append(slice(start, start + column.width))
-                    texts.append(embedding)
-                if wide:
-                    sums.append(nn.Embedding(column.buckets, wide, _weight=torch.zeros(column.buckets, wide)))
-            else:
-                plain += range(start, start + column.width)
-            start += column.width
-        self.embeddings = nn.ModuleList([*categories, *texts])
-        kinds = [
-            isinstance(column, Text) for column in features.columns if isinstance(column, Category | Text)
-        ]
-        self.wide = nn.ModuleList([sums[i] for i in sorted(range(len(sums)), key=lambda i: kinds[i])])
-        self.own_numbers = len(numeric)
-        numeric = [*numeric, *(history.plain if history else ())]
-        self.numeric, self.flagged, self.plain = numeric, flagged, plain
-        self.all_numeric = numeric == list(range(start)) and not history
-        self.all_plain = plain == list(range(start)) and not history
-        self.register_buffer("mean", torch.zeros(len(numeric)))
-        self.register_buffer("std", torch.ones(len(numeric)))
-        if classes is None:
-            self.register_buffer("label_mean", torch.zeros(()))
-            self.register_buffer("label_std", torch.ones(()))
-        else:
-            self.register_buffer("label_rate", torch.full((classes,), 1 / classes))
-        self.numbers = len(numeric) + len(flagged) + len(plain) + (self._label_numbers if history else 0)
-        embedded = sum(module.embedding_dim for module in self.embeddings if isinstance(module, nn.Embedding))
-        self.width = self.numbers + embedded
-
-    @property
-    def _label_numbers(self) -> int:
-        """How many numbers counts of labels, and the last of them, become."""
-        sets = len(self.sets)
-        if self.classes is None:
-            return sets + 1
-        return sets * (1 if self.classes == 2 else self.classes) + self.marks
-
-    @property
-    def marks(self) -> int:
-        """Numbers that say what the last label was, one of few classes."""
-        return self.classes if self.classes is not None and self.classes <= MOST_CLASSES else 0
-
-    @property
-    def sets(self) -> list[int]:
-        """Where in a stored row each set of counts of labels begins."""
-        past, width = self.history, self.history.label_width if self.history else 0
-        if past is None or not width:
-            return []
-        return [*range(past.start, past.last, width), *range(past.by_counts, past.stop, width)]
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Dense rows; a missing number sits at the mean, and its flag says so."""
-        if self.all_plain and not self.outputs:
-            return x
-        numbers = x if self.all_numeric else x[..., self.numeric]
-        standard = ((numbers - self.mean) / self.std).clamp(-STANDARDISED_LIMIT, STANDARDISED_LIMIT)
-        if self.all_numeric and not self.flagged and not self.outputs:
-            return standard
-        parts = [standard.nan_to_num(nan=0.0)]
-        if self.flagged:
-            parts.append(numbers[..., self.flagged].isnan().to(x.dtype))
-        if self.plain:
-            parts.append(x[..., self.plain])
-        if self.history is not None:
-            parts += self._of_labels(x, self.history)
-        at = [x[..., place].long() for place in self.categories]
-        of = [x[..., span].long() for span in self.texts]
-        known = len(at)
-        parts += [embedding(ids) for embedding, ids in zip(self.embeddings, at, strict=False)]
-        parts += [_averaged(self.embeddings[known + t], ids) for t, ids in enumerate(of)]
-        if self.outputs:
-            wide = x.new_zeros(*x.shape[:-1], self.outputs)
-            for table, ids in zip(self.wide, at, strict=False):
-                wide = wide + table(ids)
-            for t, ids in enumerate(of):
-                wide = wide + _averaged(self.wide[known + t], ids)
-            parts.append(wide)
-        return torch.cat(parts, dim=-1)
-
-    def _of_labels(self, x: Tensor, history: HistoryColumns) -> list[Tensor]:
-        """What the counts of labels say, and the last label."""
-        width = history.label_width
-        counts = torch.cat(
-            [x[..., history.start : history.last], x[..., history.by_counts : history.stop]], -1
-        )
-        sets = counts.view(*counts.shape[:-1], counts.shape[-1] // width, width) if width else counts
-        parts = [self._rates(sets).flatten(-2)] if width else []
-        last = x[..., history.last]
-        if self.classes is None:
-            value = ((last - self.label_mean) / self.label_std).nan_to_num(nan=0.0)
-            parts.append(value.unsqueeze(-1).clamp(-STANDARDISED_LIMIT, STANDARDISED_LIMIT))
-        elif self.marks:
-            parts.append((last.unsqueeze(-1) == torch.arange(1, self.marks + 1, device=x.device)).to(x.dtype))
-        return parts
-
-    def _rates(self, counts: Tensor) -> Tensor:
-        """Sets of counts [..., K, L] as [..., K, 1], or [..., K, C] of more than two classes."""
-        if self.classes is None:
-            count, mean = counts[..., :1], counts[..., 1:]
-            drawn = (mean - self.label_mean) * (count / (count + VALUE_STRENGTH)) / self.label_std
-            return drawn.clamp(-STANDARDISED_LIMIT, STANDARDISED_LIMIT)
-        drawn = counts + RATE_STRENGTH * self.label_rate
-        rates = (drawn / drawn.sum(-1, keepdim=True)).log() - self.label_rate.log()
-        return rates[..., 1:] - rates[..., :1] if self.classes == 2 else rates
-
-
-def _averaged(table: nn.Module, ids: Tensor) -> Tensor:
-    """Mean of the rows of a bag of ids [..., n]; id 0 pads."""
-    present = (ids > 0).unsqueeze(-1)
-    total: Tensor = (table(ids) * present).sum(-2)
-    return total / present.sum(-2).clamp(min=1)
+    if len(names) < 2:  # of one name a getter gives no tuple
+        return [row.get(name) for row in rows for name in names]
+    try:
+        return [*chain.from_iterable(map(itemgetter(*names), rows))]
+    except KeyError:
+        return [row.get(name) for row in rows for name in names]

@@ -1,7 +1,7 @@
 """A task's own past as features: its labels as they became known, its events, its numbers; a few numbers of the row.
 
 This says which there are, and where in a stored row they lie; `engine.stream.history` writes them, in order, so they
-hold nothing that was not known then. Stored rows hold counts and differences; `engine.features.encoder.FrontEnd`
+hold nothing that was not known then. Stored rows hold counts and differences; `engine.features.front_end.FrontEnd`
 turns them into what a network reads, by the statistics of theta's version:
 
     of labels    decayed counts of each class (or count and mean of a regression) at three half-lives, the last label,

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from engine.features.encoder import FrontEnd
+from engine.features.front_end import FrontEnd
 from engine.kernels.latest import Latest
 from engine.kernels.network import EPSILON
 from engine.kernels.row_loop import LINEAR, NORM, RECTIFIER, Shape, log_rates, row_inputs, row_outputs

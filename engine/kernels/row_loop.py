@@ -14,7 +14,7 @@ import numpy as np
 
 from engine.compiled import compiled, compiled_as, copy, fill, scalars
 from engine.features.columns import STANDARDISED_LIMIT
-from engine.features.encoder import RATE_STRENGTH, VALUE_STRENGTH
+from engine.features.front_end import RATE_STRENGTH, VALUE_STRENGTH
 from engine.kernels.network import EPSILON
 from engine.types import Float32, Float64, Int64
 

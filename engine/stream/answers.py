@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from engine.compiled import compiled, compiled_as, copy, fill, room, vectors
-from engine.features.encoder import RATE_STRENGTH, VALUE_STRENGTH
+from engine.features.front_end import RATE_STRENGTH, VALUE_STRENGTH
 from engine.features.history import RATES
 from engine.stream import history, mixture
 from engine.stream.lanes import is_unused, lane_weights, mixed, prior_of, recall, shared_weights, take_prior

@@ -20,7 +20,8 @@ from engine.checks.suite import check_detector, check_encoder, check_learner, ch
 from engine.detectors.detectors import Detector, Never, PageHinkley, Periodic
 from engine.detectors.river import River
 from engine.features.columns import Category, Cyclic, Encoded, Numeric, Text
-from engine.features.encoder import Features, FrontEnd
+from engine.features.encoder import Features
+from engine.features.front_end import FrontEnd
 from engine.features.history import HistoryColumns
 from engine.learners.base import Learner
 from engine.learners.gradient import GradientLearner

@@ -23,7 +23,8 @@ from engine.features.columns import (
     Numeric,
     Text,
 )
-from engine.features.encoder import Features, FrontEnd
+from engine.features.encoder import Features
+from engine.features.front_end import FrontEnd
 from engine.features.history import MOST_CLASSES, HistoryColumns
 from engine.features.stored import stored_numbers
 from engine.types import EngineError
@@ -67,6 +68,22 @@ def test_a_row_is_encoded_the_same_whatever_rows_stand_beside_it(rows: list[Any]
         alone = EVERY_COLUMN.encode([row])
         assert alone.x[0].tobytes() == together.x[n].tobytes()
         assert alone.faults.get(0) == together.faults.get(n)
+
+
+@given(st.lists(json_rows, max_size=5), st.lists(st.floats() | st.just(1.5), min_size=5, max_size=5))
+def test_columns_are_encoded_to_the_bits_of_their_rows(rows: list[Any], numbers: list[float]) -> None:
+    for n, maybe in zip(rows, numbers, strict=False):
+        n["maybe"] = maybe
+    by_row = EVERY_COLUMN.encode(rows)
+    columns: list[Any] = [[row.get(column.name) for row in rows] for column in EVERY_COLUMN.columns]
+    for exact in (columns[1], np.array(columns[1], np.float64)):
+        columns[1] = exact
+        by_column = EVERY_COLUMN.encode_columns(columns, len(rows))
+        assert by_column.x.tobytes() == by_row.x.tobytes()
+        assert by_column.faults.keys() == by_row.faults.keys()
+    both = Features((Numeric("maybe", optional=True), Numeric("maybe")))
+    arrays = [np.array(columns[1], np.float64)] * 2
+    assert both.encode_columns(arrays, len(rows)).x.tobytes() == both.encode(rows).x.tobytes()
 
 
 AWKWARD = [[1.0], [1.0, 2.0], [], [[1.0]], 10**400, 10**5000, -(10**5000), 1e39, b"1"]
