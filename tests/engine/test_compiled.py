@@ -13,9 +13,11 @@ from numba.core.errors import NumbaError, TypingError
 from numba.core.registry import cpu_target
 
 from engine import compiled as compiling
-from engine.compiled import FOLDER, folder_in, is_of, name_of
+from engine import machine_code
+from engine.compiled import is_of
 from engine.kernels.row_loop import SHAPE
 from engine.kernels.vectors import address
+from engine.machine_code import FOLDER, folder_in, name_of
 from engine.stream import history, mixture, scan
 from engine.stream.layout import COLUMNS_LAYOUT
 from engine.stream.requirements import LIMITS
@@ -71,7 +73,7 @@ def test_code_in_a_place_that_cannot_be_written_goes_before_a_place_that_can(
     code = tmp_path / "image" / NAME / "engine" / "scan.nbi"
     code.parent.mkdir(parents=True)
     code.write_bytes(b"code")
-    monkeypatch.setattr(compiling, "is_writable", lambda folder: "image" not in folder.parts)
+    monkeypatch.setattr(machine_code, "is_writable", lambda folder: "image" not in folder.parts)
     assert folder_in([tmp_path / "image", tmp_path / "home"], NAME) == tmp_path / "image" / NAME
     code.unlink()
     assert folder_in([tmp_path / "image", tmp_path / "home"], NAME) == tmp_path / "home" / NAME
@@ -84,7 +86,7 @@ def test_a_place_that_may_not_be_looked_into_is_passed_over(
         raise PermissionError
 
     monkeypatch.setattr(Path, "glob", refuse)
-    monkeypatch.setattr(compiling, "is_writable", lambda folder: False)
+    monkeypatch.setattr(machine_code, "is_writable", lambda folder: False)
     assert folder_in([tmp_path], NAME) is None
 
 
@@ -100,10 +102,10 @@ def test_code_in_a_folder_that_is_not_added_to_is_taken_up_and_what_is_not_there
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(compiling, "FOLDER", tmp_path)
-    monkeypatch.setattr(compiling, "IS_ADDED_TO", True)
+    monkeypatch.setattr(machine_code, "IS_ADDED_TO", True)
     compiling.compiled_as("int64")(added)
     kept = sorted(tmp_path.rglob("*"))
-    monkeypatch.setattr(compiling, "IS_ADDED_TO", False)
+    monkeypatch.setattr(machine_code, "IS_ADDED_TO", False)
     taken_up: Any = compiling.compiled_as("int64")(added)
     assert taken_up(2) == 3
     assert sum(taken_up.dispatcher.stats.cache_hits.values()) == 1
