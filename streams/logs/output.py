@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import os
 from collections.abc import Callable, Sequence
-from itertools import islice
+from itertools import islice, takewhile
 from pathlib import Path
 from typing import Protocol
 
@@ -83,11 +83,11 @@ class OutputFile:
         with self._path.open("rb", BLOCK_BYTES) as file:
             file.seek(position)
             while found := [*islice(file, max_lines - len(lines))]:
-                is_torn = not found[-1].endswith(b"\n")
-                whole = found[:-1] if is_torn else found
+                # Not the last alone: what a line lacked may be there by the time that the next is read.
+                whole = [*takewhile(_ends, found)]
                 position += sum(map(len, whole))
                 lines += [line[:-1] for line in whole if not line.isspace()]
-                if is_torn:
+                if len(whole) < len(found):
                     break
         return lines, position
 
@@ -126,6 +126,10 @@ class OutputFile:
     def close(self) -> None:
         """Let go of the file."""
         self._file.close()
+
+
+def _ends(line: bytes) -> bool:
+    return line.endswith(b"\n")
 
 
 def _whole_lines(path: Path) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -75,6 +76,37 @@ def test_a_line_still_being_written_is_not_read(tmp_path: Path) -> None:
     with path.open("ab") as other:
         other.write(b"tw")
     assert file.read(0, 10) == ([b"one"], 4)
+    file.close()
+
+
+def test_a_line_that_is_written_to_its_end_while_it_is_read_is_whole_or_not_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "scores.jsonl"
+    file = OutputFile(path)
+    file.append([b"one", b"two"])
+
+    class StillWritten(io.RawIOBase):
+        parts = iter([b"one\nt", b"", b"wo\n"])
+
+        def readable(self) -> bool:
+            return True
+
+        def seekable(self) -> bool:
+            return True
+
+        def seek(self, position: int, whence: int = 0) -> int:
+            return position + whence
+
+        def readinto(self, room: Any) -> int:
+            part = next(self.parts, b"")
+            room[: len(part)] = part
+            return len(part)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Path, "open", lambda *_: io.BufferedReader(StillWritten()))
+        assert file.read(0, 10) == ([b"one"], 4)
+    assert file.read(4, 10) == ([b"two"], 8)
     file.close()
 
 
