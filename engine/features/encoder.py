@@ -7,6 +7,7 @@ number). The `FrontEnd` turns stored rows into what a network reads.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from itertools import accumulate, chain
@@ -161,9 +162,8 @@ def _listed(values: Sequence[Any] | Float64) -> Sequence[Any]:
 
 def _flattened(rows: Sequence[Mapping[str, Any]], names: Sequence[str]) -> list[Any]:
     """The fields `names` of one row after the other; None where there is none."""
-    if len(names) < 2:  # of one name a getter gives no tuple
-        return [row.get(name) for row in rows for name in names]
-    try:
-        return [*chain.from_iterable(map(itemgetter(*names), rows))]
-    except KeyError:
-        return [row.get(name) for row in rows for name in names]
+    # Of one name a getter gives no tuple; asked by one, a defaultdict would make up a value and keep it.
+    if len(names) > 1 and {dict}.issuperset(map(type, rows)):
+        with suppress(KeyError):
+            return [*chain.from_iterable(map(itemgetter(*names), rows))]
+    return [row.get(name) for row in rows for name in names]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import defaultdict
 from decimal import Decimal
 from hashlib import blake2b
 from typing import Any
@@ -133,6 +134,14 @@ def test_a_missing_field_is_called_missing() -> None:
     assert EVERY_COLUMN.encode([{**GOOD}, {k: v for k, v in GOOD.items() if k != "h"}]).faults == {
         1: "field 'h' is missing"
     }
+
+
+@pytest.mark.parametrize("beside", [[], [{"n": 2.0}]])
+def test_a_field_that_a_mapping_would_make_up_is_missing_and_not_made(beside: list[Any]) -> None:
+    row = defaultdict(float, n=1.0)
+    encoded = Features((Numeric("n"), Numeric("maybe", optional=True))).encode([row, *beside])
+    assert encoded.x[0].tolist() == pytest.approx([1.0, math.nan], nan_ok=True)
+    assert dict(row) == {"n": 1.0}
 
 
 def test_the_first_of_several_faults_is_told() -> None:
