@@ -105,8 +105,12 @@ def read(records: Sequence[Record], problem: Problem) -> Read:
         refused.append(faulty)
     x, has_x = np.zeros((len(records), problem.features.width), np.float32), np.zeros(len(records), np.bool_)
     x[carrying], has_x[carrying] = encoded.x, True
-    refused.sort(key=lambda rejected: (rejected.record.partition, rejected.record.offset))
-    return Read(verdicts, x, has_x, refused)
+    return Read(verdicts, x, has_x, in_log_order(refused))
+
+
+def in_log_order(rejected: Sequence[Rejected]) -> list[Rejected]:
+    """What was refused of some partitions, each in the order of its offsets."""
+    return sorted(rejected, key=lambda one: (one.record.partition, one.record.offset))
 
 
 def _checked(record: Record, label: Callable[[Any], float]) -> Event | Rejected:

@@ -31,7 +31,7 @@ from engine.stream.table import RowError, TaskTable
 from engine.types import Int64, Meta, Outcome
 from streams.errors import Unavailable
 from streams.events.decoding import Decoded, decode
-from streams.events.reading import Rejected, readable_task
+from streams.events.reading import Rejected, in_log_order, readable_task
 from streams.events.record import Polled, SourcePosition
 from streams.events.wording import unheard
 from streams.logs.base import EventLog
@@ -155,13 +155,14 @@ class Worker:
         if self.forgets_for_s is not None:
             decoded, forgets = to_forget(decoded)
         part, aside = strangers(decoded, polled[0].partitions if self.keyed else 0)
-        rejected, conflicts, step = self._not_forgotten([*decoded.rejected, *aside]), 0, None
-        self.outputs.dead_letters.append(rejected)
+        unsaid, rejected = self._not_forgotten([*decoded.rejected, *aside]), list[Rejected]()
+        conflicts, step = 0, None
         for pause_s in PAUSES_S:
             self.wait(pause_s)
             part, states, aside = self._loaded(part)
-            self.outputs.dead_letters.append(aside)
-            rejected += aside
+            self.outputs.dead_letters.append(in_log_order([*unsaid, *aside]))
+            rejected += unsaid + aside
+            unsaid = []
             folded = self._produced(part, states, meta)
             lost = self._swap(part.events, folded)
             step = step or self._counted(part, folded, meta)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -17,6 +18,7 @@ from engine.stream.table import RowError, TaskTable
 from streams.errors import Unavailable
 from streams.events.record import Offsets, Polled, Record
 from streams.logs.memory import MemoryLog
+from streams.pages.run.summary import rejections
 from streams.program.embedded import steps
 from streams.program.set_aside import FOREIGN_KEY
 from streams.program.worker import Worker
@@ -209,6 +211,17 @@ class TestDamagedRows:
         assert scene.letters() == [("ann", "3", "damaged_row"), ("ann", "5", "damaged_row")]
         assert ("bob", "4") in scene.predicted()
         assert scene.worker.telemetry.exposition().count(b'reason="damaged_row"} 2.0') == 1
+
+    def test_their_dead_letters_lie_among_those_of_other_reasons_in_the_order_of_the_log(
+        self, scene: Scene, changed: Callable[[bytes], bytes]
+    ) -> None:
+        scene.take([event("ann", "1"), event("bob", "2")])
+        change(scene.world.store, "ann", changed)
+        scene.take([event("ann", "3"), event("bob", "4", time=math.nan), event("ann", "5", key="bob")])
+        reasons = ["damaged_row", "bad_time", "wrong_partition"]
+        assert [reason for _, _, reason in scene.letters()] == reasons
+        counted = [(one["reason"], one["count"]) for one in rejections(scene.world.outputs["dead-letter"])]
+        assert sorted(counted) == [(reason, 1) for reason in sorted(reasons)]
 
     def test_it_is_said_once_which_task_it_is_and_how_it_comes_back(
         self, scene: Scene, changed: Callable[[bytes], bytes]
