@@ -31,8 +31,26 @@ def values_text(values: Sequence[Any]) -> list[bytes]:
     >>> values_text(["a, b", 5])
     [b'"a, b"', b'5']
     """
-    # Indented, each lies on a line of its own, and no text holds the end of a line as it is.
-    return orjson.dumps(values, option=orjson.OPT_INDENT_2)[4:-2].split(b",\n  ") if values else []
+    if not values:
+        return []
+    try:
+        # Indented, each lies on a line of its own, and no text holds the end of a line as it is.
+        return orjson.dumps(values, option=orjson.OPT_INDENT_2)[4:-2].split(b",\n  ")
+    except TypeError:
+        return [orjson.dumps(writable(value), default=str) for value in values]
+
+
+def writable(value: Any) -> Any:
+    """A value as it is, or as text where it holds a whole number of more than 64 bits, of which orjson writes none.
+
+    >>> writable(2**64 - 1), writable(2**64)
+    (18446744073709551615, '18446744073709551616')
+    """
+    try:
+        orjson.dumps(value, default=str, option=orjson.OPT_NON_STR_KEYS)
+    except TypeError:
+        return str(value)
+    return value
 
 
 def filled(template: bytes, *columns: Iterable[bytes]) -> list[bytes]:

@@ -18,6 +18,7 @@ from engine.problem import Problem
 from engine.stream.events import EventBatch
 from engine.stream.in_progress import Folded
 from engine.types import SERVED, Episode, Float64
+from streams.events.column_text import writable
 from streams.events.columns import ids_of
 from streams.events.learned_labels import UNSCORED, LearnedLabel, lines_of
 from streams.events.reading import Rejected, readable_task
@@ -171,7 +172,7 @@ def _dead_letter(rejected: Rejected, origin: str) -> bytes:
         said["bytes_hex"] = record.raw.hex()
     else:
         said["record"] = {
-            "task": record.task, "id": record.id, "time": record.time, "label": record.label,
-            "fields": None if record.fields is None else dict(record.fields),
-        }  # fmt: skip
+            **{name: writable(getattr(record, name)) for name in ("task", "id", "time", "label")},
+            "fields": record.fields and {name: writable(value) for name, value in record.fields.items()},
+        }
     return orjson.dumps(said, default=str, option=orjson.OPT_NON_STR_KEYS)

@@ -4,24 +4,34 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from decimal import Decimal
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import orjson
+import polars as pl
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as npst
 
-from engine.features.columns import Numeric
+from engine.features.columns import Category, Numeric
 from engine.features.encoder import Features
 from engine.problem import Problem
 from engine.stream.events import DTYPES, EventBatch
 from engine.targets import Classification, Regression
 from engine.types import PREDICTORS, Episode, Kind, Outcome, Outcomes
 from streams.events.column_text import numbers_text, values_text
+from streams.events.columns import ids_of
+from streams.events.decoding import decode
 from streams.events.learned_labels import LearnedLabel, lines_of, read_learned
+from streams.events.reading import Rejected
 from streams.events.record import SourcePosition, incarnation_text
+from streams.logs.file.log import FileLog, TableColumns
+from streams.logs.memory import MemoryOutput
 from streams.program.outcome_lines import DIGITS, outcome_lines, rounded
+from streams.program.outputs import DeadLetterLines
 
 TARGETS: list[Classification | Regression] = [
     Classification(("no", 'y"es,\n', "ü"), reserve=5),
@@ -139,6 +149,26 @@ def test_what_became_of_events_is_the_same_bytes_as_of_each_alone(case: Case) ->
 @given(st.lists(ids | floats))
 def test_the_text_of_a_column_is_that_of_each_value(values: list[Any]) -> None:
     assert values_text(values) == [orjson.dumps(value) for value in values]
+
+
+def test_a_whole_number_of_more_than_64_bits_is_written_as_text(tmp_path: Path) -> None:
+    ids = [10**37, 2**64, -(2**63) - 1, 2**64 - 1]
+    columns = {
+        "id": pl.Series(map(Decimal, ids), dtype=pl.Decimal(38, 0)),
+        "wide": pl.Series(ids, dtype=pl.Int128),
+    }
+    table = pl.DataFrame({"task": ["ann"] * len(ids), "at": range(len(ids)), **columns})
+    table.write_parquet(tmp_path / "table.parquet")
+    problem = replace(PROBLEMS[0], features=Features((Category("wide"),)))
+    log = FileLog(
+        tmp_path / "table.parquet", TableColumns(task=("task",), time="at", id="id"), problem.features
+    )
+    decoded, letters = decode(log.poll(9), problem), MemoryOutput()
+    expected = [*map(str, ids[:3]), ids[3]]
+    assert [*map(orjson.loads, values_text(ids_of(decoded.records)))] == expected
+    DeadLetterLines(letters, log.origin).append([Rejected(record, "", "") for record in decoded.records])
+    said = [orjson.loads(line)["record"] for line in letters.lines]
+    assert [(one["id"], one["fields"]["wide"]) for one in said] == [*zip(expected, expected, strict=True)]
 
 
 @given(npst.arrays(np.float64, st.integers(0, 9), elements=floats))
