@@ -170,6 +170,19 @@ def test_outcomes_are_those_of_each_line(
 
 
 @given(said().filter(lambda case: any(line["outcome"] == "scored" for line in case[1])), st.data())
+def test_a_line_with_a_label_that_is_no_class_is_named(
+    said: tuple[Classification | Regression, list[dict[str, Any]]], data: st.DataObject
+) -> None:
+    target, lines = said
+    n = data.draw(st.sampled_from([n for n, line in enumerate(lines) if line["outcome"] == "scored"]))
+    lines[n]["label"] = data.draw(st.sampled_from(["on", 7, 7.5]))
+    if isinstance(target, Regression) and lines[n]["label"] != "on":
+        return
+    with pytest.raises(InputError, match=f"memory, line {n + 1} is damaged"):
+        list(scores_of(written(lines), target))
+
+
+@given(said().filter(lambda case: any(line["outcome"] == "scored" for line in case[1])), st.data())
 def test_whatever_becomes_of_a_line_it_is_read_or_named(
     said: tuple[Classification | Regression, list[dict[str, Any]]], data: st.DataObject
 ) -> None:

@@ -63,7 +63,9 @@ def scores_of(
     is_scored = pl.col("outcome") == SCORED
     sound = pl.all_horizontal(pl.col("offset", "outcome", "time").is_not_null()) & (
         ~is_scored
-        | pl.all_horizontal(pl.col("task", "label", "seen", "loss").is_not_null(), *_predicted(target))
+        | pl.all_horizontal(
+            pl.col("task", "label", "seen", "loss").is_not_null(), _is_label(target), *_predicted(target)
+        )
     )
     for lines in lines_once(log, {**SCORE, "label": label_kind(target)}, sound):
         kept = lines.filter(is_scored & (pl.col("time") >= since_s))
@@ -93,10 +95,24 @@ def _labels(scored: pl.DataFrame, target: Classification | Regression) -> Float3
     """Labels [N]: the index of their class, or their value."""
     if isinstance(target, Regression):
         return scored["label"].to_numpy().astype(np.float32)
+    read = {name: k for k, name in enumerate(_as_read(target))}
+    if len({*map(type, target.classes)}) == 1:
+        return np.array([read[label] for label in scored["label"]], np.float32)
     index = {name: k for k, name in enumerate(target.classes)}
-    is_mixed = len({*map(type, target.classes)}) > 1
-    labels = [orjson.loads(line)["label"] for line in scored["line"]] if is_mixed else scored["label"]
-    return np.array([index[label] for label in labels], np.float32)
+    labels = [orjson.loads(line)["label"] for line in scored["line"]]
+    each = [index.get(label, read[text]) for label, text in zip(labels, scored["label"], strict=True)]
+    return np.array(each, np.float32)
+
+
+def _is_label(target: Classification | Regression) -> pl.Expr:
+    """Whether a label is one of the classes."""
+    return pl.lit(value=True) if isinstance(target, Regression) else pl.col("label").is_in(_as_read(target))
+
+
+def _as_read(target: Classification) -> list[Any]:
+    """The classes [C] as they are read of lines."""
+    lines = b"\n".join(orjson.dumps({"label": name}) for name in target.classes)
+    return pl.read_ndjson(lines, schema={"label": label_kind(target)})["label"].to_list()
 
 
 def _predicted(target: Classification | Regression) -> Iterator[pl.Expr]:
