@@ -26,8 +26,8 @@ RECENT_IDS = 64
 """How many resolved observation ids a task remembers."""
 
 
-LABELLED, EXPIRED, FORGOTTEN = 1, 2, 3
-"""How a remembered id was resolved; forgotten: labelled, but before the window that an alarm kept."""
+EMPTY, LABELLED, EXPIRED, FORGOTTEN = range(4)
+"""How a remembered id was resolved, if any; forgotten: labelled, but before the window that an alarm kept."""
 
 
 class Columns(NamedTuple):
@@ -86,7 +86,7 @@ class Columns(NamedTuple):
     recent_id: Any
     """[U, 64] ids resolved last, a ring."""
     recent_status: Any
-    """[U, 64] 0 empty, LABELLED, EXPIRED or FORGOTTEN."""
+    """[U, 64] EMPTY, LABELLED, EXPIRED or FORGOTTEN."""
     recent_count: Any
     """[U] ids ever resolved; modulo 64 the next place in the ring."""
     support_x: Any

@@ -21,7 +21,7 @@ import numpy.typing as npt
 
 from engine.batches import blocks
 from engine.compiled import compiled_as, read_rows
-from engine.stream.layout import FORGOTTEN, HEAD_BYTES, LABELLED, Columns, Layout
+from engine.stream.layout import EMPTY, EXPIRED, HEAD_BYTES, Columns, Layout
 from engine.stream.packed import Buffer, packed, unpack
 from engine.stream.soundness import unsound
 from engine.types import Bool, EngineError, UInt64
@@ -194,8 +194,8 @@ def fingerprint_of(row: Buffer) -> int:
 
 
 def _have_labels(rows: npt.NDArray[np.void]) -> Bool:
-    """Which of the ids that are remembered [U, 64] have a label."""
-    return np.asarray((rows["recent_status"] == LABELLED) | (rows["recent_status"] == FORGOTTEN))
+    """Which of the ids that are remembered [U, 64] have a label, or are taken by the scan to have one."""
+    return np.asarray((rows["recent_status"] != EMPTY) & (rows["recent_status"] != EXPIRED))
 
 
 def checksums(rows: npt.NDArray[np.void], size: int) -> UInt64:

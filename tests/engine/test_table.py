@@ -197,6 +197,15 @@ def test_a_row_of_any_bytes_with_a_right_checksum_is_refused_or_folded_without_r
         assert "row of task 'a'" in str(refused)
 
 
+def test_a_label_of_a_remembered_id_of_no_known_status_is_looked_at_like_any_other() -> None:
+    table = folded("balanced")
+    table.rows["recent_status"][1, 0], table.rows["recent_y"][1, 0] = 7, -1e12  # an index far outside
+    with pytest.raises(
+        RowError, match=r"row of task '.*' holds a label that this stream spec cannot have made"
+    ):
+        TaskTable.decode(table.layout, table.ids, table.encode())
+
+
 @cache
 def folded_rows(name: str) -> list[bytes]:
     return [bytes(row) for row in folded(name).encode()]
