@@ -23,7 +23,7 @@ from engine.stream.spec import StreamSpec
 from engine.types import Episodes, Int64
 from streams.errors import CheckpointError, ReptideError, SettingsError, StoreError
 from streams.laboratory.assembled import Laboratory
-from streams.program.theta import checked
+from streams.program.theta import checked, kinds_of
 from streams.program.trainer import STATISTICS, Trainer
 from streams.stores.base import Checkpoint
 from streams.stores.checkpoints import DirectoryMeta
@@ -69,6 +69,7 @@ class SavedTraining:
         self._versions = DirectoryMeta(self.directory)
         self._newest = self._versions.current()
         self._trainer = _trainer(laboratory, self._versions)
+        self._kinds = kinds_of(laboratory.learner.init(0))
 
     def load(self) -> Saved | None:
         """Where training stands; None where it has not begun.
@@ -80,7 +81,7 @@ class SavedTraining:
         """
         if not self._newest:
             return None
-        saved = checked(self._sound(self._newest), theta_fingerprint(self.laboratory.learner))
+        saved = checked(self._sound(self._newest), theta_fingerprint(self.laboratory.learner), self._kinds)
         if saved.numbers["begun_with"] != self.laboratory.fingerprint:
             raise SettingsError(
                 f"run.directory: the training in {self.directory} was begun with other examples or settings than "
@@ -116,7 +117,7 @@ class SavedTraining:
         numbers |= {"step": state.step, "processes": processes, "begun_with": self.laboratory.fingerprint}
         fingerprint = theta_fingerprint(self.laboratory.learner)
         checkpoint = Checkpoint(self._newest + 1, fingerprint, state.params, tensors, numbers)
-        if not self._versions.publish(checked(checkpoint, fingerprint)):
+        if not self._versions.publish(checked(checkpoint, fingerprint, self._kinds)):
             raise StoreError(f"another process trains in {self.directory} too; let one of them go on")
         self._newest += 1
         for tensors_of_another in self.directory.glob(

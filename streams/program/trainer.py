@@ -36,7 +36,7 @@ from streams.errors import SettingsError
 from streams.events.learned_labels import LabelReader, LearnedLabel, task_numbers
 from streams.program.lessons import Lessons, features, nothing
 from streams.program.prior import learned_prior
-from streams.program.theta import checked
+from streams.program.theta import Kinds, checked, kinds_of
 from streams.stores.base import Checkpoint, MetaStore
 
 CALIBRATION = tuple(f"calibration.{name}" for name in Calibration._fields)
@@ -111,8 +111,8 @@ class Trainer:
         return Lessons(self.spec, self.seed, self.batch, self.replays, self.alive)
 
     @cached_property
-    def _names(self) -> tuple[str, ...]:
-        return tuple(self.learner.init(self.seed))
+    def _kinds(self) -> Kinds:
+        return kinds_of(self.learner.init(self.seed))
 
     def newest(self) -> Checkpoint | None:
         """The version in force; None before the first.
@@ -122,7 +122,7 @@ class Trainer:
 
         """
         version = self.store.current()
-        return checked(self.store.load(version), self.fingerprint) if version else None
+        return checked(self.store.load(version), self.fingerprint, self._kinds) if version else None
 
     def check_optimizer(self) -> None:
         """Refuse now what the next round would refuse.
@@ -215,10 +215,8 @@ class Trainer:
         trainer |= {f"latest.{n}": v for n, v in state.params.items() if v is not served[n]}
         trainer |= {f"statistics.{name}": getattr(state.statistics, name) for name in STATISTICS}
         numbers = {**consumed, "step": state.step}
-        checkpoint = checked(
-            Checkpoint(version, self.fingerprint, served, trainer, numbers), self.fingerprint
-        )
-        return self.store.publish(checkpoint)
+        checkpoint = Checkpoint(version, self.fingerprint, served, trainer, numbers)
+        return self.store.publish(checked(checkpoint, self.fingerprint, self._kinds))
 
     def state(self, before: Checkpoint | None) -> TrainState:
         """What training goes on from."""
@@ -228,7 +226,7 @@ class Trainer:
         optimizer, sums, latest = (
             _below(f"{part}.", before.trainer) for part in ("optimizer", "sums", "latest")
         )
-        params = {name: latest.get(name, before.params[name]) for name in self._names}
+        params = {name: latest.get(name, before.params[name]) for name in self._kinds}
         sums |= {AVERAGED + name: before.params[name] for name in latest}
         return TrainState(params, optimizer, before.numbers["step"], statistics, sums)
 

@@ -14,6 +14,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from torch import Tensor
 
 from engine.features.columns import Category, Numeric
 from engine.features.encoder import Features
@@ -303,6 +304,29 @@ def test_a_version_that_is_not_finite_is_refused_by_the_name_of_the_tensor(value
     params[name] = torch.full_like(params[name], value)
     versions.publish(replace(checkpoint(), params=params))
     with pytest.raises(CheckpointError, match=name.replace(".", r"\.")):
+        ThetaCache(engine(), versions).get(1)
+
+
+NAME = "1.network.0.weight"
+
+
+@pytest.mark.parametrize("beside", ["", f"latest.{NAME}", f"sums.{NAME}"])
+@pytest.mark.parametrize("of", [lambda value: value[:1].clone(), lambda value: value.double()])
+def test_a_version_whose_values_have_another_shape_or_type_is_refused_by_the_name_of_the_tensor(
+    beside: str, of: Callable[[Tensor], Tensor]
+) -> None:
+    versions, sound = MemoryMeta(), checkpoint()
+    other = {beside or NAME: of(sound.params[NAME])}
+    params, trainer = (sound.params, other) if beside else ({**sound.params, **other}, {})
+    versions.publish(replace(sound, params=params, trainer={**sound.trainer, **trainer}))
+    with pytest.raises(CheckpointError, match=f"'{beside or NAME}' is torch.float.* of shape .*; restore"):
+        ThetaCache(engine(), versions).get(1)
+
+
+def test_a_version_that_lacks_a_value_is_refused_by_its_name() -> None:
+    versions, sound = MemoryMeta(), checkpoint()
+    versions.publish(replace(sound, params={n: v for n, v in sound.params.items() if n != NAME}))
+    with pytest.raises(CheckpointError, match=f"'{NAME}' is missing"):
         ThetaCache(engine(), versions).get(1)
 
 
