@@ -33,7 +33,7 @@ NAMED = "TORCHINDUCTOR_CACHE_DIR"
 """The variable that names the folder for libraries."""
 
 MOST = 64
-"""Libraries that are kept, of some megabytes; those made or taken up last."""
+"""Libraries that are kept, of some megabytes; those made last."""
 
 OPTIONS = {
     "cpp.threads": 1,  # whatever this process has, since the order of sums hangs on it

@@ -4,11 +4,13 @@ numba would take code up again as long as the file of a function is as it was, w
 other files that are compiled into it: an upgrade would go on with the old ones. So all of them name the folder. It
 lies beside them or, where that cannot be written, in the user's cache; where neither can, nothing is kept, and every
 process compiles anew. Code that lies already in a folder that cannot be written, as in the image of a container, is
-read, and nothing is added.
+read, and nothing is added. A folder that others can write to is passed over: what lies there is run.
 """
 
 from __future__ import annotations
 
+import os
+import stat
 from collections.abc import Iterable, Iterator
 from hashlib import blake2b
 from pathlib import Path
@@ -51,20 +53,29 @@ def folder_in(places: Iterable[Path], name: str) -> Path | None:
             if is_new:
                 clear_others(folder)
             return folder
-        if not is_new:
+        if not is_new and is_trusted(folder):
             return folder
     return None
 
 
 def is_writable(folder: Path) -> bool:
-    """Whether files can be written to a folder, which is made where it can be."""
+    """Whether files can be written to a folder, which is made where it can be, and by nobody else."""
     try:
-        folder.mkdir(parents=True, exist_ok=True)
+        folder.mkdir(mode=0o755, parents=True, exist_ok=True)
+        if not is_trusted(folder):
+            return False
         (folder / "writable").touch()
         (folder / "writable").unlink(missing_ok=True)
     except OSError:
         return False
     return True
+
+
+def is_trusted(folder: Path) -> bool:
+    """Whether a folder is this user's, root's, or the owner's of the sources, and not everybody's to write to."""
+    found = folder.stat()
+    owners = 0, os.getuid(), SOURCES.stat().st_uid
+    return found.st_uid in owners and not found.st_mode & stat.S_IWOTH
 
 
 def holds_code(folder: Path) -> bool:

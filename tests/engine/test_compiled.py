@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import stat
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -60,6 +61,14 @@ def test_what_is_compiled_lies_in_the_folder_of_all_sources(
 NAME = "compiled-0123456789abcdef"
 
 
+def code_in(place: Path) -> Path:
+    """A folder that holds code."""
+    code = place / NAME / "engine" / "scan.nbi"
+    code.parent.mkdir(parents=True)
+    code.write_bytes(b"code")
+    return place / NAME
+
+
 def test_the_first_place_that_can_be_written_is_taken_and_none_where_none_can(tmp_path: Path) -> None:
     (tmp_path / "no folder").write_text("")
     assert folder_in([tmp_path / "no folder", tmp_path / "home"], NAME) == tmp_path / "home" / NAME
@@ -70,12 +79,10 @@ def test_the_first_place_that_can_be_written_is_taken_and_none_where_none_can(tm
 def test_code_in_a_place_that_cannot_be_written_goes_before_a_place_that_can(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    code = tmp_path / "image" / NAME / "engine" / "scan.nbi"
-    code.parent.mkdir(parents=True)
-    code.write_bytes(b"code")
+    folder = code_in(tmp_path / "image")
     monkeypatch.setattr(machine_code, "is_writable", lambda folder: "image" not in folder.parts)
-    assert folder_in([tmp_path / "image", tmp_path / "home"], NAME) == tmp_path / "image" / NAME
-    code.unlink()
+    assert folder_in([tmp_path / "image", tmp_path / "home"], NAME) == folder
+    (folder / "engine" / "scan.nbi").unlink()
     assert folder_in([tmp_path / "image", tmp_path / "home"], NAME) == tmp_path / "home" / NAME
 
 
@@ -96,6 +103,36 @@ def added(x: Any) -> Any:
 
 def summed(x: Any) -> Any:
     return x.sum()
+
+
+@pytest.mark.parametrize("is_writable", [True, False])
+def test_a_folder_that_everybody_can_write_to_is_passed_over(
+    is_writable: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = code_in(tmp_path)
+    if not is_writable:
+        monkeypatch.setattr(machine_code, "is_writable", lambda _: False)
+    folder.chmod(0o777)
+    assert folder_in([tmp_path], NAME) is None
+    folder.chmod(0o755)
+    assert folder_in([tmp_path], NAME) == folder
+
+
+def test_a_folder_of_another_user_is_passed_over_unless_the_sources_are_that_users_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, user = code_in(tmp_path), os.getuid()
+    monkeypatch.setattr(os, "getuid", lambda: user + 1)
+    monkeypatch.setattr(
+        Path, "stat", lambda path, **_: owned_by(0 if path == machine_code.SOURCES else user + 2)
+    )
+    assert folder_in([tmp_path], NAME) is None
+    monkeypatch.setattr(Path, "stat", lambda _, **__: owned_by(user + 2))
+    assert folder_in([tmp_path], NAME) == folder
+
+
+def owned_by(user: int) -> os.stat_result:
+    return os.stat_result((stat.S_IFDIR | 0o755, 0, 0, 2, user, user, 0, 0, 0, 0))
 
 
 def test_code_in_a_folder_that_is_not_added_to_is_taken_up_and_what_is_not_there_is_compiled(
