@@ -14,16 +14,14 @@ import numpy as np
 
 from engine.features.columns import Encoded, exact_numbers
 from engine.features.encoder import Features
-from engine.types import Bool, Float64, Int64, Kind, UInt8
+from engine.types import Bool, Float64, Int64, UInt8
 from streams.events.identity import identities_of
 from streams.events.numbers import numbers_of
-from streams.events.reading import MAX_RECORD_BYTES
+from streams.events.reading import LABEL, MAX_RECORD_BYTES
 from streams.events.record import Record
 from streams.events.times import FIRST_S, LAST_S, epoch_seconds
 
 OR_TEXT = {str, type(None)}
-
-OBSERVATION, LABEL = int(Kind.OBSERVATION), int(Kind.LABEL)
 
 
 class RecordColumns(NamedTuple):
