@@ -1,4 +1,7 @@
-"""What a stored row must hold, whatever its checksum says: the numbers that a fold takes as an index are ones."""
+"""What a stored row must hold, whatever its checksum says.
+
+The numbers that a fold takes as an index are ones, and its labels can be counted on.
+"""
 
 from __future__ import annotations
 
@@ -12,14 +15,18 @@ from engine.types import Bool, is_index
 
 UNSOUND = "holds {} that this stream spec cannot have made; restore the store or run `reptide rebuild`"
 
+MOST_LABELS = 2**62
+"""Of one task: what a batch adds to them is still a number."""
+
 
 def unsound(problem: Problem, rows: Any, labelled: Bool) -> dict[int, str]:
     """Why rows [U] must not be folded on, by place; `labelled` [U, 64] says which remembered ids have a label."""
     kept, waiting = rows["support_seq"] != 0, rows["pending_order"] != 0
     places = problem.stored.buckets
     found = {
+        "a label count": (rows["seq"] < 0) | (rows["seq"] > MOST_LABELS),
         "a label": (kept & ~_is_label(problem, rows["support_y"])).any(1)
-        | (labelled & ~_is_label(problem, rows["recent_y"])).any(1)
+        | (labelled & ~_is_label(problem, rows["recent_y"])).any(1),
     }
     if len(places):
         found["a bucket"] = np.zeros(len(rows), np.bool_)

@@ -206,6 +206,14 @@ def test_a_label_of_a_remembered_id_of_no_known_status_is_looked_at_like_any_oth
         TaskTable.decode(table.layout, table.ids, table.encode())
 
 
+@pytest.mark.parametrize("labels", [-1, 2**63 - 1])
+def test_a_label_count_that_cannot_be_counted_on_is_refused(labels: int) -> None:
+    table = folded("balanced")
+    table.rows["seq"][1] = labels
+    with pytest.raises(RowError, match=r"row of task '.*' holds a label count that this stream spec"):
+        TaskTable.decode(table.layout, table.ids, table.encode())
+
+
 @cache
 def folded_rows(name: str) -> list[bytes]:
     return [bytes(row) for row in folded(name).encode()]
