@@ -86,7 +86,7 @@ def _laid(value: Tensor, shape: torch.Size, stride: tuple[int, ...]) -> Tensor:
 def folder_of_libraries() -> Path:
     """Where libraries are kept: made if need be, this user's or root's, and nobody else's to write to."""
     named = os.environ.get(NAMED)
-    folder = Path(named) if named else Path("~/.cache/reptide").expanduser()
+    folder = Path(named) if named else Path("~/.cache/reptide/libraries").expanduser()
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     found = folder.stat()
     if found.st_uid not in (0, os.getuid()) or found.st_mode & 0o022:

@@ -107,6 +107,16 @@ def test_the_folder_is_made_for_this_user_alone(folder: Path) -> None:
     assert folder.stat().st_mode & 0o777 == 0o700
 
 
+def test_it_is_this_users_alone_where_others_may_write_to_the_cache_that_it_lies_in(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv(inductor.NAMED, raising=False)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / ".cache/reptide").mkdir(parents=True)
+    (tmp_path / ".cache/reptide").chmod(0o775)  # as machine code of numba makes it, where a umask is 002
+    assert inductor.folder_of_libraries().stat().st_mode & 0o777 == 0o700
+
+
 def test_another_graph_shape_layout_type_version_or_processor_is_another_library(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
