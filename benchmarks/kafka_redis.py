@@ -51,7 +51,7 @@ CLOCK_TICKS = os.sysconf("SC_CLK_TCK")
 STAGES = {
     "log": ("poll", "commit"),
     "store": ("adopt", "forgotten", "load", "swap"),
-    "engine": ("fold",),
+    "engine": ("fold_into",),
     "outputs": ("produce", "sync"),
 }
 """Calls of a worker whose CPU is counted; what is left of a batch is decoding and counting."""
