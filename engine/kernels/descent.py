@@ -16,9 +16,9 @@ from engine.kernels.inner_loop import turn
 from engine.kernels.network import Network, Theta, network_at
 from engine.kernels.slopes import EMBEDDINGS, MARKS, NUMBERS, WEIGHTS, Tables
 from engine.kernels.vectors import address
-from engine.learners.training import Pace
+from engine.learners.training import TINY, Pace
 
-TINY = np.float32(1e-8)
+EPSILON = np.float32(TINY)
 
 
 class Moving(NamedTuple):
@@ -78,7 +78,7 @@ def by_adam(values: Any, first: Any, second: Any, gradient: Any, scale: Any, pac
         slope = gradient[i] * scale + decay * values[i]
         first[i] += one * (slope - first[i])
         second[i] = beta * second[i] + two * slope * slope
-        values[i] -= size * first[i] / (np.sqrt(second[i]) / root + TINY)
+        values[i] -= size * first[i] / (np.sqrt(second[i]) / root + EPSILON)
 
 
 @compiled_within
@@ -87,7 +87,7 @@ def by_adagrad(values: Any, sums: Any, gradient: Any, scale: Any, rate: Any) -> 
     for i in range(len(values)):
         slope = gradient[i] * scale
         sums[i] += slope * slope
-        values[i] -= rate * slope / (np.sqrt(sums[i]) + TINY)
+        values[i] -= rate * slope / (np.sqrt(sums[i]) + EPSILON)
 
 
 @compiled_apart

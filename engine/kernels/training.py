@@ -13,14 +13,11 @@ from engine.batches import present
 from engine.kernels.descent import Moving, forgotten, move
 from engine.kernels.network import EVERYTHING, Theta, room_for
 from engine.kernels.slopes import Tables, slopes
-from engine.learners.training import Pace, Slope, Trained
+from engine.learners.training import FIRST, SECOND, Pace, Slope, Trained
 from engine.types import Batch, Episodes, Float32, Float64, Int64, Params
 
 if TYPE_CHECKING:
     from engine.kernels.kernel import MLPTheta
-
-FIRST, SECOND = "exp_avg", "exp_avg_sq"
-"""What torch calls Adam's moments."""
 
 Examples = tuple[Float32, Float32, Float32, Int64]
 """x [M, W], y [M], weight [M], and where each task's end [T + 1]."""

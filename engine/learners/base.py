@@ -141,6 +141,12 @@ def kernel_of(learner: Learner) -> Kernel | None:
     return found
 
 
+def theta_rows(learner: Learner, params: Params) -> ThetaRows | None:
+    """A version of theta, as the kernel of a learner computes with it; None where there is none that knows it."""
+    kernel = kernel_of(learner)
+    return kernel.of(params) if kernel is not None and kernel.knows(*params.values()) else None
+
+
 def without_kernel(learner: L) -> L:
     """The same learner by tensors alone, as it would adapt with any network."""
     if kernel_of(learner) is None:

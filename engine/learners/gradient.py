@@ -19,13 +19,12 @@ from copy import copy
 from functools import partial
 from typing import Self
 
-import numpy as np
 import torch
 from torch import Tensor
 from torch.func import functional_call, vmap
 from torch.nn import functional as F
 
-from engine.batches import block_of
+from engine.batches import block_of, present
 from engine.learners.base import (
     LABEL_MEAN,
     LABEL_STD,
@@ -109,10 +108,7 @@ class GradientLearner:
         """Fast parameters of U tasks; support x [U, S, W]. Without a kernel, a step is recorded."""
         if self.kernel is None or not self.kernel.knows(*support, *meta.values()):
             return self._by_tensors(meta, support)
-        x, y, weight = (column.detach().numpy() for column in support)
-        present = weight > 0
-        ends = np.concatenate([[0], np.cumsum(present.sum(1))])
-        flat = self.kernel.of(meta).adapt(x[present], y[present], weight[present], ends)
+        flat = self.kernel.of(meta).adapt(*present(support))
         return unflatten(self.fast_shapes, torch.from_numpy(flat))
 
     @torch.no_grad()

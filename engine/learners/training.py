@@ -6,6 +6,12 @@ from typing import NamedTuple, Protocol
 
 from engine.types import Batch, Episodes, Params
 
+FIRST, SECOND = "exp_avg", "exp_avg_sq"
+"""What torch calls Adam's moments."""
+
+TINY = 1e-8
+"""What keeps Adam and Adagrad from dividing by nothing."""
+
 
 class Trained(NamedTuple):
     """Theta in training, by name, and what its optimizers keep."""

@@ -12,8 +12,9 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
+from engine.batches import blocks
 from engine.intervals import estimate
-from engine.learners.base import Learner, kernel_of, losses, unit_of
+from engine.learners.base import Learner, losses, theta_rows, unit_of
 from engine.learners.gradient import LR
 from engine.types import Episode, Episodes, Float64, Int64, Params, is_finite
 
@@ -91,11 +92,11 @@ def _judged(
     stacked: Stacked,
 ) -> Float64:
     """Losses [S, N] under several thetas, which differ in nothing but the `sizes` of their steps."""
-    kernel, found = kernel_of(learner), []
-    for start in range(0, len(episodes), BLOCK):
-        block = stacked(episodes[start : start + BLOCK], BLOCK)
-        if kernel is not None and kernel.knows(*each[0].values()):
-            found.append(kernel.of(each[0]).losses(*block, sizes))
+    rows, found = theta_rows(learner, each[0]), []
+    for part in blocks(len(episodes), BLOCK):
+        block = stacked(episodes[part], BLOCK)
+        if rows is not None:
+            found.append(rows.losses(*block, sizes))
         else:
             found.append(np.stack([_by_tensors(learner, theta, block) for theta in each]))
     return np.concatenate(found, axis=1)[:, : len(episodes)]

@@ -23,7 +23,7 @@ from torch import Tensor
 
 from engine.features.columns import Category, Text
 from engine.learners.base import Learner, example_losses, kernel_of
-from engine.learners.training import InTraining, Pace, Trained
+from engine.learners.training import FIRST, SECOND, TINY, InTraining, Pace, Trained
 from engine.outer.backprop import Backprop
 from engine.outer.base import OuterRule, Report, gradient_of, leaves
 from engine.outer.descent import FitSettings, descend, global_norm, resumed, state_of
@@ -38,9 +38,7 @@ FIRST_SUM = 0.1
 EPISODES = 0.25
 """What the outer rule's pseudo-gradient weighs beside that of labels: its labels have been counted once already."""
 
-TINY = 1e-8
-
-ADAM = ("step", "exp_avg", "exp_avg_sq")
+ADAM = ("step", FIRST, SECOND)
 """What torch keeps of Adam, of each parameter."""
 
 

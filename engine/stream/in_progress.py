@@ -107,7 +107,9 @@ class FoldInProgress:
             self.rules = self.engine.rules_written
         if len(index := self._observations(self.order)):
             self._predict(index, THETA, self.theta.predictor.of_theta(self.events.x[index]))
-            self._predict_adapted(index[self.is_predicted[self.events.row[index]]], which)
+            index = index[self.is_predicted[self.events.row[index]]]
+            fast = np.concatenate([self.rows["fast"], self.values_ahead])
+            self._predict_adapted(index, fast, which[index])
 
     def _look_ahead(self, tasks: Int64) -> Int64:
         """Run every adaptation that tasks of several events will come to.
@@ -134,8 +136,9 @@ class FoldInProgress:
         if len(alone) and self.theta.meta.version:
             end = self.stop.copy()
             scan.run_ends(self.c, self.events, self.rules, alone, self.order, self.cursor, end)
-            run = self.order[scan.runs(self.cursor[alone], end[alone])]
-            self._predict_adapted(self._observations(run), self.events.row)
+            index = self._observations(self.order[scan.runs(self.cursor[alone], end[alone])])
+            place = np.searchsorted(alone, self.events.row[index])
+            self._predict_adapted(index, self.rows["fast"][alone], place)
         scan.scan(
             self.c, self.events, self.out, self.rules, self.theta.version, self.work,
             active, self.order, self.cursor, end, self.reason, self.last,
@@ -148,15 +151,12 @@ class FoldInProgress:
             self._take_ahead(due[foreseen])
         self._adapt_due(due[~foreseen])
 
-    def _predict_adapted(self, index: Int64, which: Int64) -> None:
-        """The adapted model's prediction of observations, by the fast parameters that serve each (`_look_ahead`)."""
+    def _predict_adapted(self, index: Int64, fast: Float32, which: Int64) -> None:
+        """The adapted model's prediction of observations [n], the i-th by the fast parameters fast[which[i]]."""
         if self.theta.unmoved:
             self.out.prediction[index, ADAPTED] = self.out.prediction[index, THETA]
         elif len(index):
-            fast = np.concatenate([self.rows["fast"], self.values_ahead])
-            self._predict(
-                index, ADAPTED, self.theta.predictor.of_tasks(fast, which[index], self.events.x[index])
-            )
+            self._predict(index, ADAPTED, self.theta.predictor.of_tasks(fast, which, self.events.x[index]))
 
     def _observations(self, index: Int64) -> Int64:
         observations: Int64 = index[self.events.kind[index] == OBSERVATION]

@@ -43,7 +43,7 @@ def unpack(stored: Sequence[Buffer], rows: npt.NDArray[np.void]) -> Bool:
     Of those that were not, the row may hold anything.
     """
     lengths = np.array([len(row) for row in stored], np.int64)
-    whole = np.ascontiguousarray(lengths % WORD == 0)
+    whole: Bool = (lengths % WORD == 0) & (lengths <= rows.dtype.itemsize)
     content = bytearray().join(row if fits else b"" for row, fits in zip(stored, whole.tolist(), strict=True))
     _unpack(np.frombuffer(content, np.uint32), np.cumsum(lengths * whole // WORD), _words(rows), whole)
     return whole
@@ -51,9 +51,8 @@ def unpack(stored: Sequence[Buffer], rows: npt.NDArray[np.void]) -> Bool:
 
 def plain(stored: Sequence[Buffer], dtype: np.dtype[np.void]) -> list[bytes]:
     """What was packed, as rows of that type; what is neither stays as it is."""
-    fits = [HEAD_BYTES <= len(row) <= dtype.itemsize for row in stored]
     rows = np.zeros(len(stored), dtype)
-    whole = unpack([row if is_fit else b"" for row, is_fit in zip(stored, fits, strict=True)], rows)
+    whole = unpack(stored, rows)
     return [
         row.tobytes() if is_whole else bytes(given)
         for row, is_whole, given in zip(rows, whole, stored, strict=True)
@@ -93,7 +92,7 @@ def _pack(words: Words, buffer: Words, ends: Int64) -> None:
 
 @compiled_as("uint32[]", *vectors(1), "uint32[,]", "boolean[]")
 def _unpack(content: Words, ends: Int64, words: Words, whole: Bool) -> None:
-    """The other way round, into rows of zeros; `whole` [U] is false, and stays so, or becomes so."""
+    """The other way round, into rows of zeros; `whole` [U], those that may be, becomes those that are."""
     length, begin = words.shape[1], 0
     groups = (length - HEAD_WORDS + BITS - 1) // BITS
     for u in range(words.shape[0]):

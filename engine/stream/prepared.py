@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
-from engine.learners.base import ThetaRows, flatten, kernel_of
+from engine.learners.base import ThetaRows, flatten, theta_rows
 from engine.learners.gradient import unmoved
 from engine.stream import scan_arrays
 from engine.stream.predictors import Blocks, Predictor, Rows
@@ -45,8 +45,7 @@ class Prepared:
     @cached_property
     def inner_loop(self) -> ThetaRows | None:
         """What adapts by it task by task; None where blocks of tensors do."""
-        kernel, params = kernel_of(self.engine.learner), self.meta.params
-        return kernel.of(params) if kernel is not None and kernel.knows(*params.values()) else None
+        return theta_rows(self.engine.learner, self.meta.params)
 
     @cached_property
     def predictor(self) -> Predictor:

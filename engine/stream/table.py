@@ -21,7 +21,7 @@ import numpy.typing as npt
 
 from engine.batches import blocks
 from engine.compiled import compiled_as, read_rows
-from engine.stream.layout import EMPTY, EXPIRED, HEAD_BYTES, Columns, Layout
+from engine.stream.layout import EMPTY, EXPIRED, Columns, Layout
 from engine.stream.packed import Buffer, packed, unpack
 from engine.stream.soundness import unsound
 from engine.types import Bool, EngineError, UInt64
@@ -80,7 +80,7 @@ class TaskTable:
         """
         size, (blank,) = layout.bytes_per_task, packed(TaskTable.empty(layout, ["?"]).rows)
         never_seen = np.array([row is None for row in stored], np.bool_)
-        read = [blank if row is None else row if HEAD_BYTES <= len(row) <= size else b"" for row in stored]
+        read = [blank if row is None else row for row in stored]
         rows, whole = np.zeros(len(read), layout.dtype), np.zeros(len(read), np.bool_)
         sums = np.zeros(len(read), np.uint64)
         for part in blocks(len(read), AT_ONCE):
