@@ -10,15 +10,19 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from engine.stream.layout import HEAD_BYTES
-from engine.stream.packed import packed, unpack
+from engine.stream.packed import BITS, WORD, packed, unpack
 from engine.stream.table import RowError, TaskTable
 from tests.engine.driving import SPECS, batch_of, engine_for, fold_in_cuts, long_stream, theta
 
 ROW = np.dtype([("bytes", "V520")])
+FIRST = HEAD_BYTES + 4
+"""Where the first group of a packed row begins, behind a bit for each,"""
+WORDS_OF = [BITS] * 7 + [24]
+"""and how many words each has."""
 
 
-def rows_of(words: list[list[int]]) -> Any:
-    return np.array(words, np.uint32).reshape(len(words), ROW.itemsize // 4).view(ROW).reshape(-1)
+def rows_of(words: Any) -> Any:
+    return np.array(words, np.uint16).reshape(len(words), ROW.itemsize // WORD).view(ROW).reshape(-1)
 
 
 def unpacked(stored: list[Any]) -> tuple[Any, Any]:
@@ -29,8 +33,18 @@ def unpacked(stored: list[Any]) -> tuple[Any, Any]:
 def some_rows(seed: int, share: float) -> Any:
     """Four rows of which that share of words is not zero."""
     draws = np.random.default_rng(seed)
-    words = draws.integers(1, 2**32, (4, ROW.itemsize // 4), dtype=np.uint32)
-    return rows_of((words * (draws.random(words.shape) < share)).tolist())
+    words = draws.integers(1, 2**16, (4, ROW.itemsize // WORD), dtype=np.uint16)
+    return rows_of(words * (draws.random(words.shape) < share))
+
+
+def kept_by(content: bytes) -> int:
+    """Bytes of a packed row that its masks say are kept, the masks of groups included."""
+    masks = np.unpackbits(np.frombuffer(content[HEAD_BYTES:FIRST], np.uint8), bitorder="little")
+    place = FIRST
+    for group in np.flatnonzero(masks[: len(WORDS_OF)]).tolist():
+        mask = np.unpackbits(np.frombuffer(content[place : place + 4], np.uint8), bitorder="little")
+        place += 4 + WORD * (int(mask[: WORDS_OF[group]].sum()) if not mask.all() else BITS)
+    return place
 
 
 @given(seed=st.integers(0, 2**32 - 1), share=st.sampled_from([0.0, 0.02, 0.3, 0.9, 0.97, 1.0]))
@@ -48,8 +62,14 @@ def test_no_rows_are_packed_to_nothing() -> None:
     assert not len(unpacked([])[1])
 
 
-def test_a_row_of_zeros_takes_its_head_and_a_bit_for_each_word() -> None:
-    assert [len(row) for row in packed(some_rows(0, 0.0))] == [HEAD_BYTES + 4 * 4] * 4
+def test_a_row_of_zeros_takes_its_head_and_a_bit_for_each_group() -> None:
+    assert [len(row) for row in packed(some_rows(0, 0.0))] == [FIRST] * 4
+
+
+def test_a_small_count_takes_one_word_and_the_bits_of_its_group() -> None:
+    rows = some_rows(0, 0.0)
+    rows.view(np.int64).reshape(4, -1)[:, 20] = 7
+    assert [len(row) for row in packed(rows)] == [FIRST + 4 + WORD] * 4
 
 
 def test_a_row_that_packing_would_not_shorten_is_left_as_it_is() -> None:
@@ -63,8 +83,7 @@ def test_any_bytes_are_unpacked_or_told_apart_without_reaching_outside(stored: l
     rows, whole = unpacked(stored)
     for row, content, is_whole in zip(rows, stored, whole.tolist(), strict=True):
         if is_whole and len(content) < ROW.itemsize:
-            kept = int(np.unpackbits(np.frombuffer(content[HEAD_BYTES : HEAD_BYTES + 16], np.uint8)).sum())
-            assert len(content) == HEAD_BYTES + 16 + 4 * kept
+            assert len(content) == kept_by(content)
             assert row.tobytes()[:HEAD_BYTES] == content[:HEAD_BYTES]
 
 
