@@ -138,7 +138,7 @@ def _unpack_group(content: Words, place: int, words: Words) -> int:
         copy(content[place : place + BITS], words)
         return place + BITS
     for bit in range(len(words)):
-        kept = mask >> np.uint32(bit) & np.uint32(1)
+        kept = bool(mask >> np.uint32(bit) & np.uint32(1))
         words[bit] = content[place] * kept
         place += kept
     return place if np.uint64(mask) >> np.uint64(len(words)) == 0 else len(content)
