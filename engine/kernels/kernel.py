@@ -85,7 +85,7 @@ class MLPKernel:
         if self.inner.rates == "learned" or not self.knows(*values, *trained.squares.values()):
             return None
         theta = MLPTheta(self, trained.params)
-        theta.front = replace(theta.front, numbers=theta.front.numbers.copy())  # tables are moved there
+        theta.front = replace(theta.front, tables=theta.front.tables.copy())  # and are moved there
         return MLPTraining(theta, trained)
 
     def room(self, rows: int) -> Float32:

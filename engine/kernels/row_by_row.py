@@ -40,6 +40,8 @@ class RowTheta:
     shape: Shape
     numbers: Float32
     """[T] as `shape` places them."""
+    tables: Float32
+    """All tables of buckets, one after the other."""
     log_rate: Float64
     """[classes] the logarithm of each class's rate."""
 
@@ -47,23 +49,28 @@ class RowTheta:
         """What the network reads of stored rows x [n, W], padded to [n, width], and the weights [n, C] beside it."""
         dense = np.zeros((len(x), width), np.float32)
         wide = np.zeros((len(x), self.shape.outputs), np.float32)
-        row_inputs(self.shape, self.numbers, self.log_rate, x, dense, wide)
+        row_inputs(self.shape, self.numbers, self.tables, self.log_rate, x, dense, wide)
         return dense, wide
 
     def outputs(self, own: Float32, which: Int64, x: Float32) -> Float32:
         """Outputs [n, C] for stored rows x [n, W], row i by the fast parameters own[which[i]] of [m, F]."""
         out = np.empty((len(x), self.shape.outputs), np.float32)
         room = np.empty((3, self.shape.widest), np.float32)
-        row_outputs(self.shape, self.numbers, self.log_rate, own, which, x, room, out)
+        row_outputs(self.shape, self.numbers, self.tables, self.log_rate, own, which, x, room, out)
         return out
 
 
 class RowByRow:
     """How the outputs of a learner's model are worked out row by row."""
 
-    def __init__(self, shape: Shape, parts: Sequence[tuple[str, bool]], layers: Sequence[Layer]) -> None:
-        """`parts` are theta's parameters in the order in which its numbers lie, and whether each is transposed."""
-        self.shape, self.parts, self.layers = shape, parts, layers
+    def __init__(
+        self, shape: Shape, parts: Sequence[tuple[str, bool]], tables: Sequence[str], layers: Sequence[Layer]
+    ) -> None:
+        """`parts` are theta's parameters in the order in which its numbers lie, and whether each is transposed.
+
+        `tables` of buckets lie apart, in their own order.
+        """
+        self.shape, self.parts, self.tables, self.layers = shape, parts, tables, layers
         self._latest = Latest(self._made)
 
     def of(self, params: Params) -> RowTheta:
@@ -76,16 +83,40 @@ class RowByRow:
         numbers: Float32 = torch.cat([torch.zeros(1), *flat]).numpy()
         shape, log_rate = self._placed(params), np.empty(self.shape.classes)
         log_rates(shape, numbers, log_rate)
-        return RowTheta(shape, numbers, log_rate)
+        tables = one_after_the_other([params[name].detach() for name in self.tables])
+        return RowTheta(shape, numbers, tables, log_rate)
 
     def _placed(self, params: Params) -> Shape:
-        """The shape where theta's tables, which lie last, may be shorter: cut to the buckets that some rows name."""
-        starts = np.cumsum([1, *(params[name].numel() for name, _ in self.parts)])
-        of = {name: start for (name, _), start in zip(self.parts, starts.tolist(), strict=False)}
+        """The shape where theta's tables may be shorter: cut to the buckets that some rows name."""
+        starts = np.cumsum([0, *(params[name].numel() for name in self.tables)])
+        of = dict(zip(self.tables, starts.tolist(), strict=False))
         bags = self.shape.bags.copy()
         for n, bag in enumerate(bags):
             bag[3:] = of[f"0.embeddings.{n}.weight"], of.get(f"0.wide.{n}.weight", 0)
         return self.shape._replace(bags=bags)
+
+
+def one_after_the_other(values: Sequence[Tensor]) -> Float32:
+    """Values as one vector: where they lie, if they lie so already, since tables are large and seldom come apart."""
+    if not values or not _are_neighbours(values):
+        joined: Float32 = torch.cat([torch.zeros(0), *(value.reshape(-1) for value in values)]).numpy()
+        return joined
+    whole: Float32 = values[0].as_strided((sum(value.numel() for value in values),), (1,)).numpy()
+    return whole
+
+
+def _are_neighbours(values: Sequence[Tensor]) -> bool:
+    """Whether each begins in memory where the one before ends."""
+    memory, place = values[0].untyped_storage().data_ptr(), values[0].data_ptr()
+    for value in values:
+        if (
+            not value.is_contiguous()
+            or value.untyped_storage().data_ptr() != memory
+            or value.data_ptr() != place
+        ):
+            return False
+        place += value.nbytes
+    return True
 
 
 class _Places:
@@ -132,9 +163,9 @@ def row_by_row(learner: object) -> RowByRow | None:
         numbers=front.numbers,
         weight=places.of("1.linear.weight", linear.weight if linear else None, turned=True),
         bias=places.of("1.linear.bias", linear.bias if linear else None),
-        bags=_bags(front, places),
+        bags=_bags(front),
     )
-    return RowByRow(shape, places.parts, layers)
+    return RowByRow(shape, places.parts, _tables(front), layers)
 
 
 def _layers(prefix: str, network: nn.Module, width: int) -> list[Layer]:
@@ -199,16 +230,18 @@ def _front_end(front: FrontEnd, places: _Places) -> dict[str, Any]:
     }
 
 
-def _bags(front: FrontEnd, places: _Places) -> Int64:
-    """What the loop must know [B, 5] of categories and texts."""
+def _bags(front: FrontEnd) -> Int64:
+    """What the loop must know [B, 5] of categories and texts; where their tables lie, each theta says."""
     ids = [*((at, 1) for at in front.categories), *((of.start, of.stop - of.start) for of in front.texts)]
-    tables = dict(front.named_parameters())
-    bags = []
-    for n, (start, count) in enumerate(ids):
-        values, weights = (tables.get(f"{kind}.{n}.weight") for kind in ("embeddings", "wide"))
-        embedded = places.of(f"0.embeddings.{n}.weight", values), places.of(f"0.wide.{n}.weight", weights)
-        bags.append([start, count, tables[f"embeddings.{n}.weight"].shape[1], *embedded])
-    return np.array(bags, np.int64).reshape(-1, 5)
+    widths = [table.embedding_dim for table in front.embeddings if isinstance(table, nn.Embedding)]
+    found = [[*places, width, 0, 0] for places, width in zip(ids, widths, strict=True)]
+    return np.array(found, np.int64).reshape(-1, 5)
+
+
+def _tables(front: FrontEnd) -> list[str]:
+    """The names of tables of buckets, those of one category or text side by side."""
+    kinds = ("embeddings", "wide") if len(front.wide) else ("embeddings",)
+    return [f"0.{kind}.{n}.weight" for n in range(len(front.embeddings)) for kind in kinds]
 
 
 def _index(places: Iterable[int]) -> Int64:

@@ -56,7 +56,7 @@ class Shape(NamedTuple):
     """Classes that the last label may be."""
     bags: Any
     """[B, 5] of each category or text: where its ids begin, how many (1 of a category), numbers of its embedding, and
-    the places of its embeddings and of its weights."""
+    the places of its embeddings and of its weights in theta's tables."""
     layers: Any
     """[L, 5] kind, inputs, outputs, and the places of weights and biases."""
     wide: bool
@@ -86,11 +86,11 @@ def clipped(value: float) -> float:
 
 
 @compiled
-def add_bag(theta: Float32, x: Float32, bag: Int64, table: int, into: Float32) -> None:
+def add_bag(tables: Float32, x: Float32, bag: Int64, table: int, into: Float32) -> None:
     """Add the mean of the rows of a table that the ids of a bag name; id 0 of a text is padding."""
     start, ids, width = bag[0], bag[1], len(into)
     if ids == 1:
-        row = theta[table + int(x[start]) * width :]
+        row = tables[table + int(x[start]) * width :]
         for k in range(width):
             into[k] += row[k]
         return
@@ -101,7 +101,7 @@ def add_bag(theta: Float32, x: Float32, bag: Int64, table: int, into: Float32) -
         total = np.float32(0.0)
         for i in range(ids):
             if x[start + i] > 0:
-                total += theta[table + int(x[start + i]) * width + k]
+                total += tables[table + int(x[start + i]) * width + k]
         into[k] += total / present
 
 
@@ -141,7 +141,7 @@ def write_last(s: Any, theta: Float32, last: float, into: Float32) -> int:
 
 
 @compiled
-def write_dense(s: Any, theta: Float32, log_rate: Any, x: Float32, dense: Float32) -> None:
+def write_dense(s: Any, theta: Float32, tables: Float32, log_rate: Any, x: Float32, dense: Float32) -> None:
     """Write the dense row of a stored one: numbers first, then embeddings."""
     at = 0
     for i in range(len(s.numeric)):
@@ -163,7 +163,7 @@ def write_dense(s: Any, theta: Float32, log_rate: Any, x: Float32, dense: Float3
         bag = s.bags[b]
         into = dense[at : at + bag[2]]
         fill(into, 0.0)
-        add_bag(theta, x, bag, bag[3], into)
+        add_bag(tables, x, bag, bag[3], into)
         at += bag[2]
 
 
@@ -238,10 +238,12 @@ def run_layers(s: Any, theta: Float32, own: Float32, before: Float32, after: Flo
 
 
 @compiled
-def add_wide(s: Any, theta: Float32, own: Float32, x: Float32, dense: Float32, made: Float32) -> None:
+def add_wide(
+    s: Any, theta: Float32, tables: Float32, own: Float32, x: Float32, dense: Float32, made: Float32
+) -> None:
     """Add what the linear model beside the network puts out."""
     for b in range(len(s.bags)):
-        add_bag(theta, x, s.bags[b], s.bags[b, 4], made)
+        add_bag(tables, x, s.bags[b], s.bags[b, 4], made)
     for j in range(s.outputs):
         made[j] += theta[s.bias + j] if s.bias >= 0 else own[-1 - s.bias + j]
     add_products(theta, own, s.weight, s.numbers, dense[: s.numbers], made)
@@ -254,23 +256,29 @@ def log_rates(s: Shape, theta: Float32, found: Float64) -> None:
         found[k] = math.log(max(np.float64(theta[s.rate + k]), LEAST))
 
 
-@compiled_as(SHAPE, "float32[]", "float64[]", "float32[,]", "float32[,]", "float32[,]")
+@compiled_as(SHAPE, "float32[]", "float32[]", "float64[]", "float32[,]", "float32[,]", "float32[,]")
 def row_inputs(
-    s: Shape, theta: Float32, log_rate: Float64, x: Float32, dense: Float32, wide: Float32
+    s: Shape, theta: Float32, tables: Float32, log_rate: Float64, x: Float32, dense: Float32, wide: Float32
 ) -> None:
     """Write what the network reads [n, D], and the weights of buckets [n, C] beside it, of stored rows x [n, W]."""
     for i in range(len(x)):
-        write_dense(s, theta, log_rate, x[i], dense[i])
+        write_dense(s, theta, tables, log_rate, x[i], dense[i])
         for b in range(len(s.bags) if s.wide else 0):
-            add_bag(theta, x[i], s.bags[b], s.bags[b, 4], wide[i])
+            add_bag(tables, x[i], s.bags[b], s.bags[b, 4], wide[i])
 
 
 @compiled_as(
-    SHAPE, "float32[]", "float64[]", "float32[,]", "int64[]", "float32[,]", "float32[,]", "float32[,]"
+    SHAPE,
+    *["float32[]"] * 2,
+    "float64[]",
+    "float32[,]",
+    "int64[]",
+    *["float32[,]"] * 3,
 )
 def row_outputs(
     s: Shape,
     theta: Float32,
+    tables: Float32,
     log_rate: Float64,
     own: Float32,
     which: Int64,
@@ -284,11 +292,11 @@ def row_outputs(
     """
     dense = room[0, : s.width]
     for i in range(len(x)):
-        write_dense(s, theta, log_rate, x[i], dense)
+        write_dense(s, theta, tables, log_rate, x[i], dense)
         copy(dense, room[1, : s.width])
         made, mine = out[i], own[which[i]]
         run_layers(s, theta, mine, room[1], room[2], made)
         if s.wide:
-            add_wide(s, theta, mine, x[i], dense, made)
+            add_wide(s, theta, tables, mine, x[i], dense, made)
         if s.classes == 0:
             made[0] = made[0] * theta[s.unit] + theta[s.rate]

@@ -12,7 +12,8 @@ import torch
 from engine.batches import present
 from engine.kernels.descent import Moving, forgotten, move
 from engine.kernels.network import EVERYTHING, Theta, room_for
-from engine.kernels.slopes import Tables, slopes
+from engine.kernels.row_by_row import one_after_the_other
+from engine.kernels.slopes import DENSE, MARKS, WEIGHTS, Tables, slopes
 from engine.learners.training import FIRST, SECOND, Pace, Slope, Trained
 from engine.types import Batch, Episodes, Float32, Float64, Int64, Params
 
@@ -36,11 +37,8 @@ class MLPTraining:
         self.beside = Moving(*(self.plan.body.of(values) for values in vectors))
         self.gradient, self.owned = np.zeros_like(body), self.plan.owned
         self.own = np.zeros(2 * len(body) + len(self.at.forward), np.float32)
-        self.names = [
-            name for name, _ in theta.kernel.front.parts if name in trained.squares and name[0] == "0"
-        ]
-        self.sums = _joined(trained.squares[name].detach().numpy().ravel() for name in self.names)
-        self.buckets = theta.front.numbers[len(theta.front.numbers) - len(self.sums) :]
+        self.names, self.buckets = theta.kernel.front.tables, theta.front.tables
+        self.sums = one_after_the_other([trained.squares[name].detach() for name in self.names]).copy()
         self.tables = self._tables()
         self.most, self.room = 0, np.zeros(0, np.float32)
 
@@ -75,7 +73,7 @@ class MLPTraining:
         forgotten(self.net.outputs, self.tables)
 
     def trained(self) -> Trained:
-        """Where it stands: values of their own."""
+        """Where it ended; tables are those that it moved."""
         if self.taken == self.was.taken:
             return self.was
         body, first, second, mean = map(self._by_name, (self.at.body, *self.beside))
@@ -84,9 +82,13 @@ class MLPTraining:
             f"{part}:{name}": of[name] for part, of in ((FIRST, first), (SECOND, second)) for name in by_adam
         }
         linear = {name: value for name, value in second.items() if name in self.was.squares}
-        params = {**self.was.params, **body, **self._cut(self.buckets)}
+        params = {**self.was.params, **body, **self._cut(self.buckets, self.names)}
         return Trained(
-            params, {**self.was.squares, **linear, **self._cut(self.sums)}, mean, moments, self.taken
+            params,
+            {**self.was.squares, **linear, **self._cut(self.sums, self.names)},
+            mean,
+            moments,
+            self.taken,
         )
 
     def _adapted(self, support: Batch) -> Float32:
@@ -113,14 +115,14 @@ class MLPTraining:
 
     def _tables(self) -> Tables:
         """No gradient by any bucket."""
-        shape, first = self.theta.front.shape, len(self.theta.front.numbers) - len(self.sums)
+        shape = self.theta.front.shape
         sizes = [len(self.was.params[f"0.embeddings.{n}.weight"]) for n in range(len(shape.bags))]
         bags = np.zeros((len(shape.bags), 7), np.int64)
         bags[:, :5] = shape.bags
-        bags[:, 3] -= first
-        bags[:, 4] = bags[:, 4] - first if shape.wide else -1
-        bags[:, 5] = np.cumsum([0, *sizes])[:-1]
-        bags[:, 6] = shape.numbers + np.cumsum([0, *bags[:, 2]])[:-1]
+        if not shape.wide:
+            bags[:, WEIGHTS] = -1
+        bags[:, MARKS] = np.cumsum([0, *sizes])[:-1]
+        bags[:, DENSE] = shape.numbers + np.cumsum([0, *bags[:, 2]])[:-1]
         marked = np.zeros(sum(sizes), np.bool_)
         return Tables(
             np.zeros_like(self.sums), bags, marked, np.zeros((0, 2), np.int64), np.zeros(1, np.int64)
@@ -128,26 +130,15 @@ class MLPTraining:
 
     def _by_name(self, vector: Float32) -> Params:
         """Parameters that lie as the network's, by name."""
-        shapes = {name: self.was.params[name].shape for name in self.plan.body.starts}
-        return _cut(vector[self.plan.body.places], shapes)
+        return self._cut(vector[self.plan.body.places], self.plan.body.starts)
 
-    def _cut(self, vector: Float32) -> Params:
-        """Tables, one after the other, by name."""
-        return _cut(vector, {name: self.was.params[name].shape for name in self.names})
-
-
-def _cut(vector: Float32, shapes: dict[str, torch.Size]) -> Params:
-    found, start = {}, 0
-    for name, shape in shapes.items():
-        found[name] = torch.from_numpy(vector[start : start + shape.numel()].copy()).view(shape)
-        start += shape.numel()
-    return found
+    def _cut(self, vector: Float32, names: Iterable[str]) -> Params:
+        """Values, one after the other, by name."""
+        shapes = {name: self.was.params[name].shape for name in names}
+        parts = torch.from_numpy(vector).split([shape.numel() for shape in shapes.values()])
+        return {name: part.view(shape) for (name, shape), part in zip(shapes.items(), parts, strict=True)}
 
 
 def _moments(part: str, trained: Trained) -> Params:
     named = {name: value for name, value in trained.moments.items() if name.startswith(f"{part}:")}
     return {name.partition(":")[2]: value for name, value in named.items()}
-
-
-def _joined(parts: Iterable[Float32]) -> Float32:
-    return np.concatenate([np.zeros(0, np.float32), *parts])

@@ -82,5 +82,5 @@ class InTraining(Protocol):
         ...
 
     def trained(self) -> Trained:
-        """Where it stands: values of their own."""
+        """Where it ended: it is not moved any more, since its tables are not copied."""
         ...

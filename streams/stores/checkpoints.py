@@ -1,4 +1,4 @@
-"""Versions of theta in a directory: one file of compressed safetensors and one of JSON each, written once.
+"""Versions of theta in a directory: one file of safetensors and one of JSON each, written once.
 
 The JSON file holds the hash of both and is linked into place last, which fails if it exists: that
 is the compare-and-set, and a crash before it leaves nothing that a reader would look at. Their names are on disk too

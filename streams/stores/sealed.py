@@ -1,6 +1,7 @@
-"""A version of theta as bytes: tensors as compressed safetensors, all else as JSON with the hash of both, the seal.
+"""A version of theta as bytes: tensors as safetensors, all else as JSON with the hash of both, the seal.
 
-A table has a row for each of thousands of buckets, and most of them are never met: compressed, those cost nothing.
+Of tables, which are most of it, the rows that were met are written (`tables`). Earlier versions of this program wrote
+all of them, compressed; those are read as well.
 """
 
 from __future__ import annotations
@@ -11,16 +12,19 @@ from collections.abc import Mapping
 from hashlib import blake2b
 from typing import Any
 
+import torch
 from safetensors import SafetensorError
 from safetensors.torch import load, save
+from torch import Tensor
 
 from streams.errors import CheckpointError
 from streams.stores.base import Checkpoint
+from streams.stores.tables import thinned, widened
 
-PARAMS, TRAINER, SEAL, BYTES = "params.", "trainer.", "blake2b", "bytes"
+PARAMS, TRAINER, SEAL, BYTES, ROWS = "params.", "trainer.", "blake2b", "bytes", "rows"
 
-LEVEL = 1
-"""Of compression: rows that were never met vanish at any, and numbers that were learned hardly shrink."""
+LEVEL = 0
+"""Of compression: numbers that were learned hardly shrink."""
 
 MOST_BYTES = 2**31
 """Of the tensors of one version, before they are compressed."""
@@ -32,12 +36,14 @@ def sealed(checkpoint: Checkpoint) -> tuple[bytes, bytes]:
     Raises:
         CheckpointError: it is too large to be read back.
     """
-    tensors = {PARAMS + k: v.contiguous() for k, v in checkpoint.params.items()}
-    tensors |= {TRAINER + k: v.contiguous() for k, v in checkpoint.trainer.items()}
-    plain = save(tensors)
-    if len(plain) > MOST_BYTES:
+    tensors = {PARAMS + name: value for name, value in checkpoint.params.items()}
+    tensors |= {TRAINER + name: value for name, value in checkpoint.trainer.items()}
+    written, rows = thinned(tensors)
+    plain = save({name: _alone(value) for name, value in written.items()})
+    size = len(plain) + sum(tensors[name].nbytes for name in rows)
+    if size > MOST_BYTES:
         raise CheckpointError(
-            f"version {checkpoint.version} of theta takes {len(plain):,} bytes, more than {MOST_BYTES:,}; "
+            f"version {checkpoint.version} of theta takes {size:,} bytes, more than {MOST_BYTES:,}; "
             "choose fewer buckets, smaller embeddings, or a smaller network"
         )
     content = zlib.compress(plain, LEVEL)
@@ -45,9 +51,16 @@ def sealed(checkpoint: Checkpoint) -> tuple[bytes, bytes]:
         "version": checkpoint.version,
         "fingerprint": checkpoint.fingerprint,
         BYTES: len(plain),
+        ROWS: rows,
         "numbers": dict(checkpoint.numbers),
     }
     return json.dumps({**described, SEAL: _seal(content, described)}, indent=1).encode(), content
+
+
+def _alone(value: Tensor) -> Tensor:
+    """A value in memory of its own, as safetensors wants it."""
+    is_alone = value.is_contiguous() and value.untyped_storage().nbytes() == value.nbytes
+    return value if is_alone else value.clone(memory_format=torch.contiguous_format)
 
 
 def seal_in(head: bytes) -> str:
@@ -69,7 +82,8 @@ def unsealed(head: bytes, content: bytes) -> Checkpoint:
     if _seal(content, described) != seal:
         raise ValueError("its tensors or their description are damaged: their hash does not match")
     try:
-        tensors = load(_expanded(content, described[BYTES]))
+        written = load(_expanded(content, described[BYTES]))
+        tensors = widened(written, described.get(ROWS, {}), MOST_BYTES)
         return Checkpoint(
             version=described["version"],
             fingerprint=described["fingerprint"],
@@ -77,7 +91,7 @@ def unsealed(head: bytes, content: bytes) -> Checkpoint:
             trainer={k.removeprefix(TRAINER): v for k, v in tensors.items() if k.startswith(TRAINER)},
             numbers=described["numbers"],
         )
-    except (KeyError, TypeError, zlib.error, SafetensorError) as error:
+    except (KeyError, TypeError, AttributeError, zlib.error, SafetensorError) as error:
         raise ValueError(f"it is of another program: {error}") from error
 
 

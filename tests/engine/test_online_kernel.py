@@ -76,7 +76,7 @@ def slope(subject: GradientLearner, params: Params, taught: Lesson) -> tuple[Par
     """What compiled code says of a lesson, by name."""
     found = in_training(subject, params)
     said = found.slope(*taught, EPISODES)
-    gradient = {**found._by_name(found.gradient), **found._cut(found.tables.slope)}
+    gradient = {**found._by_name(found.gradient), **found._cut(found.tables.slope, found.names)}
     return gradient, Report(said.loss if taught.episodes is None else said.before, said.after), said.norm
 
 

@@ -10,10 +10,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from safetensors.torch import save
 from torch import Tensor
 
 from engine.features.columns import Category, Numeric
@@ -247,25 +249,92 @@ def test_one_bucket_that_is_met_costs_about_its_own_numbers() -> None:
     assert size_of(after) - size_of(before) < 100
 
 
-def sealed_again(head: bytes, content: bytes, size: int) -> tuple[bytes, bytes]:
-    """A version with a seal that fits, and tensors that are said to have a size."""
+BITS = st.sampled_from([0, 1, 0x80000000, 0x7FC00000, 0x7FC00001, 0x7F800000, 0x3F800000]) | st.integers(
+    0, 2**32 - 1
+)
+"""Of a number of 32 bits: both zeros, several that are no number, and any other."""
+
+
+@st.composite
+def tables(draw: st.DrawFn) -> Tensor:
+    """Rows that are alike, and any number of others."""
+    width, count = draw(st.integers(0, 5)), draw(st.integers(0, 700))
+    table = np.tile(np.array(draw(st.lists(BITS, min_size=width, max_size=width)), np.uint32), (count, 1))
+    others = draw(st.lists(st.integers(0, count - 1), max_size=8)) if count else []
+    for place in others:
+        table[place] = draw(st.lists(BITS, min_size=width, max_size=width))
+    if draw(st.booleans()):  # so many that it is written as it is
+        table ^= np.random.default_rng(count).integers(0, 2**32, table.shape, np.uint32)
+    found = torch.from_numpy(table.view(np.float32))
+    return found.double() if draw(st.booleans()) else found
+
+
+@given(tables(), tables())
+def test_any_table_comes_back_bit_for_bit(one: Tensor, other: Tensor) -> None:
+    version = Checkpoint(1, "", {"table": one, "part": other[: len(other) // 2]}, {"sums.table": other})
+    again = unsealed(*sealed(version))
+    assert bits(again.params) == bits(version.params)
+    assert bits(again.trainer) == bits(version.trainer)
+
+
+def test_a_version_of_before_whose_tables_were_written_whole_and_compressed_is_read() -> None:
+    version = of_tables(1024)
+    tensors = {f"params.{name}": value for name, value in version.params.items()}
+    plain = save({**tensors, **{f"trainer.{name}": value for name, value in version.trainer.items()}})
+    content = zlib.compress(plain, 1)
+    described = {"version": 1, "fingerprint": version.fingerprint, "bytes": len(plain), "numbers": {}}
+    head = json.dumps({**described, "blake2b": seal_of(content, described)}).encode()
+    assert same(unsealed(head, content), version)
+
+
+def sealed_again(head: bytes, content: bytes, **changed: Any) -> tuple[bytes, bytes]:
+    """A version with a seal that fits, described otherwise."""
     described = json.loads(head)
     described.pop("blake2b")
-    described["bytes"] = size
+    described |= changed
     return json.dumps({**described, "blake2b": seal_of(content, described)}).encode(), content
+
+
+TABLE = "params.0.embeddings.0.weight"
+
+
+@pytest.mark.parametrize(
+    "rows",
+    [
+        {TABLE: 0},
+        {TABLE: -1},
+        {TABLE: 5},
+        {TABLE: 10**12},
+        {TABLE: 1e3},
+        {TABLE: "9"},
+        {TABLE: True},
+        {"x": 9},
+        [],
+        7,
+        None,
+    ],
+)
+def test_tables_whose_parts_do_not_fit_are_refused_before_they_are_made(rows: object) -> None:
+    version = of_tables(1024)
+    version.params["0.embeddings.0.weight"][77] = torch.randn(8)
+    head, content = sealed(version)
+    with pytest.raises(
+        ValueError, match=r"parts of a table do not fit|are said to take more|is of another program"
+    ):
+        unsealed(*sealed_again(head, content, rows=rows))
 
 
 @pytest.mark.parametrize("size", [0, 1, 100, -1, 10**12])
 def test_what_says_another_size_than_it_has_is_refused_before_it_is_decompressed_further(size: int) -> None:
     head, content = sealed(checkpoint())
     with pytest.raises(ValueError, match=r"its tensors (do not take|are said to take)"):
-        unsealed(*sealed_again(head, content, size))
+        unsealed(*sealed_again(head, content, bytes=size))
 
 
 def test_a_few_bytes_that_would_become_gigabytes_are_refused() -> None:
     head, _ = sealed(checkpoint())
     with pytest.raises(ValueError, match="its tensors do not take the 1,000 bytes"):
-        unsealed(*sealed_again(head, zlib.compress(bytes(10**8)), 1_000))
+        unsealed(*sealed_again(head, zlib.compress(bytes(10**8)), bytes=1_000))
 
 
 def test_a_version_too_large_to_be_read_back_is_not_written(
