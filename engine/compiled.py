@@ -226,13 +226,13 @@ def is_of(kind: Any, value: Any) -> bool:
 def compiled_as(*signature: Any) -> Callable[[F], F]:
     """Compile for one declared signature, at import: no array a caller passes can need a second version.
 
-    Such a function is called from Python, and not from what is compiled.
+    Such a function is called from Python, and not from what is compiled. Other threads run meanwhile.
     """
 
     def decorate(function: F) -> F:
         """Compile one function for that signature; what it is compiled to is kept on disk."""
         kinds = [_scalar(kind) for kind in signature]
-        made = _kept(function, tuple(kinds))
+        made = _kept(function, tuple(kinds), nogil=True)
         return made if made is function else Compiled(made, kinds)  # type: ignore[return-value]
 
     return decorate

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 
 from engine.problem import Problem
@@ -24,6 +26,7 @@ from streams.stores.checkpoints import DirectoryMeta
 from streams.stores.classes import ClassFile, agree
 from streams.stores.lmdb import LmdbStore
 from streams.system.locks import Held
+from streams.system.machine import cores
 
 
 def input_log(settings: Settings, problem: Problem, state: Path | None) -> FileLog:
@@ -87,4 +90,5 @@ def _opened(
     schedule = Schedule(settings.outer.every)
     worker = Worker(folds, log, store, theta, said, settings.run.batch, schedule, say=say)
     rounds = Rounds(trains, outputs["episodes"], log.incarnation, say)
-    return Embedded(folds, log, store, worker, trains, rounds, outputs, settings.outer.keep_gib, held)
+    beside = partial(ThreadPoolExecutor, 1, "writer") if cores() > 1 else None
+    return Embedded(folds, log, store, worker, trains, rounds, outputs, settings.outer.keep_gib, held, beside)

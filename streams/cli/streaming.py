@@ -31,7 +31,7 @@ def run(settings: Settings) -> bool:
     program = assembly.embedded(settings, console.print)
     try:
         with progress_bar(console, settings.title, program.log.end()) as show:
-            totals = run_embedded(program, lambda progress: show(program.log.position(), progress))
+            totals = run_embedded(program, lambda progress: show(program.log.committed(), progress))
         with working(console, "comparing with simple models, and writing the page"):
             summary = summarise(settings, program, totals)
     finally:

@@ -94,7 +94,7 @@ def run_demo(out: Path, console: Console, flags: Sequence[str] = ()) -> None:
         baselines = beside.submit(run_baselines, out)
         program = embedded(settings)
         with progress_bar(console, settings.title, program.log.end()) as show:
-            totals = run(program, lambda progress: show(program.log.position(), progress))
+            totals = run(program, lambda progress: show(program.log.committed(), progress))
         with working(console, "waiting for the baselines"):
             extras, seconds = baselines.result()
     write_extras(out / BASELINES, extras)

@@ -68,7 +68,7 @@ class LabelReader:
         """Keep labels of lines that this process wrote, so that none is parsed when it reads them back, once."""
         self._written.update(zip(lines, labels, strict=True))
         for line in [*self._written][:-MOST_KEPT]:
-            del self._written[line]
+            self._written.pop(line, None)  # another thread may be reading
 
     def read(self, lines: Sequence[bytes]) -> list[LearnedLabel | str]:
         """The label of each line; or why it is none that this stream spec has made, quoting nothing of it."""

@@ -7,7 +7,9 @@ again, it goes on to the same rows.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
+from concurrent.futures import Executor
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from math import inf
 from time import perf_counter
@@ -17,6 +19,7 @@ from engine.types import PREDICTORS, SERVED, THETA
 from streams.errors import InputError
 from streams.logs.file.log import FileLog
 from streams.logs.output import OutputFile
+from streams.program.batches import Batches, OneByOne, SideBySide
 from streams.program.pruning import EVERY, prune
 from streams.program.rounds import Rounds
 from streams.program.step import Step
@@ -61,7 +64,7 @@ class Progress:
         return (self.loss_sums[THETA] - self.loss_sums[SERVED]) / max(self.scored, 1)
 
 
-def steps(program: Embedded) -> Iterator[Step]:
+def steps(program: Embedded) -> Generator[Step, None, None]:
     """Every batch to the end of the log, with the outer rounds that fall due between them.
 
     Raises:
@@ -75,16 +78,21 @@ def steps(program: Embedded) -> Iterator[Step]:
     program.store.check_layouts(program.engine.layout)
     _check_episodes(program)
     settle()
-    while True:
-        position = program.log.position()
-        if position > 0 and schedule.cell(position) == position:
-            advance = program.rounds.run(position)
-            if advance is not None and advance.version % EVERY == 0:
-                prune(program.store, program.trainer.store, program.keep_gib, program.worker.say)
-        step = program.worker.step(schedule.next(position) - position)
-        if step is None:
-            return
-        yield step
+    with ExitStack() as beside:
+        batches = program.batches(beside)
+        while not batches.is_over:
+            position = program.log.position()
+            if position > 0 and schedule.cell(position) == position:
+                yield from batches.finish()
+                _run_round(program, position)
+            yield from batches.step(schedule.next(position) - position)
+            program.rounds.read_on(schedule.next(position))
+
+
+def _run_round(program: Embedded, position: int) -> None:
+    advance = program.rounds.run(position)
+    if advance is not None and advance.version % EVERY == 0:
+        prune(program.store, program.trainer.store, program.keep_gib, program.worker.say)
 
 
 def _check_episodes(program: Embedded) -> None:
@@ -124,6 +132,14 @@ class Embedded:
     """Room for versions of theta."""
     held: Held | None = None
     """The state directory, which is this process' alone."""
+    beside: Callable[[], Executor] | None = None
+    """Makes the thread that writes a batch while the next is folded; None: they take turns."""
+
+    def batches(self, ending: ExitStack) -> Batches:
+        """The batches of the log from where it is; a thread of theirs ends with `ending`."""
+        if self.beside is None:
+            return OneByOne(self.worker)
+        return SideBySide(self.worker, self.log, ending.enter_context(self.beside()))
 
     def close(self) -> None:
         """Let go of every file."""

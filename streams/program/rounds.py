@@ -35,13 +35,26 @@ class _Window:
 
     def with_later(self, found: list[_Read], position: int, size: int) -> _Window:
         """Take labels in, and let the oldest go; and all episodes, each of which is trained on once."""
-        new = (_Read(at, label._replace(episode=None)) for at, label in found)
+        new = (
+            one if one.label.episode is None else _Read(one.position, one.label._replace(episode=None))
+            for one in found[-size:]
+        )
         return _Window(position, (*self.read, *new)[-size:])
 
     @property
     def numbers(self) -> list[int]:
         """Where to read it again from: a position in the output, and the first label's offset."""
         return [self.read[0].position, self.read[0].label.source.offset] if self.read else [self.position, 0]
+
+
+class _Ahead(NamedTuple):
+    """What was read already of what the next round trains on."""
+
+    begin: tuple[int, int]
+    """The position and the offset from which on it was read."""
+    found: list[_Read]
+    position: int
+    """Where the next line begins."""
 
 
 @dataclass
@@ -55,6 +68,7 @@ class Rounds:
     say: Callable[[str], object] = unheard
     """Tells an operator, in a sentence."""
     _window: _Window = field(default_factory=_Window)
+    _ahead: _Ahead | None = None
 
     def run(self, through: int) -> Advance | None:
         """Train on every label that came below offset `through`, and publish; None if that was done."""
@@ -63,7 +77,7 @@ class Rounds:
         if consumed["through"] >= through:
             return None
         earlier = self._window = self._earlier(consumed["window"], consumed["position"], consumed["through"])
-        found, position = self._read(consumed["position"], consumed["through"], through)
+        found, position = self._found(consumed["position"], consumed["through"], through)
         if not found:
             return None
         self._window = earlier.with_later(found, position, self.trainer.window)
@@ -74,7 +88,25 @@ class Rounds:
             "window": self._window.numbers,
         }
         new, old = ([one.label for one in part] for part in (found, earlier.read))
-        return self.trainer.advance(before, new, old, reached)
+        advance = self.trainer.advance(before, new, old, reached)
+        self._ahead = _Ahead((position, through), [], position)
+        return advance
+
+    def read_on(self, below: int) -> None:
+        """Read labels below an offset that came since the last round of this process, so that less is left for it."""
+        if self._ahead is not None:
+            self._found(*self._ahead.begin, below)
+
+    def _found(self, position: int, since: int, below: int) -> tuple[list[_Read], int]:
+        """What `_read` returns; what was read ahead is not read again."""
+        begin, found = (position, since), list[_Read]()
+        if self._ahead is not None and self._ahead.begin == begin:
+            found, position = self._ahead.found, self._ahead.position
+            since = found[-1].label.source.offset + 1 if found else since
+        more, position = self._read(position, since, below)
+        found += more
+        self._ahead = _Ahead(begin, found, position)
+        return found, position
 
     def position(self) -> int:
         """Where in the episodes the newest theta was trained up to."""

@@ -6,8 +6,11 @@ The places cut the log into cells. A cell is folded under one version of theta, 
 from __future__ import annotations
 
 from bisect import bisect_right
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
+
+from streams.events.record import Polled
 
 FIRST = 64
 """The first round, and the least distance between two."""
@@ -52,3 +55,18 @@ class Schedule:
             return (position // self.every + 1) * self.every
         after = bisect_right(self._early, position)
         return self._early[after] if after < len(self._early) else self._regular
+
+
+def cut_at_cells(polled: Polled, schedule: Schedule) -> Iterator[Polled]:
+    """The records of one partition, cut where the first topic's offset comes to another cell."""
+    position, start = polled.position, 0
+    last = next((record.offset for record in reversed(polled.records) if record.topic == 0), position)
+    if schedule.cell(last) == schedule.cell(position):
+        yield polled
+        return
+    for n, record in enumerate(polled.records):
+        if record.topic == 0 and schedule.cell(record.offset) != schedule.cell(position):
+            if n > start:
+                yield polled._replace(position=position, records=polled.records[start:n])
+            position, start = record.offset, n
+    yield polled._replace(position=position, records=polled.records[start:])

@@ -15,7 +15,7 @@ then at or below its row's position, and nothing happens.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from functools import partial, reduce
 from itertools import zip_longest
@@ -23,12 +23,10 @@ from time import sleep
 
 import numpy as np
 
-from engine.stream.events import EventBatch
 from engine.stream.fold import Engine
-from engine.stream.in_progress import Folded
 from engine.stream.sources import SourceMoved
 from engine.stream.table import RowError, TaskTable
-from engine.types import Int64, Meta, Outcome
+from engine.types import Int64, Meta
 from streams.errors import Unavailable
 from streams.events.decoding import Decoded, decode
 from streams.events.reading import Rejected, in_log_order, readable_task
@@ -36,7 +34,7 @@ from streams.events.record import Polled, SourcePosition
 from streams.events.wording import unheard
 from streams.logs.base import EventLog
 from streams.program.outputs import Outputs
-from streams.program.schedule import Schedule
+from streams.program.schedule import Schedule, cut_at_cells
 from streams.program.set_aside import (
     Parted,
     cut_at_forgetting,
@@ -48,11 +46,12 @@ from streams.program.set_aside import (
 )
 from streams.program.step import Step, added, summary
 from streams.program.theta import ThetaCache
+from streams.program.unwritten import Unwritten, loaded, unwritten
 from streams.stores.base import RecordStore, Swap
 from streams.watch.telemetry import Telemetry
 
-PAUSES_S = (0.0, 0.0, *(min(0.01 * 2**n, 0.5) for n in range(12)))
-"""Before each attempt at the rows of a batch: about four seconds in all, within any session timeout."""
+PAUSES_S = (0.0, *(min(0.01 * 2**n, 0.5) for n in range(12)))
+"""Before each new attempt at the rows of a batch: about four seconds in all, within any session timeout."""
 
 MOST_TOLD = 1000
 """Damaged rows that are named one by one."""
@@ -88,8 +87,12 @@ class Worker:
 
     def step(self, at_most: int | None = None) -> Step | None:
         """Fold the next batch, of `at_most` events where given; None where there are none (yet)."""
-        polled = self.log.poll(self.batch if at_most is None else min(self.batch, at_most))
+        polled = self.poll(at_most)
         return self.take(polled) if polled else None
+
+    def poll(self, at_most: int | None = None) -> Sequence[Polled]:
+        """The next batch, of `at_most` events where given."""
+        return self.log.poll(self.batch if at_most is None else min(self.batch, at_most))
 
     def take(self, polled: Sequence[Polled]) -> Step:
         """Fold what was polled; doing it again does nothing more.
@@ -100,11 +103,59 @@ class Worker:
 
         """
         self._check_partitions(polled)
-        steps = [self._fold(parts, version) for version, parts in self._cut(polled)]
+        steps = []
+        for version, parts in self._cut(polled):
+            batch = self._fold(parts, version)
+            steps.append(self.settle(batch, self.write(batch)))
+        self.commit(polled)
+        return reduce(added, steps)
+
+    def fold(self, polled: Sequence[Polled], behind: Unwritten | None = None) -> Unwritten:
+        """Fold what was polled, of one cell of one partition, onto rows as they are once `behind` is written.
+
+        Writes nothing. Raises as `take`.
+        """
+        self._check_partitions(polled)
+        ((version, parts),) = self._cut(polled)
+        return self._fold(parts, version, behind)
+
+    def write(self, batch: Unwritten) -> Int64:
+        """Produce, then write the rows that changed; returns the tasks whose row another worker wrote first."""
+        self.outputs.dead_letters.append(in_log_order(batch.rejected))
+        self.outputs.produce(batch.part.events, batch.part.records, batch.part.tasks, batch.folded)
+        self.outputs.sync()
+        return self._swap(batch)
+
+    def settle(self, batch: Unwritten, lost: Int64) -> Step:
+        """Fold and write again and again what was lost to another worker, and count what came of a batch.
+
+        Raises:
+            Unavailable: another worker wrote the same rows first each time.
+
+        """
+        step, rejected, conflicts = self._counted(batch), [*batch.rejected], 0
+        pauses_s = iter(PAUSES_S)
+        while len(lost):
+            if (pause_s := next(pauses_s, None)) is None:
+                raise Unavailable(
+                    f"another worker wrote {len(lost)} rows first, {1 + len(PAUSES_S)} times in a row; the batch is "
+                    "taken again"
+                )
+            conflicts += len(lost)
+            self.wait(pause_s)
+            events = only(batch.part, np.isin(batch.part.events.row, batch.changed[lost]))
+            batch = self._folded(events, [], batch.forgets, batch.meta)
+            lost = self.write(batch)
+            rejected += batch.rejected
+        self._forget(batch.forgets)
+        self.telemetry.rejected(one.reason for one in rejected)
+        return step._replace(rejected=len(rejected), conflicts=conflicts)
+
+    def commit(self, polled: Sequence[Polled]) -> None:
+        """Commit the position after what was polled, of which all is written."""
         with self.telemetry.store_seconds("confirm"):
             self.store.confirm()
         self.log.commit({place: offset for part in polled for place, offset in part.after().items()})
-        return reduce(added, steps)
 
     def _check_partitions(self, polled: Sequence[Polled]) -> None:
         """Refuse an input that was given more partitions: the events of a task now lie in two."""
@@ -142,39 +193,28 @@ class Worker:
         with self.telemetry.store_seconds("adopt"):
             return dict(zip(cells, self.store.adopt(cells, self.theta.current()), strict=True))
 
-    def _fold(self, polled: Sequence[Polled], version: int) -> Step:
-        """Load, fold, produce and swap, again and again for tasks that another worker wrote meanwhile.
-
-        Raises:
-            Unavailable: another worker wrote the same rows first each time.
-
-        """
+    def _fold(self, polled: Sequence[Polled], version: int, behind: Unwritten | None = None) -> Unwritten:
+        """Decode, load and fold."""
         with self.telemetry.store_seconds("theta"):
             meta = self.theta.get(version)
         decoded, forgets = decode(polled, self.engine.spec.problem), set[str]()
         if self.forgets_for_s is not None:
             decoded, forgets = to_forget(decoded)
         part, aside = strangers(decoded, polled[0].partitions if self.keyed else 0)
-        unsaid, rejected = self._not_forgotten([*decoded.rejected, *aside]), list[Rejected]()
-        conflicts, step = 0, None
-        for pause_s in PAUSES_S:
-            self.wait(pause_s)
-            part, states, aside = self._loaded(part)
-            self.outputs.dead_letters.append(in_log_order([*unsaid, *aside]))
-            rejected += unsaid + aside
-            unsaid = []
-            folded = self._produced(part, states, meta)
-            lost = self._swap(part.events, folded)
-            step = step or self._counted(part, folded, meta)
-            if not len(lost):
-                self._forget(forgets)
-                self.telemetry.rejected(one.reason for one in rejected)
-                return step._replace(rejected=len(rejected), conflicts=conflicts)
-            conflicts += len(lost)
-            part = only(part, np.isin(part.events.row, lost))
-        raise Unavailable(
-            f"another worker wrote {len(lost)} rows first, {len(PAUSES_S)} times in a row; the batch is taken again"
-        )
+        rejected = self._not_forgotten([*decoded.rejected, *aside])
+        return self._folded(part, rejected, forgets, meta, behind)
+
+    def _folded(
+        self,
+        part: Decoded,
+        rejected: Sequence[Rejected],
+        forgets: Set[str],
+        meta: Meta,
+        behind: Unwritten | None = None,
+    ) -> Unwritten:
+        part, states, aside = self._loaded(part, behind)
+        folded = self.engine.fold_into(states, part.events, meta)
+        return unwritten(part, [*rejected, *aside], forgets, meta, folded)
 
     def _not_forgotten(self, rejected: Sequence[Rejected]) -> list[Rejected]:
         """Leave out what was refused of tasks that were to be forgotten: a dead letter would remember them."""
@@ -195,20 +235,20 @@ class Worker:
         self.telemetry.forgotten(int((~kept).sum()))
         return only(part, kept)
 
-    def _forget(self, tasks: set[str]) -> None:
+    def _forget(self, tasks: Set[str]) -> None:
         """Forget tasks, as `reptide forget` does; all that came before is folded and produced."""
         if tasks and self.forgets_for_s is not None:
             with self.telemetry.store_seconds("forget"):
                 self.store.forget(tasks, self.forgets_for_s)
             self.telemetry.forgot(len(tasks))
 
-    def _loaded(self, part: Decoded) -> tuple[Decoded, TaskTable, list[Rejected]]:
+    def _loaded(self, part: Decoded, behind: Unwritten | None) -> tuple[Decoded, TaskTable, list[Rejected]]:
         """The rows of a batch; what must not be folded into them is left out or set aside."""
         aside: list[Rejected] = []
         while True:
             try:
                 with self.telemetry.store_seconds("load"):
-                    states = self.store.load(self.engine.layout, part.tasks)
+                    states = loaded(self.store, self.engine.layout, part.tasks, behind)
                 break
             except RowError as error:
                 self._tell(error.reasons)
@@ -231,44 +271,22 @@ class Worker:
                     "`reptide rebuild --task` makes the one row anew, from those events too"
                 )
 
-    def _produced(self, part: Decoded, states: TaskTable, meta: Meta) -> Folded:
-        """Fold, and produce the outcomes."""
-        folded = self.engine.fold_into(states, part.events, meta)
-        self.outputs.produce(part.events, part.records, part.tasks, folded)
-        self.outputs.sync()
-        return folded
-
-    def _swap(self, events: EventBatch, folded: Folded) -> Int64:
-        """Write the rows that changed; returns the tasks whose row another worker wrote first."""
-        changed = np.unique(events.row[folded.outcomes.code != Outcome.DUPLICATE])
-        if not len(changed):
-            return changed
-        states = folded.states if len(changed) == len(folded.states) else folded.states.take(changed)
+    def _swap(self, batch: Unwritten) -> Int64:
+        """Write the rows that changed; returns those, of the ones that did, that another worker wrote first."""
+        states = batch.states
+        if not len(states):
+            return batch.changed
         if not self.claims:
             states.rows["position"] = states.rows["partition"] = states.rows["incarnation"] = 0
         with self.telemetry.store_seconds("swap"):
             results = self.store.swap(states)
         self.telemetry.swapped(results)
-        return changed[[result is Swap.LOST for result in results]]
+        return np.flatnonzero([result is Swap.LOST for result in results])
 
-    def _counted(self, part: Decoded, folded: Folded, meta: Meta) -> Step:
+    def _counted(self, batch: Unwritten) -> Step:
         """Count a batch in the metrics and for the eye; what is folded again is not counted again."""
+        folded = batch.folded
         self.telemetry.folded(folded.outcomes, folded.outcomes.weight, folded.not_finite)
         for seconds, tasks in folded.inner_loops:
             self.telemetry.adapted(seconds, tasks)
-        return summary(part.events, folded, meta.version)
-
-
-def cut_at_cells(polled: Polled, schedule: Schedule) -> Iterator[Polled]:
-    """The records of one partition, cut where the first topic's offset comes to another cell."""
-    position, start = polled.position, 0
-    last = next((record.offset for record in reversed(polled.records) if record.topic == 0), position)
-    if schedule.cell(last) == schedule.cell(position):
-        yield polled
-        return
-    for n, record in enumerate(polled.records):
-        if record.topic == 0 and schedule.cell(record.offset) != schedule.cell(position):
-            if n > start:
-                yield polled._replace(position=position, records=polled.records[start:n])
-            position, start = record.offset, n
-    yield polled._replace(position=position, records=polled.records[start:])
+        return summary(batch.part.events, folded, batch.meta.version)

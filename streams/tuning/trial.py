@@ -113,7 +113,7 @@ def _streamed(trial: Trial, state: Path) -> tuple[End, Judged | None]:
         for step in steps(program):
             if _Asked.event is not None and _Asked.event.is_set():
                 return "stopped", None
-            if unpromising(program.log.position(), step.loss_sums[-1], step.scored):
+            if unpromising(program.log.committed(), step.loss_sums[-1], step.scored):
                 return "unpromising", None
         target = program.engine.spec.problem.target
         return "finished", Judged.of(scores_of(program.outputs["scores"], target), trial.judged_from)

@@ -8,6 +8,7 @@ is what outlives the processes. So a schedule is a value, and the same schedule 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Executor, Future
 from functools import cache, partial
 from threading import Semaphore, Thread
 from typing import Any, NamedTuple
@@ -140,10 +141,31 @@ class _Reader(MemoryLog):
         self.world.committed = offsets[ONLY]
 
 
+class _Late(Future[Any]):
+    """What is done when its result is asked for."""
+
+    def __init__(self, action: Callable[[], Any]) -> None:
+        super().__init__()
+        self._action = action
+
+    def result(self, timeout: float | None = None) -> Any:
+        self.set_result(self._action())
+        return super().result(timeout)
+
+
+class LateThread(Executor):
+    """The thread beside at its slowest: it begins when it is waited for, and so always at the same moment."""
+
+    def submit(self, action: Callable[..., Any], /, *arguments: Any, **options: Any) -> Future[Any]:
+        return _Late(partial(action, *arguments, **options))
+
+
 class World:
     """What outlives every process: the log and its committed position, rows, versions of theta, outputs."""
 
-    def __init__(self, records: Sequence[Record]) -> None:
+    def __init__(self, records: Sequence[Record], is_late: bool = False) -> None:
+        """Where it `is_late`, a batch is written once the next is folded; and no message forgets a task."""
+        self.is_late = is_late
         self.hook: Callable[[str], None] = no_crash
         self.records = MemoryLog(records).records
         self.committed = 0
@@ -167,10 +189,11 @@ class World:
         )
         worker = Worker(
             engine(), log, self.store, ThetaCache(engine(), self.meta), outputs, batch, Schedule(GRID),
-            forgets_for_s=FOR_EVER_S,
+            forgets_for_s=None if self.is_late else FOR_EVER_S,
         )  # fmt: skip
         rounds = Rounds(trainer, self.outputs["episodes"], INCARNATION)
-        return Embedded(engine(), log, self.store, worker, trainer, rounds, self.outputs)  # type: ignore[arg-type]
+        beside = LateThread if self.is_late else None
+        return Embedded(engine(), log, self.store, worker, trainer, rounds, self.outputs, beside=beside)  # type: ignore[arg-type]
 
     def left(self) -> Left:
         layout = engine().layout
@@ -252,23 +275,27 @@ class Process:
             raise Crash(effect)
 
 
-def uninterrupted(records: Sequence[Record], batch: int = 5) -> Left:
+def uninterrupted(records: Sequence[Record], batch: int = 5, is_late: bool = False) -> Left:
     """What one process leaves that nothing happens to."""
-    world = World(records)
+    world = World(records, is_late)
     for _ in steps(world.program(batch)):
         pass
     return world.left()
 
 
 def scheduled(
-    records: Sequence[Record], turns: Sequence[Turn], zombies: Sequence[int] = (), batch: int = 5
+    records: Sequence[Record],
+    turns: Sequence[Turn],
+    zombies: Sequence[int] = (),
+    batch: int = 5,
+    is_late: bool = False,
 ) -> Left:
     """What is left after these turns, once the zombies have run to their ends, and all others have died.
 
     A worker starts with its first turn. Where a turn did not end it, it holds on to whatever it had read. A
     last process begins at the committed position: nobody folds again what it may wrongly pass over.
     """
-    world = World(records)
+    world = World(records, is_late)
     workers: dict[int, Process] = {}
     try:
         for turn in turns:
@@ -289,18 +316,18 @@ def scheduled(
     return world.left()
 
 
-def effects_of(records: Sequence[Record], batch: int) -> list[str]:
+def effects_of(records: Sequence[Record], batch: int, is_late: bool = False) -> list[str]:
     """Every effect of an uninterrupted run, in order."""
-    world, effects = World(records), list[str]()
+    world, effects = World(records, is_late), list[str]()
     world.hook = effects.append
     for _ in steps(world.program(batch)):
         pass
     return effects
 
 
-def dying_before(records: Sequence[Record], nth: int, batch: int) -> Left:
+def dying_before(records: Sequence[Record], nth: int, batch: int, is_late: bool = False) -> Left:
     """What is left where the first process dies just before its nth effect, from 0, and a second goes on."""
-    world = World(records)
+    world = World(records, is_late)
     countdown = iter(range(nth, -1, -1))
 
     def before(effect: str) -> None:

@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 
+from engine.stream.fold import Engine
 from streams.assembly.embedded import embedded
 from streams.logs.file.log import FileLog
 from streams.logs.output import OutputFile
@@ -25,6 +26,7 @@ from tests.faults.shop import settings_of
 EFFECTS: dict[str, tuple[Any, str]] = {
     "poll": (FileLog, "poll"),
     "adopt": (LmdbStore, "adopt"),
+    "fold": (Engine, "fold_into"),
     "append": (OutputFile, "append"),
     "sync": (OutputFile, "sync"),
     "swap": (LmdbStore, "swap"),

@@ -90,6 +90,7 @@ schedules = st.lists(scenes, max_size=12).map(lambda scenes: [turn for scene in 
 LONG = stream(5, 34)
 LONG.insert(20, null_value("task 1"))
 LONG_EFFECTS = effects_of(LONG, 6)
+LATE_EFFECTS = effects_of(LONG, 3, is_late=True)
 
 
 @pytest.fixture(scope="module")
@@ -120,6 +121,37 @@ def test_a_process_that_dies_before_any_one_effect_leaves_what_an_uninterrupted_
     moments = [n for n, effect in enumerate(LONG_EFFECTS) if effect == kind]
     assert {n: d for n in moments if (d := dying_before(LONG, n, 6).differs(whole))} == {}
     assert moments
+
+
+@pytest.fixture(scope="module")
+def late() -> Left:
+    """What is left of the long log where each batch is folded before the one before it is written."""
+    return uninterrupted(LONG, is_late=True)
+
+
+@pytest.mark.parametrize("records", [LONG, stream(9, 40), stream(10, 40, tasks=1)])
+def test_a_batch_that_is_folded_before_the_last_is_written_leaves_the_same(records: list[Record]) -> None:
+    records = [record for record in records if record.fault is None]
+    for batch in (1, 2, 3, 5):
+        assert uninterrupted(records, batch, is_late=True).differs(uninterrupted(records)) == []
+
+
+@pytest.mark.parametrize("kind", sorted({*EFFECTS} - {"forget"}))
+def test_dying_before_any_effect_while_the_next_batch_is_folded_already_leaves_the_same(
+    kind: str, late: Left
+) -> None:
+    moments = [n for n, effect in enumerate(LATE_EFFECTS) if effect == kind]
+    assert {n: d for n in moments if (d := dying_before(LONG, n, 3, is_late=True).differs(late))} == {}
+    assert moments
+
+
+@settings(max_examples=25)
+@given(logs, schedules, st.permutations(range(3)), st.integers(0, 3), batches)
+def test_any_interleaving_of_workers_that_fold_ahead_leaves_the_same(
+    records: list[Record], schedule: list[Turn], order: list[Any], survivors: int, batch: int
+) -> None:
+    left = scheduled(records, schedule, order[:survivors], batch, is_late=True)
+    assert left.differs(uninterrupted(records, is_late=True)) == []
 
 
 def test_dying_again_and_again_at_the_same_place_changes_nothing(whole: Left) -> None:

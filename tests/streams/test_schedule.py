@@ -10,8 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from streams.events.record import Polled, Record
-from streams.program.schedule import FIRST, Schedule
-from streams.program.worker import cut_at_cells
+from streams.program.schedule import FIRST, Schedule, cut_at_cells
 from tests.faults.model import observation
 
 

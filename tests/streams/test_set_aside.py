@@ -274,7 +274,7 @@ class TestLostSwaps:
         scene = Scene(store=Contended(losses=10**6))
         with pytest.raises(Unavailable, match=r"another worker wrote 1 rows first, \d+ times in a row"):
             scene.take([event("ann", "1")])
-        assert scene.waited[:2] == [0, 0], "most conflicts are over at once"
+        assert scene.waited[0] == 0, "most conflicts are over at once"
         assert scene.waited == sorted(scene.waited)
         assert 1 < sum(scene.waited) < 6, "within the least session timeout"
 

@@ -13,6 +13,7 @@ from collections.abc import Callable
 from dataclasses import asdict, replace
 from hashlib import blake2b
 from pathlib import Path
+from threading import Lock
 from typing import Any
 
 import numpy as np
@@ -40,7 +41,7 @@ from streams.logs.file.tables import Table, TableColumns
 __all__ = ["FileLog", "TableColumns", "open_table"]
 
 POSITION = "position.json"
-AHEAD = 4096
+AHEAD = 16_384
 """So many events further than was handed out is recorded as handed out, and not again for each batch."""
 
 
@@ -71,6 +72,7 @@ class FileLog:
         self._order = _event_order(clock, labels_follow=columns.label_time is None)
         self._commits = None if state is None else state / POSITION
         self._digested = 0, blake2b(digest_size=8)
+        self._keeping = Lock()
         self._kept = self._kept_before(clock)
         self._position = self._kept.offset
 
@@ -120,8 +122,9 @@ class FileLog:
         return self._kept.offset
 
     def commit(self, offsets: Offsets) -> None:
-        """Everything below this offset has taken effect; kept over a crash."""
-        self._keep(offsets[ONLY], offsets[ONLY])
+        """Everything below this offset has taken effect; kept over a crash. Another thread may poll meanwhile."""
+        with self._keeping:
+            self._keep(offsets[ONLY], offsets[ONLY])
 
     def _kept_before(self, clock: Placed) -> FilePosition:
         """Where it was read to, checked against the file as it is; the start where nothing was handed out."""
@@ -166,8 +169,9 @@ class FileLog:
 
     def _hand_out(self, through: int) -> None:
         """Record that events below an offset may take effect, before any does."""
-        if self._commits is not None and through > self._kept.through:
-            self._keep(self._kept.offset, through)
+        with self._keeping:
+            if self._commits is not None and through > self._kept.through:
+                self._keep(self._kept.offset, through)
 
     def _keep(self, offset: int, through: int) -> None:
         """Keep both over a crash; `through` looks ahead, so that a batch seldom needs a write of its own."""

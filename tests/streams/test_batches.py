@@ -1,0 +1,116 @@
+"""Each batch is folded while the one before it is written: in a thread, with whatever may go wrong in either."""
+
+from __future__ import annotations
+
+import threading
+from collections import Counter
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from functools import partial
+
+import pytest
+
+from streams.errors import StoreError
+from streams.program.embedded import Embedded, steps
+from tests.faults.model import GRID, World, stream, uninterrupted
+
+RECORDS = stream(5, 3 * GRID)
+BATCH = 2
+FULL = "the disk is full; make room and start again"
+
+
+def world(before: Callable[[str, int], object] = lambda effect, nth: None) -> World:
+    """A world that is told of each effect, and which of its kind it is, from 1."""
+    made, counts = World(RECORDS, is_late=True), Counter[str]()
+
+    def hook(effect: str) -> None:
+        counts[effect] += 1
+        before(effect, counts[effect])
+
+    made.hook = hook
+    return made
+
+
+def in_threads(world: World) -> Embedded:
+    program = world.program(BATCH)
+    worker = replace(program.worker, forgets_for_s=None)
+    return replace(program, worker=worker, beside=partial(ThreadPoolExecutor, 1, "writer"))
+
+
+def is_writing() -> bool:
+    return any(thread.name.startswith("writer") for thread in threading.enumerate())
+
+
+def test_a_batch_is_folded_while_the_one_before_it_is_written() -> None:
+    second_is_loaded = threading.Event()
+
+    def before(effect: str, nth: int) -> None:
+        if (effect, nth) == ("load", 2):
+            second_is_loaded.set()
+        if (effect, nth) == ("swap", 1):
+            assert second_is_loaded.wait(60)
+
+    made = world(before)
+    assert sum(step.conflicts for step in steps(in_threads(made))) == 0
+    assert made.left().differs(uninterrupted(RECORDS, is_late=True)) == []
+    assert not is_writing()
+
+
+def test_what_writing_raises_is_raised_and_nothing_of_a_later_batch_is_written() -> None:
+    def before(effect: str, nth: int) -> None:
+        if (effect, nth) == ("confirm", 3):
+            raise StoreError(FULL)
+
+    made = world(before)
+    with pytest.raises(StoreError, match=FULL):
+        for _ in steps(in_threads(made)):
+            pass
+    assert made.committed == 2 * BATCH
+    assert max(row["position"][0] for row in rows(made)) == 3 * BATCH
+    assert not is_writing()
+
+
+def test_what_folding_raises_is_raised_once_all_before_it_is_committed() -> None:
+    def before(effect: str, nth: int) -> None:
+        if (effect, nth) == ("load", 3):
+            raise StoreError(FULL)
+
+    made, seen = world(before), 0
+    with pytest.raises(StoreError, match=FULL):
+        for step in steps(in_threads(made)):
+            seen += step.events + step.rejected
+    assert made.committed == seen == 2 * BATCH
+
+
+def test_who_stops_has_all_that_was_given_committed_and_may_go_on() -> None:
+    made = world()
+    program = in_threads(made)
+    batches = steps(program)
+    next(batches), next(batches)
+    batches.close()
+    assert made.committed == program.log.position() == 2 * BATCH
+    assert not is_writing()
+    for _ in steps(program):
+        pass
+    assert made.left().differs(uninterrupted(RECORDS, is_late=True)) == []
+
+
+def test_an_interrupt_waits_for_the_batch_that_is_being_written_alone() -> None:
+    def before(effect: str, nth: int) -> None:
+        if (effect, nth) == ("load", 3):
+            raise KeyboardInterrupt
+
+    made = world(before)
+    with pytest.raises(KeyboardInterrupt):
+        for _ in steps(in_threads(made)):
+            pass
+    assert made.committed == 2 * BATCH
+    assert not is_writing()
+
+
+def rows(made: World) -> list[dict[str, tuple[int, ...]]]:
+    """Of each row how far it was folded."""
+    layout = World([]).program(1).engine.layout
+    table = made.store.load(layout, [f"task {n}" for n in range(3)])
+    return [{"position": tuple(row["position"].tolist())} for row in table.rows]
