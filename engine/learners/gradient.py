@@ -16,7 +16,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Mapping
 from copy import copy
-from functools import partial
+from functools import cached_property, partial
 from typing import Self
 
 import torch
@@ -84,7 +84,7 @@ class GradientLearner:
         """Whether predictions are outputs of the model; what is derived from this class may predict otherwise."""
         return type(self) is GradientLearner
 
-    @property
+    @cached_property
     def learned(self) -> tuple[str, ...]:
         """Names of what an outer loop may move: every parameter, no buffer; learned step sizes among them."""
         return (*(name for name, _ in self._model.named_parameters()), *self._rates)

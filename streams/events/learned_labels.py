@@ -82,8 +82,11 @@ class LabelReader:
 
     def _shaped(self, line: bytes) -> LearnedLabel | str:
         """The label of a line, whose numbers nobody has looked at yet."""
+        written = self._written.pop(line, None)
+        if written is not None:
+            return written
         try:
-            one = self._written.pop(line, None) or read_learned(line)
+            one = read_learned(line)
         except (ValueError, KeyError, TypeError) as error:
             return f"cannot be read ({type(error).__name__})"
         reason = self._misshapen(one)

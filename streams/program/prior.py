@@ -13,7 +13,7 @@ import numpy as np
 
 from engine.stream.mixture import UNIFORM
 from engine.types import Float64
-from streams.events.learned_labels import LearnedLabel, task_numbers
+from streams.events.learned_labels import UNSCORED, LearnedLabel, task_numbers
 
 PASSES = 200
 """Two that are nearly as good for every task come apart slowly."""
@@ -28,20 +28,17 @@ def learned_prior(labels: Sequence[LearnedLabel], squared: bool) -> tuple[float,
     >>> learned_prior([], squared=False)
     (0.2, 0.2, 0.2, 0.2, 0.2)
     """
-    losses = np.concatenate([np.empty(0), *(one.losses for one in labels)]).reshape(-1, len(UNIFORM))
+    losses = np.concatenate([UNSCORED, *[one.losses for one in labels]]).reshape(-1, len(UNIFORM))[1:]
     scored = np.isfinite(losses).all(axis=1)
     if not scored.any():
         return tuple(UNIFORM.tolist())
-    tasks, index = np.unique(task_numbers(labels)[scored], return_inverse=True)
-    losses = losses[scored]
-    sums = np.zeros((len(tasks), losses.shape[1]))
-    np.add.at(sums, index, losses)
+    task, losses = task_numbers(labels)[scored], losses[scored]
+    sums = np.stack([np.bincount(task, weights=column) for column in losses.T])[:, np.bincount(task) > 0]
     if squared:  # as the log likelihood of a normal distribution about the best of them
         sums /= max(2 * float(losses.mean(axis=0).min()), 1e-300)
-    sums -= sums.min(axis=1, keepdims=True)
-    prior: Float64 = np.full(losses.shape[1], 1 / losses.shape[1])
-    likelihood = np.exp(-sums)
+    prior: Float64 = np.full(len(sums), 1 / len(sums))
+    likelihood = np.exp(sums.min(axis=0) - sums)
     for _ in range(PASSES):
-        shares = prior * ((1 / (likelihood @ prior)) @ likelihood)
-        prior = (shares + 1 / len(prior)) / (len(tasks) + 1)
+        shares = prior * (likelihood @ (1 / (prior @ likelihood)))
+        prior = (shares + 1 / len(prior)) / (sums.shape[1] + 1)
     return tuple((FLOOR + (1 - len(prior) * FLOOR) * prior).tolist())

@@ -164,7 +164,9 @@ class Trainer:
         window = [*earlier, *found]
         judging = self.judging(window)
         judges = [one for one in found if one.episode is not None and one.task in judging]
-        taught, replayed = ([o for o in part if o.task not in judging] for part in (found, window))
+        taught, replayed = (
+            [o for o in part if o.task not in judging] if judging else part for part in (found, window)
+        )
         state = self.state(before)
         version = (before.version if before else 0) + 1
         candidate, rounds = self.take(taught, replayed, self.prepared(taught, state, version))
@@ -176,9 +178,10 @@ class Trainer:
 
     def judging(self, labels: Sequence[LearnedLabel]) -> set[str]:
         """Tasks that judge and are never trained on: none while there are few."""
-        tasks = {one.task for one in labels}
-        share = self.held_out if len(tasks) >= self.fewest_tasks else 0.0
-        return {task for task in tasks if held_out(task, share)}
+        tasks = {one.task for one in labels} if self.held_out else set()
+        if len(tasks) < self.fewest_tasks:
+            return set()
+        return {task for task in tasks if held_out(task, self.held_out)}
 
     def prepared(self, found: Sequence[LearnedLabel], state: TrainState, version: int = 0) -> TrainState:
         """Learn from labels what training does not: statistics, calibration, step size; once for each label."""
