@@ -125,7 +125,11 @@ class MLPTraining:
         bags[:, DENSE] = shape.numbers + np.cumsum([0, *bags[:, 2]])[:-1]
         marked = np.zeros(sum(sizes), np.bool_)
         return Tables(
-            np.zeros_like(self.sums), bags, marked, np.zeros((0, 2), np.int64), np.zeros(1, np.int64)
+            np.zeros(len(self.sums), np.float32),
+            bags,
+            marked,
+            np.zeros((0, 2), np.int64),
+            np.zeros(1, np.int64),
         )
 
     def _by_name(self, vector: Float32) -> Params:
