@@ -33,7 +33,8 @@ def learned_prior(labels: Sequence[LearnedLabel], squared: bool) -> tuple[float,
     if not scored.any():
         return tuple(UNIFORM.tolist())
     task, losses = task_numbers(labels)[scored], losses[scored]
-    sums = np.stack([np.bincount(task, weights=column) for column in losses.T])[:, np.bincount(task) > 0]
+    each = [np.bincount(task, weights=column) for column in losses.T]
+    sums = np.array(each, np.float64)[:, np.bincount(task) > 0]
     if squared:  # as the log likelihood of a normal distribution about the best of them
         sums /= max(2 * float(losses.mean(axis=0).min()), 1e-300)
     prior: Float64 = np.full(len(sums), 1 / len(sums))
