@@ -22,9 +22,10 @@ class Latest(Generic[T]):
     def of(self, params: Params) -> T:
         """What is made of these."""
         now = [(value, value._version) for value in params.values()]  # noqa: SLF001 - how often it was changed
-        if self._kept is None or not _is_same(now, self._kept[0]):
-            self._kept = now, self._make(params)
-        return self._kept[1]
+        kept = self._kept  # read once: another thread may ask for other parameters meanwhile
+        if kept is None or not _is_same(now, kept[0]):
+            kept = self._kept = now, self._make(params)
+        return kept[1]
 
 
 def _is_same(now: list[tuple[Tensor, int]], before: list[tuple[Tensor, int]]) -> bool:

@@ -2,8 +2,8 @@
 
 Within a task events are folded strictly in order, across tasks side by side. All adaptations that the batch
 brings are found ahead (`engine.stream.look_ahead`) and run together, and so are all predictions; then, in rounds,
-`engine.stream.scan` folds each task's run of events up to its next adaptation. A task that raises an alarm leaves
-this track: from there on each round predicts its run, folds it, and adapts it.
+`engine.stream.scan` folds each task's events up to an adaptation that was not foreseen. That is the one at an alarm:
+from there its task is looked ahead again, ever further.
 
 Tensor calls always run in full padded blocks of one size a kind, on one thread: matrix kernels choose their order of
 summation by shape, so only a fixed shape makes a task's bits independent of its batch mates.
@@ -11,6 +11,7 @@ summation by shape, so only a fixed shape makes a task's bits independent of its
 
 from __future__ import annotations
 
+from threading import Lock
 from typing import NamedTuple
 
 import numpy as np
@@ -50,7 +51,7 @@ class Prediction(NamedTuple):
 
 
 class Engine:
-    """Folds events into rows for one stream spec. Holds no state that a fold could change.
+    """Folds events into rows for one stream spec. Holds no state that a fold could change: threads may share it.
 
     Tensor calls run on `device`, where the parameters of a `Meta` must lie; rows stay in memory. Equal bits are
     promised on processors of one kind, not across devices.
@@ -76,6 +77,7 @@ class Engine:
         self.predict_adapted = Recorded(self.learner.predict)
         self.predict_shared = Recorded(self.learner.shared)
         self._prepared: dict[int, Prepared] = {}
+        self._preparing = Lock()
 
     def fold(self, states: TaskTable, events: EventBatch, meta: Meta) -> Folded:
         """Fold N events of U tasks; `states` is left as it is.
@@ -105,10 +107,11 @@ class Engine:
 
     def _theta(self, meta: Meta) -> Prepared:
         """A version of theta, prepared; of those that were, as many are kept as workers adopt side by side."""
-        known = self._prepared.pop(id(meta), None) or Prepared(self, meta)
-        self._prepared[id(meta)] = known  # the last used is the last dropped
-        if len(self._prepared) > KEPT:
-            del self._prepared[next(iter(self._prepared))]
+        with self._preparing:
+            known = self._prepared.pop(id(meta), None) or Prepared(self, meta)
+            self._prepared[id(meta)] = known  # the last used is the last dropped
+            if len(self._prepared) > KEPT:
+                del self._prepared[next(iter(self._prepared))]
         return known
 
     def predict(self, states: TaskTable, x: Float32, meta: Meta, time_s: Float64) -> Prediction:

@@ -11,7 +11,7 @@ from engine.batches import BLOCK, blocks, bucket_of
 from engine.learners.base import flatten
 from engine.stream import answers, scan, scan_arrays, support_slots
 from engine.stream.events import EventBatch
-from engine.stream.look_ahead import Ahead, look_ahead
+from engine.stream.look_ahead import Foreseen, foreseen, look_ahead
 from engine.stream.predictions import write_predictions
 from engine.stream.prepared import Prepared
 from engine.stream.scan_arrays import OBSERVATION
@@ -44,6 +44,12 @@ if TYPE_CHECKING:
     from engine.stream.fold import Engine
 
 
+NONE = -1
+
+SHORTEST = 64
+"""Events that are looked ahead at least, after an alarm."""
+
+
 class Folded(NamedTuple):
     """The result of a fold."""
 
@@ -74,12 +80,13 @@ class FoldInProgress:
             self.order = self.order[:folded]
             answers.answer_again(self.c, self.events, self.out, self.rules, np.flatnonzero(~fresh))
         self.reason, self.last = np.zeros((2, tasks), np.int64)
-        self.is_predicted = np.zeros(tasks, np.bool_)
+        # Where each task's events were looked ahead from, and up to where: those are predicted.
+        self.begun, self.end = self.cursor.copy(), self.stop.copy()
         self.work = scan_arrays.nothing_foreseen(tasks, self.rules.outputs)
-        self.ahead: Ahead | None = None
+        self.aheads: list[Foreseen] = []
+        self.follows = np.full(tasks, NONE)
         # The adaptation found ahead that comes after those whose fast parameters the row has.
         self.taken = np.zeros(tasks, np.int64)
-        self.values_ahead: Float32 = np.empty((0, self.rows.dtype["fast"].shape[0]), np.float32)
         self.episodes: list[Episode] = []
         self.adaptations = 0
         self.not_finite = 0
@@ -98,65 +105,69 @@ class FoldInProgress:
         """Run every adaptation of the batch, and every prediction, as far as no alarm changes them."""
         if self.theta.meta.version == 0:
             return
-        self.is_predicted = self.cursor < self.stop
-        which = self.events.row
+        serves = np.full(len(self.events.row), ROW)
         if len(several := (self.stop - self.cursor > 1).nonzero()[0]):
-            which = self._look_ahead(several)
+            serves = self._look_ahead(several)
         if len(self.order):
             scan.write_histories(self.c, self.events, self.rules, self.order, self.cursor, self.stop)
             self.rules = self.engine.rules_written
         if len(index := self._observations(self.order)):
             self._predict(index, THETA, self.theta.predictor.of_theta(self.events.x[index]))
-            index = index[self.is_predicted[self.events.row[index]]]
-            fast = np.concatenate([self.rows["fast"], self.values_ahead])
-            self._predict_adapted(index, fast, which[index])
+            self._predict_adapted(index, self.rows["fast"], self.events.row[index], serves[index])
 
     def _look_ahead(self, tasks: Int64) -> Int64:
-        """Run every adaptation that tasks of several events will come to.
-
-        Returns which fast parameters serve each event [N]: of rows first, then of `values_ahead`.
-        """
-        self.ahead = ahead = look_ahead(
+        """Run every adaptation that tasks come to before `end`; returns which serves each event [N], or ROW."""
+        self._leave_episodes(tasks)
+        ahead = look_ahead(
             self.rows, self.events, self.out, self.rules, self.theta.version, tasks, self.order, self.cursor,
-            self.stop,
+            self.end,
         )  # fmt: skip
-        self.values_ahead = self._adapted_from(ahead.due, len(ahead.due.ends) - 1)
+        values = self._adapted_from(ahead.due, len(ahead.due.ends) - 1)
         self.work.number[tasks] = self.taken[tasks] = ahead.begin
         self.work.foreseen[tasks] = True
-        unsound = np.asarray(~np.isfinite(self.values_ahead).all(axis=1))
-        broken = ahead.left.task[: len(unsound)][unsound]
-        self.is_predicted[broken] = self.work.foreseen[broken] = False
-        served: Int64 = np.where(ahead.serves == ROW, self.events.row, ahead.serves + len(self.states))
-        return served
+        self.follows[tasks] = len(self.aheads)
+        self.aheads.append(foreseen(ahead, values, self.rows["fast"]))
+        return ahead.serves
+
+    def _look_ahead_again(self, tasks: Int64) -> None:
+        """Look ahead from where tasks are: at most twice as far as they came since the last time, or to an alarm."""
+        far = np.maximum(2 * (self.cursor - self.begun)[tasks], SHORTEST)
+        self.begun[tasks] = self.cursor[tasks]
+        self.end[tasks] = np.minimum(self.cursor[tasks] + far, self.stop[tasks])
+        serves = self._look_ahead(tasks)
+        index = self._observations(self.order[scan.runs(self.cursor[tasks], self.end[tasks])])
+        place = np.searchsorted(tasks, self.events.row[index])
+        self._predict_adapted(index, self.rows["fast"][tasks], place, serves[index])
 
     def fold_round(self, active: Int64) -> None:
-        """Fold each active task's run of events up to its next adaptation, then adapt those that are due."""
-        end = self.stop
-        alone = active[~self.is_predicted[active]]
-        if len(alone) and self.theta.meta.version:
-            end = self.stop.copy()
-            scan.run_ends(self.c, self.events, self.rules, alone, self.order, self.cursor, end)
-            index = self._observations(self.order[scan.runs(self.cursor[alone], end[alone])])
-            place = np.searchsorted(alone, self.events.row[index])
-            self._predict_adapted(index, self.rows["fast"][alone], place)
+        """Fold each active task's events up to an adaptation that was not foreseen, then adapt those that are due."""
+        if self.theta.meta.version and len(ended := active[self.cursor[active] == self.end[active]]):
+            self._look_ahead_again(ended)
         scan.scan(
             self.c, self.events, self.out, self.rules, self.theta.version, self.work,
-            active, self.order, self.cursor, end, self.reason, self.last,
+            active, self.order, self.cursor, self.end, self.reason, self.last,
         )  # fmt: skip
         if self.reason[active].any():
             self._ask_detector(active[self.reason[active] == scan_arrays.ASK_DETECTOR])
         due = active[self.reason[active] != scan_arrays.NOT_DUE]
-        foreseen = self.work.foreseen[due] & (self.reason[due] == scan_arrays.SCHEDULED)
-        if self.ahead is not None:
-            self._take_ahead(due[foreseen])
-        self._adapt_due(due[~foreseen])
+        is_foreseen = self.work.foreseen[due] & (self.reason[due] == scan_arrays.SCHEDULED)
+        self._take_ahead(due[is_foreseen])
+        self._adapt_due(due[~is_foreseen])
 
-    def _predict_adapted(self, index: Int64, fast: Float32, which: Int64) -> None:
-        """The adapted model's prediction of observations [n], the i-th by the fast parameters fast[which[i]]."""
+    def _predict_adapted(self, index: Int64, fast: Float32, place: Int64, serves: Int64) -> None:
+        """The adapted model's prediction of observations [n], the i-th by what serves[i] found ahead.
+
+        Where that is ROW it is by the fast parameters fast[place[i]] of its task.
+        """
         if self.theta.unmoved:
             self.out.prediction[index, ADAPTED] = self.out.prediction[index, THETA]
         elif len(index):
-            self._predict(index, ADAPTED, self.theta.predictor.of_tasks(fast, which, self.events.x[index]))
+            found = [ahead.values for ahead in self.aheads[-1:]]
+            which = np.where(serves == ROW, place, serves + len(fast))
+            outputs = self.theta.predictor.of_tasks(
+                np.concatenate([fast, *found]), which, self.events.x[index]
+            )
+            self._predict(index, ADAPTED, outputs)
 
     def _observations(self, index: Int64) -> Int64:
         observations: Int64 = index[self.events.kind[index] == OBSERVATION]
@@ -198,7 +209,7 @@ class FoldInProgress:
         count = len(tasks)
         if not count:
             return
-        self.work.foreseen[tasks] = self.is_predicted[tasks] = False
+        self.work.foreseen[tasks] = False
         self.out.adapted[self.last[tasks]] = True
         left = room_for(count, count, self.c)
         leave_all(self.c, tasks, self.last, left)
@@ -208,6 +219,7 @@ class FoldInProgress:
         )
         self.episodes += episodes_of(left, first, due, range(count))
         if self.theta.meta.version:
+            self.end[tasks] = self.cursor[tasks]
             self._keep(tasks, self._adapted_from(due, count))
 
     def _adapt(self, tasks: Int64) -> None:
@@ -248,12 +260,24 @@ class FoldInProgress:
         self.out.adapted[self.last[due]] = True
         self.c.adapted_through[due] = self.c.seq[due]
         self.c.adapted_counts[due] = self.c.class_counts[due]
-        tasks = (self.work.number > self.taken).nonzero()[0]
-        if len(tasks):
-            self.rows["fast"][tasks] = self.values_ahead[self.work.number[tasks] - 1]
+        come = (self.work.number > self.taken).nonzero()[0]
+        for k in np.unique(self.follows[come]).tolist():
+            tasks = come[self.follows[come] == k]
+            before, number = self.taken[tasks], self.work.number[tasks]
+            self.rows["fast"][tasks] = self.aheads[k].values[number - 1]
             self.rows["fast_version"][tasks] = self.theta.meta.version
-            self.adaptations += int((self.work.number[tasks] - self.taken[tasks]).sum())
-            self.taken[tasks] = self.work.number[tasks]
+            self.adaptations += int((number - before).sum())
+            unsound = self.aheads[k].unsound
+            self.not_finite += int((unsound[number] - unsound[before]).sum())
+            self.taken[tasks] = number
+
+    def _leave_episodes(self, tasks: Int64) -> None:
+        """Leave the episodes of the adaptations found ahead that tasks have come to, of what each follows now."""
+        for k in np.unique(self.follows[tasks]).tolist():
+            if k != NONE:
+                follow = np.zeros(len(self.states), np.bool_)
+                follow[tasks] = self.follows[tasks] == k
+                self.episodes += self.aheads[k].episodes(follow, self.taken)
 
     def _keep(self, tasks: Int64, values: Float32) -> None:
         """Write fast parameters [T, F] to the rows; what is not finite keeps the previous ones."""
@@ -271,11 +295,7 @@ class FoldInProgress:
 
     def result(self) -> Folded:
         """The new rows, and what became of the events."""
-        if self.ahead is not None:
-            left, first, due = self.ahead[:3]
-            task = left.task[: len(due.ends) - 1]
-            taken = (np.arange(len(task)) < self.taken[task]).nonzero()[0].tolist()
-            self.episodes += episodes_of(left, first, due, taken)
+        self._leave_episodes(np.arange(len(self.states)))
         episodes = sorted(self.episodes, key=lambda episode: episode.event)
         outcomes = Outcomes(**self.out._asdict())
         return Folded(self.states, outcomes, episodes, self.adaptations, self.not_finite, self.inner_loops)

@@ -4,7 +4,7 @@ What a task adapts on is made of labels and does not depend on what was predicte
 detector over a copy of the rows, finds each adaptation that the batch brings, the support set it reads, and which
 of them every later observation is to be served by. It knows the row as it will be at each event, so it
 writes the task's history as well, before anything is predicted. One task with many events would otherwise
-adapt alone, block after block. Only an alarm cuts a support set: from there on its task is on its own.
+adapt alone, block after block. Only an alarm cuts a support set: from there its task is looked ahead again.
 
 A task with one event has nothing ahead of it: it is left out, and no row is copied for it.
 """
@@ -17,9 +17,9 @@ import numpy as np
 
 from engine.detectors import detectors
 from engine.stream import scan, scan_arrays
-from engine.stream.support import ROW, Left, Support, room_for, weighed
+from engine.stream.support import ROW, Left, Support, episodes_of, room_for, weighed
 from engine.stream.table import columns_of, taken
-from engine.types import Int64
+from engine.types import Bool, Episode, Float32, Int64
 
 EARLY = np.array([1, 2, 4, 8])
 """Labels at which a task adapts beside every n-th."""
@@ -39,6 +39,31 @@ class Ahead(NamedTuple):
     """[N] the adaptation that serves each event, or ROW."""
 
 
+class Foreseen(NamedTuple):
+    """Adaptations found ahead, and run."""
+
+    ahead: Ahead
+    values: Float32
+    """[A, F] fast parameters."""
+    unsound: Int64
+    """[A + 1] how many of the first n were not finite."""
+
+    def episodes(self, tasks: Bool, taken: Int64) -> list[Episode]:
+        """What the adaptations left that some tasks [U] have come to: of each those before number taken[u]."""
+        left, first, due = self.ahead[:3]
+        task = left.task[: len(self.values)]
+        come = (np.arange(len(task)) < taken[task]) & tasks[task]
+        return episodes_of(left, first, due, come.nonzero()[0].tolist())
+
+
+def foreseen(ahead: Ahead, values: Float32, fast: Float32) -> Foreseen:
+    """What was found ahead with its fast parameters; what is not finite keeps those before, or of the row [U, F]."""
+    task, broken = ahead.left.task, ~np.isfinite(values).all(axis=1)
+    for n in broken.nonzero()[0].tolist():
+        values[n] = values[n - 1] if n and task[n] == task[n - 1] else fast[task[n]]
+    return Foreseen(ahead, values, np.concatenate([[0], np.cumsum(broken)]))
+
+
 def look_ahead(
     rows: Any,
     events: scan_arrays.Events,
@@ -50,7 +75,7 @@ def look_ahead(
     cursor: Int64,
     stop: Int64,
 ) -> Ahead:
-    """Find the adaptations of some tasks of a batch.
+    """Find the adaptations of some tasks of a batch, of each those before its event order[stop].
 
     Writes the history of each observation into its features, and to `out` what the fold will write again.
     """

@@ -37,9 +37,12 @@ class Prepared:
     @cached_property
     def unadapted(self) -> Float32:
         """Theta's own values as the fast parameters [1, F] of a task."""
+        if self.inner_loop is not None:
+            x = np.empty((0, self.engine.spec.problem.width), np.float32)
+            return self.inner_loop.adapt(x, x[:, 0], x[:, 0], np.zeros(2, np.int64))
         y = torch.zeros(1, 0, device=self.engine.device)
-        x = y.new_zeros(1, 0, self.engine.spec.problem.width)
-        values: Float32 = flatten(self.engine.learner.adapt(self.meta.params, Batch(x, y, y))).cpu().numpy()
+        none = Batch(y.new_zeros(1, 0, self.engine.spec.problem.width), y, y)
+        values: Float32 = flatten(self.engine.learner.adapt(self.meta.params, none)).cpu().numpy()
         return values
 
     @cached_property

@@ -130,21 +130,6 @@ def write_histories(c: Columns, e: Events, r: Rules, order: Any, cursor: Any, st
             history.write(c, u, e.x[n], e.time_s[n], r)
 
 
-@compiled_as(COLUMNS_LAYOUT, EVENTS_LAYOUT, RULES_LAYOUT, *vectors(4))
-def run_ends(c: Columns, e: Events, r: Rules, active: Any, order: Any, cursor: Any, end: Any) -> None:
-    """Move `end` [U] of each active task back to after the label at which it is next due, if that comes first."""
-    for a in range(len(active)):
-        u = active[a]
-        seq = c.seq[u]
-        for i in range(cursor[u], end[u]):
-            if e.kind[order[i]] == OBSERVATION:
-                continue
-            seq += 1
-            if r.detector_kind == detectors.EXTERNAL or due(seq, r.every):
-                end[u] = i + 1
-                break
-
-
 @compiled
 def pass_by(c: Any, u: int, n: int, work: Any, out: Any) -> None:
     """Go on at an adaptation that runs apart: note it for the fold to come, or take it as noted."""

@@ -186,6 +186,7 @@ class Driven:
     episodes: list[tuple[Any, ...]] = field(default_factory=list)
     adaptations: int = 0
     not_finite: int = 0
+    inner_loops: int = 0
     folded: int = 0
 
     def fold(self, events: Sequence[Event], meta: Meta) -> Folded:
@@ -202,6 +203,7 @@ class Driven:
         self.folded += len(events)
         self.adaptations += result.adaptations
         self.not_finite += result.not_finite
+        self.inner_loops += len(result.inner_loops)
         return result
 
     def outcome(self, name: str) -> Any:
