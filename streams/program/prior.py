@@ -40,6 +40,8 @@ def learned_prior(labels: Sequence[LearnedLabel], squared: bool) -> tuple[float,
     prior: Float64 = np.full(len(sums), 1 / len(sums))
     likelihood = np.exp(sums.min(axis=0) - sums)
     for _ in range(PASSES):
-        shares = prior * (likelihood @ (1 / (prior @ likelihood)))
+        before, shares = prior, prior * (likelihood @ (1 / (prior @ likelihood)))
         prior = (shares + 1 / len(prior)) / (sums.shape[1] + 1)
+        if (prior == before).all():  # as after any further pass
+            break
     return tuple((FLOOR + (1 - len(prior) * FLOOR) * prior).tolist())
