@@ -11,6 +11,7 @@ import torch
 from rich.console import Console
 
 from benchmarks.real_streams.measured import BASELINES, Choices, measured, rules_compared
+from benchmarks.real_streams.ours import load_all
 from benchmarks.real_streams.shown import kept, markdown, rules_markdown
 from benchmarks.real_streams.sources import Source, sources
 from streams.system.machine import described_machine
@@ -38,7 +39,9 @@ def main() -> None:
     )
     results: dict[str, dict[str, object]] = {}
     with tempfile.TemporaryDirectory(prefix="real-streams-") as scratch:
-        for source in _chosen(options.only, RULED if options.rules else None):
+        chosen = _chosen(options.only, RULED if options.rules else None)
+        load_all(chosen[0], Path(scratch) / "first")
+        for source in chosen:
             measure = rules_compared if options.rules else measured
             results[source.name] = measure(source, Path(scratch) / source.name, choices, progress)
             kept(options.json, results)

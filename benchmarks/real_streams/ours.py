@@ -13,11 +13,16 @@ import numpy as np
 
 from benchmarks.real_streams.judge import Predicted
 from benchmarks.real_streams.prepared import Prepared
+from benchmarks.real_streams.sources import Source
 from engine.types import PREDICTORS, Bool
 from streams.assembly.embedded import embedded
 from streams.pages.run.evaluation import scores_of
 from streams.program.embedded import run
 from streams.settings.tree import load_settings
+from streams.system.collector import leave_imports_out
+
+FEW = 300
+"""Rows after which every part of the program has run: tasks have adapted, and theta was trained and judged."""
 
 
 @dataclass(frozen=True)
@@ -29,7 +34,19 @@ class Ours:
     predictors: dict[str, Predicted]
     """Of all L labels; zero where none was scored."""
     events_per_s: float
-    """By the processor's time, from the first event to the last; outputs, rows and rounds of the trainer included."""
+    """By the processor's time, from the first event to the last; outputs, rows and rounds of the trainer included.
+
+    What a process loads once, modules and machine code, is loaded before.
+    """
+
+
+def load_all(source: Source, folder: Path) -> None:
+    """Run the first rows of a stream, so that all that the program loads at its first events is there."""
+    program = embedded(load_settings(source.write(folder, FEW), {}))
+    run(program, lambda _: None)
+    program.close()
+    shutil.rmtree(folder)
+    leave_imports_out()
 
 
 def streamed(stream: Prepared, folder: Path, name: str, changes: Mapping[str, Any] | None = None) -> Ours:
