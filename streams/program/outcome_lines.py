@@ -127,8 +127,8 @@ def _scores(out: Outcomes, index: Int64) -> list[bytes]:
 
 def _of_some(there: Bool, texts_at: Callable[[Int64], list[bytes]]) -> list[bytes]:
     """The texts of those of N events that have one, among empty ones."""
-    index = np.flatnonzero(there)
-    if not len(index):
-        return [b""] * len(there)
-    left = iter(texts_at(index))
-    return [next(left) if is_there else b"" for is_there in there.tolist()]
+    index, texts = np.flatnonzero(there), [b""] * len(there)
+    if len(index):
+        for n, text in zip(index.tolist(), texts_at(index), strict=True):
+            texts[n] = text
+    return texts
