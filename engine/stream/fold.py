@@ -11,7 +11,6 @@ summation by shape, so only a fixed shape makes a task's bits independent of its
 
 from __future__ import annotations
 
-from threading import Lock
 from typing import NamedTuple
 
 import numpy as np
@@ -76,8 +75,7 @@ class Engine:
         self.network = rows_of(self.learner) if device == "cpu" else None
         self.predict_adapted = Recorded(self.learner.predict)
         self.predict_shared = Recorded(self.learner.shared)
-        self._prepared: dict[int, Prepared] = {}
-        self._preparing = Lock()
+        self._prepared: tuple[Prepared, ...] = ()
 
     def fold(self, states: TaskTable, events: EventBatch, meta: Meta) -> Folded:
         """Fold N events of U tasks; `states` is left as it is.
@@ -106,12 +104,12 @@ class Engine:
         return work.result()
 
     def _theta(self, meta: Meta) -> Prepared:
-        """A version of theta, prepared; of those that were, as many are kept as workers adopt side by side."""
-        with self._preparing:
-            known = self._prepared.pop(id(meta), None) or Prepared(self, meta)
-            self._prepared[id(meta)] = known  # the last used is the last dropped
-            if len(self._prepared) > KEPT:
-                del self._prepared[next(iter(self._prepared))]
+        """A version of theta, prepared; of those that were, as many are kept as workers adopt side by side.
+
+        Those that are kept are never changed in place, so a thread that comes between costs one of them at most.
+        """
+        known = next((one for one in self._prepared if one.meta is meta), None) or Prepared(self, meta)
+        self._prepared = (*(one for one in self._prepared if one is not known), known)[-KEPT:]
         return known
 
     def predict(self, states: TaskTable, x: Float32, meta: Meta, time_s: Float64) -> Prediction:

@@ -53,13 +53,13 @@ class Foreseen(NamedTuple):
         left, first, due = self.ahead[:3]
         task = left.task[: len(self.values)]
         come = (np.arange(len(task)) < taken[task]) & tasks[task]
-        return episodes_of(left, first, due, come.nonzero()[0].tolist())
+        return episodes_of(left, first, due, np.flatnonzero(come).tolist())
 
 
 def foreseen(ahead: Ahead, values: Float32, fast: Float32) -> Foreseen:
     """What was found ahead with its fast parameters; what is not finite keeps those before, or of the row [U, F]."""
     task, broken = ahead.left.task, ~np.isfinite(values).all(axis=1)
-    for n in broken.nonzero()[0].tolist():
+    for n in np.flatnonzero(broken).tolist():
         values[n] = values[n - 1] if n and task[n] == task[n - 1] else fast[task[n]]
     return Foreseen(ahead, values, np.concatenate([[0], np.cumsum(broken)]))
 
