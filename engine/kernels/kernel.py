@@ -21,6 +21,7 @@ from engine.compiled import IS_PYTHON
 from engine.kernels.inner_loop import Steps, adapted, fixed_part
 from engine.kernels.judging import Sets, judged
 from engine.kernels.latest import Latest
+from engine.kernels.moves import moves_apart
 from engine.kernels.network import CHUNK, EVERYTHING, HEAD, Rows, Theta, room_for
 from engine.kernels.plan import Plan, plan_of
 from engine.kernels.products import rounded_up
@@ -31,7 +32,7 @@ from engine.learners.gradient import LR, GradientLearner
 from engine.learners.training import Trained
 from engine.problem import Problem
 from engine.traced import is_recording
-from engine.types import Batch, EngineError, Float32, Float64, Int64, Params
+from engine.types import Batch, Bool, EngineError, Float32, Float64, Int64, Params
 
 
 def gradient_learner(problem: Problem) -> GradientLearner:
@@ -127,6 +128,10 @@ class MLPTheta:
             steps = self.steps if sizes is None else self._steps({**self.params, LR: torch.tensor(sizes[n])})
             judged(plan.network, self.theta, *sets, steps, most, room, own, out)
         return found
+
+    def moves_apart(self, batches: Sequence[Batch], tasks: Bool, steps: int) -> Params:
+        """How far tasks move that train all of theta, as `engine.learners.base.ThetaRows` says."""
+        return moves_apart(self, batches, tasks, steps)
 
     def counted(self, y: Float32, weight: Float32) -> tuple[Float32, Float32]:
         """Labels y [M] as the network has them, and what they weigh.

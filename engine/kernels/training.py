@@ -13,7 +13,7 @@ from engine.batches import present
 from engine.kernels.descent import Moving, forgotten, move
 from engine.kernels.network import EVERYTHING, Theta, room_for
 from engine.kernels.row_by_row import one_after_the_other
-from engine.kernels.slopes import DENSE, MARKS, WEIGHTS, Tables, slopes
+from engine.kernels.slopes import DENSE, IDS, MARKS, NUMBERS, WEIGHTS, Tables, slopes
 from engine.learners.training import FIRST, SECOND, Pace, Slope, Trained
 from engine.types import Batch, Episodes, Float32, Float64, Int64, Params
 
@@ -39,7 +39,7 @@ class MLPTraining:
         self.own = np.zeros(2 * len(body) + len(self.at.forward), np.float32)
         self.names, self.buckets = theta.kernel.front.tables, theta.front.tables
         self.sums = one_after_the_other([trained.squares[name].detach() for name in self.names]).copy()
-        self.tables = self._tables()
+        self.tables = no_slopes(theta)
         self.most, self.room = 0, np.zeros(0, np.float32)
 
     def slope(self, labels: Batch, episodes: Episodes | None, share: float) -> Slope:
@@ -104,45 +104,48 @@ class MLPTraining:
         if most > self.most:
             self.most = most
             self.room = np.zeros(room_for(net.layers, net.widest, net.outputs, most), np.float32)
-        ids = len(x) * int(self.tables.bags[:, 1].sum())
-        if ids > len(self.tables.touched):
-            self.tables = self.tables._replace(touched=np.zeros((ids, 2), np.int64))
+        self.tables = room_for_touched(self.tables, len(x))
         turned = len(phi) > 0 and self.plan.network.owns == EVERYTHING
         return float(slopes(
             net, self.at, turned, phi, self.owned[self.plan.own.places], self.theta.read(x), x, y, weight, ends,
             self.most, self.room, self.own, self.gradient, self.tables, losses,
         ))  # fmt: skip
 
-    def _tables(self) -> Tables:
-        """No gradient by any bucket."""
-        shape = self.theta.front.shape
-        sizes = [len(self.was.params[f"0.embeddings.{n}.weight"]) for n in range(len(shape.bags))]
-        bags = np.zeros((len(shape.bags), 7), np.int64)
-        bags[:, :5] = shape.bags
-        if not shape.wide:
-            bags[:, WEIGHTS] = -1
-        bags[:, MARKS] = np.cumsum([0, *sizes])[:-1]
-        bags[:, DENSE] = shape.numbers + np.cumsum([0, *bags[:, 2]])[:-1]
-        marked = np.zeros(sum(sizes), np.bool_)
-        return Tables(
-            np.zeros(len(self.sums), np.float32),
-            bags,
-            marked,
-            np.zeros((0, 2), np.int64),
-            np.zeros(1, np.int64),
-        )
-
     def _by_name(self, vector: Float32) -> Params:
         """Parameters that lie as the network's, by name."""
         return self._cut(vector[self.plan.body.places], self.plan.body.starts)
 
     def _cut(self, vector: Float32, names: Iterable[str]) -> Params:
-        """Values, one after the other, by name."""
-        shapes = {name: self.was.params[name].shape for name in names}
-        parts = torch.from_numpy(vector).split([shape.numel() for shape in shapes.values()])
-        return {name: part.view(shape) for (name, shape), part in zip(shapes.items(), parts, strict=True)}
+        return named(vector, self.was.params, names)
 
 
 def _moments(part: str, trained: Trained) -> Params:
     named = {name: value for name, value in trained.moments.items() if name.startswith(f"{part}:")}
     return {name.partition(":")[2]: value for name, value in named.items()}
+
+
+def no_slopes(theta: MLPTheta) -> Tables:
+    """No gradient by any bucket, and no room for those touched."""
+    front, params = theta.front, theta.params
+    sizes = [len(params[f"0.embeddings.{n}.weight"]) for n in range(len(front.shape.bags))]
+    bags = np.zeros((len(sizes), 7), np.int64)
+    bags[:, :5] = front.shape.bags
+    if not front.shape.wide:
+        bags[:, WEIGHTS] = -1
+    bags[:, MARKS] = np.cumsum([0, *sizes])[:-1]
+    bags[:, DENSE] = front.shape.numbers + np.cumsum([0, *bags[:, NUMBERS]])[:-1]
+    slope, marked = np.zeros(len(front.tables), np.float32), np.zeros(sum(sizes), np.bool_)
+    return Tables(slope, bags, marked, np.zeros((0, 2), np.int64), np.zeros(1, np.int64))
+
+
+def room_for_touched(tables: Tables, examples: int) -> Tables:
+    """The same, with room for all rows that so many examples name."""
+    ids = examples * int(tables.bags[:, IDS].sum())
+    return tables._replace(touched=np.zeros((ids, 2), np.int64)) if ids > len(tables.touched) else tables
+
+
+def named(vector: Float32, params: Params, names: Iterable[str]) -> Params:
+    """Values, one after the other, by name; of the shapes that those of theta have."""
+    shapes = {name: params[name].shape for name in names}
+    parts = torch.from_numpy(vector).split([shape.numel() for shape in shapes.values()])
+    return {name: part.view(shape) for (name, shape), part in zip(shapes.items(), parts, strict=True)}

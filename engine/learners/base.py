@@ -17,7 +17,7 @@ from torch import Tensor
 from engine.learners.training import InTraining, Trained
 from engine.problem import Problem
 from engine.targets import Classification
-from engine.types import Batch, Fast, Float32, Float64, Int64, Params
+from engine.types import Batch, Bool, Fast, Float32, Float64, Int64, Params
 
 LABEL_MEAN, LABEL_STD = "0.label_mean", "0.label_std"
 """Theta's buffers that hold what the labels of a regression are standardised by."""
@@ -113,6 +113,13 @@ class ThetaRows(Protocol):
 
     def losses(self, support: Batch, query: Batch, sizes: Sequence[float] | None = None) -> Float64:
         """What the query sets of U tasks cost after adaptation [S, U], by steps of each size, or of theta's own."""
+        ...
+
+    def moves_apart(self, batches: Sequence[Batch], tasks: Bool, steps: int) -> Params:
+        """Sum over tasks [U], those that are true, of theta minus where it ends; of every learned parameter, by name.
+
+        Each takes that many clipped steps on all of theta, step k on batch k mod P. Step sizes are not learned.
+        """
         ...
 
 

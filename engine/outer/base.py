@@ -14,7 +14,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from engine.learners.base import Learner, TakesSteps, example_losses, losses
+from engine.learners.base import Learner, TakesSteps, example_losses, losses, theta_rows
 from engine.targets import Classification
 from engine.types import Batch, EngineError, Episodes, Fast, Params
 
@@ -69,9 +69,12 @@ def report(learner: Learner, meta: Params, episodes: Episodes, after: Tensor) ->
 @torch.no_grad()
 def reported(learner: Learner, meta: Params, episodes: Episodes) -> Report:
     """Adapt as the learner does, on the support sets alone, and judge that."""
-    return report(
-        learner, meta, episodes, query_loss(learner, meta, learner.adapt(meta, episodes.support), episodes)
-    )
+    rows = theta_rows(learner, meta)
+    if rows is None:
+        after = query_loss(learner, meta, learner.adapt(meta, episodes.support), episodes)
+    else:
+        after = torch.from_numpy(rows.losses(*episodes)[0]).sum() / judged(episodes).sum().clamp(min=1)
+    return report(learner, meta, episodes, after)
 
 
 def gradient_of(loss: Tensor, params: Params) -> Params:

@@ -14,11 +14,13 @@ transductive is no matter of the rule, but of batch norm in the network when it 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
+from torch import Tensor
 
-from engine.learners.base import Learner, TakesSteps
+from engine.learners.base import Learner, TakesSteps, kernel_of
 from engine.outer.base import Report, judged, labelled, reported, takes_steps
 from engine.types import Batch, EngineError, Episodes, Fast, Params
 
@@ -42,16 +44,23 @@ class Reptile:
 
     def __call__(self, learner: Learner, meta: Params, episodes: Episodes) -> tuple[Params, Report]:
         """Pseudo-gradient of every learned parameter."""
-        phi = self._train(_of_fixed_rates(takes_steps(learner, "Reptile")), meta, episodes)
         kept = judged(episodes)
         scale = 1 / kept.sum().clamp(min=1)
-        moves = {name: (meta[name] - value)[kept].sum(0) * scale for name, value in phi.items()}
-        return moves, reported(learner, meta, episodes)
+        moves = self._moves(_of_fixed_rates(takes_steps(learner, "Reptile")), meta, episodes, kept)
+        return {name: value * scale for name, value in moves.items()}, reported(learner, meta, episodes)
 
-    def _train(self, learner: TakesSteps, meta: Params, episodes: Episodes) -> Fast:
-        tasks = len(episodes.query.x)
-        phi = {name: meta[name].expand(tasks, *meta[name].shape) for name in learner.learned}
+    def _moves(self, learner: TakesSteps, meta: Params, episodes: Episodes, kept: Tensor) -> Params:
+        """How far the tasks [U] that are kept move, in sum: theta minus where each ends."""
         parts = [_part(episodes, part, self.minibatches) for part in range(self.minibatches)]
+        kernel = kernel_of(learner)
+        if kernel is not None and kernel.knows(*meta.values(), *parts[0]):
+            return kernel.of(meta).moves_apart(parts, kept.numpy(), self.steps)
+        phi = self._train(learner, meta, parts)
+        return {name: (meta[name] - value)[kept].sum(0) for name, value in phi.items()}
+
+    def _train(self, learner: TakesSteps, meta: Params, parts: Sequence[Batch]) -> Fast:
+        tasks = len(parts[0].x)
+        phi = {name: meta[name].expand(tasks, *meta[name].shape) for name in learner.learned}
         for step in range(self.steps):
             phi = learner.step(meta, phi, parts[step % self.minibatches])
         return phi

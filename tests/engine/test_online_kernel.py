@@ -21,6 +21,7 @@ from engine.outer.descent import FitSettings
 from engine.outer.fit import TrainState, start
 from engine.outer.gate import losses_by_size
 from engine.outer.online import EPISODES, Lesson, Online, Rates
+from engine.outer.reptile import Reptile
 from engine.outer.step_size import SIZES
 from engine.problem import Problem
 from engine.targets import Regression
@@ -104,6 +105,36 @@ def test_the_gradient_is_that_of_automatic_differentiation_in_double_precision(n
     assert (report.query_loss_before, report.query_loss_after) == pytest.approx(
         (told.query_loss_before, told.query_loss_after), rel=1e-5, nan_ok=True
     )
+
+
+@settings(max_examples=20, deadline=None)
+@given(name=st.sampled_from(TRAINED), seed=st.integers(0, 300), steps=st.integers(2, 6))
+def test_reptile_moves_theta_as_by_tensors_in_double_precision(name: str, seed: int, steps: int) -> None:
+    problem, params, rule = KNOWN[name], theta(name), Reptile(steps, minibatches=2)
+    support, query = batch(problem, 3, 5, 3 * seed + 1), batch(problem, 3, 4, 3 * seed + 2)
+    sides = [Batch(*(column.double() for column in side)) for side in (support, query)]
+    expected, told = rule(without_kernel(learner(name)), doubled(params), Episodes(*sides))
+    found, report = rule(learner(name), params, Episodes(support, query))
+    assert found.keys() == expected.keys() == set(learner(name).learned)
+    largest = max(float(value.abs().max()) for value in expected.values())
+    for part, value in found.items():
+        torch.testing.assert_close(value.double(), expected[part], rtol=1e-3, atol=1e-4 * largest, msg=part)
+    assert report.query_loss_after == pytest.approx(told.query_loss_after, rel=1e-3, nan_ok=True)
+
+
+def test_reptile_leaves_theta_as_it_is_and_moves_nothing_for_tasks_that_nothing_judges() -> None:
+    name = "everything"
+    params, rule = theta(name), Reptile()
+    before = {part: value.clone() for part, value in params.items()}
+    support, query = batch(KNOWN[name], 3, 5, 1), batch(KNOWN[name], 3, 4, 2)
+    nobody = query._replace(weight=torch.zeros_like(query.weight))
+    first = rule(learner(name), params, Episodes(support, query))[0]
+    assert all(
+        not value.any() for value in rule(learner(name), params, Episodes(support, nobody))[0].values()
+    )
+    again = rule(learner(name), params, Episodes(support, query))[0]
+    assert all(torch.equal(value, again[part]) for part, value in first.items())
+    assert all(torch.equal(value, before[part]) for part, value in params.items())
 
 
 class Taught(Online):
