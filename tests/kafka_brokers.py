@@ -23,7 +23,7 @@ import atexit
 import fcntl
 import os
 import subprocess
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache, partial
@@ -150,6 +150,7 @@ def topic_of(
     messages: Iterable[tuple[bytes | None, bytes | None]] = (),
     name: str = "",
     replicas: int = 1,
+    limits: Mapping[str, str] | None = None,
 ) -> str:
     """Create a topic of its own for one test, with messages of key and value."""
     from kafka import KafkaAdminClient
@@ -157,7 +158,14 @@ def topic_of(
     topic = name or f"topic-{next(NUMBERS)}-{os.getpid()}"
     admin = KafkaAdminClient(bootstrap_servers=broker.servers)
     admin.create_topics(
-        {topic: {"num_partitions": partitions, "replication_factor": replicas}}, wait_for_metadata=True
+        {
+            topic: {
+                "num_partitions": partitions,
+                "replication_factor": replicas,
+                "configs": dict(limits or {}),
+            }
+        },
+        wait_for_metadata=True,
     )
     admin.close()
     append(broker, topic, messages)

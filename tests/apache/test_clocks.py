@@ -8,7 +8,6 @@ from typing import Any
 
 import pytest
 from confluent_kafka import Producer
-from kafka import KafkaProducer
 
 from engine.features.columns import Numeric
 from engine.features.encoder import Features
@@ -19,7 +18,6 @@ from streams.events.decoding import Decoded, decode
 from streams.events.envelope import Envelope
 from streams.logs.kafka.confluent import producer as confluent_producer
 from streams.logs.kafka.group import Connection
-from streams.logs.kafka.kafka_python import producer as kafka_producer
 from streams.logs.kafka.log import KafkaLog
 from streams.logs.kafka.outputs import KafkaOutputs
 from streams.logs.kafka.topics import Topics, create
@@ -107,15 +105,11 @@ def wrong(monkeypatch: pytest.MonkeyPatch) -> Callable[[float], None]:
         def stamp() -> int:
             return round(1000 * (time.time() + seconds))
 
-        class ByKafkaPython(KafkaProducer):  # type: ignore[misc]  # a library without types
-            def send(self, *message: Any) -> Any:
-                return super().send(*message, timestamp_ms=stamp())
-
         class ByConfluent(Producer):  # type: ignore[misc]  # a library without types
             def produce(self, *message: Any, **more: Any) -> None:
                 super().produce(*message, **more, timestamp=stamp())
 
-        monkeypatch.setattr(kafka_producer, "KafkaProducer", ByKafkaPython)
+        monkeypatch.setattr("streams.logs.kafka.kafka_python.batches.time", lambda: stamp() / 1000)
         monkeypatch.setattr(confluent_producer, "Producer", ByConfluent)
 
     return ahead

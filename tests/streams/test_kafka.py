@@ -444,12 +444,14 @@ class TestOutputs:
     ) -> None:
         if library == "confluent":
             pytest.skip("librdkafka tells of failures alone, and the first is kept")
-        monkeypatch.setattr("streams.logs.kafka.kafka_python.producer.UNSETTLED", 64)
+        monkeypatch.setattr("streams.logs.kafka.kafka_python.producer.UNSETTLED", 8)
+        monkeypatch.setattr("streams.logs.kafka.kafka_python.producer.AT_ONCE", 100)
+        monkeypatch.setattr("streams.logs.kafka.kafka_python.batches.BATCH_BYTES", 400)
         topic = topic_of(noida, 1)
         outputs = produced(noida, topic)
         outputs.topic(topic).append([b"x"] * 1000)
         producer: Any = outputs._producer
-        assert len(producer._pending) < 64
+        assert len(producer._pending) < 8
         outputs.sync()
         assert producer._pending == []
         assert len(messages(noida, topic, 1000)) == 1000
@@ -461,6 +463,15 @@ class TestOutputs:
         outputs = produced(noida, topic)
         with pytest.raises(ReptideError, match=r"max\.message\.bytes"):
             outputs.topic(topic).append([os.urandom(5 << 20)], [b"k"])
+            outputs.sync()
+
+    def test_messages_that_are_together_beyond_the_topics_limit_name_the_setting(
+        self, noida: Broker, produced: Callable[..., KafkaOutputs]
+    ) -> None:
+        topic = topic_of(noida, 1, limits={"max.message.bytes": "3000"})
+        outputs = produced(noida, topic)
+        with pytest.raises(InputError, match=r"max\.message\.bytes"):
+            outputs.topic(topic).append([os.urandom(500) for _ in range(20)], [b"k"] * 20)
             outputs.sync()
 
     def test_a_stalled_broker_is_unavailable_and_then_works_again(

@@ -3,18 +3,29 @@
 from __future__ import annotations
 
 import socket
+import struct
 import threading
+import time
 from collections.abc import Iterator
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from kafka import TopicPartition
+from kafka.consumer.fetcher import ConsumerRecord, Fetcher
 from kafka.net.selector import NetworkSelector
+from kafka.partitioner.default import murmur2
+from kafka.record.memory_records import MemoryRecords, MemoryRecordsBuilder
+from kafka.record.util import calc_crc32c
 
 from streams.events.envelope import Envelope
 from streams.logs.kafka.group import Connection
-from streams.logs.kafka.kafka_python import network
+from streams.logs.kafka.kafka_python import network, producer
+from streams.logs.kafka.kafka_python.batches import Records
 from streams.logs.kafka.kafka_python.consumer import KafkaGroup
+from streams.logs.kafka.kafka_python.messages import Message, PartitionMessages
 from streams.logs.kafka.kafka_python.producer import KafkaPythonProducer
 from streams.logs.kafka.outputs import Sent
 from streams.logs.kafka.replay import KafkaReplay
@@ -95,20 +106,136 @@ def test_a_member_that_waits_for_nothing_when_it_is_polled_joins_all_the_same(no
 
 def test_one_that_is_let_go_with_messages_unsent_leaves_no_thread_behind(noida: Broker) -> None:
     topic, threads = topic_of(noida, 1), threading.active_count()
-    producer = KafkaPythonProducer(Connection(noida.servers), [topic])
-    producer.send(topic, [Sent(b"k", b"v")])
-    producer.flush()
+    sender = KafkaPythonProducer(Connection(noida.servers), [topic])
+    sender.send(topic, [Sent(b"k", b"v")])
+    sender.flush()
     with noida.stalled():
-        producer.send(topic, [Sent(b"k", b"w")])
-        producer.close()
+        sender.send(topic, [Sent(b"k", b"w")])
+        sender.close()
         eventually(lambda: threading.active_count() <= threads)
 
 
-def test_a_message_of_nothing_is_sent_with_an_empty_key(noida: Broker) -> None:
+def test_messages_that_are_sent_one_by_one_go_out_together(noida: Broker) -> None:
     topic = topic_of(noida, 1)
-    producer = KafkaPythonProducer(Connection(noida.servers), [topic])
-    producer.send(topic, [Sent(None, None)])
-    producer.flush()
-    producer.close()
-    [message] = messages(noida, topic, 1)
-    assert (message.key, message.value) == (b"", None)
+    sender = KafkaPythonProducer(Connection(noida.servers), [topic])
+    for n in range(100):
+        sender.send(topic, [Sent(b"k", str(n).encode())])
+    begun = len(sender._pending)
+    sender.flush()
+    sender.close()
+    assert begun < 50
+    assert [int(message.value) for message in messages(noida, topic, 100)] == list(range(100))
+
+
+def test_of_long_keys_none_is_remembered() -> None:
+    kept, key = producer._kept_hash.cache_info().currsize, b"k" * (producer.KEPT_BYTES + 1)
+    assert producer.key_hash(key) == murmur2(key) & 0x7FFFFFFF
+    assert producer._kept_hash.cache_info().currsize == kept
+
+
+# Any messages, as kafka-python writes and reads them
+
+TEXTS = st.none() | st.sampled_from([b"", b"k", b"x" * 63, b"x" * 64, b"x" * 9000]) | st.binary(max_size=20)
+HEADERS = st.lists(st.tuples(st.sampled_from(["", "a", "n\u00fc\U0001f642"]), TEXTS), max_size=2)
+SENT = st.builds(Sent, TEXTS, TEXTS, st.just(()) | HEADERS)
+STAMPS = st.integers(0, 2**41)
+PLACE = TopicPartition("t", 3)
+
+
+def read_with(reader: Any, content: bytes, at: int, portions: list[int]) -> list[Any]:
+    """What a fetch gives, so many messages at a time, and where it stands after each; and why it gives no more."""
+    fetched, found = reader(at, PLACE, MemoryRecords(content)), list[Any]()
+    try:
+        for portion in portions:
+            for offset, key, value, headers, stamp_ms in map(as_message, fetched.take(portion)):
+                found.append((offset, key, value, list(headers), stamp_ms))
+            found.append((fetched.next_fetch_offset, bool(fetched), fetched.bytes_read > 0))
+            if not fetched:
+                return found
+    except Exception as error:  # damaged bytes may fail in any way
+        found.append((type(error), "crc" in str(error), fetched.next_fetch_offset))
+    return found
+
+
+def as_message(one: Any) -> Message:
+    """A record of kafka-python's as a message."""
+    if isinstance(one, ConsumerRecord):
+        return one.offset, one.key, one.value, one.headers, one.timestamp
+    return one  # type: ignore[no-any-return]
+
+
+@given(portions=st.lists(st.lists(SENT, max_size=3), min_size=1, max_size=2).filter(any))
+def test_any_messages_are_read_by_kafka_python_as_they_were_sent(portions: list[list[Sent]]) -> None:
+    records, before_ms = Records(), int(time.time() * 1000)
+    taken = [message for portion in portions for message in portion[: records.add(portion)]]
+    records.set_producer_state(7, 1, 40, False)
+    records.close()
+    records.close()  # as before a retry
+    for batch in MemoryRecords(records.buffer()):
+        read = [(m.offset, m.key, m.value, m.headers) for m in batch if m.timestamp >= before_ms]
+        assert (batch.producer_id, batch.producer_epoch, batch.base_sequence) == (7, 1, 40)
+        assert (batch.records_count, batch.last_offset_delta) == (len(taken), len(taken) - 1)
+    assert MemoryRecords(records.buffer()).next_batch().validate_crc()
+    assert read == [(n, key, value, list(headers)) for n, (key, value, headers) in enumerate(taken)]
+    assert (len(taken), records.add(taken)) == (sum(map(len, portions)), 0)
+
+
+def test_a_batch_holds_what_it_has_room_for_or_one_message() -> None:
+    records = Records()
+    assert [records.add([Sent(None, b"x" * 70_000)] * 3), records.is_full()] == [1, False]
+    records = Records()
+    assert [records.add([Sent(None, b"x" * 200_000)] * 3), records.is_full()] == [1, True]
+
+
+@st.composite
+def batches(draw: Any) -> bytes:
+    """Batches as kafka-python writes them, of old formats too, with sound checksums or others."""
+    content, offset = b"", draw(st.integers(0, 5))
+    for _ in range(draw(st.integers(1, 3))):
+        written = MemoryRecordsBuilder(
+            draw(st.sampled_from([1, 2, 2, 2])), draw(st.sampled_from([0, 0, 1, 3])), 10**6
+        )
+        for key, value, headers in draw(st.lists(SENT, min_size=1, max_size=4)):
+            written.skip(draw(st.sampled_from([0, 0, 0, 1, 70])))
+            written.append(draw(STAMPS), key, value, list(headers) if written._magic == 2 else [])
+        count = written.next_offset()
+        written.close()
+        attributes = draw(st.sampled_from([0, 0, 8, 16]))  # stamped by the broker; part of a transaction
+        sound = draw(st.sampled_from([True] * 5 + [False]))
+        content += struct.pack(">q", offset) + marked(bytes(written.buffer()), attributes, sound=sound)[8:]
+        offset += count + draw(st.sampled_from([0, 3]))
+    return content
+
+
+def marked(batch: bytes, attributes: int, *, sound: bool = True) -> bytes:
+    """A batch with other attributes, and a checksum that fits them or not."""
+    changed = bytearray(batch)
+    if batch[16] == 2:
+        changed[22] ^= attributes
+        changed[17:21] = struct.pack(">I", calc_crc32c(memoryview(changed)[21:]) ^ (not sound))
+    elif not sound:
+        changed[-1] ^= 1
+    return bytes(changed)
+
+
+@given(batches(), st.integers(0, 80), st.lists(st.integers(1, 5), min_size=1, max_size=12))
+def test_any_batches_are_read_and_refused_as_by_kafka_python(
+    content: bytes, at: int, portions: list[int]
+) -> None:
+    theirs = read_with(Fetcher.PartitionRecords, content, at, portions)
+    assert read_with(PartitionMessages, content, at, portions) == theirs
+
+
+def test_whatever_byte_of_a_batch_is_another_it_is_read_or_refused_as_by_kafka_python() -> None:
+    written = MemoryRecordsBuilder(2, 0, 10**6)
+    for key, value in ((b"k", b"v" * 70), (None, None), (b"key", b"")):
+        written.append(1_000, key, value, [])
+    written.close()
+    batch, refused = bytes(written.buffer()), 0
+    for place in range(57, len(batch)):
+        for bits in (1, 2, 64, 128, 255):
+            changed = marked(batch[:place] + bytes([batch[place] ^ bits]) + batch[place + 1 :], 0)
+            theirs = read_with(Fetcher.PartitionRecords, changed, 0, [1, 1, 1, 1])
+            assert read_with(PartitionMessages, changed, 0, [1, 1, 1, 1]) == theirs
+            refused += isinstance(theirs[-1][0], type)
+    assert refused > 90

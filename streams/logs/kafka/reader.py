@@ -62,16 +62,9 @@ class KafkaTopicReader:
                 self._skip(*error.args[0].items())
                 fetched = {}
         messages = [
-            Message(
-                m.partition,
-                m.offset,
-                m.key,
-                m.value,
-                m.headers,
-                m.timestamp / 1000 if m.timestamp >= 0 else nan,
-            )
-            for records in fetched.values()
-            for m in records
+            Message(place.partition, offset, key, value, headers, stamp_ms / 1000 if stamp_ms >= 0 else nan)
+            for place, some in fetched.items()
+            for offset, key, value, headers, stamp_ms in some
         ]
         self._at.update({message.partition: message.offset + 1 for message in messages})
         return messages, dict(self._at)

@@ -152,9 +152,7 @@ class KafkaReplay:
             self._consumer.resume(*full)
         for partition, messages in fetched.items():
             place = self._places[partition]
-            self._waiting[place] += [
-                self._envelope.open(place, m.offset, m.key, m.value, m.headers, m.timestamp) for m in messages
-            ]
+            self._waiting[place] += [self._envelope.open(place, *message) for message in messages]
         for partition, place in self._places.items():
             self._pass_over_gap(place, partition)
         return bool(fetched)

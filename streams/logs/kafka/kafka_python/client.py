@@ -18,6 +18,7 @@ from streams.errors import InputError, ReptideError, SettingsError
 from streams.logs.kafka import broker_errors, refusals
 from streams.logs.kafka.group import CLIENT_ID, Connection, InputTopic
 from streams.logs.kafka.incarnation import incarnation
+from streams.logs.kafka.kafka_python.messages import read_by_batch
 from streams.logs.kafka.kafka_python.network import network
 from streams.logs.kafka.security import named
 from streams.logs.kafka.tokens import Tokens
@@ -113,8 +114,11 @@ def knock(connection: Connection, subject: str, timeout_s: float) -> None:
 
 
 def consumer_of(connection: Connection, **settings: Any) -> KafkaConsumer:
-    """Make a consumer that begins where it is told to, and reads no transaction that was aborted or is under way."""
-    return made(
+    """Make a consumer that begins where it is told to, and reads no transaction that was aborted or is under way.
+
+    Its `poll` gives a `Message` where kafka-python's would give a `ConsumerRecord`.
+    """
+    consumer = made(
         KafkaConsumer,
         connection,
         auto_offset_reset="none",
@@ -122,6 +126,8 @@ def consumer_of(connection: Connection, **settings: Any) -> KafkaConsumer:
         metrics_enabled=False,
         **settings,
     )
+    read_by_batch(consumer)
+    return consumer
 
 
 @contextmanager

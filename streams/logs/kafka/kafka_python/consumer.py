@@ -96,9 +96,7 @@ class KafkaGroup:
         records = {}
         for partition, messages in fetched.items():
             place = self._place(partition)
-            records[place] = [
-                take_apart(place, m.offset, m.key, m.value, m.headers, m.timestamp) for m in messages
-            ]
+            records[place] = [take_apart(place, *message) for message in messages]
         refused, self._refused = self._refused, {}
         revoked, shared = self._changes.since()
         return Fetched(set(map(self._place, revoked)), records, refused, shared)
