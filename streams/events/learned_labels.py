@@ -73,20 +73,21 @@ class LabelReader:
     def read(self, lines: Sequence[bytes]) -> list[LearnedLabel | str]:
         """The label of each line; or why it is none that this stream spec has made, quoting nothing of it."""
         with np.errstate(over="ignore"):
-            found = [self._shaped(line) for line in lines]
+            ours = [self._written.pop(line, None) for line in lines]
+            found = [
+                one if one is not None and one.episode is None else self._shaped(line, one)
+                for line, one in zip(lines, ours, strict=True)
+            ]
         labels = {n: one for n, one in enumerate(found) if isinstance(one, LearnedLabel)}
         places = list(labels)
         for n, reason in self._unsound(list(labels.values())):
             found[places[n]] = f"is not of this stream spec, {reason}"
         return found
 
-    def _shaped(self, line: bytes) -> LearnedLabel | str:
+    def _shaped(self, line: bytes, ours: LearnedLabel | None) -> LearnedLabel | str:
         """The label of a line, whose numbers nobody has looked at yet."""
-        written = self._written.pop(line, None)
-        if written is not None:
-            return written
         try:
-            one = read_learned(line)
+            one = ours or read_learned(line)
         except (ValueError, KeyError, TypeError) as error:
             return f"cannot be read ({type(error).__name__})"
         reason = self._misshapen(one)

@@ -83,11 +83,13 @@ class OutputFile:
         with self._path.open("rb", BLOCK_BYTES) as file:
             file.seek(position)
             while found := [*islice(file, max_lines - len(lines))]:
+                content = b"".join(found)
                 # Not the last alone: what a line lacked may be there by the time that the next is read.
-                whole = [*takewhile(_ends, found)]
-                position += sum(map(len, whole))
-                lines += [line[:-1] for line in whole if not line.isspace()]
-                if len(whole) < len(found):
+                if is_cut := content.count(b"\n") < len(found):
+                    content = b"".join(takewhile(_ends, found))
+                position += len(content)
+                lines += [line for line in content.split(b"\n") if line and not line.isspace()]
+                if is_cut:
                     break
         return lines, position
 

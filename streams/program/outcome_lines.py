@@ -22,8 +22,8 @@ PREDICTION = b',"version":%b' + b"".join(b',"%b":[%%b]' % name.encode() for name
 LOSSES = b",".join(b'"%b":%%b' % name.encode() for name in PREDICTORS)
 SCORE = b',"seen":%b,"waited_s":%b,"alarm":%b,"loss":{' + LOSSES + b"}"
 EXPIRED = b',"expired":%b'
-LINE = b"%b" * 6 + b"}"
-ALARM = b'%b,"seen":%b}'
+LINE = PLACE + b"%b" * 5 + b"}"
+ALARM = PLACE + b',"seen":%b}'
 
 DIGITS = 6
 """Predictions and losses are written to this many decimals, and below .1 to this many significant digits."""
@@ -52,7 +52,7 @@ def outcome_lines(
     places = _places(events, values_text(ids), values_text(tasks))
     lines = filled(
         LINE,
-        places,
+        *places,
         [OUTCOMES[code] for code in out.code.tolist()],
         _of_some(is_label, lambda at: filled(LABEL, _labels(problem.target, events.y[at]))),
         _of_some(is_predicted, lambda at: _predictions(problem.target, out, at)),
@@ -60,7 +60,8 @@ def outcome_lines(
         _of_some(out.expired != 0, lambda at: filled(EXPIRED, numbers_text(out.expired[at]))),
     )
     alarms = np.flatnonzero(out.alarm & is_new)
-    drifts = filled(ALARM, [places[n] for n in alarms.tolist()], numbers_text(out.seen[alarms]))
+    theirs = ([column[n] for n in alarms.tolist()] for column in places)
+    drifts = filled(ALARM, *theirs, numbers_text(out.seen[alarms]))
     return {
         **{
             topic: Lines(events.row[said].tolist(), [*compress(lines, said.tolist())])
@@ -87,19 +88,18 @@ def rounded(values: Float64) -> Float64:
     return near
 
 
-def _places(events: EventBatch, ids: Sequence[bytes], tasks: Sequence[bytes]) -> list[bytes]:
-    """Whose event it is, and where and when it was."""
+def _places(events: EventBatch, ids: Sequence[bytes], tasks: Sequence[bytes]) -> list[Sequence[bytes]]:
+    """The columns of `PLACE`: whose event it is, and where and when it was."""
     incarnations = events.incarnation.tolist()
     named = {one: incarnation_text(one).encode() for one in {*incarnations}}
-    return filled(
-        PLACE,
+    return [
         [tasks[row] for row in events.row.tolist()],
         ids,
         [named[one] for one in incarnations],
         numbers_text(events.partition),
         numbers_text(events.offset),
         numbers_text(events.time_s),
-    )
+    ]
 
 
 def _labels(target: Classification | Regression, y: Float32) -> list[bytes]:

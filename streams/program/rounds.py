@@ -19,11 +19,8 @@ from streams.program.trainer import Advance, Trainer
 LINES_AT_ONCE = 1024
 
 
-class _Read(NamedTuple):
-    """A label, and a position at or before which its line begins."""
-
-    position: int
-    label: LearnedLabel
+_Read = tuple[int, LearnedLabel]
+"""A position at or before which a line begins, and its label."""
 
 
 @dataclass(frozen=True)
@@ -36,7 +33,7 @@ class _Window:
     def with_later(self, found: list[_Read], position: int, size: int) -> _Window:
         """Take labels in, and let the oldest go; and all episodes, each of which is trained on once."""
         new = (
-            one if one.label.episode is None else _Read(one.position, one.label._replace(episode=None))
+            one if one[1].episode is None else (one[0], one[1]._replace(episode=None))
             for one in found[-size:]
         )
         return _Window(position, (*self.read, *new)[-size:])
@@ -44,7 +41,7 @@ class _Window:
     @property
     def numbers(self) -> list[int]:
         """Where to read it again from: a position in the output, and the first label's offset."""
-        return [self.read[0].position, self.read[0].label.source.offset] if self.read else [self.position, 0]
+        return [self.read[0][0], self.read[0][1].source.offset] if self.read else [self.position, 0]
 
 
 class _Ahead(NamedTuple):
@@ -87,7 +84,7 @@ class Rounds:
             "through": through,
             "window": self._window.numbers,
         }
-        new, old = ([one.label for one in part] for part in (found, earlier.read))
+        new, old = ([label for _, label in part] for part in (found, earlier.read))
         advance = self.trainer.advance(before, new, old, reached)
         self._ahead = _Ahead((position, through), [], position)
         return advance
@@ -102,7 +99,7 @@ class Rounds:
         begin, found = (position, since), list[_Read]()
         if self._ahead is not None and self._ahead.begin == begin:
             found, position = self._ahead.found, self._ahead.position
-            since = found[-1].label.source.offset + 1 if found else since
+            since = found[-1][1].source.offset + 1 if found else since
         more, position = self._read(position, since, below)
         found += more
         self._ahead = _Ahead(begin, found, position)
@@ -115,7 +112,7 @@ class Rounds:
 
     def labels(self) -> list[LearnedLabel]:
         """Every label that there is."""
-        return [one.label for one in self._read(0, 0, None)[0]]
+        return [label for _, label in self._read(0, 0, None)[0]]
 
     def _consumed(self, numbers: Mapping[str, Any]) -> Mapping[str, Any]:
         """How far a checkpoint goes in this log: nowhere, where it was made from another one."""
@@ -145,12 +142,12 @@ class Rounds:
                 if isinstance(one, str):
                     self.say(f"a label in the output `episodes` {one}; passed over")
                     continue
-                if one.source.incarnation not in (self.incarnation, UNTOLD):
+                incarnation, _, offset = one.source
+                if incarnation not in (self.incarnation, UNTOLD):
                     continue
-                offset = one.source.offset
                 if below is not None and offset >= below:
                     return found, self.episodes.read(position, number)[1]
                 if offset >= since:
-                    found.append(_Read(position, one))
+                    found.append((position, one))
                     since = offset + 1
             position = after

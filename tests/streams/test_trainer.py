@@ -231,7 +231,7 @@ def test_a_window_is_kept_without_its_episodes(lines: list[bytes]) -> None:
     one = rounds(lines, MemoryMeta())
     one.run(ENDS[2])
     assert one._window.read
-    assert all(read.label.episode is None for read in one._window.read)
+    assert all(label.episode is None for _, label in one._window.read)
 
 
 # Rounds
