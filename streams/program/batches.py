@@ -1,11 +1,12 @@
 """Batches of the embedded program: one after the other, or each folded while the one before it is written.
 
-    this thread        poll 2, decode, load, fold        poll 3, decode, load, fold
-    one beside it      produce 1, sync, swap, commit     produce 2, sync, swap, commit
+    this thread        poll 2, decode, load   fold 2                           poll 3, decode, load   fold 3
+    one beside it                             produce 1, sync, swap, commit                           produce 2, ...
 
 Rows of a batch that is not written yet are taken from memory (`streams.program.unwritten`). Nothing of a batch is
 written before all of the one before it is committed, so whatever dies, and whenever, leaves what one thread would.
-Folding is compiled code for the most part, which other threads need not wait for, and writing waits for the disk.
+Folding is compiled code for the most part, which other threads need not wait for. Decoding and producing are Python,
+of which one runs at a time: so a batch is written from the moment on when the next is to be folded.
 
 Of a log of this process alone: members of a group commit and are revoked by a clock, so a worker of theirs has one
 batch in hand.
@@ -13,9 +14,12 @@ batch in hand.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import sys
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Executor, Future
-from typing import NamedTuple, Protocol
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Protocol
 
 from engine.types import Int64
 from streams.events.record import Polled
@@ -24,6 +28,21 @@ from streams.program.step import Step
 from streams.program.unwritten import Unwritten
 from streams.program.worker import Worker
 
+TURN_S = 0.0002
+"""How long one thread may hold Python while the other waits for it. Folding needs it often and shortly, between two
+calls of compiled code; with the 5 ms of Python's own setting each time would cost as much."""
+
+
+@contextmanager
+def in_short_turns() -> Iterator[None]:
+    """Let threads take turns at Python often."""
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(min(before, TURN_S))
+    try:
+        yield
+    finally:
+        sys.setswitchinterval(before)
+
 
 class Batches(Protocol):
     """Goes through a log, batch by batch."""
@@ -31,8 +50,11 @@ class Batches(Protocol):
     is_over: bool
     """Whether the log has come to its end."""
 
-    def step(self, at_most: int) -> Iterator[Step]:
-        """Fold the next batch, of so many events at most; gives the batches that are committed by then."""
+    def step(self, at_most: int, meanwhile: Callable[[], object]) -> Iterator[Step]:
+        """Fold the next batch, of so many events at most; gives the batches that are committed by then.
+
+        `meanwhile` is called once, when the disk may be waited for.
+        """
         ...
 
     def finish(self) -> Iterator[Step]:
@@ -46,10 +68,11 @@ class OneByOne:
     def __init__(self, worker: Worker) -> None:
         self.worker, self.is_over = worker, False
 
-    def step(self, at_most: int) -> Iterator[Step]:
+    def step(self, at_most: int, meanwhile: Callable[[], object]) -> Iterator[Step]:
         """Fold, write and commit the next batch."""
         step = self.worker.step(at_most)
         self.is_over = step is None
+        meanwhile()
         if step is not None:
             yield step
 
@@ -58,12 +81,16 @@ class OneByOne:
         return iter(())
 
 
-class _Behind(NamedTuple):
-    """A batch that is being written."""
+@dataclass
+class _Behind:
+    """A batch that is folded."""
 
+    position: int
+    """Where it begins."""
     polled: Sequence[Polled]
     batch: Unwritten
-    lost: Future[Int64]
+    lost: Future[Int64] | None = None
+    """Which of its rows are to be folded again, once it is written; None: that has not begun."""
 
 
 class SideBySide:
@@ -74,15 +101,17 @@ class SideBySide:
         self.worker, self.log, self.beside, self.is_over = worker, log, beside, False
         self._behind: _Behind | None = None
 
-    def step(self, at_most: int) -> Iterator[Step]:
-        """Fold the next batch; gives the one before it. What was polled and is not taken is polled again.
+    def step(self, at_most: int, meanwhile: Callable[[], object]) -> Iterator[Step]:
+        """Fold the next batch; gives the one before it.
 
-        Raises what folding raises once the batch before is committed, and what writing that one does instead.
+        Raises what folding raises once the batch before is committed, or what writing that one raises instead. What
+        was polled and does not come to be written is polled again.
         """
         position = self.log.position()
         try:
             try:
                 ahead = self._folded(at_most)
+                meanwhile()
             except Exception:
                 yield from self.finish()
                 raise
@@ -91,28 +120,34 @@ class SideBySide:
                     self.log.seek(position)
                     ahead = self._folded(at_most)
                 yield step
-            self.is_over = ahead is None
-            if ahead is not None:
-                self._behind = _Behind(*ahead, self.beside.submit(self._written, *ahead))
-                position = self.log.position()
-        finally:
-            self.log.seek(position)
+        except BaseException:
+            left = self._behind  # which is folded again where it has not begun to be written
+            self.log.seek(left.position if left is not None and left.lost is None else position)
+            raise
+        self._behind, self.is_over = ahead, ahead is None
 
     def finish(self) -> Iterator[Step]:
-        """Wait for the batch that is being written."""
-        if self._behind is not None:
-            behind, self._behind = self._behind, None
-            lost = behind.lost.result()
+        """Wait for the batch that is folded, or being written, to be committed."""
+        if (behind := self._begun()) is not None and behind.lost is not None:
+            self._behind, lost = None, behind.lost.result()
             step = self.worker.settle(behind.batch, lost)
             if len(lost):
                 self.worker.commit(behind.polled)
             yield step
 
-    def _folded(self, at_most: int) -> tuple[Sequence[Polled], Unwritten] | None:
+    def _folded(self, at_most: int) -> _Behind | None:
+        position, behind = self.log.position(), self._behind
         polled = self.worker.poll(at_most)
         if not polled:
             return None
-        return polled, self.worker.fold(polled, self._behind and self._behind.batch)
+        return _Behind(position, polled, self.worker.fold(polled, behind and behind.batch, self._begun))
+
+    def _begun(self) -> _Behind | None:
+        """The batch behind, if there is one, which is being written from now on."""
+        behind = self._behind
+        if behind is not None and behind.lost is None:
+            behind.lost = self.beside.submit(self._written, behind.polled, behind.batch)
+        return behind
 
     def _written(self, polled: Sequence[Polled], batch: Unwritten) -> Int64:
         """Write a batch, and commit it where none of its rows is to be folded again."""

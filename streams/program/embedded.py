@@ -11,6 +11,7 @@ from collections.abc import Callable, Generator
 from concurrent.futures import Executor
 from contextlib import ExitStack
 from dataclasses import dataclass, field
+from functools import partial
 from math import inf
 from time import perf_counter
 
@@ -19,7 +20,7 @@ from engine.types import PREDICTORS, SERVED, THETA
 from streams.errors import InputError
 from streams.logs.file.log import FileLog
 from streams.logs.output import OutputFile
-from streams.program.batches import Batches, OneByOne, SideBySide
+from streams.program.batches import Batches, OneByOne, SideBySide, in_short_turns
 from streams.program.pruning import EVERY, prune
 from streams.program.rounds import Rounds
 from streams.program.step import Step
@@ -85,8 +86,8 @@ def steps(program: Embedded) -> Generator[Step, None, None]:
             if position > 0 and schedule.cell(position) == position:
                 yield from batches.finish()
                 _run_round(program, position)
-            yield from batches.step(schedule.next(position) - position)
-            program.rounds.read_on(schedule.next(position))
+            end = schedule.next(position)
+            yield from batches.step(end - position, partial(program.rounds.read_on, end))
 
 
 def _run_round(program: Embedded, position: int) -> None:
@@ -139,6 +140,7 @@ class Embedded:
         """The batches of the log from where it is; a thread of theirs ends with `ending`."""
         if self.beside is None:
             return OneByOne(self.worker)
+        ending.enter_context(in_short_turns())
         return SideBySide(self.worker, self.log, ending.enter_context(self.beside()))
 
     def close(self) -> None:

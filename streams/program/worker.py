@@ -26,13 +26,14 @@ import numpy as np
 from engine.stream.fold import Engine
 from engine.stream.sources import SourceMoved
 from engine.stream.table import RowError, TaskTable
-from engine.types import Int64, Meta
+from engine.types import Int64
 from streams.errors import Unavailable
 from streams.events.decoding import Decoded, decode
 from streams.events.reading import Rejected, in_log_order, readable_task
 from streams.events.record import Polled, SourcePosition
 from streams.events.wording import unheard
 from streams.logs.base import EventLog
+from streams.program.lessons import nothing
 from streams.program.outputs import Outputs
 from streams.program.schedule import Schedule, cut_at_cells
 from streams.program.set_aside import (
@@ -110,14 +111,16 @@ class Worker:
         self.commit(polled)
         return reduce(added, steps)
 
-    def fold(self, polled: Sequence[Polled], behind: Unwritten | None = None) -> Unwritten:
+    def fold(
+        self, polled: Sequence[Polled], behind: Unwritten | None, when_loaded: Callable[[], object]
+    ) -> Unwritten:
         """Fold what was polled, of one cell of one partition, onto rows as they are once `behind` is written.
 
         Writes nothing. Raises as `take`.
         """
         self._check_partitions(polled)
         ((version, parts),) = self._cut(polled)
-        return self._fold(parts, version, behind)
+        return self._fold(parts, version, behind, when_loaded)
 
     def write(self, batch: Unwritten) -> Int64:
         """Produce, then write the rows that changed; returns the tasks whose row another worker wrote first."""
@@ -143,8 +146,7 @@ class Worker:
                 )
             conflicts += len(lost)
             self.wait(pause_s)
-            events = only(batch.part, np.isin(batch.part.events.row, batch.changed[lost]))
-            batch = self._folded(events, [], batch.forgets, batch.meta)
+            batch = self._folded_again(batch, batch.changed[lost])
             lost = self.write(batch)
             rejected += batch.rejected
         self._forget(batch.forgets)
@@ -193,7 +195,13 @@ class Worker:
         with self.telemetry.store_seconds("adopt"):
             return dict(zip(cells, self.store.adopt(cells, self.theta.current()), strict=True))
 
-    def _fold(self, polled: Sequence[Polled], version: int, behind: Unwritten | None = None) -> Unwritten:
+    def _fold(
+        self,
+        polled: Sequence[Polled],
+        version: int,
+        behind: Unwritten | None = None,
+        when_loaded: Callable[[], object] = nothing,
+    ) -> Unwritten:
         """Decode, load and fold."""
         with self.telemetry.store_seconds("theta"):
             meta = self.theta.get(version)
@@ -202,19 +210,17 @@ class Worker:
             decoded, forgets = to_forget(decoded)
         part, aside = strangers(decoded, polled[0].partitions if self.keyed else 0)
         rejected = self._not_forgotten([*decoded.rejected, *aside])
-        return self._folded(part, rejected, forgets, meta, behind)
-
-    def _folded(
-        self,
-        part: Decoded,
-        rejected: Sequence[Rejected],
-        forgets: Set[str],
-        meta: Meta,
-        behind: Unwritten | None = None,
-    ) -> Unwritten:
         part, states, aside = self._loaded(part, behind)
+        when_loaded()
         folded = self.engine.fold_into(states, part.events, meta)
         return unwritten(part, [*rejected, *aside], forgets, meta, folded)
+
+    def _folded_again(self, batch: Unwritten, tasks: Int64) -> Unwritten:
+        """Of some tasks of a batch."""
+        part = only(batch.part, np.isin(batch.part.events.row, tasks))
+        part, states, aside = self._loaded(part, None)
+        folded = self.engine.fold_into(states, part.events, batch.meta)
+        return unwritten(part, aside, batch.forgets, batch.meta, folded)
 
     def _not_forgotten(self, rejected: Sequence[Rejected]) -> list[Rejected]:
         """Leave out what was refused of tasks that were to be forgotten: a dead letter would remember them."""

@@ -8,9 +8,12 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import partial
+from typing import Any
 
 import pytest
 
+from engine.stream.fold import Engine
+from engine.stream.in_progress import Folded
 from streams.errors import StoreError
 from streams.program.embedded import Embedded, steps
 from tests.faults.model import GRID, World, stream, uninterrupted
@@ -42,17 +45,26 @@ def is_writing() -> bool:
     return any(thread.name.startswith("writer") for thread in threading.enumerate())
 
 
-def test_a_batch_is_folded_while_the_one_before_it_is_written() -> None:
-    second_is_loaded = threading.Event()
+def test_a_batch_is_folded_while_the_one_before_it_is_written(monkeypatch: pytest.MonkeyPatch) -> None:
+    folds, second_is_folded, first_is_written = Counter[str](), threading.Event(), threading.Event()
+    fold_into = Engine.fold_into
+
+    def folding(*arguments: Any) -> Folded:
+        folds["begun"] += 1
+        if folds["begun"] == 2:
+            second_is_folded.set()
+            assert first_is_written.wait(60)
+        return fold_into(*arguments)
 
     def before(effect: str, nth: int) -> None:
-        if (effect, nth) == ("load", 2):
-            second_is_loaded.set()
         if (effect, nth) == ("swap", 1):
-            assert second_is_loaded.wait(60)
+            assert second_is_folded.wait(60)
+            first_is_written.set()
 
+    monkeypatch.setattr(Engine, "fold_into", folding)
     made = world(before)
     assert sum(step.conflicts for step in steps(in_threads(made))) == 0
+    monkeypatch.undo()
     assert made.left().differs(uninterrupted(RECORDS, is_late=True)) == []
     assert not is_writing()
 
@@ -96,17 +108,21 @@ def test_who_stops_has_all_that_was_given_committed_and_may_go_on() -> None:
     assert made.left().differs(uninterrupted(RECORDS, is_late=True)) == []
 
 
-def test_an_interrupt_waits_for_the_batch_that_is_being_written_alone() -> None:
+def test_an_interrupt_waits_for_no_batch_but_one_that_is_being_written() -> None:
     def before(effect: str, nth: int) -> None:
         if (effect, nth) == ("load", 3):
             raise KeyboardInterrupt
 
     made = world(before)
+    program = in_threads(made)
     with pytest.raises(KeyboardInterrupt):
-        for _ in steps(in_threads(made)):
+        for _ in steps(program):
             pass
-    assert made.committed == 2 * BATCH
+    assert made.committed == program.log.position() == BATCH
     assert not is_writing()
+    for _ in steps(program):
+        pass
+    assert made.left().differs(uninterrupted(RECORDS, is_late=True)) == []
 
 
 def rows(made: World) -> list[dict[str, tuple[int, ...]]]:
