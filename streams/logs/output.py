@@ -86,7 +86,7 @@ class OutputFile:
                 content = b"".join(found)
                 # Not the last alone: what a line lacked may be there by the time that the next is read.
                 if is_cut := content.count(b"\n") < len(found):
-                    content = b"".join(takewhile(_ends, found))
+                    content = b"".join([*takewhile(_ends, found)])
                 position += len(content)
                 lines += [line for line in content.split(b"\n") if line and not line.isspace()]
                 if is_cut:

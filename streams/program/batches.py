@@ -140,7 +140,8 @@ class SideBySide:
         polled = self.worker.poll(at_most)
         if not polled:
             return None
-        return _Behind(position, polled, self.worker.fold(polled, behind and behind.batch, self._begun))
+        before = None if behind is None else behind.batch
+        return _Behind(position, polled, self.worker.fold(polled, before, self._begun))
 
     def _begun(self) -> _Behind | None:
         """The batch behind, if there is one, which is being written from now on."""
