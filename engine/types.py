@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import IntEnum
+from math import isfinite
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -37,7 +38,7 @@ def is_index(values: npt.NDArray[Any], count: Any) -> Bool:
 
 def is_finite(value: Tensor) -> bool:
     """Whether every number of a tensor is finite: by the least and the greatest, which take no memory to find."""
-    return not value.numel() or all(bool(end.isfinite()) for end in value.aminmax())
+    return not value.numel() or all(isfinite(end.item()) for end in value.aminmax())
 
 
 class Kind(IntEnum):

@@ -20,6 +20,7 @@ from streams.pages.run.evaluation import scores_of
 from streams.program.embedded import run
 from streams.settings.tree import load_settings
 from streams.system.collector import leave_imports_out
+from streams.system.machine import keep_freed_memory
 
 FEW = 300
 """Rows after which every part of the program has run: tasks have adapted, and theta was trained and judged."""
@@ -41,7 +42,8 @@ class Ours:
 
 
 def load_all(source: Source, folder: Path) -> None:
-    """Run the first rows of a stream, so that all that the program loads at its first events is there."""
+    """Run the first rows of a stream as a command would, so that all that is loaded at first events is there."""
+    keep_freed_memory()
     program = embedded(load_settings(source.write(folder, FEW), {}))
     run(program, lambda _: None)
     program.close()

@@ -34,6 +34,7 @@ from streams.program.trainer import Advance
 from streams.program.worker_service import JOINS
 from streams.settings.tree import Settings
 from streams.stores.redis.capacity import capacity, warnings
+from streams.system.machine import keep_freed_memory
 from streams.watch.health import Health, HealthServer
 from streams.watch.telemetry import Telemetry
 
@@ -62,6 +63,7 @@ def worker(settings: Settings) -> None:
 
 def trainer(settings: Settings) -> None:
     """Train theta and publish its versions, until told to stop."""
+    keep_freed_memory()
     deployment = Deployment(settings)
     with stopping_on_signals() as stopping:
         service = made(lambda: deployment.trainer(_now_and_then(_advanced), console.print))

@@ -23,11 +23,13 @@ from streams.replay.embedded import rebuild as rebuild_directory
 from streams.settings.leaks import known_too_late
 from streams.settings.tree import Settings, required
 from streams.system.collector import leave_imports_out
+from streams.system.machine import keep_freed_memory
 
 
 def run(settings: Settings) -> bool:
     """Stream to the end, write the report, and say whether a label was scored."""
     leave_imports_out()
+    keep_freed_memory()
     program = assembly.embedded(settings, console.print)
     try:
         with progress_bar(console, settings.title, program.log.end()) as show:

@@ -6,7 +6,7 @@ of any other log are put into columns here.
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple, Self, overload
 
@@ -18,7 +18,7 @@ from engine.types import Bool, Float64, Int64, UInt8
 from streams.events.identity import identities_of
 from streams.events.numbers import numbers_of
 from streams.events.reading import LABEL, MAX_RECORD_BYTES
-from streams.events.record import Record
+from streams.events.record import PlacedRecords, Record
 from streams.events.times import FIRST_S, LAST_S, epoch_seconds
 
 OR_TEXT = {str, type(None)}
@@ -48,7 +48,7 @@ class RecordColumns(NamedTuple):
     """Those, of the F records that carry any."""
 
 
-class LazyRecords(Sequence[Record], ABC):
+class LazyRecords(PlacedRecords):
     """Records that are made where somebody asks for one."""
 
     @abstractmethod

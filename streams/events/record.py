@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping, Sequence
 from math import inf, nan
 from typing import Any, NamedTuple
 
@@ -75,6 +76,14 @@ class Record(NamedTuple):
     """An event time after this one is refused; NaN and infinity refuse none."""
 
 
+class PlacedRecords(Sequence[Record], ABC):
+    """Records whose places are known before they are made."""
+
+    @abstractmethod
+    def backwards(self) -> Iterator[tuple[Place, int]]:
+        """Topic and partition, and offset, of each; the last first."""
+
+
 class Polled(NamedTuple):
     """The next records of one partition, in the order to fold them; with two input topics, of both."""
 
@@ -94,11 +103,17 @@ class Polled(NamedTuple):
     def after(self) -> dict[Place, int]:
         """The next offsets once these records are folded."""
         offsets: dict[Place, int] = {}
-        for record in reversed(self.records):
-            offsets.setdefault((record.topic, record.partition), record.offset + 1)
+        for place, offset in self.backwards():
+            offsets.setdefault(place, offset + 1)
             if len(offsets) == len(self.incarnations):
                 break
         return offsets
+
+    def backwards(self) -> Iterator[tuple[Place, int]]:
+        """Topic and partition, and offset, of each record, the last first; none is made for it."""
+        if isinstance(self.records, PlacedRecords):
+            return self.records.backwards()
+        return (((record.topic, record.partition), record.offset) for record in reversed(self.records))
 
 
 ONLY: Place = (0, 0)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import count
 from typing import NamedTuple
 
 import numpy as np
@@ -51,11 +52,12 @@ def sound_of(records: Sequence[Record], problem: Problem) -> Sound:
     found = _by_column(columns, problem)
     rejected = _by_themselves(records, found, problem)
     index = np.flatnonzero(found.sound)
-    rows: dict[str | None, int] = {}
+    tasks = found.task if len(index) == len(found.task) else [found.task[n] for n in index.tolist()]
+    rows = dict(zip(dict.fromkeys(tasks), count(), strict=False))
     return Sound(
         columns=columns,
         index=index,
-        row=np.array([rows.setdefault(found.task[n], len(rows)) for n in index.tolist()], np.int64),
+        row=np.fromiter(map(rows.__getitem__, tasks), np.int64, len(tasks)),
         tasks=tuple(task for task in rows if task is not None),
         id=found.id[index],
         time_s=found.time_s[index],
@@ -85,13 +87,17 @@ def _by_column(columns: RecordColumns, problem: Problem) -> _Found:
     x = np.zeros((len(y), problem.features.width), np.float32)
     carrying = np.flatnonzero(columns.carries)
     x[carrying] = columns.encoded.x
-    named = {text for text in {*columns.task} if _utf8(text)}
-    hashes = {text: event_hash(written) for text in {*columns.id} if (written := _utf8(text))}
+    tasks, ids = {*columns.task}, {*columns.id}
+    named = {text for text in tasks if _utf8(text)}
+    hashes = {text: event_hash(written) for text in ids if (written := _utf8(text))}
     sound = columns.whole & np.isfinite(columns.time_s) & ~(columns.time_s > columns.latest_s) & ~np.isnan(y)
-    sound &= np.array([text in named for text in columns.task], np.bool_)
-    sound &= np.array([text in hashes for text in columns.id], np.bool_)
+    if len(named) < len(tasks):
+        sound &= np.array([text in named for text in columns.task], np.bool_)
+    if len(hashes) < len(ids):
+        sound &= np.array([text in hashes for text in columns.id], np.bool_)
     sound[carrying[[*columns.encoded.faults]]] = False
-    identities = np.array([hashes.get(text, 0) for text in columns.id], np.uint64)
+    known = dict.fromkeys(ids, 0) | hashes
+    identities = np.fromiter(map(known.__getitem__, columns.id), np.uint64, len(columns.id))
     time_s, has_x = columns.time_s.copy(), columns.carries.copy()
     return _Found(sound, [*columns.task], identities, time_s, y.astype(np.float32), x, has_x)
 

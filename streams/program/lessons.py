@@ -55,6 +55,7 @@ class Lessons:
         drawn, ended = np.random.default_rng((self.seed, state.step)), list[Episode]()
         adapts, before = not unmoved(state.params), float(state.statistics.count[-1]) - len(found)
         due = before / self.batch * self.replays % 1.0  # a version of one batch has its share too
+        replays = self._replays(state)
         for start_at in range(0, len(found), self.batch):
             labels = found[start_at : start_at + self.batch]
             ended += [one.episode for one in labels if adapts and one.episode is not None]
@@ -62,7 +63,7 @@ class Lessons:
             taken = ended[:EPISODES] if len(ended) >= EPISODES or last else []
             ended = ended[len(taken) :]
             yield self._batched(labels, taken)
-            due += self._replays(state)
+            due += replays
             for _ in range(int(due)):
                 again = drawn.integers(0, len(window), min(self.batch, len(window)))
                 yield self._batched([window[n] for n in again.tolist()], [])

@@ -60,7 +60,7 @@ class Schedule:
 def cut_at_cells(polled: Polled, schedule: Schedule) -> Iterator[Polled]:
     """The records of one partition, cut where the first topic's offset comes to another cell."""
     position, start = polled.position, 0
-    last = next((record.offset for record in reversed(polled.records) if record.topic == 0), position)
+    last = next((offset for (topic, _), offset in polled.backwards() if topic == 0), position)
     if schedule.cell(last) == schedule.cell(position):
         yield polled
         return

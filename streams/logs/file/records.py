@@ -12,7 +12,7 @@ from engine.features.encoder import Features
 from engine.types import Bool, Float64, Int64, Kind
 from streams.events.columns import LazyRecords, RecordColumns, seconds_of
 from streams.events.identity import identities_of, joined_task
-from streams.events.record import Record
+from streams.events.record import ONLY, Place, Record
 from streams.logs.file.tables import Row, Rows, Table, TableColumns
 
 KINDS = tuple(Kind)  # a look-up costs a tenth of Kind(number)
@@ -107,6 +107,10 @@ class TableRecords(LazyRecords):
         read = self._events.table.read(needed.tolist())
         for offset, kind, at in zip(self._offsets.tolist(), kinds.tolist(), place.tolist(), strict=True):
             yield self._events.record(offset, KINDS[kind], read[at])
+
+    def backwards(self) -> Iterator[tuple[Place, int]]:
+        """The offset of each, the last first."""
+        return ((ONLY, int(offset)) for offset in reversed(self._offsets))
 
     def take(self, index: Int64) -> Self:
         """Some of them."""
