@@ -35,7 +35,7 @@ from streams.assembly.parts import trainer
 from streams.logs.kafka.outputs import Sent
 from streams.logs.kafka.topics import create
 from streams.logs.output import TOPICS
-from streams.program.embedded import Progress
+from streams.program.progress import Progress
 from streams.program.worker_service import WorkerService
 from streams.settings.tree import validated
 from streams.testing.servers import Server, redis_server

@@ -28,6 +28,7 @@ from torch import Tensor
 from torch.fx import Graph, GraphModule, Interpreter, Node
 
 from engine.errors import EngineError
+from engine.trust import is_trusted
 
 NAMED = "TORCHINDUCTOR_CACHE_DIR"
 """The variable that names the folder for libraries."""
@@ -84,12 +85,11 @@ def _laid(value: Tensor, shape: torch.Size, stride: tuple[int, ...]) -> Tensor:
 
 
 def folder_of_libraries() -> Path:
-    """Where libraries are kept: made if need be, this user's or root's, and nobody else's to write to."""
+    """Where libraries are kept: made if need be for this user alone, and nobody else's to write to."""
     named = os.environ.get(NAMED)
     folder = Path(named) if named else Path("~/.cache/reptide/libraries").expanduser()
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    found = folder.stat()
-    if found.st_uid not in (0, os.getuid()) or found.st_mode & 0o022:
+    if not is_trusted(folder):
         raise EngineError(
             f"inner.compile keeps machine code in {folder}, which others can write to: take that right from them "
             f"(chmod go-w), or name another folder by {NAMED}"

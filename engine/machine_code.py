@@ -4,13 +4,11 @@ numba would take code up again as long as the file of a function is as it was, w
 other files that are compiled into it: an upgrade would go on with the old ones. So all of them name the folder. It
 lies beside them or, where that cannot be written, in the user's cache; where neither can, nothing is kept, and every
 process compiles anew. Code that lies already in a folder that cannot be written, as in the image of a container, is
-read, and nothing is added. A folder that others can write to is passed over: what lies there is run.
+read, and nothing is added. A folder that others can write to is passed over (`engine.trust`): what lies there is run.
 """
 
 from __future__ import annotations
 
-import os
-import stat
 from collections.abc import Iterable, Iterator
 from hashlib import blake2b
 from pathlib import Path
@@ -21,6 +19,8 @@ import numba
 from numba.core.caching import CompileResultCacheImpl, FunctionCache, UserProvidedCacheLocator
 from numba.core.registry import cpu_target
 from numba.core.runtime import rtsys
+
+from engine.trust import SOURCES, is_trusted
 
 DAY_S = 86_400.0
 
@@ -71,13 +71,6 @@ def is_writable(folder: Path) -> bool:
     return True
 
 
-def is_trusted(folder: Path) -> bool:
-    """Whether a folder is this user's, root's, or the owner's of the sources, and not everybody's to write to."""
-    found = folder.stat()
-    owners = 0, os.getuid(), SOURCES.stat().st_uid
-    return found.st_uid in owners and not found.st_mode & stat.S_IWOTH
-
-
 def holds_code(folder: Path) -> bool:
     """Whether machine code lies in a folder that can be read."""
     try:
@@ -108,8 +101,6 @@ def _places(sources: Path) -> Iterator[Path]:
 
 NAMED = numba.config.CACHE_DIR
 """NUMBA_CACHE_DIR, which goes first."""
-
-SOURCES = Path(__file__).parent
 
 FOLDER = folder_in([Path(NAMED)] if NAMED else _places(SOURCES), name_of(SOURCES, machine()))
 """Where machine code is kept; None where nothing can be."""

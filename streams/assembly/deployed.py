@@ -24,8 +24,8 @@ from streams.logs.kafka.log import KafkaLog
 from streams.logs.kafka.outputs import KafkaOutputs, Producer
 from streams.logs.output import DEAD_LETTER, TOPICS
 from streams.program import trainer_service, worker_service
-from streams.program.embedded import Progress
 from streams.program.outputs import Outputs
+from streams.program.progress import Progress
 from streams.program.pruning import prune
 from streams.program.schedule import Schedule
 from streams.program.theta import ThetaCache

@@ -26,7 +26,7 @@ from streams.program.trainer import Trainer
 from streams.settings import learning
 from streams.settings.base import is_import_string
 from streams.settings.tree import Settings
-from streams.stores.base import MetaStore
+from streams.stores.versions import MetaStore
 
 DETECTORS: dict[str, Callable[..., Detector]] = {
     "page_hinkley": detectors.PageHinkley,

@@ -26,8 +26,8 @@ from streams.operate.produce import produce as produce_log
 from streams.operate.redrive import redrive as redrive_letters
 from streams.operate.tail import tail as tail_topic
 from streams.pages.progress import now_and_then, progress_bar, said_of
-from streams.program.embedded import Progress
 from streams.program.patience import made, stopping_on_signals
+from streams.program.progress import Progress
 from streams.program.pruning import most_bytes
 from streams.program.rollback import roll_back
 from streams.program.trainer import Advance

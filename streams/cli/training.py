@@ -16,7 +16,6 @@ from streams.errors import SettingsError
 from streams.laboratory.assembled import Laboratory, laboratory
 from streams.laboratory.distributed import place
 from streams.laboratory.evaluation import judge, written
-from streams.laboratory.past import meta_train as meta_train_on_stream
 from streams.laboratory.training import SavedTraining, is_published, train
 from streams.pages.episodic import table
 from streams.pages.episodic.phrases import verdict, warnings
@@ -70,6 +69,9 @@ def _meta_train_on_stream(settings: Settings, passes: int, here: Place) -> None:
         )
     if settings.examples is not None:
         raise SettingsError("episodes: say in [episodes] how [examples] are cut, or leave [examples] out")
+    # A stream and its compiler, which training on episodes has no need of, take most of a second to load.
+    from streams.laboratory.past import meta_train as meta_train_on_stream
+
     with progress_bar(console, "meta-training", passes) as show:
         outcome = meta_train_on_stream(settings, passes, show)
     console.print(outcome)

@@ -41,7 +41,7 @@ from streams.logs.output import OutputFile
 from streams.operate.produce import produce
 from streams.pages.progress import now_and_then, said_of, working
 from streams.pages.run.evaluation import evaluate, extra_of, read_extras, scores_of
-from streams.program.embedded import Progress
+from streams.program.progress import Progress
 from streams.program.worker_service import JOINS
 from streams.settings.tree import load_settings
 from streams.system.files import write_whole

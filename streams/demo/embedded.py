@@ -45,7 +45,8 @@ from streams.pages.run.evaluation import (
 )
 from streams.pages.run.mirror import mirrored
 from streams.pages.run.summary import drift_of, rejections, run_report
-from streams.program.embedded import Embedded, Progress, run
+from streams.program.embedded import Embedded, run
+from streams.program.progress import Progress
 from streams.settings.tree import Settings, load_settings
 from streams.system.files import write_whole
 from streams.system.machine import described_machine

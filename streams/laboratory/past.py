@@ -19,8 +19,8 @@ from engine.outer.fit import Round, start
 from streams.assembly.embedded import embedded, input_log
 from streams.errors import ReptideError
 from streams.logs.output import OutputFile
-from streams.program.embedded import Progress
 from streams.program.outputs import silent
+from streams.program.progress import Progress
 from streams.program.rounds import Rounds
 from streams.program.theta import ThetaCache
 from streams.settings.tree import Settings

@@ -25,9 +25,9 @@ from streams.errors import CheckpointError, ReptideError, SettingsError, StoreEr
 from streams.laboratory.assembled import Laboratory
 from streams.program.theta import checked, kinds_of
 from streams.program.trainer import STATISTICS, Trainer
-from streams.stores.base import Checkpoint
 from streams.stores.checkpoints import DirectoryMeta
 from streams.stores.classes import ClassFile, agree
+from streams.stores.versions import Checkpoint
 
 LOSSES = ("best_loss", "trained_loss", "held_out_loss")
 

@@ -13,7 +13,7 @@ from rich.progress import Progress as Bar
 
 from streams.events.wording import utc
 from streams.pages.kit.phrases import duration, percent
-from streams.program.embedded import Progress
+from streams.program.progress import Progress
 
 Show = Callable[[int, Progress], None]
 Clock = Callable[[], float]

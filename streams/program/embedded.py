@@ -10,17 +10,16 @@ from __future__ import annotations
 from collections.abc import Callable, Generator
 from concurrent.futures import Executor
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 from math import inf
-from time import perf_counter
 
 from engine.stream.fold import Engine
-from engine.types import PREDICTORS, SERVED, THETA
 from streams.errors import InputError
 from streams.logs.file.log import FileLog
 from streams.logs.output import OutputFile
 from streams.program.batches import Batches, OneByOne, SideBySide, in_short_turns
+from streams.program.progress import Progress
 from streams.program.pruning import EVERY, prune
 from streams.program.rounds import Rounds
 from streams.program.step import Step
@@ -29,40 +28,6 @@ from streams.program.worker import Worker
 from streams.stores.lmdb import LOST, LmdbStore
 from streams.system.collector import settle
 from streams.system.locks import Held
-
-
-@dataclass
-class Progress:
-    """Running totals of one process, for the eye."""
-
-    events: int = 0
-    rejected: int = 0
-    scored: int = 0
-    alarms: int = 0
-    adaptations: int = 0
-    version: int = 0
-    until_s: float = 0.0
-    loss_sums: list[float] = field(default_factory=lambda: [0.0] * len(PREDICTORS))
-    started: float = field(default_factory=perf_counter)
-    seconds: float = 0.0
-    """Wall time from the start to the end of the last batch."""
-
-    def add(self, step: Step) -> None:
-        """Count one batch."""
-        self.events += step.events
-        self.rejected += step.rejected
-        self.scored += step.scored
-        self.alarms += step.alarms
-        self.adaptations += step.adaptations
-        self.version = step.version
-        self.until_s = max(self.until_s, step.until_s)
-        self.loss_sums = [a + b for a, b in zip(self.loss_sums, step.loss_sums, strict=True)]
-        self.seconds = perf_counter() - self.started
-
-    @property
-    def lift(self) -> float:
-        """Mean loss of theta minus mean loss as served."""
-        return (self.loss_sums[THETA] - self.loss_sums[SERVED]) / max(self.scored, 1)
 
 
 def steps(program: Embedded) -> Generator[Step, None, None]:

@@ -15,7 +15,8 @@ from typing import NamedTuple
 
 from streams.events.record import SourcePosition
 from streams.events.wording import unheard
-from streams.stores.base import MetaStore, RecordStore
+from streams.stores.base import RecordStore
+from streams.stores.versions import MetaStore
 
 EVERY = 64
 """Versions from one pruning to the next."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from streams.errors import StoreError
-from streams.stores.base import MetaStore
+from streams.stores.versions import MetaStore
 
 OF_THETA = ("step", "prior", "calibration")
 """Numbers of a checkpoint that belong to its theta; all others say how far it goes."""

@@ -14,7 +14,7 @@ from engine.stream.fold import Engine
 from engine.stream.mixture import MIXED, UNIFORM
 from engine.types import Meta, Params, is_finite
 from streams.errors import CheckpointError
-from streams.stores.base import Checkpoint, MetaStore
+from streams.stores.versions import Checkpoint, MetaStore
 
 KEPT = 8
 """Partitions adopt apart, so a worker may need several versions in turn."""

@@ -37,7 +37,7 @@ from streams.events.learned_labels import LabelReader, LearnedLabel, task_number
 from streams.program.lessons import Lessons, features, nothing
 from streams.program.prior import learned_prior
 from streams.program.theta import Kinds, checked, kinds_of
-from streams.stores.base import Checkpoint, MetaStore
+from streams.stores.versions import Checkpoint, MetaStore
 
 CALIBRATION = tuple(f"calibration.{name}" for name in Calibration._fields)
 """Where the sums of a `TrainState` hold it."""

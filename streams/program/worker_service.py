@@ -18,8 +18,8 @@ from streams.errors import Forgot, Unavailable
 from streams.events.record import Polled
 from streams.logs.base import GroupLog
 from streams.program.batch_limit import BatchLimit
-from streams.program.embedded import Progress
 from streams.program.patience import Stopped, patiently, told_away
+from streams.program.progress import Progress
 from streams.program.worker import Worker
 from streams.system.collector import settle
 from streams.watch.health import Health

@@ -12,8 +12,8 @@ from dataclasses import replace
 from streams.assembly.embedded import embedded, input_log
 from streams.errors import InputError
 from streams.events.record import ONLY, SourcePosition
-from streams.program.embedded import Progress
 from streams.program.outputs import silent
+from streams.program.progress import Progress
 from streams.program.pruning import adoptions_of
 from streams.program.worker import Worker
 from streams.replay.replayable import Extent, forgotten_theta, refuse

@@ -1,4 +1,4 @@
-"""Where rows and versions of theta live.
+"""Where rows live; versions of theta: `streams.stores.versions`.
 
 Every write is conditional on what was read, so a client that retries, or a worker that lost its partition
 without knowing, cannot undo what another has done.
@@ -7,14 +7,11 @@ without knowing, cannot undo what another has done.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping, Sequence, Set
 from enum import Enum
 from hashlib import blake2b
-from typing import Any, Protocol
+from typing import Protocol
 from urllib.parse import quote, unquote
-
-from torch import Tensor
 
 from engine.stream.layout import HEAD_BYTES, Layout
 from engine.stream.packed import Buffer
@@ -130,53 +127,6 @@ class RecordStore(Protocol):
 
     def close(self) -> None:
         """Let go of files and connections."""
-        ...
-
-
-@dataclass(frozen=True)
-class Checkpoint:
-    """One version of theta: what a worker needs to use it, and what a trainer needs to go on from it."""
-
-    version: int
-    fingerprint: str
-    """Of the problem whose theta this is."""
-    params: Mapping[str, Tensor]
-    """Parameters and buffers."""
-    trainer: Mapping[str, Tensor]
-    """Tensors of the outer loop: optimizer state, running statistics."""
-    numbers: Mapping[str, Any] = field(default_factory=dict)
-    """Everything else of the outer loop, as JSON holds it: step count, consumed positions."""
-
-
-class MetaStore(Protocol):
-    """Versions of theta, each written once."""
-
-    def current(self) -> int:
-        """The newest version; 0 while there is none."""
-        ...
-
-    def load(self, version: int) -> Checkpoint:
-        """One version.
-
-        Raises:
-            CheckpointError: it is missing, damaged or cut short.
-        """
-        ...
-
-    def missing(self, versions: Iterable[int]) -> set[int]:
-        """Those of versions that are not kept; 0, the first theta, always is."""
-        ...
-
-    def sizes(self) -> Mapping[int, int]:
-        """Bytes of each version that is kept."""
-        ...
-
-    def drop(self, versions: Set[int]) -> None:
-        """Delete versions."""
-        ...
-
-    def publish(self, checkpoint: Checkpoint) -> bool:
-        """Write a version if its predecessor is the newest; false if another trainer came first."""
         ...
 
 

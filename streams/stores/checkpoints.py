@@ -12,8 +12,8 @@ from collections.abc import Iterable, Iterator, Mapping, Set
 from pathlib import Path
 
 from streams.errors import CheckpointError
-from streams.stores.base import Checkpoint
 from streams.stores.sealed import seal_in, sealed, unsealed
+from streams.stores.versions import Checkpoint
 from streams.system.files import drafted, write_whole
 
 DIGITS = 8

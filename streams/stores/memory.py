@@ -13,7 +13,8 @@ from engine.stream.layout import Layout
 from engine.stream.table import TaskTable, check_layouts
 from streams.errors import CheckpointError
 from streams.events.record import SourcePosition
-from streams.stores.base import SECRET_BYTES, Checkpoint, Swap, digest_of, key_of, swapped
+from streams.stores.base import SECRET_BYTES, Swap, digest_of, key_of, swapped
+from streams.stores.versions import Checkpoint
 
 
 def _nothing(_: str) -> None:

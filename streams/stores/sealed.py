@@ -18,8 +18,8 @@ from safetensors.torch import load
 from torch import Tensor
 
 from streams.errors import CheckpointError
-from streams.stores.base import Checkpoint
 from streams.stores.tables import thinned, widened
+from streams.stores.versions import Checkpoint
 
 PARAMS, TRAINER, SEAL, BYTES, ROWS = "params.", "trainer.", "blake2b", "bytes", "rows"
 

@@ -30,8 +30,8 @@ from streams.logs.kafka.outputs import KafkaOutputs
 from streams.logs.kafka.reader import KafkaTopicReader
 from streams.logs.kafka.replay import GroupOffsets, KafkaReplay
 from streams.logs.output import TOPICS
-from streams.program.embedded import Progress
 from streams.program.outputs import silent
+from streams.program.progress import Progress
 from streams.program.trainer_service import TrainerService
 from streams.program.worker_service import WorkerService
 from streams.replay.deployed import refold

@@ -14,7 +14,7 @@ from numba.core.errors import NumbaError, TypingError
 from numba.core.registry import cpu_target
 
 from engine import compiled as compiling
-from engine import machine_code
+from engine import machine_code, trust
 from engine.compiled import is_of
 from engine.kernels.row_loop import SHAPE
 from engine.kernels.vectors import address
@@ -112,10 +112,26 @@ def test_a_folder_that_everybody_can_write_to_is_passed_over(
     folder = code_in(tmp_path)
     if not is_writable:
         monkeypatch.setattr(machine_code, "is_writable", lambda _: False)
-    folder.chmod(0o777)
-    assert folder_in([tmp_path], NAME) is None
+    for mode in (0o777, 0o757, 0o775):
+        folder.chmod(mode)
+        assert folder_in([tmp_path], NAME) is None
     folder.chmod(0o755)
     assert folder_in([tmp_path], NAME) == folder
+
+
+@pytest.mark.parametrize(
+    ("mode", "group", "is_trusted"), [(0o775, 7, True), (0o775, 8, False), (0o755, 7, False)]
+)
+def test_a_folder_that_a_group_can_write_to_is_used_where_the_sources_are_that_groups_too(
+    mode: int, group: int, is_trusted: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    user = os.getuid()
+    monkeypatch.setattr(
+        Path,
+        "stat",
+        lambda path, **_: owned_by(user, mode, group) if path == trust.SOURCES else owned_by(user, 0o775, 7),
+    )
+    assert trust.is_trusted(tmp_path) == is_trusted
 
 
 def test_a_folder_of_another_user_is_passed_over_unless_the_sources_are_that_users_too(
@@ -123,16 +139,14 @@ def test_a_folder_of_another_user_is_passed_over_unless_the_sources_are_that_use
 ) -> None:
     folder, user = code_in(tmp_path), os.getuid()
     monkeypatch.setattr(os, "getuid", lambda: user + 1)
-    monkeypatch.setattr(
-        Path, "stat", lambda path, **_: owned_by(0 if path == machine_code.SOURCES else user + 2)
-    )
+    monkeypatch.setattr(Path, "stat", lambda path, **_: owned_by(0 if path == trust.SOURCES else user + 2))
     assert folder_in([tmp_path], NAME) is None
     monkeypatch.setattr(Path, "stat", lambda _, **__: owned_by(user + 2))
     assert folder_in([tmp_path], NAME) == folder
 
 
-def owned_by(user: int) -> os.stat_result:
-    return os.stat_result((stat.S_IFDIR | 0o755, 0, 0, 2, user, user, 0, 0, 0, 0))
+def owned_by(user: int, mode: int = 0o755, group: int = 0) -> os.stat_result:
+    return os.stat_result((stat.S_IFDIR | mode, 0, 0, 2, user, group, 0, 0, 0, 0))
 
 
 def test_code_in_a_folder_that_is_not_added_to_is_taken_up_and_what_is_not_there_is_compiled(

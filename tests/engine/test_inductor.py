@@ -93,9 +93,10 @@ def test_without_a_compiler_it_is_said_what_to_do(folder: Path, monkeypatch: pyt
     assert list(folder.iterdir()) == []
 
 
-def test_a_folder_that_others_can_write_to_is_refused(folder: Path) -> None:
+@pytest.mark.parametrize("mode", [0o777, 0o770, 0o702])
+def test_a_folder_that_others_can_write_to_is_refused(mode: int, folder: Path) -> None:
     folder.mkdir()
-    folder.chmod(0o777)
+    folder.chmod(mode)
     with pytest.raises(
         EngineError, match=r"which others can write to: take that right from them \(chmod go-w\)"
     ):

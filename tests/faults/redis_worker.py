@@ -18,7 +18,7 @@ from engine.outer.fit import start
 from engine.stream.table import TaskTable
 from streams.logs.memory import MemoryLog
 from streams.program import worker_service
-from streams.program.embedded import Progress
+from streams.program.progress import Progress
 from streams.program.trainer import Trainer
 from streams.program.worker_service import WorkerService
 from streams.stores.base import Swap

@@ -28,11 +28,11 @@ from engine.types import Meta
 from streams.errors import CheckpointError
 from streams.logs.memory import Crash
 from streams.program.theta import ThetaCache
-from streams.stores.base import Checkpoint, MetaStore
 from streams.stores.checkpoints import DirectoryMeta
 from streams.stores.memory import MemoryMeta
 from streams.stores.sealed import KINDS, sealed, unsealed
 from streams.stores.sealed import _seal as seal_of
+from streams.stores.versions import Checkpoint, MetaStore
 from tests.faults.model import SPEC, bits, engine
 from tests.varied import varied
 

@@ -15,7 +15,7 @@ from streams.cli.app import app
 from streams.errors import ReptideError
 from streams.logs.output import TOPICS
 from streams.pages.run.summary import summarise
-from streams.program.embedded import Progress
+from streams.program.progress import Progress
 from streams.settings.tree import load_settings
 
 SETTINGS = """

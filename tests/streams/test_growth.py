@@ -25,7 +25,8 @@ from streams.errors import SettingsError, StoreError
 from streams.events.learned_labels import read_learned
 from streams.logs.output import OutputFile
 from streams.pages.run.summary import summarise
-from streams.program.embedded import Progress, steps
+from streams.program.embedded import steps
+from streams.program.progress import Progress
 from streams.program.trainer import Trainer
 from streams.settings.tree import Settings, load_settings
 from streams.stores.classes import ClassFile, ClassNames, agree

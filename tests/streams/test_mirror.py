@@ -16,7 +16,8 @@ from streams.pages.kit.phrases import MIRROR, mirror
 from streams.pages.run.evaluation import evaluate, scores_of
 from streams.pages.run.mirror import mirrored
 from streams.pages.run.summary import summarise, verdict
-from streams.program.embedded import Embedded, Progress, run
+from streams.program.embedded import Embedded, run
+from streams.program.progress import Progress
 from streams.settings.tree import Settings, validated
 
 ROWS = 900

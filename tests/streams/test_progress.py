@@ -10,7 +10,7 @@ from threading import Event
 from rich.console import Console
 
 from streams.pages.progress import TOLD_EVERY_S, now_and_then, progress_bar, working
-from streams.program.embedded import Progress
+from streams.program.progress import Progress
 
 
 def of_a_log() -> tuple[Console, StringIO]:

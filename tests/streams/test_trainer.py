@@ -39,9 +39,9 @@ from streams.program.trainer import (
     Trainer,
     held_out,
 )
-from streams.stores.base import Checkpoint, MetaStore
 from streams.stores.checkpoints import DirectoryMeta
 from streams.stores.memory import MemoryMeta
+from streams.stores.versions import Checkpoint, MetaStore
 from tests.faults.model import RATES, SPEC, World, bits, online, stream, told
 from tests.varied import varied
 

@@ -19,7 +19,8 @@ from streams.pages.run.ended import came_to_nothing, why_nothing_was_scored
 from streams.pages.run.evaluation import EXPIRED, Met, evaluate, outcomes_met, scores_of
 from streams.pages.run.lines import lines_once
 from streams.pages.run.mirror import mirrored
-from streams.program.embedded import Embedded, Progress
+from streams.program.embedded import Embedded
+from streams.program.progress import Progress
 from streams.settings.leaks import known_too_late
 from streams.settings.tree import Settings, required
 from streams.system.machine import described_machine, versions

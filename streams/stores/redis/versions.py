@@ -17,9 +17,10 @@ from contextlib import suppress
 from itertools import islice
 
 from streams.errors import CheckpointError, Unavailable
-from streams.stores.base import Checkpoint, key_of
+from streams.stores.base import key_of
 from streams.stores.redis.server import RedisServer
 from streams.stores.sealed import seal_in, sealed, unsealed
+from streams.stores.versions import Checkpoint
 
 MOVE = """
 local at = redis.call('GET', KEYS[1]) or '0'
