@@ -1,4 +1,4 @@
-"""Measure how fast one core streams, and how much of that is batching across tasks.
+"""Measure how fast one process streams, and how much of that is batching across tasks.
 
 The embedded program, whole: file log, LMDB with every batch on disk, hedge, detector, outputs, and the trainer
 publishing ever more rarely. 1,000 tasks, 32 features and the task's own past, a linear model beside an MLP
@@ -220,7 +220,7 @@ def main() -> None:
             found[f"{traffic} loop"] = measure(Path(folder), traffic, EVENTS // divisor, loop=True)
     slower = min(TRAFFIC, key=lambda traffic: found[traffic]["events_per_s"])
     show(
-        "one core, whole program",
+        "one process, whole program",
         ["traffic", "events/s", "x loop", "adaptations/s", "lift (nats)"],
         [
             [name, f["events_per_s"], f["events_per_s"] / found[name.split()[0] + " loop"]["events_per_s"],
