@@ -88,8 +88,10 @@ def unlearned(deployment: Deployment) -> int:
 def learned(deployment: Deployment) -> int:
     """How many labels the newest version of theta was trained on, each counted as often as it was new."""
     version = deployment.versions.current()
-    counts = deployment.versions.load(version).trainer["statistics.count"] if version else (0,)
-    return int(counts[-1])
+    if not version:
+        return 0
+    newest = deployment.versions.load(version)
+    return int(newest.trainer["statistics.count"][-1]) + newest.numbers.get("begun", {"labels": 0})["labels"]
 
 
 def _labels(deployment: Deployment) -> int:

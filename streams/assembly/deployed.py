@@ -253,6 +253,7 @@ class Deployment:
         return TrainerService(
             replace(trains, alive=health.alive),
             self.reader("episodes"),
+            Schedule(self.settings.outer.every),
             Telemetry(),
             health,
             self.settings.service.publish_every_s,

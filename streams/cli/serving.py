@@ -26,11 +26,13 @@ from streams.operate.produce import produce as produce_log
 from streams.operate.redrive import redrive as redrive_letters
 from streams.operate.tail import tail as tail_topic
 from streams.pages.progress import now_and_then, progress_bar, said_of
+from streams.program import warm_trainer
 from streams.program.patience import made, stopping_on_signals
 from streams.program.progress import Progress
 from streams.program.pruning import most_bytes
 from streams.program.rollback import roll_back
 from streams.program.trainer import Advance
+from streams.program.trainer_service import READS
 from streams.program.worker_service import JOINS
 from streams.settings.tree import Settings
 from streams.stores.redis.capacity import capacity, warnings
@@ -67,7 +69,9 @@ def trainer(settings: Settings) -> None:
     deployment = Deployment(settings)
     with stopping_on_signals() as stopping:
         service = made(lambda: deployment.trainer(_now_and_then(_advanced), console.print))
+        warm_trainer.warm_up(service.trainer)  # for seconds, in which labels may come already
         with _served(deployment, service.health, service.telemetry):
+            console.print(f"{READS} {deployment.topic('episodes')}")
             service.run(stopping)
     deployment.store.close()
 

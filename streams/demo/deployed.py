@@ -42,6 +42,7 @@ from streams.operate.produce import produce
 from streams.pages.progress import now_and_then, said_of, working
 from streams.pages.run.evaluation import evaluate, extra_of, read_extras, scores_of
 from streams.program.progress import Progress
+from streams.program.trainer_service import READS
 from streams.program.worker_service import JOINS
 from streams.settings.tree import load_settings
 from streams.system.files import write_whole
@@ -49,6 +50,7 @@ from streams.testing.apache_kafka import ApacheKafka
 from streams.testing.servers import Server, redis_server, tansu
 
 ROLES = {"worker-1": "worker", "worker-2": "worker", "trainer": "trainer"}
+FIRST_WORDS = {"worker": JOINS, "trainer": READS}
 PARTITIONS = 2
 """One for each worker; of the three airports one worker has two, however many partitions there are."""
 
@@ -62,7 +64,7 @@ url = "redis://{redis}/0"
 
 [service]
 durability_lag_s = 0
-publish_every_s = 0.05
+publish_every_s = 0.5
 """
 """What the settings of the embedded demonstration lack."""
 REDIS = ("--appendonly", "yes", "--appendfsync", "always")
@@ -148,8 +150,9 @@ def _stream(
     asked: Event,
 ) -> Progress:
     """Send every event, and wait until the rows have counted them all."""
-    with working(console, "the workers warm up and join their group"):
-        wait_until_said([one for one in running if ROLES[one.name] == "worker"], JOINS, asked)
+    with working(console, "trainer and workers warm up, and these join their group"):
+        for role, words in FIRST_WORDS.items():
+            wait_until_said([one for one in running if ROLES[one.name] == role], words, asked)
     names, total = deployment.kafka.inputs, log.end()
     producer, stopping, sent = deployment.producer(*names), Event(), [0]
     topics = [producer.topic(name) for name in names]

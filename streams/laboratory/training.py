@@ -24,7 +24,8 @@ from engine.types import Episodes, Int64
 from streams.errors import CheckpointError, ReptideError, SettingsError, StoreError
 from streams.laboratory.assembled import Laboratory
 from streams.program.theta import checked, kinds_of
-from streams.program.trainer import STATISTICS, Trainer
+from streams.program.trainer import Trainer
+from streams.program.training_state import STATISTICS
 from streams.stores.checkpoints import DirectoryMeta
 from streams.stores.classes import ClassFile, agree
 from streams.stores.versions import Checkpoint

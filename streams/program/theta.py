@@ -22,7 +22,7 @@ KEPT = 8
 MOST = 1e30
 """Numbers of a prior and a calibration are far below, and float32, in which they are used, reaches beyond."""
 
-BESIDE = ("latest", "sums", "best")
+BESIDE = ("latest", "whole", "sums", "sums.average", "best")
 """What a trainer keeps of theta's values, each of the same shape; of the step size it keeps sums of others."""
 
 Kinds = Mapping[str, tuple[torch.Size, torch.dtype]]

@@ -25,24 +25,23 @@ from engine.learners.base import LABEL_MEAN, LABEL_STD, Learner
 from engine.learners.fingerprint import theta_fingerprint
 from engine.learners.gradient import LR
 from engine.outer.calibration import Calibration, refined, uncalibrated
-from engine.outer.fit import Round, Statistics, TrainState, start, with_statistics
+from engine.outer.fit import Round, TrainState, start, with_statistics
 from engine.outer.gate import Verdict, gate, losses_by_size
-from engine.outer.online import AVERAGED, Online, averaged
+from engine.outer.online import Online, averaged
 from engine.outer.step_size import SIZES, chosen
 from engine.stream.spec import StreamSpec
 from engine.targets import Classification, Regression
-from engine.types import EngineError, Params
+from engine.types import EngineError
 from streams.errors import SettingsError
 from streams.events.learned_labels import LabelReader, LearnedLabel, task_numbers
 from streams.program.lessons import Lessons, features, nothing
 from streams.program.prior import learned_prior
 from streams.program.theta import Kinds, checked, kinds_of
+from streams.program.training_state import restored, stored
 from streams.stores.versions import Checkpoint, MetaStore
 
 CALIBRATION = tuple(f"calibration.{name}" for name in Calibration._fields)
 """Where the sums of a `TrainState` hold it."""
-
-STATISTICS = ("count", "mean", "m2")
 
 WINDOW, PRIOR_WINDOW = 16_384, 8192
 """Labels that are kept to be trained on again, and those of them that the prior is learned from."""
@@ -57,11 +56,21 @@ FEWEST_TASKS = 40
 """With fewer tasks about, none is held out: one in fifty of so few would say nothing, and be missed."""
 
 
+class Taught(NamedTuple):
+    """What came of a round of labels."""
+
+    state: TrainState
+    """As it was before, where the candidate was refused."""
+    steps: list[Round]
+    verdict: Verdict
+
+
 class Advance(NamedTuple):
     """What one version of theta was made from."""
 
     version: int
     labels: int
+    """Those that are in no earlier version."""
     rounds: list[Round]
     verdict: Verdict
     published: bool
@@ -160,6 +169,25 @@ class Trainer:
             SettingsError: the workers name more classes than we do.
 
         """
+        version = (before.version if before else 0) + 1
+        taught = self.teach(self.state(before), version, found, earlier)
+        beside = self.beside(taught.state, [*earlier, *found])
+        published = self.publish(version, taught.state, {**consumed, **beside})
+        return Advance(version, len(found), taught.steps, taught.verdict, published)
+
+    def teach(
+        self,
+        state: TrainState,
+        number: int,
+        found: Sequence[LearnedLabel],
+        earlier: Sequence[LearnedLabel],
+    ) -> Taught:
+        """Teach the labels of round `number`; `earlier` ones, up to `window`, are trained on again.
+
+        Raises:
+            SettingsError: the workers name more classes than we do.
+
+        """
         _check_named(self.learner.problem.target, found)
         window = [*earlier, *found]
         judging = self.judging(window)
@@ -167,14 +195,13 @@ class Trainer:
         taught, replayed = (
             [o for o in part if o.task not in judging] if judging else part for part in (found, window)
         )
-        state = self.state(before)
-        version = (before.version if before else 0) + 1
-        candidate, rounds = self.take(taught, replayed, self.prepared(taught, state, version))
+        candidate, steps = self.take(taught, replayed, self.prepared(taught, state, number))
         verdict = self._verdict(state, candidate, judges)
-        kept = state if verdict.refused else candidate
-        ours = {"prior": self._prior(window), "calibration": self._calibration(kept)}
-        published = self.publish(version, kept, {**consumed, **ours})
-        return Advance(version, len(found), rounds, verdict, published)
+        return Taught(state if verdict.refused else candidate, steps, verdict)
+
+    def beside(self, state: TrainState, window: Sequence[LearnedLabel]) -> dict[str, Any]:
+        """What a version holds beside theta, for labels up to it: prior and calibration."""
+        return {"prior": self._prior(window), "calibration": self._calibration(state)}
 
     def judging(self, labels: Sequence[LearnedLabel]) -> set[str]:
         """Tasks that judge and are never trained on: none while there are few."""
@@ -183,14 +210,14 @@ class Trainer:
             return set()
         return {task for task in tasks if held_out(task, self.held_out)}
 
-    def prepared(self, found: Sequence[LearnedLabel], state: TrainState, version: int = 0) -> TrainState:
+    def prepared(self, found: Sequence[LearnedLabel], state: TrainState, number: int = 0) -> TrainState:
         """Learn from labels what training does not: statistics, calibration, step size; once for each label."""
         if not found:
             return state
         x = torch.from_numpy(features(found))
         y = torch.tensor([one.y for one in found], dtype=torch.float32)
         counted = with_statistics(self.learner, self._recalibrated(state, x, y), x, y)
-        due = version <= SIZES_EARLY or version % SIZES_EVERY == 0
+        due = number <= SIZES_EARLY or number % SIZES_EVERY == 0
         return self.with_size(found, counted) if due else counted
 
     def with_size(self, found: Sequence[LearnedLabel], state: TrainState) -> TrainState:
@@ -210,13 +237,14 @@ class Trainer:
         """Train on every label once, in order, and on labels of the window again."""
         return self.online.learn(self.lessons.of(found, window, state), state)
 
-    def publish(self, version: int, state: TrainState, consumed: Mapping[str, Any]) -> bool:
-        """Write a version, unless another trainer has."""
-        trainer = {f"optimizer.{name}": value for name, value in state.optimizer.items()}
-        trainer |= {f"sums.{n}": value for n, value in state.sums.items() if not n.startswith(AVERAGED)}
-        served = averaged(state)
-        trainer |= {f"latest.{n}": v for n, v in state.params.items() if v is not served[n]}
-        trainer |= {f"statistics.{name}": getattr(state.statistics, name) for name in STATISTICS}
+    def publish(
+        self, version: int, state: TrainState, consumed: Mapping[str, Any], ahead: TrainState | None = None
+    ) -> bool:
+        """Write a version, unless another trainer has.
+
+        `ahead` is what is served, where that was taught more than `state`, which training goes on from.
+        """
+        served, trainer = stored(state, ahead)
         numbers = {**consumed, "step": state.step}
         checkpoint = Checkpoint(version, self.fingerprint, served, trainer, numbers)
         return self.store.publish(checked(checkpoint, self.fingerprint, self._kinds))
@@ -225,13 +253,7 @@ class Trainer:
         """What training goes on from."""
         if before is None:
             return start(self.learner, self.seed)
-        statistics = Statistics(*(before.trainer[f"statistics.{name}"] for name in STATISTICS))
-        optimizer, sums, latest = (
-            _below(f"{part}.", before.trainer) for part in ("optimizer", "sums", "latest")
-        )
-        params = {name: latest.get(name, before.params[name]) for name in self._kinds}
-        sums |= {AVERAGED + name: before.params[name] for name in latest}
-        return TrainState(params, optimizer, before.numbers["step"], statistics, sums)
+        return restored(before, self._kinds)
 
     def _recalibrated(self, state: TrainState, x: Tensor, y: Tensor) -> TrainState:
         """Fit the calibration to what theta says of new labels, once it has learned anything."""
@@ -267,10 +289,6 @@ def _calibration_of(state: TrainState, target: Classification | Regression) -> C
     if CALIBRATION[0] not in state.sums:
         return uncalibrated(target)
     return Calibration(*(state.sums[name] for name in CALIBRATION))
-
-
-def _below(prefix: str, tensors: Mapping[str, Tensor]) -> Params:
-    return {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
 
 
 def _check_named(target: Classification | Regression, found: Sequence[LearnedLabel]) -> None:

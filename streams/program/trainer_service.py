@@ -1,128 +1,38 @@
 """`reptide trainer`: reads episodes, trains theta, judges it on held-out tasks and publishes it, until told to stop.
 
-Its position in the episodes lies in the checkpoint that it publishes, and nowhere else. An episode is
-recognised as a repeat by its place in the input: what one partition of the input gives to one partition of
-the episodes comes in order, so a place at or below the last one trained on was there before.
+The clock decides how often a version is published, and nothing else. Theta is taught in rounds, and which labels make
+one the places in the input decide. What is served was also taught the round that has only begun; but training goes on
+from theta as the last whole round left it, which a version holds as well: once that round is whole it is taught anew.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
 from threading import Event
 from time import monotonic, time
-from typing import Any, NamedTuple, Protocol
+from typing import Any
 
 import numpy as np
 
+from engine.outer.fit import TrainState
 from streams.errors import Unavailable
-from streams.events.learned_labels import LearnedLabel
-from streams.events.record import UNTOLD, incarnation_text
+from streams.events.record import incarnation_text
+from streams.program.episode_labels import EpisodeLabels, EpisodeReader, Placed, Window, positions_in
+from streams.program.label_rounds import mixed, rounds_of
 from streams.program.patience import Stopped, patiently, pause, told_away
 from streams.program.pruning import EVERY
-from streams.program.trainer import Advance, Trainer
+from streams.program.schedule import Schedule
+from streams.program.trainer import Advance, Taught, Trainer
+from streams.stores.versions import Checkpoint
 from streams.watch.health import Health
 from streams.watch.telemetry import Telemetry
 
-AT_ONCE = 4096
-"""The most labels of one version."""
-
-QUIET = 50
-"""Reads without a message after which labels that were there before are taken to be gone."""
-
 CONDITIONS = ("servers",)
 
-
-class EpisodeMessage(Protocol):
-    """One message of the episodes topic."""
-
-    @property
-    def partition(self) -> int:
-        """Of the episodes topic."""
-        ...
-
-    @property
-    def offset(self) -> int:
-        """In its partition."""
-        ...
-
-    @property
-    def value(self) -> bytes | None:
-        """A line of the `episodes` output."""
-        ...
-
-
-class EpisodeReader(Protocol):
-    """Reads the partitions of the episodes topic from positions that the caller keeps."""
-
-    def read(
-        self, positions: Mapping[int, int], max_messages: int
-    ) -> tuple[Sequence[EpisodeMessage], dict[int, int]]:
-        """The next messages, and the positions after them."""
-        ...
-
-    def incarnation(self) -> int:
-        """Of the episodes topic as it is now: another number where it was created anew."""
-        ...
-
-    @property
-    def skipped(self) -> int:
-        """How many messages were passed over, since the topic no longer held them."""
-        ...
-
-    def close(self) -> None:
-        """Let go of the connection."""
-        ...
-
-
-class _Placed(NamedTuple):
-    """A label, and where its message lies in the episodes topic."""
-
-    partition: int
-    offset: int
-    label: LearnedLabel
-
-    @property
-    def channel(self) -> str:
-        """What comes in order: labels of one partition of an incarnation of the input, in one of the topic."""
-        incarnation, partition, _ = self.label.source
-        source = (incarnation_text(incarnation), partition) if incarnation != UNTOLD else (partition,)
-        return ":".join(map(str, (self.partition, *source)))
-
-    def without_episode(self) -> _Placed:
-        """To be kept: an episode is trained on once, and is most of what a label takes."""
-        return self._replace(label=self.label._replace(episode=None))
-
-
-@dataclass(frozen=True)
-class _Window:
-    """How far the episodes topic was read, and the last labels before that."""
-
-    positions: dict[int, int] = field(default_factory=dict)
-    """Of its partitions."""
-    input: dict[str, int] = field(default_factory=dict)
-    """The last offset of the input, of each of its channels: of its partitions in each of the topic's."""
-    labels: tuple[_Placed, ...] = ()
-    incarnation: int = UNTOLD
-    """Of the episodes topic."""
-
-    @property
-    def numbers(self) -> dict[str, Any]:
-        """What a checkpoint holds of it: enough to read it again."""
-        positions, through = dict(self.positions), dict(self.input)
-        for placed in reversed(self.labels):
-            positions[placed.partition] = placed.offset
-            through[placed.channel] = placed.label.source.offset - 1
-        return {
-            "episodes": incarnation_text(self.incarnation),
-            **_told(self.positions, self.input),
-            "window": _told(positions, through),
-        }
-
-    def last(self, labels: Sequence[_Placed], size: int) -> _Window:
-        """With the last of these labels, of each partition alike: how they came to be read makes no difference."""
-        kept = sorted(labels, key=lambda one: (one.offset - self.positions[one.partition], one.partition))
-        return replace(self, labels=tuple(kept[-size:]))
+READS = "trainer on"
+"""What a trainer says first, before the name of the topic that it reads."""
 
 
 @dataclass
@@ -131,6 +41,8 @@ class TrainerService:
 
     trainer: Trainer
     episodes: EpisodeReader
+    schedule: Schedule
+    """When a round falls due, as workers adopt theta."""
     telemetry: Telemetry
     health: Health
     publish_every_s: float
@@ -140,7 +52,6 @@ class TrainerService:
     """Deletes versions of theta and adoptions that nobody needs."""
     away: str = ""
     """Why the last attempt failed; empty while all servers answer."""
-    _window: _Window = field(default_factory=_Window)
 
     def run(self, stopping: Event) -> None:
         """Train until told to stop; what was not published is trained on again."""
@@ -155,88 +66,74 @@ class TrainerService:
         finally:
             self.episodes.close()
 
+    @cached_property
+    def labels(self) -> EpisodeLabels:
+        """What there is to be taught."""
+        trains = self.trainer
+        return EpisodeLabels(self.episodes, trains.labels, trains.window, self._answered, self._passed_over)
+
     def turn(self) -> Advance | None:
         """Make one version of the labels that came since the last; None where there were none."""
         with self.telemetry.store_seconds("theta"):
             before = self.trainer.newest()
-        earlier = self._window = self._earlier(before.numbers if before else {})
-        found, reached = self._unread(earlier)
-        if not found:
+        window = self.labels.taught(before.numbers if before else {})
+        found = self.labels.since(window)
+        begun = _begun(before, window)
+        new = sum(one.offset >= begun.get(one.partition, 0) for one in found)
+        if not new:
             return None
-        kept = (*earlier.labels, *(one.without_episode() for one in found))
-        now = reached.last(kept, self.trainer.window)
-        new, old = ([placed.label for placed in part] for part in (found, earlier.labels))
-        advance = self.trainer.advance(before, new, old, now.numbers)
-        verdict = advance.verdict
-        if advance.published:
-            self._window = now
-            self.telemetry.round(advance.labels, not verdict.refused, verdict.loss_before, verdict.loss_after)
-            losses = [(one.report.query_loss_before, one.report.query_loss_after) for one in advance.rounds]
-            self.telemetry.inner_loss(*np.array(losses, np.float64).reshape(-1, 2).T)
-            self.telemetry.theta(advance.version, time())
+        advance = self._advance(before, window, rounds_of(mixed(found), window.input, self.schedule), new)
         self.show(advance)
         if advance.version % EVERY == 0:
             self.prune()
         return advance
 
-    def _earlier(self, numbers: Mapping[str, Any]) -> _Window:
-        """The labels before those of a checkpoint; read again where this process has not trained on them itself.
+    def _advance(
+        self, before: Checkpoint | None, window: Window, rounds: Sequence[Sequence[Placed]], new: int
+    ) -> Advance:
+        """Make a version by rounds of which the last has only begun; `new` labels are in no version yet."""
+        trainer, state, taught = self.trainer, self.trainer.state(before), list[Taught]()
+        number, version = _rounds(before), (before.version if before else 0) + 1
+        for labels in rounds[:-1]:
+            number += 1
+            taught.append(self._taught(state, number, labels, window))
+            state, window = taught[-1].state, window.after(labels, trainer.window)
+        begun = rounds[-1]
+        ahead = self._taught(state, number + 1, begun, window)
+        beside = trainer.beside(ahead.state, [one.label for one in (*window.labels, *begun)])
+        numbers = {**window.numbers, "rounds": number, "begun": _described(begun), **beside}
+        published = trainer.publish(version, state, numbers, ahead.state)
+        if published:
+            self.labels.go_on(window, begun)
+            self._tell([*taught, ahead], version, new)
+        steps = [step for one in (*taught, ahead) for step in one.steps]
+        return Advance(version, new, steps, ahead.verdict, published)
 
-        An episodes topic that was made anew is read from its start, and what it holds of the input stays known.
-        """
-        incarnation = self.episodes.incarnation()
-        if int(numbers.get("episodes", "0"), 16) not in (incarnation, UNTOLD):
-            numbers = {"input": numbers["input"]}
-        positions, through = _read_from(numbers)
-        if (self._window.incarnation, self._window.positions) == (incarnation, positions):
-            return self._window
-        at, since = _read_from(numbers.get("window", {}))
-        labels: list[_Placed] = []
-        quiet = 0
-        while quiet < QUIET and any(at.get(partition, 0) < end for partition, end in positions.items()):
-            messages, after = self._read(at)
-            quiet, at = (0 if messages or after != at else quiet + 1), after
-            inside = [m for m in messages if m.offset < positions.get(m.partition, 0)]
-            labels += [one.without_episode() for one in self._new(inside, since)]
-        return _Window(positions, through, incarnation=incarnation).last(labels, self.trainer.window)
+    def _taught(self, state: TrainState, number: int, labels: Sequence[Placed], window: Window) -> Taught:
+        found, earlier = ([one.label for one in part] for part in (labels, window.labels))
+        return self.trainer.teach(state, number, found, earlier)
 
-    def _unread(self, before: _Window) -> tuple[list[_Placed], _Window]:
-        """Labels not trained on yet, each once; and how far they reach."""
-        positions, through = dict(before.positions), dict(before.input)
-        found: list[_Placed] = []
-        while len(found) < AT_ONCE:
-            messages, positions = self._read(positions)
-            if not messages:
-                break
-            found += self._new(messages, through)
-        return found, replace(before, positions=positions, input=through, labels=())
+    def _tell(self, taught: Sequence[Taught], version: int, new: int) -> None:
+        """Set what the metrics show of a version."""
+        for number, one in enumerate(taught, 1):
+            verdict = one.verdict
+            labels = new if number == len(taught) else 0
+            self.telemetry.round(labels, not verdict.refused, verdict.loss_before, verdict.loss_after)
+        losses = [
+            (s.report.query_loss_before, s.report.query_loss_after) for one in taught for s in one.steps
+        ]
+        self.telemetry.inner_loss(*np.array(losses, np.float64).reshape(-1, 2).T)
+        self.telemetry.theta(version, time())
 
-    def _read(self, positions: Mapping[int, int]) -> tuple[Sequence[EpisodeMessage], dict[int, int]]:
-        """The next messages, by which the servers have answered: Redis was asked before."""
-        found = self.episodes.read(positions, AT_ONCE)
+    def _answered(self) -> None:
+        """The servers have: Redis was asked before the topic was read."""
         self.health.alive()
         if not self.away:
             self.health.say("servers", True, "answer")
-        return found
 
-    def _new(self, messages: Sequence[EpisodeMessage], through: dict[str, int]) -> Iterator[_Placed]:
-        """Labels of messages, each once; how far each channel has come is kept."""
-        for message, one in zip(messages, self._readable(messages), strict=True):
-            placed = _Placed(message.partition, message.offset, one) if one else None
-            if placed and placed.label.source.offset > through.get(placed.channel, -1):
-                through[placed.channel] = placed.label.source.offset
-                yield placed
-
-    def _readable(self, messages: Sequence[EpisodeMessage]) -> Iterator[LearnedLabel | None]:
-        """The label of each message; what is none, or one of another stream spec, is passed over and told."""
-        found = self.trainer.labels.read([message.value or b"" for message in messages])
-        for message, one in zip(messages, found, strict=True):
-            if isinstance(one, str):
-                self.telemetry.passed_over()
-                self.say(
-                    f"the label in partition {message.partition} at offset {message.offset} {one}; passed over"
-                )
-            yield one if isinstance(one, LearnedLabel) else None
+    def _passed_over(self, sentence: str) -> None:
+        self.telemetry.passed_over()
+        self.say(sentence)
 
     def _away(self, error: Unavailable) -> None:
         self.away = told_away(error, self.away, self.health, self.say)
@@ -247,12 +144,20 @@ class TrainerService:
         self.telemetry.skipped(self.episodes.skipped)
 
 
-def _told(positions: Mapping[int, int], through: Mapping[str, int]) -> dict[str, Any]:
-    """Where to read from, as a checkpoint holds it."""
-    return {"positions": {str(partition): at for partition, at in positions.items()}, "input": dict(through)}
+def _rounds(before: Checkpoint | None) -> int:
+    """How many whole rounds came before; each was a version while that was not written."""
+    return int(before.numbers.get("rounds", before.version)) if before else 0
 
 
-def _read_from(numbers: Mapping[str, Any]) -> tuple[dict[int, int], dict[str, int]]:
-    """Where to read from: positions in the episodes topic, and how far each channel had come."""
-    positions = {int(partition): at for partition, at in numbers.get("positions", {}).items()}
-    return positions, dict(numbers.get("input", {}))
+def _begun(before: Checkpoint | None, window: Window) -> dict[int, int]:
+    """How far in each partition the round that had begun is taught to what is served."""
+    numbers = before.numbers if before else {}
+    same_topic = numbers.get("episodes") == incarnation_text(window.incarnation)
+    return positions_in(numbers.get("begun", {})) if same_topic else {}
+
+
+def _described(begun: Sequence[Placed]) -> dict[str, Any]:
+    return {
+        "labels": len(begun),
+        "positions": {str(one.partition): one.offset + 1 for one in begun},
+    }

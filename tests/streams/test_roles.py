@@ -1,36 +1,29 @@
-"""The loops of worker and trainer: servers that go away, being told to stop, and episodes that come again."""
+"""The loop of a worker: servers that go away, being told to stop, and batches that last as long as they should."""
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from threading import Event
-from typing import Any, NamedTuple
+from typing import Any
 from urllib.error import HTTPError
 from urllib.request import urlopen
 
-import orjson
 import pytest
 
 from engine.outer.fit import start
 from streams.assembly.deployed import Deployment
 from streams.errors import Forgot, Unavailable
-from streams.events.learned_labels import read_learned
-from streams.events.record import incarnation_text
-from streams.logs.memory import INCARNATION, MemoryLog
-from streams.program import batch_limit, trainer_service, worker_service
+from streams.logs.memory import MemoryLog
+from streams.program import batch_limit, worker_service
 from streams.program.batch_limit import LATELY, SMALLEST_BATCH, BatchLimit
 from streams.program.patience import STARTS_S, made
-from streams.program.trainer import WINDOW, Trainer
-from streams.program.trainer_service import TrainerService
+from streams.program.trainer import Trainer
 from streams.program.worker_service import WorkerService
 from streams.settings.tree import load_settings
-from streams.stores.memory import MemoryMeta
 from streams.watch.health import Health, HealthServer
-from streams.watch.telemetry import Telemetry
-from tests.faults.model import SPEC, World, bits, online, stream
+from tests.faults.model import SPEC, World, online, stream
 from tests.faults.shop import CONFIG
 
 
@@ -175,19 +168,6 @@ def test_the_version_in_use_is_shown() -> None:
     Trainer(SPEC, online(), case.world.meta).publish(1, start(online().learner, 0), {})
     case.run()
     assert "reptide_theta_version 1.0" in case.service.worker.telemetry.exposition().decode()
-
-
-def test_events_that_expired_before_they_were_read_are_counted(lines: list[bytes]) -> None:
-    case = Case()
-    case.log.skipped = {(0, 0): 3, (1, 0): 2}
-    case.run()
-    one = service(Episodes(lines), MemoryMeta())
-    one.episodes.skipped = 5  # type: ignore[misc]
-    stopping = Event()
-    one.show = lambda advance: stopping.set()
-    one.run(stopping)
-    for telemetry in (case.service.worker.telemetry, one.telemetry):
-        assert b"reptide_events_skipped_total 5.0" in telemetry.exposition()
 
 
 def backlogged(limit: BatchLimit, fixed_s: float, each_s: float, batches: int = 100) -> tuple[float, float]:
@@ -444,310 +424,3 @@ def test_a_role_is_made_though_a_server_is_away_or_restarted_meanwhile_and_not_w
     with pytest.raises(Unavailable, match="no answer"):
         role(*[Unavailable("no answer")] * 100)
     assert STARTS_S <= now[0] < 2 * STARTS_S + 1
-
-
-# Trainer
-
-
-class Said(NamedTuple):
-    partition: int
-    offset: int
-    value: bytes | None
-
-
-class Episodes:
-    """The partitions of an episodes topic, as lists, of which retention may have taken the first messages."""
-
-    def __init__(self, *partitions: list[bytes], first: int = 0, incarnation: int = 7) -> None:
-        self.partitions, self.first, self._incarnation = partitions, first, incarnation
-        self.closed = False
-        self.messages = self.skipped = 0
-
-    def read(self, positions: Mapping[int, int], max_messages: int) -> tuple[list[Said], dict[int, int]]:
-        after = {p: max(positions.get(p, 0), self.first) for p in range(len(self.partitions))}
-        read: list[Said] = []
-        for p, lines in enumerate(self.partitions):
-            taken = lines[after[p] :][: max_messages - len(read)]
-            read += [Said(p, offset, line) for offset, line in enumerate(taken, after[p])]
-            after[p] += len(taken)
-        self.messages += len(read)
-        return read, after
-
-    def incarnation(self) -> int:
-        return self._incarnation
-
-    def close(self) -> None:
-        self.closed = True
-
-
-@pytest.fixture(scope="module")
-def lines() -> list[bytes]:
-    """The labels that a worker leaves on a log of 60 events."""
-    world = World(stream(1, 60))
-    worker = world.program(20).worker
-    while worker.step() is not None:
-        pass
-    return world.outputs["episodes"].lines
-
-
-def service(episodes: Episodes, store: MemoryMeta, window: int = WINDOW) -> TrainerService:
-    trainer = Trainer(SPEC, online(), store, seed=1, batch=4, window=window)
-    health = Health(trainer_service.CONDITIONS, 60.0)
-    return TrainerService(
-        trainer, episodes, Telemetry(), health, 0.01, lambda advance: None, lambda said: None
-    )
-
-
-def test_a_turn_takes_every_label_once_and_says_where_it_got_to(lines: list[bytes]) -> None:
-    store = MemoryMeta()
-    one = service(Episodes(lines), store)
-    advance = one.turn()
-    assert advance is not None
-    assert advance.labels == len({read_learned(line)[:2] for line in lines})
-    assert store.load(1).numbers["positions"] == {"0": len(lines)}
-    assert one.turn() is None
-
-
-def test_a_trainer_that_died_goes_on_from_what_it_published(lines: list[bytes]) -> None:
-    store, other = MemoryMeta(), MemoryMeta()
-    both = service(Episodes(lines), store)
-    first = Episodes(lines[:10])
-    service(first, store).turn()
-    service(Episodes(lines), store).turn()
-    whole = service(Episodes(lines[:10]), other)
-    whole.turn()
-    whole.episodes = Episodes(lines)
-    whole.turn()
-    assert told(store) == told(other)
-    assert both.turn() is None
-
-
-def told(store: MemoryMeta) -> list[Any]:
-    return [(bits(v.params), bits(v.trainer), v.numbers) for v in store.versions]
-
-
-def half_and_repeated(lines: list[bytes]) -> list[list[bytes]]:
-    """Two partitions, as a worker that died left them; each with labels of a partition of the input of its own."""
-    other = [line.replace(b'"partition":0', b'"partition":1') for line in lines]
-    return [[*lines[:6], *lines[2:9], *lines[4:]], [*other[:3], *other[1:]]]
-
-
-@pytest.mark.parametrize("window", [WINDOW, 9, 3, 1])
-@pytest.mark.parametrize("ends", [(4, 8, 12, 99), (1, 2, 99), (7, 99)])
-def test_a_trainer_started_anew_before_every_version_goes_on_bit_for_bit(
-    lines: list[bytes], window: int, ends: tuple[int, ...] | tuple[int, int, int] | tuple[int, int]
-) -> None:
-    lasting, anew = MemoryMeta(), MemoryMeta()
-    partitions = half_and_repeated(lines)
-    lives_on = service(Episodes(), lasting, window)
-    for end in ends:
-        lives_on.episodes = Episodes(*(partition[:end] for partition in partitions))
-        lives_on.turn()
-        service(Episodes(*(partition[:end] for partition in partitions)), anew, window).turn()
-    assert len(lasting.versions) == len(ends)
-    assert told(anew) == told(lasting)
-
-
-def test_the_window_holds_the_last_labels_of_each_partition_alike(lines: list[bytes]) -> None:
-    partitions = half_and_repeated(lines)
-    one = service(Episodes(*partitions), MemoryMeta(), window=6)
-    one.turn()
-    ends = [(p, n) for n in (3, 2, 1) for p in (0, 1)]
-    expected = [(p, read_learned(partitions[p][-n]).source.offset) for p, n in ends]
-    assert [(placed.partition, placed.label.source.offset) for placed in one._window.labels] == expected
-    assert all(placed.label.episode is None for placed in one._window.labels)
-
-
-def test_labels_that_retention_has_taken_are_gone_from_the_window_and_nothing_waits_for_them(
-    lines: list[bytes],
-) -> None:
-    store = MemoryMeta()
-    service(Episodes(lines[:12]), store).turn()
-    one = service(Episodes(lines, first=10), store)
-    advance = one.turn()
-    assert advance is not None
-    assert advance.labels == len(lines) - 12
-    kept = [placed.offset for placed in one._window.labels]
-    assert kept == list(range(10, len(lines)))
-
-
-def test_a_trainer_that_has_nothing_to_do_reads_its_window_once(lines: list[bytes]) -> None:
-    store = MemoryMeta()
-    service(Episodes(lines), store).turn()
-    one = service(Episodes(lines), store)
-    assert [one.turn() for _ in range(3)] == [None] * 3
-    assert one.episodes.messages == len(lines)  # type: ignore[attr-defined]
-
-
-def test_labels_that_come_again_are_recognised(lines: list[bytes]) -> None:
-    once, twice = MemoryMeta(), MemoryMeta()
-    service(Episodes(lines), once).turn()
-    repeated = [*lines[:12], *lines[4:12], *lines[12:], *lines]
-    service(Episodes(repeated), twice).turn()
-    assert bits(once.load(1).params) == bits(twice.load(1).params)
-    assert service(Episodes([*repeated, *lines]), twice).turn() is None
-
-
-def test_each_partition_of_the_input_has_a_place_of_its_own(lines: list[bytes]) -> None:
-    elsewhere = [line.replace(b'"partition":0', b'"partition":1') for line in lines]
-    advance = service(Episodes([*lines, *elsewhere]), MemoryMeta()).turn()
-    assert advance is not None
-    assert advance.labels == 2 * len(lines)
-
-
-def test_labels_of_an_input_that_was_made_anew_are_no_repeats_whatever_their_offsets(
-    lines: list[bytes],
-) -> None:
-    ours, theirs = (incarnation_text(INCARNATION + n).encode() for n in (0, 1))
-    made_anew = [line.replace(ours, theirs) for line in lines]
-    store = MemoryMeta()
-    service(Episodes(lines), store).turn()
-    advance = service(Episodes([*lines, *made_anew]), store).turn()
-    assert advance is not None
-    assert advance.labels == len(lines)
-
-
-def test_an_episodes_topic_that_was_made_anew_is_read_from_its_start(lines: list[bytes]) -> None:
-    store = MemoryMeta()
-    service(Episodes(lines[:12], incarnation=7), store).turn()
-    advance = service(Episodes(lines[10:], incarnation=8), store).turn()
-    assert advance is not None
-    assert advance.labels == len(lines) - 12
-    assert store.load(2).numbers["positions"] == {"0": len(lines) - 10}
-
-
-def test_lines_and_checkpoints_of_an_earlier_version_that_tell_no_incarnation_are_read_as_they_were(
-    lines: list[bytes],
-) -> None:
-    untold = [re.sub(rb'"incarnation":"[0-9a-f]+",', b"", line) for line in lines]
-    store = MemoryMeta()
-    service(Episodes(untold[:12]), store).turn()
-    before = store.versions[0]
-    assert before.numbers["input"] == {"0:0": read_learned(untold[11]).source.offset}
-    del before.numbers["episodes"]  # type: ignore[attr-defined]
-    advance = service(Episodes(untold), store).turn()
-    assert advance is not None
-    assert advance.labels == len(lines) - 12
-
-
-def test_what_another_trainer_published_first_is_gone_on_from(lines: list[bytes]) -> None:
-    store = MemoryMeta()
-    one, other = service(Episodes(lines), store), service(Episodes(lines), store)
-
-    def other_comes_first(effect: str) -> None:
-        store.before = lambda effect: None
-        assert other.turn()
-
-    store.before = other_comes_first
-    advance = one.turn()
-    assert advance is not None
-    assert not advance.published
-    assert one.turn() is None
-    assert store.current() == 1
-
-
-@pytest.mark.parametrize(
-    ("poison", "error"),
-    [
-        (b"", "JSONDecodeError"),
-        (b"no json", "JSONDecodeError"),
-        (b"[]", "TypeError"),
-        (b"{}", "KeyError"),
-        (b"\xff", "JSONDecodeError"),
-        (b'{"x":[1,2,3]}', "KeyError"),
-        (b'{"x":["a"],"losses":null}', "ValueError"),
-    ],
-)
-def test_a_message_that_is_no_label_is_passed_over_and_told_with_its_place(
-    lines: list[bytes], poison: bytes, error: str
-) -> None:
-    once, with_poison = MemoryMeta(), MemoryMeta()
-    service(Episodes(lines), once).turn()
-    one = service(Episodes([poison, *lines[:5], poison, *lines[5:]]), with_poison)
-    said: list[str] = []
-    one.say = said.append
-    one.turn()
-    assert bits(once.load(1).params) == bits(with_poison.load(1).params)
-    assert said == [
-        f"the label in partition 0 at offset {offset} cannot be read ({error}); passed over"
-        for offset in (0, 6)
-    ]
-
-
-def test_well_formed_lines_that_no_worker_wrote_stop_no_trainer_and_teach_it_nothing(
-    lines: list[bytes],
-) -> None:
-    once, with_poison = MemoryMeta(), MemoryMeta()
-    service(Episodes(lines), once).turn()
-    said = orjson.loads(lines[0])
-    wrongs: list[dict[str, Any]] = [
-        {"y": []}, {"task": 5}, {"y": 7}, {"x": [1e30] * 99}, {"support": {"x": [], "y": []}},
-    ]  # fmt: skip
-    hostile = [orjson.dumps(said | wrong) for wrong in wrongs]
-    one = service(Episodes([*hostile, *lines]), with_poison)
-    one.turn()
-    assert bits(once.load(1).params) == bits(with_poison.load(1).params)
-    assert b"reptide_trainer_labels_passed_over_total 5.0" in one.telemetry.exposition()
-
-
-def test_a_label_of_another_width_is_passed_over_and_told(lines: list[bytes]) -> None:
-    wider = lines[0].replace(b'"x":[', b'"x":[9.0,', 1)
-    assert wider != lines[0]
-    one = service(Episodes([wider]), MemoryMeta())
-    said: list[str] = []
-    one.say = said.append
-    assert one.turn() is None
-    [sentence] = said
-    assert f"offset 0 is not of this stream spec, whose features are {SPEC.problem.width} wide" in sentence
-
-
-def test_a_trainer_is_ready_as_soon_as_its_servers_answer_and_alive_at_every_step_of_a_long_version(
-    lines: list[bytes],
-) -> None:
-    now_s = [0.0]
-    one = service(Episodes(lines), MemoryMeta())
-    one.health = Health(trainer_service.CONDITIONS, 60.0, clock=lambda: now_s[0])
-    steps: list[list[str]] = []
-
-    def alive() -> None:
-        steps.append(one.health.unready())
-        now_s[0] += 59.0
-        assert one.health.stuck() == []
-        one.health.alive()
-
-    one.trainer = replace(one.trainer, alive=alive)
-    one.turn()
-    assert len(steps) > len(lines) / 4
-    assert steps == [[]] * len(steps)
-
-
-def test_a_trainer_that_waits_long_between_versions_is_alive_meanwhile(lines: list[bytes]) -> None:
-    now_s = [0.0]
-    health = Health(trainer_service.CONDITIONS, 60.0, clock=lambda: now_s[0])
-
-    class Patient(Event):
-        def wait(self, timeout: float | None = None) -> bool:
-            assert timeout is not None
-            assert timeout <= 59
-            now_s[0] += 59
-            assert health.stuck() == []
-            if now_s[0] > 600:
-                self.set()
-            return self.is_set()
-
-    one = replace(service(Episodes(lines), MemoryMeta()), publish_every_s=10_000.0, health=health)
-    one.run(Patient())
-    assert now_s[0] > 600
-
-
-def test_a_store_that_is_away_is_asked_again(lines: list[bytes]) -> None:
-    store = MemoryMeta(before=away("publish", 2))
-    one = service(Episodes(lines), store)
-    stopping = Event()
-    one.show = lambda advance: stopping.set()
-    said: list[str] = []
-    one.say = said.append
-    one.run(stopping)
-    assert store.current() == 1
-    assert said == ["waiting: publish: no answer"]
-    assert one.episodes.closed  # type: ignore[attr-defined]
