@@ -91,7 +91,8 @@ def learned(deployment: Deployment) -> int:
     if not version:
         return 0
     newest = deployment.versions.load(version)
-    return int(newest.trainer["statistics.count"][-1]) + newest.numbers.get("begun", {"labels": 0})["labels"]
+    begun: int = newest.numbers.get("begun", {"labels": 0})["labels"]
+    return int(newest.trainer["statistics.count"][-1]) + begun
 
 
 def _labels(deployment: Deployment) -> int:

@@ -73,16 +73,17 @@ class TrainerService:
         return EpisodeLabels(self.episodes, trains.labels, trains.window, self._answered, self._passed_over)
 
     def turn(self) -> Advance | None:
-        """Make one version of the labels that came since the last; None where there were none."""
+        """Make one version of the labels that came since the last; None where there were none, or no round yet."""
         with self.telemetry.store_seconds("theta"):
             before = self.trainer.newest()
         window = self.labels.taught(before.numbers if before else {})
         found = self.labels.since(window)
         begun = _begun(before, window)
         new = sum(one.offset >= begun.get(one.partition, 0) for one in found)
-        if not new:
-            return None
-        advance = self._advance(before, window, rounds_of(mixed(found), window.input, self.schedule), new)
+        rounds = rounds_of(mixed(found), window.input, self.schedule)
+        if not new or (before is None and len(rounds) == 1):
+            return None  # theta of a handful of labels is worse than none
+        advance = self._advance(before, window, rounds, new)
         self.show(advance)
         if advance.version % EVERY == 0:
             self.prune()

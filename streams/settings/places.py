@@ -164,7 +164,7 @@ class Service(Section):
     budget_s: float = Field(0.25, gt=0, le=60)
     """How long one batch should take; the size of batches follows, as far as their fixed cost lets it."""
     publish_every_s: float = Field(5.0, gt=0)
-    """The trainer publishes a version no more often."""
+    """The trainer publishes a version no more often. How fresh theta is hangs on it, and not what theta is taught."""
     host: str = "127.0.0.1"
     """Where /metrics, /healthz and /readyz are served."""
     port: int | None = Field(None, ge=0, le=65_535)

@@ -30,6 +30,7 @@ from streams.logs.kafka.outputs import KafkaOutputs
 from streams.logs.kafka.reader import KafkaTopicReader
 from streams.logs.kafka.replay import GroupOffsets, KafkaReplay
 from streams.logs.output import TOPICS
+from streams.program import warm_trainer
 from streams.program.outputs import silent
 from streams.program.progress import Progress
 from streams.program.trainer_service import TrainerService
@@ -672,3 +673,16 @@ def test_a_worker_that_is_told_to_stop_while_it_starts_joins_no_group(parts: Par
     result = parts.run()
     assert parts.done == ["warm", "closed", "closed"]
     assert (result.exit_code, result.output) == (0, "stopped after 0 events\n")
+
+
+def test_a_trainer_is_warm_before_it_reads(parts: Parts, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Service:
+        trainer = health = telemetry = None
+
+        def run(self, _: Event) -> None:
+            parts.done.append("read")
+
+    monkeypatch.setattr(warm_trainer, "warm_up", parts.warm_up)
+    monkeypatch.setattr(Deployment, "trainer", lambda *_: Service())
+    CliRunner().invoke(app, ["trainer", str(parts.config)])
+    assert parts.done == ["warm", "read", "closed"]

@@ -12,6 +12,11 @@ import numpy as np
 import orjson
 import pytest
 
+from engine.learners.gradient import GradientLearner
+from engine.outer.backprop import Backprop
+from engine.outer.descent import FitSettings
+from engine.outer.online import Online, Rates
+from engine.traced import Recorded
 from streams.events.learned_labels import LearnedLabel, read_learned
 from streams.events.record import SourcePosition, incarnation_text
 from streams.logs.memory import INCARNATION, MemoryOutput
@@ -23,11 +28,13 @@ from streams.program.schedule import Schedule
 from streams.program.trainer import WINDOW, Trainer
 from streams.program.trainer_service import TrainerService
 from streams.program.training_state import restored
+from streams.program.warm_trainer import warm_up
 from streams.stores.memory import MemoryMeta
 from streams.stores.versions import Checkpoint
 from streams.watch.health import Health
 from streams.watch.telemetry import Telemetry
 from tests.faults.model import GRID, SPEC, World, bits, online, stream
+from tests.recordings import not_shared
 from tests.streams.test_roles import Case, away
 
 
@@ -138,6 +145,31 @@ def test_what_is_served_was_taught_every_label_that_came_whatever_portions_it_ca
     assert bits(large.params) != bits(restored(large, large.params).params)
 
 
+def test_the_first_version_waits_for_the_first_round_to_be_whole(lines: list[bytes]) -> None:
+    store = MemoryMeta()
+    first = len([line for line in lines if read_learned(line).source.offset < GRID])
+    assert service(Episodes(lines[:first]), store).turn() is None
+    advance = service(Episodes(lines[: first + 1]), store).turn()
+    assert advance is not None
+    assert advance.labels == first + 1
+
+
+def test_a_trainer_that_is_warm_records_nothing_once_labels_come(
+    lines: list[bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Recorded, "__init__", not_shared)
+    by_tensors = Online(GradientLearner(SPEC.problem), Backprop(), Rates(FitSettings("SGD", lr=0.1)))
+    one = service(Episodes(lines), MemoryMeta())
+    one.trainer = replace(one.trainer, online=by_tensors)
+    warm_up(one.trainer)
+
+    def record(*_: Any) -> None:
+        raise AssertionError("a call is recorded though the trainer is warm")
+
+    monkeypatch.setattr(Recorded, "_record", record)
+    assert one.turn()
+
+
 def test_a_turn_without_new_labels_makes_no_version(lines: list[bytes]) -> None:
     store = MemoryMeta()
     one = service(Episodes(lines), store)
@@ -229,7 +261,7 @@ def half_and_repeated(lines: list[bytes]) -> list[list[bytes]]:
 
 
 @pytest.mark.parametrize("window", [WINDOW, 9, 3, 1])
-@pytest.mark.parametrize("ends", [(4, 8, 12, 99), (1, 2, 99), (7, 99)])
+@pytest.mark.parametrize("ends", [(4, 8, 12, 99), (4, 5, 99), (7, 99)])
 def test_a_trainer_started_anew_before_every_version_goes_on_bit_for_bit(
     lines: list[bytes], window: int, ends: tuple[int, ...] | tuple[int, int, int] | tuple[int, int]
 ) -> None:
