@@ -176,11 +176,7 @@ class Trainer:
         return Advance(version, len(found), taught.steps, taught.verdict, published)
 
     def teach(
-        self,
-        state: TrainState,
-        number: int,
-        found: Sequence[LearnedLabel],
-        earlier: Sequence[LearnedLabel],
+        self, state: TrainState, number: int, found: Sequence[LearnedLabel], earlier: Sequence[LearnedLabel]
     ) -> Taught:
         """Teach the labels of round `number`; `earlier` ones, up to `window`, are trained on again.
 
@@ -201,7 +197,9 @@ class Trainer:
 
     def beside(self, state: TrainState, window: Sequence[LearnedLabel]) -> dict[str, Any]:
         """What a version holds beside theta, for labels up to it: prior and calibration."""
-        return {"prior": self._prior(window), "calibration": self._calibration(state)}
+        is_regression = isinstance(self.learner.problem.target, Regression)
+        prior = list(learned_prior(window[-PRIOR_WINDOW:], is_regression))
+        return {"prior": prior, "calibration": self._calibration(state)}
 
     def judging(self, labels: Sequence[LearnedLabel]) -> set[str]:
         """Tasks that judge and are never trained on: none while there are few."""
@@ -278,11 +276,6 @@ class Trainer:
         episodes = [one.episode for one in judges if one.episode is not None]
         before, after = averaged(state), averaged(candidate)
         return gate(self.learner, before, after, episodes, task_numbers(judges), self.lessons.stacked)
-
-    def _prior(self, window: Sequence[LearnedLabel]) -> list[float]:
-        return list(
-            learned_prior(window[-PRIOR_WINDOW:], isinstance(self.learner.problem.target, Regression))
-        )
 
 
 def _calibration_of(state: TrainState, target: Classification | Regression) -> Calibration:

@@ -7,7 +7,7 @@ from theta as the last whole round left it, which a version holds as well: once 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from threading import Event
@@ -77,38 +77,54 @@ class TrainerService:
         with self.telemetry.store_seconds("theta"):
             before = self.trainer.newest()
         window = self.labels.taught(before.numbers if before else {})
-        found = self.labels.since(window)
-        begun = _begun(before, window)
-        new = sum(one.offset >= begun.get(one.partition, 0) for one in found)
+        found, begun = self.labels.since(window), _begun(before, window)
         rounds = rounds_of(mixed(found), window.input, self.schedule)
-        if not new or (before is None and len(rounds) == 1):
+        if all(one.offset < begun.get(one.partition, 0) for one in found) or (
+            not before and len(rounds) == 1
+        ):
             return None  # theta of a handful of labels is worse than none
-        advance = self._advance(before, window, rounds, new)
+        advance = self._advance(before, window, rounds)
         self.show(advance)
         if advance.version % EVERY == 0:
             self.prune()
         return advance
 
     def _advance(
-        self, before: Checkpoint | None, window: Window, rounds: Sequence[Sequence[Placed]], new: int
+        self, before: Checkpoint | None, window: Window, rounds: Sequence[Sequence[Placed]]
     ) -> Advance:
-        """Make a version by rounds of which the last has only begun; `new` labels are in no version yet."""
-        trainer, state, taught = self.trainer, self.trainer.state(before), list[Taught]()
-        number, version = _rounds(before), (before.version if before else 0) + 1
-        for labels in rounds[:-1]:
-            number += 1
-            taught.append(self._taught(state, number, labels, window))
-            state, window = taught[-1].state, window.after(labels, trainer.window)
-        begun = rounds[-1]
-        ahead = self._taught(state, number + 1, begun, window)
-        beside = trainer.beside(ahead.state, [one.label for one in (*window.labels, *begun)])
+        """Make a version by rounds of which the last has only begun; where they take long, by the first of them."""
+        trainer, known, taught = self.trainer, _begun(before, window), list[Taught]()
+        state, number = trainer.state(before), _rounds(before)
+        for one, after in self._in_time(state, number, rounds[:-1], window):
+            taught.append(one)
+            state, number, window = one.state, number + 1, after
+        left = rounds[len(taught) :]
+        begun = left[0] if len(left) == 1 else ()
+        if begun:
+            taught.append(self._taught(state, number + 1, begun, window))
+        served = taught[-1].state
+        beside = trainer.beside(served, [one.label for one in (*window.labels, *begun)])
         numbers = {**window.numbers, "rounds": number, "begun": _described(begun), **beside}
-        published = trainer.publish(version, state, numbers, ahead.state)
+        version = (before.version if before else 0) + 1
+        published = trainer.publish(version, state, numbers, served if begun else None)
+        new = sum(one.offset >= known.get(one.partition, 0) for part in rounds[: len(taught)] for one in part)
         if published:
-            self.labels.go_on(window, begun)
-            self._tell([*taught, ahead], version, new)
-        steps = [step for one in (*taught, ahead) for step in one.steps]
-        return Advance(version, new, steps, ahead.verdict, published)
+            self.labels.go_on(window, [one for labels in left for one in labels])
+            self._tell(taught, version, new)
+        steps = [step for one in taught for step in one.steps]
+        return Advance(version, new, steps, taught[-1].verdict, published)
+
+    def _in_time(
+        self, state: TrainState, number: int, rounds: Sequence[Sequence[Placed]], window: Window
+    ) -> Iterator[tuple[Taught, Window]]:
+        """Teach whole rounds, the first in any case, until it is time to publish."""
+        began = monotonic()
+        for n, labels in enumerate(rounds, number + 1):
+            taught = self._taught(state, n, labels, window)
+            state, window = taught.state, window.after(labels, self.trainer.window)
+            yield taught, window
+            if monotonic() - began >= self.publish_every_s:
+                return
 
     def _taught(self, state: TrainState, number: int, labels: Sequence[Placed], window: Window) -> Taught:
         found, earlier = ([one.label for one in part] for part in (labels, window.labels))

@@ -83,7 +83,7 @@ def service(episodes: Episodes, store: MemoryMeta, window: int = WINDOW) -> Trai
     trainer = Trainer(SPEC, online(), store, seed=1, batch=4, window=window)
     health = Health(trainer_service.CONDITIONS, 60.0)
     return TrainerService(
-        trainer, episodes, Schedule(GRID), Telemetry(), health, 0.01, lambda advance: None, lambda said: None
+        trainer, episodes, Schedule(GRID), Telemetry(), health, 100.0, lambda advance: None, lambda said: None
     )
 
 
@@ -132,6 +132,17 @@ def test_labels_in_portions_of_any_size_train_theta_as_one_process_does_bit_for_
     embedded = in_one_process(lines, window)
     assert last.numbers["rounds"] == len(embedded)
     assert trained(last) == trained(embedded[-1])
+
+
+def test_where_rounds_take_long_each_is_published_and_theta_is_the_same(lines: list[bytes]) -> None:
+    store = MemoryMeta()
+    slow = replace(service(Episodes(lines), store), publish_every_s=0.0)
+    while slow.turn():
+        pass
+    at_once = after_portions(1000, lines)
+    assert [version.numbers["rounds"] for version in store.versions] == [*range(1, 8)]
+    assert trained(store.versions[-1]) == trained(at_once[-1])
+    assert bits(store.versions[-1].params) == bits(at_once[-1].params)
 
 
 def test_what_is_served_was_taught_every_label_that_came_whatever_portions_it_came_in(
