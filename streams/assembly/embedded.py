@@ -17,6 +17,7 @@ from streams.logs.file.log import FileLog, TableColumns
 from streams.logs.output import TOPICS, OutputFile
 from streams.program.embedded import Embedded
 from streams.program.outputs import DeadLetterLines, Outputs
+from streams.program.room import Room
 from streams.program.rounds import Rounds
 from streams.program.schedule import Schedule
 from streams.program.theta import ThetaCache
@@ -90,5 +91,8 @@ def _opened(
     schedule = Schedule(settings.outer.every)
     worker = Worker(folds, log, store, theta, said, settings.run.batch, schedule, say=say)
     rounds = Rounds(trains, outputs["episodes"], log.incarnation, say)
+    room = Room(store, folds.layout, schedule, settings.run.most_tasks, say)
     beside = partial(ThreadPoolExecutor, 1, "writer") if cores() > 1 else None
-    return Embedded(folds, log, store, worker, trains, rounds, outputs, settings.outer.keep_gib, held, beside)
+    return Embedded(
+        folds, log, store, worker, trains, rounds, outputs, room, settings.outer.keep_gib, held, beside
+    )

@@ -21,6 +21,7 @@ from streams.logs.output import OutputFile
 from streams.program.batches import Batches, OneByOne, SideBySide, in_short_turns
 from streams.program.progress import Progress
 from streams.program.pruning import EVERY, prune
+from streams.program.room import Room
 from streams.program.rounds import Rounds
 from streams.program.step import Step
 from streams.program.trainer import Trainer
@@ -50,6 +51,7 @@ def steps(program: Embedded) -> Generator[Step, None, None]:
             position = program.log.position()
             if position > 0 and schedule.cell(position) == position:
                 yield from batches.finish()
+                program.room.make(position)
                 _run_round(program, position)
             end = schedule.next(position)
             yield from batches.step(end - position, partial(program.rounds.read_on, end))
@@ -94,6 +96,7 @@ class Embedded:
     trainer: Trainer
     rounds: Rounds
     outputs: dict[str, OutputFile]
+    room: Room
     keep_gib: float = inf
     """Room for versions of theta."""
     held: Held | None = None

@@ -15,6 +15,7 @@ from streams.events.record import ONLY, SourcePosition
 from streams.program.outputs import silent
 from streams.program.progress import Progress
 from streams.program.pruning import adoptions_of
+from streams.program.room import Room
 from streams.program.worker import Worker
 from streams.replay.replayable import Extent, forgotten_theta, refuse
 from streams.settings.tree import Settings
@@ -25,6 +26,8 @@ WAY_OUT = (
     "Restore a snapshot to another run.directory, or run the stream anew in one, or have rows made of what is left, "
     "which are not those of before, by --inexact; nothing was changed"
 )
+
+FORGETS = "where there are more than run.most_tasks, tasks are forgotten, and the events of one do not say if it was"
 
 Show = Callable[[int, Progress], None]
 
@@ -75,9 +78,16 @@ def rebuild(settings: Settings, show: Show, inexact: bool = False, task: str | N
             worker.theta.get(version)  # refused before anything is cleared
         if task is not None:
             check_remembered(program.store, task)
+            refuse([FORGETS] * (program.room.most > 0 and not inexact), WAY_OUT)
             one = OneTask(task, adoptions.kept)
             again = input_log(settings, program.engine.spec.problem, None)
-            _fold(replace(worker, store=one, log=again), again.position, through, show)
+            _fold(
+                replace(worker, store=one, log=again),
+                replace(program.room, most=0),
+                again.position,
+                through,
+                show,
+            )
             one.put_into(program.store)
             return 1
         # First: a crash from here on leaves no position above what the rows hold.
@@ -85,15 +95,20 @@ def rebuild(settings: Settings, show: Show, inexact: bool = False, task: str | N
         program.store.drop_adoptions(adoptions.gone)
         program.store.clear()
         program.log.seek(0)
-        _fold(worker, program.log.position, through, show)
+        _fold(worker, program.room, program.log.position, through, show)
         return sum(1 for _ in program.store.tasks())
     finally:
         program.close()
 
 
-def _fold(worker: Worker, position: Callable[[], int], through: int, show: Show) -> None:
+def _fold(worker: Worker, room: Room, position: Callable[[], int], through: int, show: Show) -> None:
     progress = Progress()
-    while (left := through - position()) > 0 and (step := worker.step(left)) is not None:
+    while True:
+        at = position()
+        room.make(at)
+        step = worker.step(min(through, room.schedule.next(at)) - at) if at < through else None
+        if step is None:
+            return
         progress.add(step)
         show(position(), progress)
 

@@ -41,6 +41,9 @@ class Run(Section):
     device: str = "cpu"
     """Where tensor calls run: "cpu", "cuda", "cuda:1"."""
     max_gib: float = Field(64.0, gt=0)
+    most_tasks: int = Field(0, ge=0)
+    """How many tasks are remembered from one round to the next; where there are more, those seen least, and longest
+    ago, are forgotten. 0: all. (In Redis rows expire instead: `redis.ttl_s`.)"""
     durable: bool = True
     """Whether every batch is on disk before the next begins; off, a power cut may cost the last seconds."""
 

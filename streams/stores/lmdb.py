@@ -14,7 +14,6 @@ import struct
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from contextlib import contextmanager
-from itertools import islice
 from pathlib import Path
 from secrets import token_bytes
 from typing import Any
@@ -27,10 +26,10 @@ from engine.stream.table import TaskTable, check_layouts
 from streams.errors import StoreError
 from streams.events.record import SourcePosition
 from streams.stores.base import SECRET_BYTES, Swap, digest_of, key_of, swapped
+from streams.stores.coldest import drop_coldest
+from streams.stores.lmdb_file import TABLES, environment, write_anew
 from streams.system.files import keep_names, refusal_of_a_library
 
-GIB = 2**30
-TABLES = (b"rows", b"adopted", b"tombstones")
 ADOPTED = struct.Struct(">QIQ")
 """Key of an adoption: incarnation, partition and offset."""
 LOST = (
@@ -38,7 +37,6 @@ LOST = (
     "the table under the newest theta by `reptide rebuild --inexact`"
 )
 SECRET = b"secret"
-AT_ONCE = 10_000
 
 
 class LmdbStore:
@@ -151,6 +149,14 @@ class LmdbStore:
             self._rewrite()
         return there
 
+    def forget_coldest(self, layout: Layout, most: int) -> int:
+        """Delete the rows of the coldest tasks where there are more than `most`, all at once; returns how many.
+
+        No tombstone is kept: such a task may come again, as one never seen. Its bytes stay in free pages for a while.
+        """
+        with self._writing(self._rows) as transaction:
+            return drop_coldest(transaction, self._rows, layout, most)
+
     def forgotten(self, tasks: Sequence[str]) -> set[str]:
         """Those of tasks that have a live tombstone."""
         with self._env.begin() as transaction:
@@ -185,7 +191,7 @@ class LmdbStore:
             self._in_use = -1
 
     def _open(self) -> None:
-        self._env = _environment(self.directory, self.max_gib, self._durable)
+        self._env = environment(self.directory, self.max_gib, self._durable)
         self._check_length()
         self._rows, self._adopted, self._tombstones = (self._env.open_db(name) for name in TABLES)
 
@@ -246,7 +252,7 @@ class LmdbStore:
         shutil.rmtree(draft, ignore_errors=True)
         draft.mkdir()
         try:
-            self._write_all(draft)
+            write_anew(self._env, draft, self.max_gib)
             (draft / "data.mdb").replace(self.directory / "data.mdb")
             keep_names(self.directory)
             self._env.close()
@@ -258,14 +264,6 @@ class LmdbStore:
             ) from error
         finally:
             shutil.rmtree(draft)
-
-    def _write_all(self, draft: Path) -> None:
-        with _environment(draft, self.max_gib, True) as env, self._env.begin(buffers=True) as transaction:
-            for name in TABLES:
-                items = iter(transaction.cursor(db=self._env.open_db(name, transaction)))
-                table = env.open_db(name)
-                while _append(env, table, items):
-                    pass
 
     @contextmanager
     def _writing(self, database: Any) -> Iterator[Any]:
@@ -282,18 +280,6 @@ class LmdbStore:
             raise StoreError(
                 f"cannot write the store in {refusal_of_a_library(error, self.directory)}"
             ) from error
-
-
-def _environment(directory: Path, max_gib: float, durable: bool) -> Any:
-    return lmdb.open(
-        str(directory), map_size=int(max_gib * GIB), max_dbs=len(TABLES), sync=durable, readahead=False
-    )
-
-
-def _append(env: Any, table: Any, items: Iterator[tuple[memoryview, memoryview]]) -> bool:
-    """Write the next items, in one transaction; false where there were none."""
-    with env.begin(db=table, write=True) as transaction:
-        return bool(transaction.cursor().putmulti(islice(items, AT_ONCE), append=True)[0])
 
 
 def _seconds(packed: Buffer) -> float:

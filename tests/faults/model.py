@@ -34,6 +34,7 @@ from streams.logs.memory import INCARNATION, Crash, MemoryLog, MemoryOutput, no_
 from streams.logs.output import TOPICS
 from streams.program.embedded import Embedded, steps
 from streams.program.outputs import DeadLetterLines, Outputs
+from streams.program.room import Room
 from streams.program.rounds import Rounds
 from streams.program.schedule import Schedule
 from streams.program.theta import ThetaCache
@@ -193,7 +194,8 @@ class World:
         )  # fmt: skip
         rounds = Rounds(trainer, self.outputs["episodes"], INCARNATION)
         beside = LateThread if self.is_late else None
-        return Embedded(engine(), log, self.store, worker, trainer, rounds, self.outputs, beside=beside)  # type: ignore[arg-type]
+        room = Room(self.store, engine().layout, worker.schedule, 0)  # type: ignore[arg-type]
+        return Embedded(engine(), log, self.store, worker, trainer, rounds, self.outputs, room, beside=beside)  # type: ignore[arg-type]
 
     def left(self) -> Left:
         layout = engine().layout
