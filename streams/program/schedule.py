@@ -59,14 +59,14 @@ class Schedule:
 
 def cut_at_cells(polled: Polled, schedule: Schedule) -> Iterator[Polled]:
     """The records of one partition, cut where the first topic's offset comes to another cell."""
-    position, start = polled.position, 0
+    position, start, end = polled.position, 0, schedule.next(polled.position)
     last = next((offset for (topic, _), offset in polled.backwards() if topic == 0), position)
-    if schedule.cell(last) == schedule.cell(position):
+    if last < end:
         yield polled
         return
     for n, record in enumerate(polled.records):
-        if record.topic == 0 and schedule.cell(record.offset) != schedule.cell(position):
+        if record.topic == 0 and record.offset >= end:
             if n > start:
                 yield polled._replace(position=position, records=polled.records[start:n])
-            position, start = record.offset, n
+            position, start, end = record.offset, n, schedule.next(record.offset)
     yield polled._replace(position=position, records=polled.records[start:])
