@@ -18,14 +18,11 @@ from engine.episodes.meta_train import Place, Stretch, moved
 from engine.episodes.task_source import TaskSource, tasks_drawn
 from engine.learners.base import below
 from engine.learners.fingerprint import theta_fingerprint
-from engine.outer.online import Online, Rates
-from engine.stream.spec import StreamSpec
 from engine.types import Episodes, Int64
 from streams.errors import CheckpointError, ReptideError, SettingsError, StoreError
 from streams.laboratory.assembled import Laboratory
-from streams.program.theta import checked, kinds_of
-from streams.program.trainer import Trainer
-from streams.program.training_state import STATISTICS
+from streams.program.checked import checked, kinds_of
+from streams.program.training_state import STATISTICS, restored, stored
 from streams.stores.checkpoints import DirectoryMeta
 from streams.stores.classes import ClassFile, agree
 from streams.stores.versions import Checkpoint
@@ -69,7 +66,6 @@ class SavedTraining:
         self.directory = laboratory.settings.run.directory / "training"
         self._versions = DirectoryMeta(self.directory)
         self._newest = self._versions.current()
-        self._trainer = _trainer(laboratory, self._versions)
         self._kinds = kinds_of(laboratory.learner.init(0))
 
     def load(self) -> Saved | None:
@@ -89,7 +85,7 @@ class SavedTraining:
                 "these; set run.directory to a new folder, or take the change back"
             )
         losses = {name: saved.numbers[name] for name in LOSSES}
-        state = self._trainer.state(saved)
+        state = restored(saved, self._kinds)
         best = below("best.", dict(saved.trainer)) or state.params
         stretch = Stretch(state, best, stale=saved.numbers["stale"], **losses)
         return Saved(stretch, saved.numbers["processes"])
@@ -198,14 +194,11 @@ def _publish(laboratory: Laboratory, stretch: Stretch) -> None:
     if versions.current():
         return
     agree(ClassFile(versions.directory / "classes.json"), laboratory.problem.target)
-    trainer = _trainer(laboratory, versions)
-    begins = replace(stretch.state, params=stretch.best, optimizer={}, step=0)
-    trainer.publish(1, begins, {"position": 0, "through": 0, "window": [0, 0]})
-
-
-def _trainer(laboratory: Laboratory, versions: DirectoryMeta) -> Trainer:
-    online = Online(laboratory.learner, laboratory.rule, Rates(laboratory.fit))
-    return Trainer(StreamSpec(laboratory.problem), online, versions)
+    served, kept = stored(replace(stretch.state, params=stretch.best, optimizer={}, step=0), None)
+    numbers = {"position": 0, "through": 0, "window": [0, 0], "step": 0}
+    fingerprint = theta_fingerprint(laboratory.learner)
+    first = Checkpoint(1, fingerprint, served, kept, numbers)
+    versions.publish(checked(first, fingerprint, kinds_of(laboratory.learner.init(0))))
 
 
 def _on(stretch: Stretch, device: str) -> Stretch:

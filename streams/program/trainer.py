@@ -34,9 +34,9 @@ from engine.targets import Classification, Regression
 from engine.types import EngineError
 from streams.errors import SettingsError
 from streams.events.learned_labels import LabelReader, LearnedLabel, task_numbers
+from streams.program.checked import Kinds, checked, kinds_of
 from streams.program.lessons import Lessons, features, nothing
 from streams.program.prior import learned_prior
-from streams.program.theta import Kinds, checked, kinds_of
 from streams.program.training_state import restored, stored
 from streams.stores.versions import Checkpoint, MetaStore
 

@@ -28,7 +28,7 @@ def test_what_learns_from_episodes_alone_loads_no_stream_and_no_compiler() -> No
         path.relative_to(ROOT).with_suffix("") for room in rooms for path in sorted(room.glob("[a-z]*.py"))
     ]
     modules = [".".join(file.parts) for file in files]
-    command = [sys.executable, "-c", OFFLINE, *modules, "reptide.few_shot"]
+    command = [sys.executable, "-c", OFFLINE, *modules, "reptide.few_shot", "streams.cli.training"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout.strip(), done.stderr) == (0, "", "")
     assert len(modules) > 20
