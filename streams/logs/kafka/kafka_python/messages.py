@@ -51,11 +51,14 @@ class _Batches:
         self._batches, self._fetched = batches, fetched
 
     def next_batch(self) -> _Batch | None:
+        """The next; None at the end."""
         batch = self._batches.next_batch()
         return None if batch is None else _Batch(batch, self._fetched)
 
 
 class _Batch:
+    """A batch as it is, but for what it is made of."""
+
     def __init__(self, batch: Any, fetched: PartitionMessages) -> None:
         self._batch, self._fetched = batch, fetched
 
