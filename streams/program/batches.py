@@ -127,9 +127,11 @@ class SideBySide:
         self._behind, self.is_over = ahead, ahead is None
 
     def finish(self) -> Iterator[Step]:
-        """Wait for the batch that is folded, or being written, to be committed."""
-        if (behind := self._begun()) is not None and behind.lost is not None:
-            self._behind, lost = None, behind.lost.result()
+        """Write the batch that is folded, or wait for it where the other thread does already."""
+        if (behind := self._behind) is not None:
+            beside = behind.lost
+            lost = self._written(behind.polled, behind.batch) if beside is None else beside.result()
+            self._behind = None
             step = self.worker.settle(behind.batch, lost)
             if len(lost):
                 self.worker.commit(behind.polled)
@@ -141,14 +143,13 @@ class SideBySide:
         if not polled:
             return None
         before = None if behind is None else behind.batch
-        return _Behind(position, polled, self.worker.fold(polled, before, self._begun))
+        return _Behind(position, polled, self.worker.fold(polled, before, self._write_behind))
 
-    def _begun(self) -> _Behind | None:
-        """The batch behind, if there is one, which is being written from now on."""
+    def _write_behind(self) -> None:
+        """Have the batch behind written from now on, if there is one."""
         behind = self._behind
-        if behind is not None and behind.lost is None:
+        if behind is not None:
             behind.lost = self.beside.submit(self._written, behind.polled, behind.batch)
-        return behind
 
     def _written(self, polled: Sequence[Polled], batch: Unwritten) -> Int64:
         """Write a batch, and commit it where none of its rows is to be folded again."""
