@@ -267,14 +267,7 @@ def row_inputs(
             add_bag(tables, x[i], s.bags[b], s.bags[b, 4], wide[i])
 
 
-@compiled_as(
-    SHAPE,
-    *["float32[]"] * 2,
-    "float64[]",
-    "float32[,]",
-    "int64[]",
-    *["float32[,]"] * 3,
-)
+@compiled_as(SHAPE, *["float32[]"] * 2, "float64[]", "float32[,]", "int64[]", *["float32[,]"] * 3)
 def row_outputs(
     s: Shape,
     theta: Float32,

@@ -28,17 +28,7 @@ from engine.stream.support import (
     weighed,
 )
 from engine.stream.table import TaskTable
-from engine.types import (
-    ADAPTED,
-    THETA,
-    Batch,
-    EngineError,
-    Episode,
-    Float32,
-    Int64,
-    Outcome,
-    Outcomes,
-)
+from engine.types import ADAPTED, THETA, Batch, EngineError, Episode, Float32, Int64, Outcome, Outcomes
 
 if TYPE_CHECKING:
     from engine.stream.fold import Engine

@@ -273,11 +273,9 @@ def _gaps(evaluation: ReportDict) -> dict[str, float]:
 
 def _verdict(gaps: dict[str, float], differing: Sequence[str], rows: int) -> str:
     close = all(abs(gap) <= BOUND for gap in gaps.values())
-    same = (
-        f"{', '.join(differing)} of {rows} rows differ"
-        if differing
-        else f"all {rows} rows are the same, bit for bit"
-    )
+    same = f"all {rows} rows are the same, bit for bit"
+    if differing:
+        same = f"{', '.join(differing)} of {rows} rows differ"
     return (
         f"served - embedded: log loss {gaps['log_loss']:+.4f}, AUC {gaps['auc']:+.4f} "
         f"({'within' if close else 'NOT within'} {BOUND})\n"

@@ -128,7 +128,6 @@ class Trainer:
 
         Raises:
             CheckpointError: it is damaged, or of another problem.
-
         """
         version = self.store.current()
         return checked(self.store.load(version), self.fingerprint, self._kinds) if version else None
@@ -138,7 +137,6 @@ class Trainer:
 
         Raises:
             SettingsError: the newest version was trained with another optimizer.
-
         """
         before = self.newest()
         if before is None:
@@ -167,7 +165,6 @@ class Trainer:
 
         Raises:
             SettingsError: the workers name more classes than we do.
-
         """
         version = (before.version if before else 0) + 1
         taught = self.teach(self.state(before), version, found, earlier)
@@ -182,7 +179,6 @@ class Trainer:
 
         Raises:
             SettingsError: the workers name more classes than we do.
-
         """
         _check_named(self.learner.problem.target, found)
         window = [*earlier, *found]
