@@ -6,7 +6,8 @@ import socket
 import struct
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from math import isnan
 from types import SimpleNamespace
 from typing import Any
 
@@ -14,15 +15,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from kafka import TopicPartition
-from kafka.consumer.fetcher import ConsumerRecord, Fetcher
+from kafka.consumer.fetcher import ConsumerRecord, Fetcher, IsolationLevel
 from kafka.net.selector import NetworkSelector
-from kafka.partitioner.default import murmur2
 from kafka.record.memory_records import MemoryRecords, MemoryRecordsBuilder
 from kafka.record.util import calc_crc32c
 
 from streams.events.envelope import Envelope
 from streams.logs.kafka.group import Connection
-from streams.logs.kafka.kafka_python import network, producer
+from streams.logs.kafka.kafka_python import network
 from streams.logs.kafka.kafka_python.batches import Records
 from streams.logs.kafka.kafka_python.consumer import KafkaGroup
 from streams.logs.kafka.kafka_python.messages import Message, PartitionMessages
@@ -30,7 +30,7 @@ from streams.logs.kafka.kafka_python.producer import KafkaPythonProducer
 from streams.logs.kafka.outputs import Sent
 from streams.logs.kafka.replay import KafkaReplay
 from tests.kafka_brokers import Broker, append, noida, topic_of
-from tests.streams.test_kafka import SESSION, eventually, many, messages
+from tests.streams.test_kafka import SESSION, eventually, many
 
 __all__ = ["noida"]
 
@@ -115,36 +115,31 @@ def test_one_that_is_let_go_with_messages_unsent_leaves_no_thread_behind(noida: 
         eventually(lambda: threading.active_count() <= threads)
 
 
-def test_messages_that_are_sent_one_by_one_go_out_together(noida: Broker) -> None:
-    topic = topic_of(noida, 1)
-    sender = KafkaPythonProducer(Connection(noida.servers), [topic])
-    for n in range(100):
-        sender.send(topic, [Sent(b"k", str(n).encode())])
-    begun = len(sender._pending)
-    sender.flush()
-    sender.close()
-    assert begun < 50
-    assert [int(message.value) for message in messages(noida, topic, 100)] == list(range(100))
-
-
-def test_of_long_keys_none_is_remembered() -> None:
-    kept, key = producer._kept_hash.cache_info().currsize, b"k" * (producer.KEPT_BYTES + 1)
-    assert producer.key_hash(key) == murmur2(key) & 0x7FFFFFFF
-    assert producer._kept_hash.cache_info().currsize == kept
-
-
 # Any messages, as kafka-python writes and reads them
 
 TEXTS = st.none() | st.sampled_from([b"", b"k", b"x" * 63, b"x" * 64, b"x" * 9000]) | st.binary(max_size=20)
 HEADERS = st.lists(st.tuples(st.sampled_from(["", "a", "n\u00fc\U0001f642"]), TEXTS), max_size=2)
 SENT = st.builds(Sent, TEXTS, TEXTS, st.just(()) | HEADERS)
-STAMPS = st.integers(0, 2**41)
+STAMPS = st.integers(1_000, 1_100) | st.sampled_from([0, 9_191, 9_192, 2**41])
 PLACE = TopicPartition("t", 3)
+STAMPED, MARKER = 8, 48
+"""Attributes of a batch that the broker stamped, and of one that holds the end of a transaction."""
+IDS = [-1, 7, 8]
+ABORTED = st.lists(
+    st.builds(SimpleNamespace, first_offset=st.integers(0, 10), producer_id=st.sampled_from(IDS[1:])),
+    max_size=2,
+)
 
 
-def read_with(reader: Any, content: bytes, at: int, portions: list[int]) -> list[Any]:
+def read_with(
+    reader: Any, content: bytes, at: int, portions: list[int], aborted: Sequence[object] = ()
+) -> list[Any]:
     """What a fetch gives, so many messages at a time, and where it stands after each; and why it gives no more."""
-    fetched, found = reader(at, PLACE, MemoryRecords(content)), list[Any]()
+    fetched = reader(
+        at, PLACE, MemoryRecords(content),
+        isolation_level=IsolationLevel.READ_COMMITTED, aborted_transactions=aborted,
+    )  # fmt: skip
+    found = list[Any]()
     try:
         for portion in portions:
             for offset, key, value, headers, stamp_ms in map(as_message, fetched.take(portion)):
@@ -160,7 +155,7 @@ def read_with(reader: Any, content: bytes, at: int, portions: list[int]) -> list
 def as_message(one: Any) -> Message:
     """A record of kafka-python's as a message."""
     if isinstance(one, ConsumerRecord):
-        return one.offset, one.key, one.value, one.headers, one.timestamp
+        return one.offset, one.key, one.value, one.headers, -1 if one.timestamp is None else one.timestamp
     return one  # type: ignore[no-any-return]
 
 
@@ -189,22 +184,25 @@ def test_a_batch_holds_what_it_has_room_for_or_one_message() -> None:
 
 @st.composite
 def batches(draw: Any) -> bytes:
-    """Batches as kafka-python writes them, of old formats too, with sound checksums or others."""
+    """Batches as kafka-python writes them, of old formats too, with sound checksums or others; some cut off."""
     content, offset = b"", draw(st.integers(0, 5))
     for _ in range(draw(st.integers(1, 3))):
-        written = MemoryRecordsBuilder(
-            draw(st.sampled_from([1, 2, 2, 2])), draw(st.sampled_from([0, 0, 1, 3])), 10**6
-        )
-        for key, value, headers in draw(st.lists(SENT, min_size=1, max_size=4)):
+        form, codec = draw(st.sampled_from([(0, 1), (1, 0), (1, 3), (2, 0), (2, 0), (2, 1), (2, 3), (2, 4)]))
+        attributes = draw(st.sampled_from([0, 0, STAMPED, 16, 16, MARKER]))
+        whose = {"producer_id": draw(st.sampled_from(IDS)), "producer_epoch": 0, "base_sequence": 0}
+        written = MemoryRecordsBuilder(form, codec, 10**6, **(whose if form == 2 else {}))
+        sent = draw(st.lists(SENT, min_size=1, max_size=4))
+        if attributes == MARKER and form == 2:
+            sent = [Sent(struct.pack(">hh", 0, draw(st.integers(0, 1))), b"")]
+        for key, value, headers in sent:
             written.skip(draw(st.sampled_from([0, 0, 0, 1, 70])))
-            written.append(draw(STAMPS), key, value, list(headers) if written._magic == 2 else [])
+            written.append(draw(STAMPS), key, value, list(headers) if form == 2 else [])
         count = written.next_offset()
         written.close()
-        attributes = draw(st.sampled_from([0, 0, 8, 16]))  # stamped by the broker; part of a transaction
         sound = draw(st.sampled_from([True] * 5 + [False]))
         content += struct.pack(">q", offset) + marked(bytes(written.buffer()), attributes, sound=sound)[8:]
         offset += count + draw(st.sampled_from([0, 3]))
-    return content
+    return content[: len(content) - draw(st.sampled_from([0, 0, 0, 1, 40]))]
 
 
 def marked(batch: bytes, attributes: int, *, sound: bool = True) -> bytes:
@@ -218,12 +216,21 @@ def marked(batch: bytes, attributes: int, *, sound: bool = True) -> bytes:
     return bytes(changed)
 
 
-@given(batches(), st.integers(0, 80), st.lists(st.integers(1, 5), min_size=1, max_size=12))
+@given(batches(), st.integers(0, 80), st.lists(st.integers(1, 5), min_size=1, max_size=12), ABORTED)
 def test_any_batches_are_read_and_refused_as_by_kafka_python(
-    content: bytes, at: int, portions: list[int]
+    content: bytes, at: int, portions: list[int], aborted: list[object]
 ) -> None:
-    theirs = read_with(Fetcher.PartitionRecords, content, at, portions)
-    assert read_with(PartitionMessages, content, at, portions) == theirs
+    theirs = read_with(Fetcher.PartitionRecords, content, at, portions, aborted)
+    assert read_with(PartitionMessages, content, at, portions, aborted) == theirs
+
+
+def test_a_message_of_the_oldest_format_has_no_time() -> None:
+    written = MemoryRecordsBuilder(0, 0, 10**6)
+    written.append(1_000, b"k", b"{}", [])
+    written.close()
+    [message] = PartitionMessages(0, PLACE, MemoryRecords(bytes(written.buffer()))).take(5)
+    assert message == (0, b"k", b"{}", [], -1)
+    assert isnan(Envelope().open((0, 3), *message).appended_s)
 
 
 def test_whatever_byte_of_a_batch_is_another_it_is_read_or_refused_as_by_kafka_python() -> None:

@@ -32,14 +32,29 @@ NULL, NO_ATTRIBUTES, NO_HEADERS = b"\1", b"\0", b"\0"
 CHECKED_FROM, LENGTH_FROM = DefaultRecordBatch.ATTRIBUTES_OFFSET, DefaultRecordBatch.AFTER_LEN_OFFSET
 
 
-def put(producer: KafkaProducer, topic: str, parted: Mapping[int, Sequence[Sent]]) -> list[Batch]:
-    """Hand over messages by partition, to go out in their order; returns the batches begun with them."""
-    begun = list[Batch]()
+def split_nothing(producer: KafkaProducer) -> None:
+    """Have a batch that the topic does not take refused, once.
+
+    Left alone, a producer splits it, and never says what became of the halves: whoever waits for them is told an
+    error of no kind, again and again (kafka-python 3.0.12).
+    """
+    producer._sender._can_split = lambda *_: False
+
+
+def put(
+    producer: KafkaProducer, topic: str, parted: Mapping[int, Sequence[Sent]], pending: list[Batch]
+) -> None:
+    """Hand over messages by partition, to go out in their order; the batches begun with them are added to `pending`.
+
+    Raises:
+        MessageSizeTooLargeError: a message is, and it and what comes after it is not handed over.
+
+    """
+    before = len(pending)
     for partition, messages in parted.items():
-        begun += _put(producer._accumulator, TopicPartition(topic, partition), messages)
-    if begun:
+        pending += _put(producer._accumulator, TopicPartition(topic, partition), messages)
+    if len(pending) > before:
         producer._sender.wakeup()
-    return begun
 
 
 def _put(accumulator: RecordAccumulator, place: TopicPartition, messages: Sequence[Sent]) -> Iterator[Batch]:
@@ -63,9 +78,10 @@ class Batch(ProducerBatch):  # type: ignore[misc]
     """Messages of one partition that are sent together."""
 
     records: Records
-    record_count = 1
-    """As its sender sees it, which else splits a batch that the topic does not take, and never says what became of
-    the halves: whoever waits for them is told an error of no kind, again and again (kafka-python 3.0.12)."""
+
+    def complete_exceptionally(self, error: Exception, _: object) -> bool:
+        """Note why the batch was refused: said of each message, an error of no kind may stand in its place."""
+        return bool(super().complete_exceptionally(error, lambda _: error))
 
     @property
     def failure(self) -> Exception | None:

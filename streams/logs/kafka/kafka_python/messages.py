@@ -34,6 +34,23 @@ def read_by_batch(consumer: KafkaConsumer) -> None:
 class PartitionMessages(Fetcher.PartitionRecords):  # type: ignore[misc]
     """What one fetch brought of a partition: its messages, in order."""
 
+    _unreadable: Exception | None = None
+
+    def take(self, n: int | None = None) -> list[Message]:
+        """At most that many next messages; one that cannot be read is refused whenever it is asked for.
+
+        Left alone, it is refused once. Where that was not heard of, as the partition was paused meanwhile, the poll
+        that asks again never returns (kafka-python 3.0.12).
+        """
+        if self._unreadable is None:
+            try:
+                messages: list[Message] = super().take(n)
+            except Exception as error:  # damaged bytes may fail in any way
+                self._unreadable = error
+            else:
+                return messages
+        raise self._unreadable
+
     def _unpack_records(self, partition: Any, records: Any, *_: Any) -> Iterator[Message]:
         for whole in super()._unpack_records(partition, _Batches(records, self), None, None):
             for message in whole.value:
@@ -100,7 +117,8 @@ class _Whole:
         for one in self._batch:
             if not one.validate_crc():
                 raise CorruptRecordError(f"Record at offset {one.offset} failed crc check")
-            yield one.offset, one.key, one.value, one.headers, one.timestamp
+            stamp_ms = -1 if one.timestamp is None else one.timestamp  # the oldest format has none
+            yield one.offset, one.key, one.value, one.headers, stamp_ms
 
 
 def plain_messages(batch: DefaultRecordBatch) -> list[Message] | None:

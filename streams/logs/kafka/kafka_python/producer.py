@@ -10,7 +10,7 @@ from kafka import KafkaProducer, errors
 from kafka.partitioner.default import murmur2
 
 from streams.logs.kafka.group import Connection
-from streams.logs.kafka.kafka_python.batches import BATCH_BYTES, Batch, put
+from streams.logs.kafka.kafka_python.batches import BATCH_BYTES, Batch, put, split_nothing
 from streams.logs.kafka.kafka_python.client import in_our_words, made, require
 from streams.logs.kafka.outputs import MAX_MESSAGE_BYTES, Sent
 
@@ -60,13 +60,14 @@ class KafkaPythonProducer:
                 max_block_ms=delivery_ms,
                 metrics_enabled=False,
             )
+        split_nothing(self._producer)
 
     def send(self, topic: str, messages: Iterable[Sent]) -> None:
         """Hand messages over, to go out soon; those of one key to one partition, in order."""
         left = iter(messages)
         with in_our_words(self._connection, topic, "Write"):
             while portion := [*islice(left, AT_ONCE)]:
-                self._pending += put(self._producer, topic, self._parted(topic, portion))
+                put(self._producer, topic, self._parted(topic, portion), self._pending)
                 if len(self._pending) >= UNSETTLED:
                     self._settle()
 
