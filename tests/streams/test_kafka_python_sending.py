@@ -110,6 +110,19 @@ def test_each_message_has_the_time_at_which_it_was_added(monkeypatch: pytest.Mon
     assert [message.timestamp for message in batch] == [1_000, 3_000, 2_000]
 
 
+@pytest.mark.parametrize(
+    ("value", "smaller"), [(b"v" * 9_000, True), (os.urandom(9_000), False)], ids=["even", "random"]
+)
+def test_a_batch_is_packed_where_that_makes_it_smaller_and_kept_once(value: bytes, smaller: bool) -> None:
+    records = Records()
+    records.add([Sent(None, value)])
+    before = records.size_in_bytes()
+    records.close()
+    batch = MemoryRecords(records.buffer()).next_batch()
+    assert (batch.compression_type, records.size_in_bytes() < before) == (3 if smaller else 0, smaller)
+    assert not records._parts
+
+
 def test_nothing_is_added_to_a_batch_that_waits_to_be_tried_again() -> None:
     sending = Sending()
     sending.put(b"a")
