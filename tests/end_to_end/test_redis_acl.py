@@ -79,8 +79,10 @@ class Deployed:
                 node.expire(key, 100)
 
     def read_rows_that_end_soon(self) -> None:
-        """What a worker does, and a rebuild that takes long."""
+        """What a worker does, and a rebuild that takes long; and what it does where rows do not end."""
         deployment = self.stream.deployment
+        deployment.store.load(deployment.engine.layout, [TASK])
+        deployment.store.ttl_s = 0
         deployment.store.load(deployment.engine.layout, [TASK])
         deployment.store.close()
 

@@ -15,6 +15,8 @@ from uuid import uuid4
 import numpy as np
 import pytest
 import redis
+from hypothesis import given
+from hypothesis import strategies as st
 from redis.connection import AbstractConnection
 
 from engine.features.columns import Numeric
@@ -32,6 +34,7 @@ from streams.program.theta import ThetaCache
 from streams.settings.kept import agree
 from streams.stores.base import RecordStore, Swap, key_of
 from streams.stores.redis.capacity import Capacity, bytes_of_a_row, capacity, warnings
+from streams.stores.redis.protocol import SENT_ALONE, CommandPacker
 from streams.stores.redis.rows import FORGOTTEN_S, RedisStore
 from streams.stores.redis.server import RedisServer
 from streams.stores.redis.settings import RedisSettings
@@ -130,13 +133,13 @@ class TestAReplyThatIsLost:
     def test_no_row_of_a_batch_is_taken_for_lost(
         self, store: RedisStore, lost_reply: LostReply, nth: int
     ) -> None:
-        tasks = [f"t{n}" for n in range(10)]
+        tasks = [f"t{n}" for n in range(160)]  # ten replies of one server
         table = marked(store, tasks, 7)
         lost_reply.countdown = nth
         assert set(store.swap(table)) <= {Swap.OK, Swap.ALREADY}
         assert lost_reply.countdown < 0
-        assert store.load(LAYOUT, tasks).rows["revision"].tolist() == [1] * 10
-        assert marks(store, tasks) == [7] * 10
+        assert store.load(LAYOUT, tasks).rows["revision"].tolist() == [1] * 160
+        assert marks(store, tasks) == [7] * 160
 
     def test_an_adoption_is_asked_again_and_stays(self, store: RedisStore, lost_reply: LostReply) -> None:
         store.ping()
@@ -157,6 +160,35 @@ def test_of_writers_that_race_none_undoes_another(one_redis: Server, connected: 
             assert sorted(outcomes, key=str) == [[Swap.LOST], [Swap.OK]]
             assert stores[0].load(LAYOUT, ["a"]).rows["epoch"] == outcomes.index([Swap.OK])
     assert marks(stores[0], ["a"]) == [50]
+
+
+@pytest.mark.parametrize("ttl_s", [0, 1000])
+@pytest.mark.parametrize("kind", ["one_redis", "redis_cluster"])
+def test_of_a_batch_only_the_rows_that_another_wrote_are_lost(
+    kind: str, ttl_s: int, request: pytest.FixtureRequest, connected: Open, stream: str
+) -> None:
+    store = connected(request.getfixturevalue(kind).url, stream, cluster=kind == "redis_cluster", ttl_s=ttl_s)
+    tasks = [f"t{n}" for n in range(40)]
+    store.swap(marked(store, tasks[::2], 1))
+    table = marked(store, tasks, 2)
+    store.swap(marked(store, tasks[::3], 3))
+    assert store.swap(table) == [Swap.OK if n % 3 else Swap.LOST for n in range(40)]
+    assert marks(store, tasks) == [2 if n % 3 else 3 for n in range(40)]
+    assert store.load(LAYOUT, tasks).rows["revision"].tolist() == [2 - n % 2 for n in range(40)]
+
+
+@pytest.mark.parametrize("kind", ["one_redis", "redis_cluster"])
+def test_a_server_that_forgot_its_scripts_between_two_batches_loses_nothing(
+    kind: str, request: pytest.FixtureRequest, connected: Open, stream: str
+) -> None:
+    server: Server | Cluster = request.getfixturevalue(kind)
+    store = connected(server.url, stream, cluster=kind == "redis_cluster", ttl_s=1000)
+    tasks = [f"t{n}" for n in range(40)]
+    store.swap(marked(store, tasks, 1))
+    for node in server.nodes if isinstance(server, Cluster) else [server]:
+        node.ask("SCRIPT", "FLUSH")
+    assert store.swap(marked(store, tasks, 2)) == [Swap.OK] * 40
+    assert marks(store, tasks) == [2] * 40
 
 
 # The cluster
@@ -667,6 +699,31 @@ def test_a_batch_takes_four_round_trips_however_many_partitions_it_is_of(
     assert worker.take(second).rejected == 0
     assert len(trips) == 4
     server.close()
+
+
+# Rows on the wire
+
+
+@given(
+    st.lists(
+        st.text("abc \u00e9") | st.binary(max_size=9) | st.integers() | st.floats(allow_nan=False), max_size=9
+    ),
+    st.sampled_from([0, 1, SENT_ALONE - 1, SENT_ALONE, SENT_ALONE + 1]),
+)
+def test_a_command_is_packed_as_the_client_packs_it(arguments: list[Any], size: int) -> None:
+    command = ("CONFIG GET", *arguments, memoryview(b"x" * size), *arguments)
+    client: Any = redis.Connection
+    assert b"".join(CommandPacker().pack(*command)) == b"".join(client().pack_command(*command))
+
+
+def test_a_large_row_is_sent_from_where_it_lies() -> None:
+    row = memoryview(bytearray(SENT_ALONE))
+    assert any(piece is row for piece in CommandPacker().pack("SET", "a", row))
+
+
+def test_what_redis_does_not_take_is_not_packed() -> None:
+    with pytest.raises(TypeError, match="a command of Redis takes no NoneType"):
+        CommandPacker().pack("SET", "a", None)  # type: ignore[arg-type]
 
 
 # Forgetting

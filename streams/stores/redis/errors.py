@@ -9,6 +9,7 @@ from redis.exceptions import (
     AuthenticationError,
     AuthenticationWrongNumberOfArgsError,
     AuthorizationError,
+    ClusterCrossSlotError,
     ConnectionError,
     MovedError,
     NoPermissionError,
@@ -99,7 +100,7 @@ class Words(NamedTuple):
             return StoreError(self.access.login_refused)
         if untrusted := self.access.untrusted(told):
             return StoreError(untrusted)
-        if isinstance(error, MovedError) and not self.is_cluster:
+        if isinstance(error, MovedError | ClusterCrossSlotError) and not self.is_cluster:
             return StoreError(f"Redis at {self.address} is a node of a cluster; set `cluster` to true")
         if "Cluster mode is not enabled" in told:
             return StoreError(f"Redis at {self.address} is no node of a cluster; set `cluster` to false")

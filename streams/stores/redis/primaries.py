@@ -56,9 +56,7 @@ def slots_of(client: Any) -> list[list[str]]:
 
 
 def route(client: Any, command: tuple[Any, ...]) -> dict[str, Any]:
-    """The node of a command's key: left to itself, the client asks a server for the key of each EVAL."""
-    if not is_cluster(client):
-        return {}
+    """The node of a cluster that has a command's key: left to itself, the client asks for the key of each EVAL."""
     return {"target_nodes": client.get_node_from_key(command[3 if command[0] == "EVAL" else 1])}
 
 

@@ -1,7 +1,7 @@
 """One Redis server, the master that Sentinels name, or a cluster.
 
-Every command names one key, so that the same calls are right on any shard of Redis Cluster; the client
-may send each of them twice. What goes wrong becomes a sentence that names the server and no password.
+No command names more than `keys_at_once` keys, one on Redis Cluster, so that the same calls are right on any shard;
+the client may send each of them twice. What goes wrong becomes a sentence that names the server and no password.
 
 A server that was restarted may have forgotten its last seconds, and a replica that was promoted may never have had
 them. A run id tells, and in a cluster a primary that was none before. Either is said once, as `Forgot`.
@@ -33,11 +33,14 @@ from streams.errors import ReptideError, StoreError, Unavailable
 from streams.stores.redis.access import Access, check_tls
 from streams.stores.redis.errors import AnotherPrimary, AnotherRun, SlotsMove, TooFewReplicas, Words, behind
 from streams.stores.redis.primaries import MARKED_S, marked, of_each, route, slots_of
+from streams.stores.redis.protocol import CommandPacker
 from streams.stores.redis.sentinels import Sentinels, Service
 
 RETRIES = 1
 """A connection that the server closed while it was idle is noticed only when it is used."""
 SCANNED_AT_ONCE = 1000
+KEYS_AT_ONCE = 16
+"""Of rows in one command, which Redis serves nobody else meanwhile; more make it no cheaper."""
 
 
 class RedisServer:
@@ -64,6 +67,7 @@ class RedisServer:
     ) -> None:
         self.cluster, self.timeout_s, self._url = cluster, timeout_s, url
         self.wait_replicas = wait_replicas
+        self.keys_at_once = 1 if cluster else KEYS_AT_ONCE
         self._client: Any = None
         self._runs: dict[str, str] = {}  # by node id (of a single server: address), of every server met
         self._histories: frozenset[str] = frozenset()  # ids of what is replicated, as last seen
@@ -96,14 +100,15 @@ class RedisServer:
         self._words = Words(self.address, cluster, access)
 
     def ask(self, *commands: tuple[Any, ...]) -> list[Any]:
-        """The replies to commands on one key each, in one round trip to every node concerned.
+        """The replies to commands on at most `keys_at_once` keys each, in one round trip to every node concerned.
 
         Raises:
             Unavailable: not now; all of the commands may be asked again.
             StoreError: not at all.
         """
         with self._in_words() as client:
-            return self._asked(client, commands, [route(client, command) for command in commands])
+            routes = [route(client, command) for command in commands] if self.cluster else None
+            return self._asked(client, commands, routes)
 
     def keys(self, pattern: str) -> Iterator[str]:
         """The keys of all nodes that match, in no order.
@@ -215,18 +220,19 @@ class RedisServer:
                 socket_connect_timeout=self.timeout_s,
                 retry=Retry(NoBackoff(), RETRIES),
                 redis_connect_func=self._meet,
-                **self._where(),
+                **self._options(),
             )
         return self._client
 
-    def _where(self) -> dict[str, Any]:
-        """What the URL does not say."""
+    def _options(self) -> dict[str, Any]:
+        """What the URL does not say: where to connect, and how a command is packed."""
+        if self.cluster:  # whose client takes no packer
+            return {"startup_nodes": [ClusterNode(*node) for node in self._nodes]}  # type: ignore[no-untyped-call]
+        options: dict[str, Any] = {"command_packer": CommandPacker()}
         if self._sentinels:
             self._master = self._sentinels.master()
-            return dict(zip(("host", "port"), self._master, strict=True))
-        if self.cluster:
-            return {"startup_nodes": [ClusterNode(*node) for node in self._nodes]}  # type: ignore[no-untyped-call]
-        return {}
+            options |= zip(("host", "port"), self._master, strict=True)
+        return options
 
     def _meet(self, connection: Any) -> None:
         """Open a connection; refuse it once where the server is not the process that it was, wherever it is now.
