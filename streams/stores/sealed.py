@@ -14,7 +14,8 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load
+from safetensors.numpy import save as save_arrays
+from safetensors.torch import load, save
 from torch import Tensor
 
 from streams.errors import CheckpointError
@@ -26,12 +27,6 @@ PARAMS, TRAINER, SEAL, BYTES, ROWS = "params.", "trainer.", "blake2b", "bytes", 
 LEVEL = 0
 """Of compression: numbers that were learned hardly shrink."""
 
-KINDS = {
-    torch.float64: "F64", torch.float32: "F32", torch.float16: "F16", torch.bfloat16: "BF16", torch.int64: "I64",
-    torch.int32: "I32", torch.int16: "I16", torch.int8: "I8", torch.uint8: "U8", torch.bool: "BOOL",
-}  # fmt: skip
-"""What safetensors calls the types of numbers."""
-
 MOST_BYTES = 2**31
 """Of the tensors of one version, before they are compressed."""
 
@@ -40,17 +35,18 @@ def sealed(checkpoint: Checkpoint) -> tuple[bytes, bytes]:
     """Description and tensors of a version; equal versions give equal bytes.
 
     Raises:
-        CheckpointError: it is too large to be read back, or holds what is no real number.
+        CheckpointError: it is too large to be read back, or holds numbers of a type that safetensors does not know.
     """
     tensors = {PARAMS + name: value for name, value in checkpoint.params.items()}
     tensors |= {TRAINER + name: value for name, value in checkpoint.trainer.items()}
-    for name, value in tensors.items():
-        if value.dtype not in KINDS:
-            raise CheckpointError(
-                f"{name} is of {value.dtype}, which no version can hold; let the network hold another type"
-            )
     written, rows = thinned(tensors)
-    plain = _serialized(written)
+    try:
+        plain = _saved(written)
+    except (KeyError, SafetensorError) as error:
+        raise CheckpointError(
+            f"version {checkpoint.version} of theta holds numbers of a type that cannot be written ({error}); "
+            "let the network hold another type"
+        ) from error
     size = len(plain) + sum(tensors[name].nbytes for name in rows)
     if size > MOST_BYTES:
         raise CheckpointError(
@@ -68,15 +64,12 @@ def sealed(checkpoint: Checkpoint) -> tuple[bytes, bytes]:
     return json.dumps({**described, SEAL: _seal(content, described)}, indent=1).encode(), content
 
 
-def _serialized(tensors: Mapping[str, Tensor]) -> bytes:
-    """Tensors as safetensors: a description, its length before it, and all numbers behind. The library takes 2 ms."""
-    parts, described, end = list[bytes](), dict[str, Any](), 0
-    for name, value in tensors.items():
-        parts.append(value.detach().cpu().reshape(-1).view(torch.uint8).numpy().tobytes())
-        start, end = end, end + value.nbytes
-        described[name] = {"dtype": KINDS[value.dtype], "shape": [*value.shape], "data_offsets": [start, end]}
-    head = json.dumps(described, separators=(",", ":")).encode()
-    return b"".join([len(head).to_bytes(8, "little"), head, *parts])
+def _saved(tensors: Mapping[str, Tensor]) -> bytes:
+    """Tensors as safetensors: as arrays, which it writes in a quarter of the time."""
+    try:
+        return save_arrays({name: value.contiguous().numpy(force=True) for name, value in tensors.items()})
+    except TypeError:  # numpy knows no bfloat16
+        return save({n: value.clone(memory_format=torch.contiguous_format) for n, value in tensors.items()})
 
 
 def seal_in(head: bytes) -> str:

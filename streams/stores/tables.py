@@ -122,7 +122,7 @@ def _fits(thin: Thin, count: object) -> bool:
     usual, places, others = thin
     return (
         type(count) is int
-        and count > 0
+        and 0 < count < 2**31  # places are int32
         and usual.dim() == places.dim() == 1
         and places.dtype == torch.int32
         and others.shape == (len(places), len(usual))
