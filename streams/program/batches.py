@@ -44,6 +44,15 @@ def in_short_turns() -> Iterator[None]:
         sys.setswitchinterval(before)
 
 
+def finish_writing(beside: Executor) -> None:
+    """End a thread once it has written what it began, however often Ctrl-C is pressed: then files are closed."""
+    try:
+        beside.shutdown()
+    except KeyboardInterrupt:
+        finish_writing(beside)
+        raise
+
+
 class Batches(Protocol):
     """Goes through a log, batch by batch."""
 
@@ -121,21 +130,32 @@ class SideBySide:
                     ahead = self._folded(at_most)
                 yield step
         except BaseException:
-            left = self._behind  # which is folded again where it has not begun to be written
-            self.log.seek(left.position if left is not None and left.lost is None else position)
+            left = self._behind  # which may have been written or not: then it is folded again
+            self.log.seek(position if left is None else left.position)
             raise
         self._behind, self.is_over = ahead, ahead is None
 
     def finish(self) -> Iterator[Step]:
-        """Write the batch that is folded, or wait for it where the other thread does already."""
+        """Write the batch that is folded, or wait for it where the other thread does already.
+
+        Where that raises, the batch is polled again.
+        """
         if (behind := self._behind) is not None:
-            beside = behind.lost
-            lost = self._written(behind.polled, behind.batch) if beside is None else beside.result()
+            try:
+                step = self._settled(behind)
+            except BaseException:
+                self.log.seek(behind.position)
+                raise
             self._behind = None
-            step = self.worker.settle(behind.batch, lost)
-            if len(lost):
-                self.worker.commit(behind.polled)
             yield step
+
+    def _settled(self, behind: _Behind) -> Step:
+        beside = behind.lost
+        lost = self._written(behind.polled, behind.batch) if beside is None else beside.result()
+        step = self.worker.settle(behind.batch, lost)
+        if len(lost):
+            self.worker.commit(behind.polled)
+        return step
 
     def _folded(self, at_most: int) -> _Behind | None:
         position, behind = self.log.position(), self._behind

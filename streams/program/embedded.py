@@ -18,7 +18,7 @@ from engine.stream.fold import Engine
 from streams.errors import InputError
 from streams.logs.file.log import FileLog
 from streams.logs.output import OutputFile
-from streams.program.batches import Batches, OneByOne, SideBySide, in_short_turns
+from streams.program.batches import Batches, OneByOne, SideBySide, finish_writing, in_short_turns
 from streams.program.progress import Progress
 from streams.program.pruning import EVERY, prune
 from streams.program.room import Room
@@ -109,7 +109,9 @@ class Embedded:
         if self.beside is None:
             return OneByOne(self.worker)
         ending.enter_context(in_short_turns())
-        return SideBySide(self.worker, self.log, ending.enter_context(self.beside()))
+        beside = self.beside()
+        ending.callback(finish_writing, beside)
+        return SideBySide(self.worker, self.log, beside)
 
     def close(self) -> None:
         """Let go of every file."""

@@ -125,6 +125,43 @@ def test_an_interrupt_waits_for_no_batch_but_one_that_is_being_written() -> None
     assert made.left().differs(uninterrupted(RECORDS, is_late=True)) == []
 
 
+@pytest.mark.parametrize("effect", ["append", "sync", "swap", "confirm", "commit"])
+def test_who_goes_on_after_a_batch_could_not_be_written_loses_none_of_it(effect: str) -> None:
+    def failing(at: int, done: str, nth: int) -> None:
+        if (done, nth) == (effect, at):
+            raise StoreError(FULL)
+
+    for at in range(1, 8):
+        made = world(partial(failing, at))
+        program = in_threads(made)
+        with pytest.raises(StoreError, match=FULL):
+            for _ in steps(program):
+                pass
+        for _ in steps(program):
+            pass
+        assert made.left().differs(uninterrupted(RECORDS, is_late=True)) == []
+
+
+class _Interrupted(ThreadPoolExecutor):
+    """Ctrl-C comes again while its thread is waited for."""
+
+    is_interrupted = False
+
+    def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
+        if not self.is_interrupted:
+            self.is_interrupted = True
+            raise KeyboardInterrupt
+        super().shutdown(wait, cancel_futures=cancel_futures)
+
+
+def test_who_is_interrupted_twice_leaves_no_thread_that_writes_into_files_that_are_closed() -> None:
+    program = replace(in_threads(world()), beside=partial(_Interrupted, 1, "writer"))
+    with pytest.raises(KeyboardInterrupt):
+        for _ in steps(program):
+            pass
+    assert not is_writing()
+
+
 def rows(made: World) -> list[dict[str, tuple[int, ...]]]:
     """Of each row how far it was folded."""
     layout = World([]).program(1).engine.layout
