@@ -12,6 +12,7 @@ from engine.problem import Problem
 from engine.stream.fold import Engine
 from streams.assembly import parts
 from streams.assembly.state_directory import check_rows, claimed, keep_settings
+from streams.events.record import ONLY
 from streams.events.wording import unheard
 from streams.logs.file.log import FileLog, TableColumns
 from streams.logs.output import TOPICS, OutputFile
@@ -73,6 +74,9 @@ def _opened(
     store = lmdb_store(settings)
     check_rows(settings, store, log)
     keep_settings(settings, log)
+    if (through := store.room_through()) > log.committed():
+        log.commit({ONLY: through})
+        log.seek(through)
     versions = DirectoryMeta(directory / "theta")
     agree(ClassFile(directory / "theta" / "classes.json"), spec.problem.target)
     trains = parts.trainer(settings, spec, folds.learner, versions)

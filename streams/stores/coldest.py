@@ -38,6 +38,7 @@ def drop_coldest(transaction: Any, rows: Any, layout: Layout, most: int) -> int:
     warm = np.concatenate([warmth(page, layout) for page in _pages(cursor.iternext(keys=False))])
     is_cold = np.zeros(len(warm), np.bool_)
     is_cold[np.argsort(warm, kind="stable")[: len(warm) - (most - most // SPARE)]] = True
+    is_cold &= np.isfinite(warm)
     cursor.first()
     for cold in is_cold.tolist():
         if cold:

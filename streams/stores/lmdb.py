@@ -37,6 +37,8 @@ LOST = (
     "the table under the newest theta by `reptide rebuild --inexact`"
 )
 SECRET = b"secret"
+THROUGH = b"through"
+"""Up to which position room was made, in the table of that."""
 
 
 class LmdbStore:
@@ -132,9 +134,10 @@ class LmdbStore:
                 yield key.decode()
 
     def clear(self) -> None:
-        """Drop all rows; adoptions and tombstones stay."""
+        """Drop all rows, and how far room was made among them; adoptions and tombstones stay."""
         with self._writing(None) as transaction:
             transaction.drop(self._rows, delete=False)
+            transaction.drop(self._room, delete=False)
 
     def forget(self, tasks: Set[str], ttl_s: float) -> set[str]:
         """Delete the rows of tasks, keep a tombstone each for `ttl_s`, and leave no file that holds a row or an id.
@@ -149,13 +152,26 @@ class LmdbStore:
             self._rewrite()
         return there
 
-    def forget_coldest(self, layout: Layout, most: int) -> int:
+    def forget_coldest(self, layout: Layout, most: int, position: int) -> int:
         """Delete the rows of the coldest tasks where there are more than `most`, all at once; returns how many.
 
-        No tombstone is kept: such a task may come again, as one never seen. Its bytes stay in free pages for a while.
+        To be asked where all events below a position are folded, and none from there on; asked again, it deletes
+        nothing. No tombstone is kept: such a task may come again, as one never seen. Its bytes stay in free pages for
+        a while.
         """
         with self._writing(self._rows) as transaction:
+            if self._room_through(transaction) >= position:
+                return 0
+            transaction.put(THROUGH, position.to_bytes(8, "big"), db=self._room)
             return drop_coldest(transaction, self._rows, layout, most)
+
+    def room_through(self) -> int:
+        """The position at which the coldest tasks were deleted last; 0 where none ever was.
+
+        All below it is folded, and must not be folded again, since the rows of what was deleted do not tell.
+        """
+        with self._env.begin() as transaction:
+            return self._room_through(transaction)
 
     def forgotten(self, tasks: Sequence[str]) -> set[str]:
         """Those of tasks that have a live tombstone."""
@@ -193,7 +209,7 @@ class LmdbStore:
     def _open(self) -> None:
         self._env = environment(self.directory, self.max_gib, self._durable)
         self._check_length()
-        self._rows, self._adopted, self._tombstones = (self._env.open_db(name) for name in TABLES)
+        self._rows, self._adopted, self._tombstones, self._room = map(self._env.open_db, TABLES)
 
     def _check_length(self) -> None:
         """Refuse a file that was cut short: reading its map past its end would end the process."""
@@ -210,6 +226,9 @@ class LmdbStore:
             SourcePosition._make(ADOPTED.unpack(key)): int.from_bytes(value, "big")
             for key, value in transaction.cursor(db=self._adopted)
         }
+
+    def _room_through(self, transaction: Any) -> int:
+        return int.from_bytes(transaction.get(THROUGH, b"", db=self._room), "big")
 
     def _forgotten(self, transaction: Any, tasks: Sequence[str]) -> set[str]:
         secret = transaction.get(SECRET, db=self._tombstones)

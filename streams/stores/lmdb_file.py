@@ -10,7 +10,7 @@ from typing import Any
 import lmdb
 
 GIB = 2**30
-TABLES = (b"rows", b"adopted", b"tombstones")
+TABLES = (b"rows", b"adopted", b"tombstones", b"room")
 AT_ONCE = 10_000
 
 
