@@ -99,7 +99,8 @@ def _losses(values: Tensor, target: Classification | Regression, z: Tensor, y: T
     said = calibrated(z, values)
     if isinstance(target, Regression):
         return (said[:, 0] - y).square() / 2
-    return torch.nn.functional.cross_entropy(said[:, : len(target.classes)], y.long(), reduction="none")
+    named = said[:, : len(target.classes)].T  # classes first, as softmax takes a fifth of the time
+    return torch.nn.functional.cross_entropy(named[None], y[None].long(), reduction="none")[0]
 
 
 def _derivatives(
@@ -112,8 +113,9 @@ def _derivatives(
     if isinstance(target, Regression):
         return torch.einsum("ncp,nc->p", j, said - y.unsqueeze(1)), torch.einsum("ncp,ncq->pq", j, j)
     j = j[:, : len(target.classes)]
-    share = torch.softmax(said[:, : len(target.classes)], 1)
+    share = torch.softmax(said[:, : len(target.classes)].T, 0).T
     error = share - torch.nn.functional.one_hot(y.long(), share.shape[1])
-    mean = torch.einsum("ncp,nc->np", j, share)
-    second = torch.einsum("ncp,nc,ncq->pq", j, share, j) - mean.T @ mean
+    weighed = j * share.unsqueeze(2)
+    mean = weighed.sum(1)
+    second = torch.einsum("ncp,ncq->pq", weighed, j) - mean.T @ mean
     return torch.einsum("ncp,nc->p", j, error), second

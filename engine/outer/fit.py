@@ -140,7 +140,7 @@ def with_statistics(learner: Learner, state: TrainState, x: Tensor, y: Tensor | 
     What is far from everything else is counted as if it were as far as statistics can tell: no value owns them.
     """
     problem = learner.problem
-    numbers = _bounded(x[:, _numeric(problem)], state.statistics)
+    numbers = _bounded(x.index_select(1, torch.tensor(_numeric(problem))), state.statistics)
     labels = x.new_full((len(x), problem.target.outputs), math.nan) if y is None else _indicators(problem, y)
     statistics = merged(state.statistics, measured(torch.cat([numbers, labels], 1)))
     return replace(
@@ -174,18 +174,19 @@ def _bounded(numbers: Tensor, before: Statistics) -> Tensor:
         some = numbers[:: 1 + numbers.numel() // MEASURED, ~known].double()
         quartiles[:, ~known] = torch.nanquantile(some, quartiles.new_tensor([0.25, 0.75]), dim=0)
     between = quartiles[1] - quartiles[0]
-    low = torch.where(known, mean - FAR * std, quartiles[0] - FAR * between)
-    high = torch.where(known, mean + FAR * std, quartiles[1] + FAR * between)
-    bounded = numbers.double().clamp(low, high)
-    return torch.where(known | (between > 0), bounded, numbers.double()).to(numbers.dtype)
+    middle, reach = torch.where(known, mean, quartiles), FAR * torch.where(known, std, between)
+    is_bounded = known | (between > 0)
+    low = (middle[0] - reach).where(is_bounded, -math.inf)
+    high = (middle[1] + reach).where(is_bounded, math.inf)
+    return numbers.double().clamp(low, high).to(numbers.dtype)
 
 
 def measured(numbers: Tensor) -> Statistics:
     """Measure the columns of numbers [N, D]; NaN is a number that is missing, and not counted."""
-    present = ~numbers.isnan()
-    count = present.sum(0).double()
-    mean = numbers.double().where(present, 0.0).sum(0) / count.clamp(min=1)
-    return Statistics(count, mean, (numbers.double() - mean).where(present, 0.0).square().sum(0))
+    numbers = numbers.double()
+    count = (~numbers.isnan()).sum(0).double()
+    mean = numbers.nansum(0) / count.clamp(min=1)
+    return Statistics(count, mean, (numbers - mean).square().nansum(0))
 
 
 def merged(a: Statistics, b: Statistics) -> Statistics:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -29,7 +30,8 @@ def nothing() -> None:
 
 def features(labels: Sequence[LearnedLabel]) -> Float32:
     """What came with labels [N, W], of one at least."""
-    return np.concatenate([one.x for one in labels]).reshape(len(labels), -1)
+    rows: list[Any] = [one.x for one in labels]  # as buffers: np.concatenate takes twice as long
+    return np.frombuffer(bytearray().join(rows), np.float32).reshape(len(labels), -1)
 
 
 @dataclass(frozen=True)
@@ -76,12 +78,11 @@ class Lessons:
 
     def _batched(self, labels: Sequence[LearnedLabel], episodes: Sequence[Episode]) -> Lesson:
         self.alive()
-        found = features(labels)
-        x = np.zeros((1, self.batch, found.shape[1]), np.float32)
-        y, weight = np.zeros((2, 1, self.batch), np.float32)
-        x[0, : len(labels)], x[0, len(labels) :] = found, found[0]
-        y[0, : len(labels)] = [one.y for one in labels]
+        padded = [*labels, *[labels[0]] * (self.batch - len(labels))]
+        y = np.array([[one.y for one in padded]], np.float32)
+        weight = np.zeros((1, self.batch), np.float32)
         weight[0, : len(labels)] = 1
+        x = features(padded)[np.newaxis]
         batch = Batch(torch.from_numpy(x), torch.from_numpy(y), torch.from_numpy(weight))
         return Lesson(batch, self.stacked(episodes, EPISODES) if episodes else None)
 
