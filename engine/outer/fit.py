@@ -140,7 +140,8 @@ def with_statistics(learner: Learner, state: TrainState, x: Tensor, y: Tensor | 
     What is far from everything else is counted as if it were as far as statistics can tell: no value owns them.
     """
     problem = learner.problem
-    numbers = _bounded(x.index_select(1, torch.tensor(_numeric(problem))), state.statistics)
+    numeric = torch.tensor(_numeric(problem), dtype=torch.int64, device=x.device)
+    numbers = _bounded(x.index_select(1, numeric), state.statistics)
     labels = x.new_full((len(x), problem.target.outputs), math.nan) if y is None else _indicators(problem, y)
     statistics = merged(state.statistics, measured(torch.cat([numbers, labels], 1)))
     return replace(

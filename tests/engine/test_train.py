@@ -395,6 +395,13 @@ def test_the_rate_of_each_class_is_counted_smoothed_and_of_a_class_without_a_nam
     assert state.params["0.label_rate"].tolist() == pytest.approx(expected)
 
 
+def test_labels_are_counted_where_no_number_is_among_the_features() -> None:
+    plain = GradientLearner(Problem(Features((Category("country", 8),)), Classification((0, 1))))
+    state = counted(plain, np.ones((9, 1)), y=np.array([0.0] * 6 + [1.0] * 3))
+    assert state.params["0.mean"].shape == (0,)
+    assert state.params["0.label_rate"].tolist() == pytest.approx([6.5 / 10, 3.5 / 10])
+
+
 def test_without_any_label_the_named_classes_are_alike_and_a_regression_is_not_moved() -> None:
     assert counted(ONE, np.zeros((4, 1))).params["0.label_rate"][:3].tolist() == pytest.approx([1 / 3] * 3)
     state = counted(VALUES, np.zeros((4, 1)))
