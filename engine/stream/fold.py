@@ -108,8 +108,11 @@ class Engine:
 
         Those that are kept are never changed in place, so a thread that comes between costs one of them at most.
         """
-        known = next((one for one in self._prepared if one.meta is meta), None) or Prepared(self, meta)
-        self._prepared = (*(one for one in self._prepared if one is not known), known)[-KEPT:]
+        kept = self._prepared
+        if kept and kept[-1].meta is meta:
+            return kept[-1]
+        known = next((one for one in kept if one.meta is meta), None) or Prepared(self, meta)
+        self._prepared = (*(one for one in kept if one is not known), known)[-KEPT:]
         return known
 
     def predict(self, states: TaskTable, x: Float32, meta: Meta, time_s: Float64) -> Prediction:

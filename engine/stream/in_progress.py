@@ -140,9 +140,11 @@ class FoldInProgress:
         if self.reason[active].any():
             self._ask_detector(active[self.reason[active] == scan_arrays.ASK_DETECTOR])
         due = active[self.reason[active] != scan_arrays.NOT_DUE]
-        is_foreseen = self.work.foreseen[due] & (self.reason[due] == scan_arrays.SCHEDULED)
-        self._take_ahead(due[is_foreseen])
-        self._adapt_due(due[~is_foreseen])
+        if self.aheads:
+            is_foreseen = self.work.foreseen[due] & (self.reason[due] == scan_arrays.SCHEDULED)
+            self._take_ahead(due[is_foreseen])
+            due = due[~is_foreseen]
+        self._adapt_due(due)
 
     def _predict_adapted(self, index: Int64, fast: Float32, place: Int64, serves: Int64) -> None:
         """The adapted model's prediction of observations [n], the i-th by what serves[i] found ahead.
@@ -285,7 +287,8 @@ class FoldInProgress:
 
     def result(self) -> Folded:
         """The new rows, and what became of the events."""
-        self._leave_episodes(np.arange(len(self.states)))
+        if self.aheads:
+            self._leave_episodes(np.arange(len(self.states)))
         episodes = sorted(self.episodes, key=lambda episode: episode.event)
         outcomes = Outcomes(**self.out._asdict())
         return Folded(self.states, outcomes, episodes, self.adaptations, self.not_finite, self.inner_loops)
