@@ -209,6 +209,15 @@ class World:
         )
 
 
+def lines_of_episodes() -> list[bytes]:
+    """The labels that a worker leaves on a log of 60 events."""
+    world = World(stream(1, 60))
+    worker = world.program(20).worker
+    while worker.step() is not None:
+        pass
+    return world.outputs["episodes"].lines
+
+
 def told(numbers: Mapping[str, Any]) -> dict[str, Any]:
     """What a version says of how far it goes; but not where that lies in outputs, which may hold repeats."""
     since = numbers["window"][1]

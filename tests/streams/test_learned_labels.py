@@ -23,7 +23,7 @@ from streams.events.learned_labels import LabelReader, LearnedLabel, read_learne
 from streams.program.embedded import steps
 from streams.program.outcome_lines import DIGITS
 from streams.program.outputs import Outputs, kept, unread
-from tests.faults.model import GRID, SPEC, World, bits, label, observation, stream
+from tests.faults.model import GRID, SPEC, World, bits, label, lines_of_episodes, observation, stream
 
 
 class Fold(NamedTuple):
@@ -183,11 +183,7 @@ def test_a_damaged_copy_of_a_line_that_this_process_wrote_is_read_as_it_is(taugh
 @pytest.fixture(scope="module")
 def taught() -> list[bytes]:
     """Lines of a stream spec with every encoder, history and room for a class; the last ends an episode."""
-    world = World(stream(1, 60))
-    worker = world.program(20).worker
-    while worker.step() is not None:
-        pass
-    return sorted(world.outputs["episodes"].lines, key=lambda line: b"support" in line)
+    return sorted(lines_of_episodes(), key=lambda line: b"support" in line)
 
 
 def changed(line: bytes, member: str, value: Any) -> bytes:

@@ -42,7 +42,7 @@ from streams.program.trainer import (
 from streams.stores.checkpoints import DirectoryMeta
 from streams.stores.memory import MemoryMeta
 from streams.stores.versions import Checkpoint, MetaStore
-from tests.faults.model import RATES, SPEC, World, bits, online, stream, told
+from tests.faults.model import RATES, SPEC, bits, lines_of_episodes, online, told
 from tests.varied import varied
 
 ENDS = (20, 40, 60)
@@ -51,12 +51,7 @@ ENDS = (20, 40, 60)
 
 @pytest.fixture(scope="module")
 def lines() -> list[bytes]:
-    """The labels that a worker leaves on a log of 60 events."""
-    world = World(stream(1, 60))
-    worker = world.program(20).worker
-    while worker.step() is not None:
-        pass
-    return world.outputs["episodes"].lines
+    return lines_of_episodes()
 
 
 @pytest.fixture(scope="module")

@@ -33,7 +33,7 @@ from streams.stores.memory import MemoryMeta
 from streams.stores.versions import Checkpoint
 from streams.watch.health import Health
 from streams.watch.telemetry import Telemetry
-from tests.faults.model import GRID, SPEC, World, bits, online, stream
+from tests.faults.model import GRID, SPEC, bits, lines_of_episodes, online
 from tests.recordings import not_shared
 from tests.streams.test_roles import Case, away
 
@@ -71,12 +71,7 @@ class Episodes:
 
 @pytest.fixture(scope="module")
 def lines() -> list[bytes]:
-    """The labels that a worker leaves on a log of 60 events."""
-    world = World(stream(1, 60))
-    worker = world.program(20).worker
-    while worker.step() is not None:
-        pass
-    return world.outputs["episodes"].lines
+    return lines_of_episodes()
 
 
 def service(episodes: Episodes, store: MemoryMeta, window: int = WINDOW) -> TrainerService:
