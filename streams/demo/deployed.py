@@ -26,21 +26,19 @@ from rich.console import Console
 from rich.progress import Progress as Bar
 from rich.progress import TextColumn
 
-from engine.evaluation.prequential.report import ReportDict
 from engine.stream.table import TaskTable
-from engine.types import SERVED, Kind, Outcome
+from engine.types import Kind, Outcome
 from streams.assembly.deployed import Deployment
 from streams.assembly.embedded import input_log
 from streams.demo import embedded as demo
+from streams.demo.compared import evaluated, gaps, scores_in, verdict
 from streams.demo.folded_again import differing_rows, rows_of
 from streams.demo.processes import Role, processes, wait_until_said
 from streams.errors import InputError, ReptideError
 from streams.logs.base import ReplayLog
 from streams.logs.kafka.topics import create
-from streams.logs.output import OutputFile
 from streams.operate.produce import produce
 from streams.pages.progress import now_and_then, said_of, working
-from streams.pages.run.evaluation import evaluate, extra_of, read_extras, scores_of
 from streams.program.progress import Progress
 from streams.program.trainer_service import READS
 from streams.program.worker_service import JOINS
@@ -74,8 +72,6 @@ TOGETHER = {"group.initial.rebalance.delay.ms": "3000"}
 """Apache Kafka's default: workers that start together share the partitions from the beginning."""
 
 REPORTED = (*demo.REPORTED, "embedded")
-BOUND = 0.002
-"""How far log loss and AUC may be from the embedded run's."""
 LOOK_S = 0.5
 PATIENCE_S = 60.0
 """Where nothing at all happens for so long, something is wrong."""
@@ -109,12 +105,12 @@ def run_demo_kafka(out: Path, embedded: Path, rate: float, jars: Path | None, co
             rows = rows_of(deployment)
             differing = differing_rows(config, rows)
         deployment.store.close()
-    evaluation = _evaluated(deployment, out, embedded)
-    checked = {"embedded_gap": _gaps(evaluation), "rows": len(rows), "rows_differing": len(differing)}
+    evaluation = evaluated(deployment.spec.problem.target, out, embedded)
+    checked = {"embedded_gap": gaps(evaluation), "rows": len(rows), "rows_differing": len(differing)}
     said = demo.figures(evaluation, totals, REPORTED) | checked
     write_whole(out / "demo.json", (json.dumps(said, indent=1) + "\n").encode())
     console.print(demo.comparison(evaluation, REPORTED), soft_wrap=False)
-    console.print(_verdict(_gaps(evaluation), differing, len(rows)))
+    console.print(verdict(evaluation, differing, len(rows)))
     console.print(f"figures: {out / 'demo.json'}")
 
 
@@ -239,48 +235,13 @@ def write_scores(deployment: Deployment, flights: ReplayLog, out: Path) -> None:
             moved = monotonic() if messages else moved
             if monotonic() - moved > PATIENCE_S:
                 raise ReptideError(f"the topic of scores holds {len(lines):,} of {len(place):,} labels")
-    with _scores(out) as scores:
+    with scores_in(out) as scores:
         scores.append([lines[offset] for offset in sorted(lines)])
-
-
-def _scores(folder: Path) -> closing[OutputFile]:
-    """The scores of a run."""
-    return closing(OutputFile(folder / "outputs" / "scores.jsonl"))
 
 
 def _label_places(flights: ReplayLog) -> Iterator[tuple[Any, int]]:
     while polled := flights.poll(AT_ONCE):
         yield from ((r.id, r.offset) for part in polled for r in part.records if r.kind == Kind.LABEL)
-
-
-def _evaluated(deployment: Deployment, out: Path, embedded: Path) -> ReportDict:
-    """One report over what was served here, what the embedded run served, and its baselines."""
-    target, since_s = deployment.spec.problem.target, demo.REPORTED_FROM_S
-    with _scores(out) as ours, _scores(embedded / "ours") as theirs:
-        served = extra_of(("embedded",), (SERVED,), scores_of(theirs, target, since_s))
-        extras = (served, *read_extras(embedded / demo.BASELINES))
-        return evaluate(target, scores_of(ours, target, since_s), extras)
-
-
-def _gaps(evaluation: ReportDict) -> dict[str, float]:
-    """What was served here minus what the embedded run served."""
-    here, there = evaluation["predictors"]["served"], evaluation["predictors"]["embedded"]
-    return {
-        "auc": (here["auc"] or 0.0) - (there["auc"] or 0.0),
-        "log_loss": (here["log_loss"] or 0.0) - (there["log_loss"] or 0.0),
-    }
-
-
-def _verdict(gaps: dict[str, float], differing: Sequence[str], rows: int) -> str:
-    close = all(abs(gap) <= BOUND for gap in gaps.values())
-    same = f"all {rows} rows are the same, bit for bit"
-    if differing:
-        same = f"{', '.join(differing)} of {rows} rows differ"
-    return (
-        f"served - embedded: log loss {gaps['log_loss']:+.4f}, AUC {gaps['auc']:+.4f} "
-        f"({'within' if close else 'NOT within'} {BOUND})\n"
-        f"folded again under the recorded adoptions: {same}"
-    )
 
 
 @contextmanager

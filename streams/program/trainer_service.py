@@ -7,7 +7,7 @@ from theta as the last whole round left it, which a version holds as well: once 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from threading import Event
@@ -77,23 +77,27 @@ class TrainerService:
         with self.telemetry.store_seconds("theta"):
             before = self.trainer.newest()
         window = self.labels.taught(before.numbers if before else {})
-        found, begun = self.labels.since(window), _begun(before, window)
+        found, known = self.labels.since(window), _begun(before, window)
         rounds = rounds_of(mixed(found), window.input, self.schedule)
-        if all(one.offset < begun.get(one.partition, 0) for one in found) or (
+        if all(one.offset < known.get(one.partition, 0) for one in found) or (
             not before and len(rounds) == 1
         ):
             return None  # theta of a handful of labels is worse than none
-        advance = self._advance(before, window, rounds)
+        advance = self._advance(before, window, rounds, known)
         self.show(advance)
         if advance.version % EVERY == 0:
             self.prune()
         return advance
 
     def _advance(
-        self, before: Checkpoint | None, window: Window, rounds: Sequence[Sequence[Placed]]
+        self,
+        before: Checkpoint | None,
+        window: Window,
+        rounds: Sequence[Sequence[Placed]],
+        known: Mapping[int, int],
     ) -> Advance:
         """Make a version by rounds of which the last has only begun; where they take long, by the first of them."""
-        trainer, known, taught = self.trainer, _begun(before, window), list[Taught]()
+        trainer, taught = self.trainer, list[Taught]()
         state, number = trainer.state(before), _rounds(before)
         for one, after in self._in_time(state, number, rounds[:-1], window):
             taught.append(one)
