@@ -15,19 +15,18 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from contextlib import contextmanager
 from pathlib import Path
-from secrets import token_bytes
 from typing import Any
 
 import lmdb
 
 from engine.stream.layout import Layout
-from engine.stream.packed import Buffer
 from engine.stream.table import TaskTable, check_layouts
 from streams.errors import StoreError
 from streams.events.record import SourcePosition
-from streams.stores.base import SECRET_BYTES, Swap, digest_of, key_of, swapped
+from streams.stores.base import Swap, key_of, swapped
 from streams.stores.coldest import drop_coldest
 from streams.stores.lmdb_file import TABLES, environment, write_anew
+from streams.stores.lmdb_tombstones import LmdbTombstones
 from streams.system.files import keep_names, refusal_of_a_library
 
 ADOPTED = struct.Struct(">QIQ")
@@ -36,9 +35,8 @@ LOST = (
     "restore a snapshot to another run.directory (`reptide restore`), or move the folder away and have rows made of "
     "the table under the newest theta by `reptide rebuild --inexact`"
 )
-SECRET = b"secret"
-THROUGH = b"through"
-"""Up to which position room was made, in the table of that."""
+THROUGH, GONE = b"through", b"gone"
+"""Up to which position room was made, and how many tasks went for it, in the table of that."""
 
 
 class LmdbStore:
@@ -65,7 +63,7 @@ class LmdbStore:
     def load(self, layout: Layout, tasks: Sequence[str]) -> TaskTable:
         """The rows of tasks, but of those that have a live tombstone; a task never seen is the empty row."""
         with self._env.begin(db=self._rows, buffers=True) as transaction:
-            forgotten = self._forgotten(transaction, tasks)
+            forgotten = self._tombstones.among(transaction, tasks)
             kept = [task for task in tasks if task not in forgotten]
             return TaskTable.decode(layout, kept, [transaction.get(key_of(task).encode()) for task in kept])
 
@@ -78,7 +76,7 @@ class LmdbStore:
         """Write each row if the stored one still has the revision that this one carries; raises the revision."""
         read, outcomes = states.rows["revision"].tolist(), list[Swap]()
         with states.next_revision(pack=True) as written, self._writing(self._rows) as transaction:
-            forgotten = self._forgotten(transaction, states.ids)
+            forgotten = self._tombstones.among(transaction, states.ids)
             for task, revision, row in zip(states.ids, read, written, strict=True):
                 key = key_of(task).encode()
                 outcome = Swap.LOST if task in forgotten else swapped(transaction.get(key), revision, row)
@@ -147,7 +145,7 @@ class LmdbStore:
         """
         with self._alone():
             with self._writing(self._rows) as transaction:
-                self._bury(transaction, tasks, ttl_s)
+                self._tombstones.write(transaction, tasks, ttl_s)
                 there = {task for task in tasks if transaction.delete(key_of(task).encode())}
             self._rewrite()
         return there
@@ -160,10 +158,13 @@ class LmdbStore:
         a while.
         """
         with self._writing(self._rows) as transaction:
-            if self._room_through(transaction) >= position:
+            if self._told_of_room(transaction, THROUGH) >= position:
                 return 0
-            transaction.put(THROUGH, position.to_bytes(8, "big"), db=self._room)
-            return drop_coldest(transaction, self._rows, layout, most)
+            gone = drop_coldest(transaction, self._rows, layout, most)
+            in_all = self._told_of_room(transaction, GONE) + gone
+            for name, number in ((THROUGH, position), (GONE, in_all)):
+                transaction.put(name, number.to_bytes(8, "big"), db=self._room)
+            return gone
 
     def room_through(self) -> int:
         """The position at which the coldest tasks were deleted last; 0 where none ever was.
@@ -171,12 +172,17 @@ class LmdbStore:
         All below it is folded, and must not be folded again, since the rows of what was deleted do not tell.
         """
         with self._env.begin() as transaction:
-            return self._room_through(transaction)
+            return self._told_of_room(transaction, THROUGH)
+
+    def gone_for_room(self) -> int:
+        """How many tasks `forget_coldest` has deleted in all; one that came again may have been deleted again."""
+        with self._env.begin() as transaction:
+            return self._told_of_room(transaction, GONE)
 
     def forgotten(self, tasks: Sequence[str]) -> set[str]:
         """Those of tasks that have a live tombstone."""
         with self._env.begin() as transaction:
-            return self._forgotten(transaction, tasks)
+            return self._tombstones.among(transaction, tasks)
 
     def put(self, rows: Sequence[tuple[str, bytes]]) -> None:
         """Write rows, by key, whatever is stored."""
@@ -209,7 +215,8 @@ class LmdbStore:
     def _open(self) -> None:
         self._env = environment(self.directory, self.max_gib, self._durable)
         self._check_length()
-        self._rows, self._adopted, self._tombstones, self._room = map(self._env.open_db, TABLES)
+        self._rows, self._adopted, tombstones, self._room = map(self._env.open_db, TABLES)
+        self._tombstones = LmdbTombstones(tombstones, self._clock)
 
     def _check_length(self) -> None:
         """Refuse a file that was cut short: reading its map past its end would end the process."""
@@ -227,27 +234,8 @@ class LmdbStore:
             for key, value in transaction.cursor(db=self._adopted)
         }
 
-    def _room_through(self, transaction: Any) -> int:
-        return int.from_bytes(transaction.get(THROUGH, b"", db=self._room), "big")
-
-    def _forgotten(self, transaction: Any, tasks: Sequence[str]) -> set[str]:
-        secret = transaction.get(SECRET, db=self._tombstones)
-        if secret is None:
-            return set()
-        now = self._clock()
-        ends = ((task, transaction.get(digest_of(secret, task), db=self._tombstones)) for task in tasks)
-        return {task for task, end in ends if end is not None and _seconds(end) > now}
-
-    def _bury(self, transaction: Any, tasks: Set[str], ttl_s: float) -> None:
-        """Write tombstones, and remove those that have expired."""
-        now, table = self._clock(), self._tombstones
-        ends = [(bytes(name), _seconds(end)) for name, end in transaction.cursor(db=table) if name != SECRET]
-        for digest in (digest for digest, end in ends if end <= now):
-            transaction.delete(digest, db=table)
-        transaction.put(SECRET, token_bytes(SECRET_BYTES), db=table, overwrite=False)
-        secret = bytes(transaction.get(SECRET, db=table))
-        for task in tasks:
-            transaction.put(digest_of(secret, task), struct.pack("<d", now + ttl_s), db=table)
+    def _told_of_room(self, transaction: Any, name: bytes) -> int:
+        return int.from_bytes(transaction.get(name, b"", db=self._room), "big")
 
     @contextmanager
     def _alone(self) -> Iterator[None]:
@@ -299,7 +287,3 @@ class LmdbStore:
             raise StoreError(
                 f"cannot write the store in {refusal_of_a_library(error, self.directory)}"
             ) from error
-
-
-def _seconds(packed: Buffer) -> float:
-    return float(struct.unpack("<d", packed)[0])

@@ -13,7 +13,7 @@ import pytest
 
 from engine.features.history import EVENT_HALF_LIVES_S
 from engine.stream.table import TaskTable
-from streams.assembly.embedded import embedded
+from streams.assembly.embedded import embedded, lmdb_store
 from streams.errors import InputError
 from streams.events.record import Offsets
 from streams.logs.file.log import FileLog
@@ -21,6 +21,7 @@ from streams.logs.memory import Crash
 from streams.operate.rows import opened
 from streams.operate.snapshots.spec import described
 from streams.operate.snapshots.state_directory import KIND, copy_state, restore
+from streams.pages.run.summary import summarise
 from streams.program.embedded import run, steps
 from streams.replay.embedded import rebuild
 from streams.settings.tree import Settings, load_settings
@@ -54,6 +55,11 @@ def flood(directory: Path, visitors: int = ROWS) -> None:
     }
     pl.DataFrame(columns).write_csv(directory / "events.csv")
     (directory / "shop.toml").write_text(CONFIG)
+
+
+def gone_in(settings: Settings) -> int:
+    with closing(lmdb_store(settings)) as store:
+        return store.gone_for_room()
 
 
 @pytest.fixture(scope="module")
@@ -149,8 +155,11 @@ def test_a_rebuild_that_died_before_a_row_was_dropped_forgets_no_others(
 
 def test_a_rebuild_forgets_them_again(finished: tuple[Path, Left], tmp_path: Path) -> None:
     shutil.copytree(finished[0], tmp_path, dirs_exist_ok=True)
-    rebuild(settings_of(tmp_path), lambda position, progress: None)
-    assert what_is_left(settings_of(tmp_path)).differs(finished[1]) == []
+    settings = settings_of(tmp_path)
+    gone = gone_in(settings)
+    rebuild(settings, lambda position, progress: None)
+    assert what_is_left(settings).differs(finished[1]) == []
+    assert gone_in(settings) == gone
 
 
 def test_one_row_is_not_made_anew_where_it_may_have_been_forgotten_meanwhile(
@@ -175,6 +184,19 @@ def test_an_operator_is_told_how_many_are_forgotten(tmp_path: Path) -> None:
         "the 6 tasks seen least, and longest ago, are forgotten: there were more than 16"
     )
     assert len(told) > ROWS // CELL
+    assert sum(int(line.split()[1]) for line in told) == gone_in(settings_of(tmp_path))
+
+
+def test_however_often_it_was_stopped_its_end_says_how_many_in_all(
+    finished: tuple[Path, Left], tmp_path: Path
+) -> None:
+    flood(tmp_path)
+    settings = settings_of(tmp_path)
+    stop_after(settings, 9)
+    with closing(embedded(settings)) as program:
+        warnings = summarise(settings, program, run(program, lambda progress: None)).warnings
+    gone = gone_in(settings_of(finished[0]))
+    assert f"tasks forgotten, since there were more than run.most_tasks: {gone} in all" in " ".join(warnings)
 
 
 def test_who_was_seen_often_goes_after_who_was_seen_once_until_that_was_many_weeks_ago() -> None:

@@ -50,6 +50,15 @@ def came_to_nothing(met: Mapping[str, Met], rejected: Sequence[Rejection]) -> It
             yield f"{what}: {met[outcome].events:,}, the first {place}; {way_out}"
 
 
+def made_room(gone: int) -> Iterator[str]:
+    """A sentence on the tasks that were forgotten because there were too many, if any were."""
+    if gone:
+        yield (
+            f"tasks forgotten, since there were more than run.most_tasks: {gone:,} in all; one that comes again "
+            "begins anew"
+        )
+
+
 def why_nothing_was_scored(
     met: Mapping[str, Met], rejected: Sequence[Rejection], label: str | None, events: int
 ) -> str:

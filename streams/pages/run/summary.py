@@ -15,7 +15,7 @@ from streams.logs.output import OutputLog
 from streams.pages.kit.phrases import mirror, plural
 from streams.pages.run import PAGE, write_report
 from streams.pages.run.contents import Drift, Rejection, Run, RunReport
-from streams.pages.run.ended import came_to_nothing, why_nothing_was_scored
+from streams.pages.run.ended import came_to_nothing, made_room, why_nothing_was_scored
 from streams.pages.run.evaluation import EXPIRED, Met, evaluate, outcomes_met, scores_of
 from streams.pages.run.lines import lines_once
 from streams.pages.run.mirror import mirrored
@@ -120,7 +120,8 @@ def summarise(settings: Settings, program: Embedded, totals: Progress) -> Summar
         else why_nothing_was_scored(met, rejected, source.label, program.log.end())
     )
     leaks = known_too_late([feature.name for feature in settings.features], source)
-    warnings = (*program.log.remarks(), *came_to_nothing(met, rejected), *leaks)
+    room = made_room(program.store.gone_for_room())
+    warnings = (*program.log.remarks(), *came_to_nothing(met, rejected), *room, *leaks)
     is_nothing_new = not totals.events and program.log.end() > 0
     return Summary(f"{said}\nreport: {path}", warnings, is_scored or source.label is None or is_nothing_new)
 
