@@ -11,9 +11,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from engine.compiled import compiled_apart, compiled_within
+from engine.compiled import compiled_within
 from engine.kernels.inner_loop import turn
-from engine.kernels.network import Network, Theta, network_at
+from engine.kernels.network import Network, Theta
+from engine.kernels.row_by_row import RowTheta
 from engine.kernels.slopes import EMBEDDINGS, MARKS, NUMBERS, WEIGHTS, Tables
 from engine.kernels.vectors import address
 from engine.learners.training import TINY, Pace
@@ -32,47 +33,63 @@ class Moving(NamedTuple):
     """Of the parameters over the last steps."""
 
 
-@compiled_apart
-def move(
-    network: Network, theta: Theta, beside: Moving, gradient: Any, split: int, tables: Tables, buckets: Any,
-    sums: Any, pace: Pace, taken: int,
-) -> None:  # fmt: skip
-    """Take one step of theta's parameters, whose linear part begins at `split`, and of its tables, in place.
+class Moved(NamedTuple):
+    """Theta in training: vectors that are moved where they lie."""
 
-    `sums` are Adagrad's of the tables `buckets`; `taken` are Adam's steps, with this one. The gradient of tables is
-    zero again.
+    theta: Theta
+    """All of which is its own; its linear part begins at `split`."""
+    split: int
+    beside: Moving
+    front: RowTheta
+    """What reads rows, by the tables that are moved."""
+    sums: Any
+    """Adagrad's, of these tables."""
+    gradient: Any
+    tables: Tables
+
+
+@compiled_within
+def move(
+    net: Network, moved: Moved, pace: Pace, s: int, norm: float, labels: int, taken: int, newest: float
+) -> None:
+    """Take step s along a gradient of that norm, and of so many labels; it is the nth of Adam's that is `taken`.
+
+    The gradient of tables is zero again.
     """
-    scale = np.float32(pace.scale)
-    by_adam(theta.own[:split], beside.first, beside.second, gradient, scale, pace, taken)
-    by_adagrad(theta.own[split:], beside.second[split:], gradient[split:], scale, np.float32(pace.linear))
-    newest = np.float32(pace.newest)
+    theta, beside, gradient, tables = moved.theta, moved.beside, moved.gradient, moved.tables
+    own, split, share = theta.own, moved.split, np.float32(newest)
+    scale = np.float32(min(1.0, pace.clip / max(norm, 1e-12)))
+    by_adam(own[:split], beside.first, beside.second, gradient, scale, pace, pace.rates[s], taken)
+    by_adagrad(own[split:], beside.second[split:], gradient[split:], scale, np.float32(pace.linear))
     for i in range(len(gradient)):
-        beside.mean[i] += newest * (theta.own[i] - beside.mean[i])
-    net = network_at(network)
-    turn(net, address(theta.own), address(theta.forward))
-    scale *= np.float32(pace.labels)
+        beside.mean[i] += share * (own[i] - beside.mean[i])
+    turn(net, address(own), address(theta.forward))
+    scale *= np.float32(labels)
     for n in range(tables.count[0]):
         bag, bucket = tables.bags[tables.touched[n, 0]], tables.touched[n, 1]
         start, width = bag[EMBEDDINGS] + bucket * bag[NUMBERS], bag[NUMBERS]
-        of_bucket(start, width, tables.slope, buckets, sums, scale, pace)
+        of_bucket(start, width, moved, scale, pace)
         start, width = bag[WEIGHTS] + bucket * net.outputs, net.outputs if bag[WEIGHTS] >= 0 else 0
-        of_bucket(start, width, tables.slope, buckets, sums, scale, pace)
+        of_bucket(start, width, moved, scale, pace)
     forget(net.outputs, tables)
 
 
 @compiled_within
-def of_bucket(start: int, width: int, slope: Any, buckets: Any, sums: Any, scale: Any, pace: Pace) -> None:
+def of_bucket(start: int, width: int, moved: Moved, scale: Any, pace: Pace) -> None:
     """Adagrad of one row of a table."""
     rows = slice(start, start + width)
-    by_adagrad(buckets[rows], sums[rows], slope[rows], scale, np.float32(pace.tables))
+    values, slope = moved.front.tables[rows], moved.tables.slope[rows]
+    by_adagrad(values, moved.sums[rows], slope, scale, np.float32(pace.tables))
 
 
 @compiled_within
-def by_adam(values: Any, first: Any, second: Any, gradient: Any, scale: Any, pace: Pace, taken: int) -> None:
+def by_adam(
+    values: Any, first: Any, second: Any, gradient: Any, scale: Any, pace: Pace, rate: float, taken: int
+) -> None:
     """Adam, with weight decay as a part of the gradient."""
     decay, one, two = np.float32(pace.decay), np.float32(1 - pace.first), np.float32(1 - pace.second)
     beta = np.float32(pace.second)
-    size = np.float32(pace.rate / (1 - pace.first**taken))
+    size = np.float32(rate / (1 - pace.first**taken))
     root = np.float32(math.sqrt(1 - pace.second**taken))
     for i in range(len(values)):
         slope = gradient[i] * scale + decay * values[i]
@@ -88,12 +105,6 @@ def by_adagrad(values: Any, sums: Any, gradient: Any, scale: Any, rate: Any) -> 
         slope = gradient[i] * scale
         sums[i] += slope * slope
         values[i] -= rate * slope / (np.sqrt(sums[i]) + EPSILON)
-
-
-@compiled_apart
-def forgotten(outputs: int, tables: Tables) -> None:
-    """Take no step: the gradient of tables is zero again."""
-    forget(outputs, tables)
 
 
 @compiled_within

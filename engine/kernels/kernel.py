@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from copy import copy
-from dataclasses import replace
 from functools import partial
 from typing import Any, cast
 
@@ -86,7 +85,7 @@ class MLPKernel:
         if self.inner.rates == "learned" or not self.knows(*values, *trained.squares.values()):
             return None
         theta = MLPTheta(self, trained.params)
-        theta.front = replace(theta.front, tables=theta.front.tables.copy())  # and are moved there
+        theta.front = theta.front._replace(tables=theta.front.tables.copy())  # and are moved there
         return MLPTraining(theta, trained)
 
     def room(self, rows: int) -> Float32:

@@ -7,7 +7,6 @@ not: the default of a stream. Any other network runs in blocks of tensors.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -33,8 +32,7 @@ class Layer(NamedTuple):
     """What the names of its parameters begin with."""
 
 
-@dataclass(frozen=True)
-class RowTheta:
+class RowTheta(NamedTuple):
     """One version of theta, as the loop reads it."""
 
     shape: Shape

@@ -256,29 +256,31 @@ def log_rates(s: Shape, theta: Float32, found: Float64) -> None:
         found[k] = math.log(max(np.float64(theta[s.rate + k]), LEAST))
 
 
+@compiled
+def write_inputs(
+    s: Any, theta: Float32, tables: Float32, log_rate: Any, x: Float32, dense: Float32, wide: Float32
+) -> None:
+    """Write what the network reads of a stored row, and the weights of its buckets beside it."""
+    write_dense(s, theta, tables, log_rate, x, dense)
+    fill(wide, 0.0)
+    for b in range(len(s.bags) if s.wide else 0):
+        add_bag(tables, x, s.bags[b], s.bags[b, 4], wide)
+
+
 @compiled_as(SHAPE, "float32[]", "float32[]", "float64[]", "float32[,]", "float32[,]", "float32[,]")
 def row_inputs(
     s: Shape, theta: Float32, tables: Float32, log_rate: Float64, x: Float32, dense: Float32, wide: Float32
 ) -> None:
     """Write what the network reads [n, D], and the weights of buckets [n, C] beside it, of stored rows x [n, W]."""
     for i in range(len(x)):
-        write_dense(s, theta, tables, log_rate, x[i], dense[i])
-        for b in range(len(s.bags) if s.wide else 0):
-            add_bag(tables, x[i], s.bags[b], s.bags[b, 4], wide[i])
+        write_inputs(s, theta, tables, log_rate, x[i], dense[i], wide[i])
 
 
 @compiled_as(SHAPE, *["float32[]"] * 2, "float64[]", "float32[,]", "int64[]", *["float32[,]"] * 3)
 def row_outputs(
-    s: Shape,
-    theta: Float32,
-    tables: Float32,
-    log_rate: Float64,
-    own: Float32,
-    which: Int64,
-    x: Float32,
-    room: Float32,
-    out: Float32,
-) -> None:
+    s: Shape, theta: Float32, tables: Float32, log_rate: Float64, own: Float32, which: Int64, x: Float32,
+    room: Float32, out: Float32,
+) -> None:  # fmt: skip
     """Write the outputs [n, C] of stored rows x [n, W], row i by the fast parameters own[which[i]] of [m, F].
 
     `room` [3, widest] is for the numbers that it reads, and those of two layers.

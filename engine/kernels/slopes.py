@@ -1,8 +1,4 @@
-"""The gradient of losses by all of theta, network and tables of buckets, each task at parameters of its own.
-
-First order: what a task adapted stands in theta's place, and its gradient for theta's (Finn, Abbeel, Levine 2017,
-arXiv:1703.03400, section 5.2). Labels of any tasks are one more, which has adapted nothing.
-"""
+"""The gradient of a task's loss by tables of buckets, whose rows it names; and sums of squares."""
 
 from __future__ import annotations
 
@@ -10,23 +6,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from engine.compiled import compiled_apart, compiled_within
-from engine.kernels.gradients import by_own, descend
-from engine.kernels.inner_loop import Steps, Task, forward_loss, turn
-from engine.kernels.network import (
-    Network,
-    Rows,
-    Theta,
-    Work,
-    copy,
-    network_at,
-    rows_at,
-    since,
-    theta_at,
-    work_of,
-)
+from engine.compiled import compiled_within
+from engine.kernels.network import Network, Work
 from engine.kernels.products import after
-from engine.kernels.vectors import WIDTH, address, load, one, put, store
+from engine.kernels.vectors import one
 
 FIRST_ID, IDS, NUMBERS, EMBEDDINGS, WEIGHTS, MARKS, DENSE = range(7)
 """What describes a category or text: where its ids begin in a stored row, and how many; numbers of an embedding;
@@ -46,56 +29,6 @@ class Tables(NamedTuple):
     """[n, 2] int64 category or text, and bucket."""
     count: Any
     """[1] int64, of the rows touched."""
-
-
-@compiled_apart
-def slopes(
-    network: Network, theta: Theta, turned: bool, phi: Any, places: Any, read: Rows, stored: Any, y: Any, weight: Any,
-    ends: Any, most: int, room: Any, own: Any, gradient: Any, tables: Tables, losses: Any,
-) -> float:  # fmt: skip
-    """Write the gradient of the sum of T tasks' losses, and these [T, 2]: at theta, and at a task's own phi [T, F].
-
-    Task t has examples ends[t] to ends[t + 1] of M, whose stored rows are [M, W], and phi lies at `places` [F] of
-    theta's parameters; hidden layers' weights among them have to be `turned`. The first task has adapted nothing.
-    `own` is room for theta's parameters twice, and for the hidden layers' weights. Returns the sum of squares.
-    """
-    net, at, every = network_at(network), theta_at(theta), rows_at(read)
-    size, work, mine, sums = (
-        len(theta.own),
-        work_of(net, most, address(room)),
-        address(own),
-        address(gradient),
-    )
-    its, forward = after(mine, size), after(mine, 2 * size) if turned else at.forward
-    steps = Steps(0, mine, 0.0, 0.0)
-    gradient[:] = 0
-    for t in range(len(ends) - 1):
-        first, count = ends[t], ends[t + 1] - ends[t]
-        losses[t, 0] = losses[t, 1] = 0.0
-        if not count:
-            continue
-        rows, labels, shares = (
-            since(net, every, first),
-            after(address(y), first),
-            after(address(weight), first),
-        )
-        task = Task(rows, labels, shares, count, at.own, its, at.body, at.forward)
-        losses[t, 0] = losses[t, 1] = forward_loss(net, at, task, steps, size, work)
-        if t > 0:
-            copy(at.own, mine, size)
-            for i in range(len(places)):
-                put(mine, places[i], phi[t - 1, i])
-            if turned:
-                turn(net, mine, forward)
-            task = Task(rows, labels, shares, count, mine, its, mine, forward)
-            losses[t, 1] = forward_loss(net, at, task, steps, size, work)
-        by_own(net, rows.x, rows.numbers, count, task.own, task.body, work, its)
-        for i in range(0, size, WIDTH):
-            store(sums, i, load(sums, i) + load(its, i))
-        if len(tables.bags):
-            descend(net, 0, task.body, count, work)
-            by_tables(net, stored[first : first + count], work, tables)
-    return squares(gradient) + squares_of_touched(net.outputs, tables)
 
 
 @compiled_within

@@ -10,18 +10,17 @@ import numpy as np
 import torch
 
 from engine.batches import present
-from engine.kernels.descent import Moving, forgotten, move
+from engine.kernels.descent import Moved, Moving
 from engine.kernels.network import EVERYTHING, Theta, room_for
+from engine.kernels.products import rounded_up
 from engine.kernels.row_by_row import one_after_the_other
-from engine.kernels.slopes import DENSE, IDS, MARKS, NUMBERS, WEIGHTS, Tables, slopes
+from engine.kernels.slopes import DENSE, IDS, MARKS, NUMBERS, WEIGHTS, Tables
+from engine.kernels.teaching import Adapted, Room, Said, Told, take_steps
 from engine.learners.training import FIRST, SECOND, Pace, Slope, Trained
-from engine.types import Batch, Episodes, Float32, Float64, Int64, Params
+from engine.types import Batch, Episodes, Float32, Int64, Params
 
 if TYPE_CHECKING:
     from engine.kernels.kernel import MLPTheta
-
-Examples = tuple[Float32, Float32, Float32, Int64]
-"""x [M, W], y [M], weight [M], and where each task's end [T + 1]."""
 
 
 class MLPTraining:
@@ -29,87 +28,100 @@ class MLPTraining:
 
     def __init__(self, theta: MLPTheta, trained: Trained) -> None:
         self.theta, self.was, self.taken = theta, trained, trained.taken
-        self.plan, body = theta.kernel.plan, theta.theta.body
-        self.net, self.at = self.plan.whole, Theta(body, body, theta.theta.forward)
-        self.split = self.net.linear if self.net.linear >= 0 else self.plan.body.size
+        self.plan, self.names, body = theta.kernel.plan, theta.kernel.front.tables, theta.theta.body
         second = {**_moments(SECOND, trained), **trained.squares}
         vectors = _moments(FIRST, trained), second, trained.means
-        self.beside = Moving(*(self.plan.body.of(values) for values in vectors))
-        self.gradient, self.owned = np.zeros_like(body), self.plan.owned
-        self.own = np.zeros(2 * len(body) + len(self.at.forward), np.float32)
-        self.names, self.buckets = theta.kernel.front.tables, theta.front.tables
-        self.sums = one_after_the_other([trained.squares[name].detach() for name in self.names]).copy()
-        self.tables = no_slopes(theta)
-        self.most, self.room = 0, np.zeros(0, np.float32)
+        linear = self.plan.whole.linear
+        self.moved = Moved(
+            theta=Theta(body, body, theta.theta.forward),
+            split=linear if linear >= 0 else self.plan.body.size,
+            beside=Moving(*(self.plan.body.of(values) for values in vectors)),
+            front=theta.front,
+            sums=one_after_the_other([trained.squares[name].detach() for name in self.names]).copy(),
+            gradient=np.zeros_like(body),
+            tables=no_slopes(theta),
+        )
+        self.owned, self.room = self.plan.owned, self._room(0)
+        self.nobody = self._nobody()
 
-    def slope(self, labels: Batch, episodes: Episodes | None, share: float) -> Slope:
-        """Find the gradient, as `engine.learners.training.InTraining` says."""
-        x, y, weight, ends = present(labels)
-        weight, judged = weight / max(weight.sum(), np.float32(1)), 0
-        phi = np.zeros((0, len(self.plan.own.places)), np.float32)
-        if episodes is not None:
-            phi, theirs = self._adapted(episodes.support), present(episodes.query)
-            judged = int((np.diff(theirs[3]) > 0).sum())
-            x, y = np.concatenate([x, theirs[0]]), np.concatenate([y, theirs[1]])
-            weight = np.concatenate([weight, theirs[2] * np.float32(share / max(judged, 1))])
-            ends = np.concatenate([ends, ends[-1] + theirs[3][1:]])
-        losses = np.zeros((len(ends) - 1, 2))
-        squares = self._slopes(phi, x, *self.theta.counted(y, weight), ends, losses)
-        before, after = losses[1:].sum(0).tolist() if judged else (math.nan, math.nan)
-        return Slope(float(losses[0, 0]), before / share, after / share, math.sqrt(squares))
-
-    def move(self, pace: Pace) -> None:
-        """Take one step along the gradient that was found."""
-        if not self.was.means and self.taken == self.was.taken:
-            pace = pace._replace(newest=1.0)
-        self.taken += 1
-        move(
-            self.net, self.at, self.beside, self.gradient, self.split, self.tables, self.buckets, self.sums, pace,
-            self.taken,
+    def steps(self, labels: Batch, episodes: Episodes | None, share: float, pace: Pace) -> list[Slope]:
+        """Take steps, as `engine.learners.training.InTraining` says."""
+        each = labels.weight / labels.weight.sum(1, keepdim=True).clamp(min=1)
+        taught = self._told(*present(labels._replace(weight=each)))
+        judging, adapted = self._judging(episodes, share)
+        self._make_room(taught, judging)
+        steps, judged = len(taught.ends) - 1, bool(np.diff(judging.ends).any())
+        said = Said(np.zeros(steps), np.zeros(steps), np.zeros((len(judging.ends) - 1, 2)))
+        self.taken = take_steps(
+            self.plan.whole, self.moved, pace, self.taken, not self.was.means and self.taken == self.was.taken,
+            taught, judging, adapted, self.room, said,
         )  # fmt: skip
-
-    def pass_over(self) -> None:
-        """Take no step."""
-        forgotten(self.net.outputs, self.tables)
+        slopes = [
+            Slope(loss, math.nan, norm) for loss, norm in zip(*map(np.ndarray.tolist, said[:2]), strict=True)
+        ]
+        if episodes is not None:
+            before, after = said.judged.sum(0) / share if judged else (math.nan, math.nan)
+            slopes[0] = Slope(float(before), float(after), slopes[0].norm)
+        return slopes
 
     def trained(self) -> Trained:
         """Where it ended; tables are those that it moved."""
         if self.taken == self.was.taken:
             return self.was
-        body, first, second, mean = map(self._by_name, (self.at.body, *self.beside))
+        body, first, second, mean = map(self._by_name, (self.moved.theta.body, *self.moved.beside))
         by_adam = [name for name in body if name not in self.was.squares]
         moments = {
             f"{part}:{name}": of[name] for part, of in ((FIRST, first), (SECOND, second)) for name in by_adam
         }
         linear = {name: value for name, value in second.items() if name in self.was.squares}
-        params = {**self.was.params, **body, **self._cut(self.buckets, self.names)}
+        params = {**self.was.params, **body, **self._cut(self.moved.front.tables, self.names)}
         return Trained(
             params,
-            {**self.was.squares, **linear, **self._cut(self.sums, self.names)},
+            {**self.was.squares, **linear, **self._cut(self.moved.sums, self.names)},
             mean,
             moments,
             self.taken,
         )
 
-    def _adapted(self, support: Batch) -> Float32:
-        """Fast parameters [T, F] of tasks, from theta as it stands."""
-        self.theta.theta.own[:] = self.at.body[self.owned]
-        return self.theta.adapt(*present(support))
+    def _told(self, x: Float32, y: Float32, weight: Float32, ends: Int64) -> Told:
+        return Told(x, *self.theta.counted(y, weight), ends)
 
-    def _slopes(
-        self, phi: Float32, x: Float32, y: Float32, weight: Float32, ends: Int64, losses: Float64
-    ) -> float:
-        """Write gradient and losses; returns the sum of squares."""
-        net, most = self.net, int(np.diff(ends).max())
-        if most > self.most:
-            self.most = most
-            self.room = np.zeros(room_for(net.layers, net.widest, net.outputs, most), np.float32)
-        self.tables = room_for_touched(self.tables, len(x))
-        turned = len(phi) > 0 and self.plan.network.owns == EVERYTHING
-        return float(slopes(
-            net, self.at, turned, phi, self.owned[self.plan.own.places], self.theta.read(x), x, y, weight, ends,
-            self.most, self.room, self.own, self.gradient, self.tables, losses,
-        ))  # fmt: skip
+    def _judging(self, episodes: Episodes | None, share: float) -> tuple[Told, Adapted]:
+        """Query sets, which weigh a share in all, and what their tasks adapted, from theta as it stands."""
+        if episodes is None:
+            return self.nobody
+        self.theta.theta.own[:] = self.moved.theta.body[self.owned]
+        phi = self.theta.adapt(*present(episodes.support))
+        x, y, weight, ends = present(episodes.query)
+        share /= max(int((np.diff(ends) > 0).sum()), 1)
+        return self._told(x, y, weight * np.float32(share), ends), self.nobody[1]._replace(phi=phi)
+
+    def _nobody(self) -> tuple[Told, Adapted]:
+        """No episodes."""
+        plan, none = self.plan, np.zeros(0, np.float32)
+        places = self.owned[plan.own.places]
+        told = Told(none[:, None], none, none, np.zeros(1, np.int64))
+        return told, Adapted(none[:, None], places, plan.network.owns == EVERYTHING)
+
+    def _make_room(self, *told: Told) -> None:
+        """Make room for the examples of the task that has most, and for the rows of tables that a step names."""
+        each = [int(np.diff(one.ends).max(initial=0)) for one in told]
+        if max(each) > self.room.most:
+            self.room = self._room(max(each))
+        tables = room_for_touched(self.moved.tables, each[0] + len(told[1].y))
+        self.moved = self.moved._replace(tables=tables)
+
+    def _room(self, most: int) -> Room:
+        net, size, forward = self.plan.whole, len(self.moved.gradient), len(self.moved.theta.forward)
+        return Room(
+            most,
+            np.zeros(room_for(net.layers, net.widest, net.outputs, most), np.float32),
+            np.zeros(2 * size + forward, np.float32),
+            *(
+                np.zeros((most, width), np.float32)
+                for width in (self.theta.kernel.inputs, rounded_up(net.numbers), net.outputs)
+            ),
+        )
 
     def _by_name(self, vector: Float32) -> Params:
         """Parameters that lie as the network's, by name."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple, Protocol
 
-from engine.types import Batch, Episodes, Params
+from engine.types import Batch, Episodes, Float64, Params
 
 FIRST, SECOND = "exp_avg", "exp_avg_sq"
 """What torch calls Adam's moments."""
@@ -29,27 +29,23 @@ class Trained(NamedTuple):
 
 
 class Slope(NamedTuple):
-    """What one lesson says; losses are means."""
+    """What one step was taken along; losses are means."""
 
-    loss: float
-    """Of its labels, under theta unadapted."""
     before: float
-    """Of its episodes' query sets under theta unadapted; NaN where none has one."""
+    """Of its episodes' query sets under theta unadapted, NaN where none has one; without episodes, of its labels."""
     after: float
-    """Of the same after adaptation."""
+    """Of query sets after adaptation; NaN where there is none."""
     norm: float
     """Global norm of the gradient."""
 
 
 class Pace(NamedTuple):
-    """How far one step goes."""
+    """How far S steps go."""
 
-    scale: float
-    """Of the gradient, which is clipped."""
-    labels: float
-    """By how much more of it tables are moved."""
-    rate: float
-    """Adam's,"""
+    clip: float
+    """The norm of a gradient, at most."""
+    rates: Float64
+    """[S] Adam's at each,"""
     linear: float
     """Adagrad's of the linear part,"""
     tables: float
@@ -59,26 +55,19 @@ class Pace(NamedTuple):
     first: float
     """and its betas."""
     second: float
-    newest: float
-    """What the newest values weigh in the means."""
+    newest: Float64
+    """[S] what the newest values weigh in the means."""
 
 
 class InTraining(Protocol):
     """Theta that moves in place; by first-order backpropagation through adaptation, as `engine.outer.online` says."""
 
-    def slope(self, labels: Batch, episodes: Episodes | None, share: float) -> Slope:
-        """Find the gradient of the mean loss of labels, and of `share` of that of episodes after adaptation.
+    def steps(self, labels: Batch, episodes: Episodes | None, share: float, pace: Pace) -> list[Slope]:
+        """Take S steps, each along the gradient of the mean loss of labels of its own.
 
-        `move` or `pass_over` is to be called next.
+        To the first one's is added that of `share` of the loss of episodes after adaptation. Where a gradient is not
+        finite, none is taken.
         """
-        ...
-
-    def move(self, pace: Pace) -> None:
-        """Take one step along it."""
-        ...
-
-    def pass_over(self) -> None:
-        """Take none."""
         ...
 
     def trained(self) -> Trained:

@@ -14,10 +14,11 @@ does not depend on how many buckets there are.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -50,11 +51,12 @@ MEMORY, WARMUP = 20, 50
 
 
 class Lesson(NamedTuple):
-    """What one step trains on."""
+    """What some steps in a row train on."""
 
     labels: Batch
-    """[1, N, W] of any tasks, N the same in every lesson; weights 1, or 0 for padding."""
+    """[S, N, W] of any tasks, N of each step, the same in every lesson; weights 1, or 0 for padding."""
     episodes: Episodes | None
+    """Beside the labels of the first step."""
 
 
 @dataclass(frozen=True)
@@ -81,7 +83,7 @@ class Online:
         self._recorded = Recorded(self._of_labels)
 
     def learn(self, lessons: Iterable[Lesson], state: TrainState) -> tuple[TrainState, list[Round]]:
-        """Take a step for each lesson; resumed from the state it returns, training goes on bit for bit."""
+        """Take the steps of each lesson; resumed from the state it returns, training goes on bit for bit."""
         trained = self._trained(state)
         theta = self._in_training(trained) if trained is not None else None
         return self._by_tensors(lessons, state) if theta is None else self._in_place(theta, lessons, state)
@@ -113,23 +115,22 @@ class Online:
         self, theta: InTraining, lessons: Iterable[Lesson], state: TrainState
     ) -> tuple[TrainState, list[Round]]:
         """What `_by_tensors` does, in compiled code: sums are in another order, nothing else differs."""
-        network, rounds = self.rates.network, list[Round]()
-        first, second = network.betas or (0.9, 0.999)
-        for step, lesson in enumerate(lessons, state.step):
-            found = theta.slope(lesson.labels, lesson.episodes, EPISODES)
-            if math.isfinite(found.norm):
-                theta.move(
-                    Pace(
-                        min(1.0, network.clip / max(found.norm, 1e-12)), float(lesson.labels.weight.sum()),
-                        network.rate(step), self.rates.linear, self.rates.tables, network.weight_decay, first, second,
-                        _newest(step),
-                    )
-                )  # fmt: skip
-            else:
-                theta.pass_over()
-            report = Report(found.loss if lesson.episodes is None else found.before, found.after)
-            rounds.append(Round(step, report, found.norm, math.isfinite(found.norm)))
+        rounds = list[Round]()
+        for labels, episodes in lessons:
+            pace = self._pace(range(state.step + len(rounds), state.step + len(rounds) + len(labels.y)))
+            for before, after, norm in theta.steps(labels, episodes, EPISODES, pace):
+                step = state.step + len(rounds)
+                rounds.append(Round(step, Report(before, after), norm, math.isfinite(norm)))
         return self._state(theta.trained(), state, len(rounds)), rounds
+
+    def _pace(self, steps: range) -> Pace:
+        """How far these steps go."""
+        network = self.rates.network
+        rates, newest = (np.array([at(n) for n in steps]) for at in (network.rate, _newest))
+        return Pace(
+            float(network.clip), rates, self.rates.linear, self.rates.tables, float(network.weight_decay),
+            *(network.betas or (0.9, 0.999)), newest,
+        )  # fmt: skip
 
     def _state(self, trained: Trained, before: TrainState, steps: int) -> TrainState:
         """What a checkpoint holds."""
@@ -165,7 +166,7 @@ class Online:
         sums |= self._squares(params, sums)
         optimizer = resumed(rates.network, own, state.optimizer)
         rounds: list[Round] = []
-        for step, lesson in enumerate(lessons, state.step):
+        for step, lesson in enumerate(step_by_step(lessons), state.step):
             small, gathered, rows = _gathered(learner.problem, params, tables, lesson)
             gradient, report = self._gradient(small, gathered)
             norm = global_norm(gradient)
@@ -208,6 +209,13 @@ def averaged(state: TrainState) -> Params:
     """
     means = {n.removeprefix(AVERAGED): v for n, v in state.sums.items() if n.startswith(AVERAGED)}
     return {**state.params, **means}
+
+
+def step_by_step(lessons: Iterable[Lesson]) -> Iterator[Lesson]:
+    """The same, each of one step."""
+    for labels, episodes in lessons:
+        for n in range(len(labels.y)):
+            yield Lesson(Batch(*(column[n : n + 1] for column in labels)), None if n else episodes)
 
 
 def _average(sums: Params, values: Params, step: int) -> None:

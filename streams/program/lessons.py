@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -20,6 +20,9 @@ from streams.events.learned_labels import LearnedLabel
 EPISODES = 8
 """Episodes of one step of the outer rule: always as many, so that its inner loop is recorded once."""
 
+AT_ONCE = 16
+"""Steps that are taken without a word in between, at most."""
+
 FEW_LABELS, MOST_REPLAYS = 8192, 6
 """While theta has seen fewer labels than this, each is trained on more often, up to so many times more."""
 
@@ -34,6 +37,13 @@ def features(labels: Sequence[LearnedLabel]) -> Float32:
     return np.frombuffer(bytearray().join(rows), np.float32).reshape(len(labels), -1)
 
 
+class _Step(NamedTuple):
+    """What one step trains on."""
+
+    labels: Sequence[LearnedLabel]
+    episodes: Sequence[Episode]
+
+
 @dataclass(frozen=True)
 class Lessons:
     """Labels as batches of one shape, and episodes beside them."""
@@ -45,7 +55,7 @@ class Lessons:
     replays: float
     """How often a label is trained on again, in the mean."""
     alive: Callable[[], object]
-    """Called at each."""
+    """Called every few steps."""
 
     def of(
         self, found: Sequence[LearnedLabel], window: Sequence[LearnedLabel], state: TrainState
@@ -54,6 +64,18 @@ class Lessons:
 
         Where more end than steps take, those left when the labels are over are passed over.
         """
+        steps: list[_Step] = []
+        for step in self._steps(found, window, state):
+            if steps and (step.episodes or len(steps) == AT_ONCE):
+                yield self._lesson(steps)
+                steps = []
+            steps.append(step)
+        if steps:
+            yield self._lesson(steps)
+
+    def _steps(
+        self, found: Sequence[LearnedLabel], window: Sequence[LearnedLabel], state: TrainState
+    ) -> Iterator[_Step]:
         drawn, ended = np.random.default_rng((self.seed, state.step)), list[Episode]()
         adapts, before = not unmoved(state.params), float(state.statistics.count[-1]) - len(found)
         due = before / self.batch * self.replays % 1.0  # a version of one batch has its share too
@@ -64,11 +86,11 @@ class Lessons:
             last = start_at + self.batch >= len(found)
             taken = ended[:EPISODES] if len(ended) >= EPISODES or last else []
             ended = ended[len(taken) :]
-            yield self._batched(labels, taken)
+            yield _Step(labels, taken)
             due += replays
             for _ in range(int(due)):
                 again = drawn.integers(0, len(window), min(self.batch, len(window)))
-                yield self._batched([window[n] for n in again.tolist()], [])
+                yield _Step([window[n] for n in again.tolist()], [])
             due %= 1.0
 
     def _replays(self, state: TrainState) -> float:
@@ -76,14 +98,17 @@ class Lessons:
         seen = float(state.statistics.count[-1])
         return max(self.replays, min(MOST_REPLAYS, FEW_LABELS // max(seen, 1.0)) * (self.replays > 0))
 
-    def _batched(self, labels: Sequence[LearnedLabel], episodes: Sequence[Episode]) -> Lesson:
+    def _lesson(self, steps: Sequence[_Step]) -> Lesson:
+        """Steps in a row, of which the first may have episodes; a batch that is short is padded by its first."""
         self.alive()
-        padded = [*labels, *[labels[0]] * (self.batch - len(labels))]
-        y = np.array([[one.y for one in padded]], np.float32)
-        weight = np.zeros((1, self.batch), np.float32)
-        weight[0, : len(labels)] = 1
-        x = features(padded)[np.newaxis]
-        batch = Batch(torch.from_numpy(x), torch.from_numpy(y), torch.from_numpy(weight))
+        shape, counts = (len(steps), self.batch), np.array([len(one.labels) for one in steps])
+        padded = [
+            label for labels, _ in steps for label in (*labels, *[labels[0]] * (self.batch - len(labels)))
+        ]
+        x, y = features(padded).reshape(*shape, -1), np.array([one.y for one in padded], np.float32)
+        weight = (np.arange(self.batch) < counts[:, np.newaxis]).astype(np.float32)
+        batch = Batch(torch.from_numpy(x), torch.from_numpy(y.reshape(shape)), torch.from_numpy(weight))
+        episodes = steps[0].episodes
         return Lesson(batch, self.stacked(episodes, EPISODES) if episodes else None)
 
     def stacked(self, episodes: Sequence[Episode], size: int) -> Episodes:

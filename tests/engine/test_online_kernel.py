@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from typing import Any
 
@@ -14,13 +15,13 @@ from hypothesis import strategies as st
 from engine.kernels.training import MLPTraining
 from engine.learners.base import without_kernel
 from engine.learners.gradient import GradientLearner
-from engine.learners.training import Trained
+from engine.learners.training import Pace, Trained
 from engine.outer.backprop import Backprop
 from engine.outer.base import Report
 from engine.outer.descent import FitSettings
 from engine.outer.fit import TrainState, start
 from engine.outer.gate import losses_by_size
-from engine.outer.online import EPISODES, Lesson, Online, Rates
+from engine.outer.online import EPISODES, Lesson, Online, Rates, step_by_step
 from engine.outer.reptile import Reptile
 from engine.outer.step_size import SIZES
 from engine.problem import Problem
@@ -73,12 +74,19 @@ def in_training(subject: GradientLearner, params: Params) -> MLPTraining:
     return found
 
 
+ALONG = Pace(1e9, np.zeros(1), 0.0, 1.0, 0.0, 0.9, 0.999, np.ones(1))
+"""A step that leaves the network where it is, and moves tables so that what they are moved along can be told."""
+
+
 def slope(subject: GradientLearner, params: Params, taught: Lesson) -> tuple[Params, Report, float]:
     """What compiled code says of a lesson, by name."""
     found = in_training(subject, params)
-    said = found.slope(*taught, EPISODES)
-    gradient = {**found._by_name(found.gradient), **found._cut(found.tables.slope, found.names)}
-    return gradient, Report(said.loss if taught.episodes is None else said.before, said.after), said.norm
+    before = found.moved.front.tables.copy()
+    [said] = found.steps(*taught, EPISODES, ALONG)
+    labels = max(float(taught.labels.weight.sum()), 1.0)
+    tables = np.sign(before - found.moved.front.tables) * np.sqrt(found.moved.sums) / labels
+    gradient = {**found._by_name(found.moved.gradient), **found._cut(tables, found.names)}
+    return gradient, Report(said.before, said.after), said.norm
 
 
 def exact(subject: GradientLearner, params: Params, taught: Lesson) -> tuple[Params, Report]:
@@ -184,6 +192,30 @@ def test_resumed_from_its_state_it_goes_on_bit_for_bit_and_leaves_that_state_as_
     assert differences(half, replace(half, params=params, optimizer=optimizer, sums=sums)) == []
     nothing, _ = subject.learn([], half)
     assert differences(nothing, half) == []
+
+
+def in_a_row(taught: list[Lesson]) -> Lesson:
+    """One lesson of many steps, with the episodes of the first."""
+    labels = Batch(*map(torch.cat, zip(*(one.labels for one in taught), strict=True)))
+    return Lesson(labels, taught[0].episodes)
+
+
+@pytest.mark.parametrize(("name", "is_poisoned"), [*((name, False) for name in TRAINED), ("a number", True)])
+def test_steps_in_a_row_are_those_taken_one_by_one_bit_for_bit(name: str, is_poisoned: bool) -> None:
+    subject, each = Online(learner(name), Backprop(), RATES), [lesson(KNOWN[name], n) for n in (0, 2, 5, 8)]
+    each[1].labels.y[0, 0] *= math.inf if is_poisoned else 1
+    before, _ = subject.learn([lesson(KNOWN[name], 1)], begun(name))
+    for state in (begun(name), before):
+        (found, rounds), (expected, told) = (
+            subject.learn(taught, state) for taught in ([in_a_row(each)], step_by_step([in_a_row(each)]))
+        )
+        assert differences(found, expected) == []
+        assert [one.applied for one in rounds] == [True, not is_poisoned, True, True]
+        ours, theirs = (
+            [(one.step, one.norm, one.report.query_loss_before, one.report.query_loss_after) for one in taken]
+            for taken in (rounds, told)
+        )
+        np.testing.assert_array_equal(ours, theirs)
 
 
 def test_what_was_trained_by_tensors_is_gone_on_with_and_the_other_way_round() -> None:

@@ -19,7 +19,7 @@ from engine.outer.backprop import Backprop
 from engine.outer.descent import FitSettings
 from engine.outer.fit import Round, TrainState, start
 from engine.outer.gate import losses_after_adaptation
-from engine.outer.online import Lesson, Online, Rates, averaged
+from engine.outer.online import Lesson, Online, Rates, averaged, step_by_step
 from engine.outer.step_size import MEMORY, SIZES, chosen
 from engine.types import Episode, Float64
 from streams.errors import CheckpointError, SettingsError, StoreError
@@ -96,14 +96,14 @@ def whole(lines: list[bytes]) -> MetaStore:
 
 
 class Watched(Online):
-    """Keeps the lessons, and learns nothing of them."""
+    """Keeps the lessons, one of each step, and learns nothing of them."""
 
     def __init__(self) -> None:
         super().__init__(GradientLearner(SPEC.problem), Backprop(), RATES)
         self.lessons: list[Lesson] = []
 
     def learn(self, lessons: Iterable[Lesson], state: TrainState) -> tuple[TrainState, list[Round]]:
-        taken = list(lessons)
+        taken = list(step_by_step(lessons))
         self.lessons += taken
         return replace(state, step=state.step + len(taken)), []
 
