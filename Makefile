@@ -102,7 +102,7 @@ bench: .venv
 	$(PYTHON) -m venv .venv
 	$(PIP) $(if $(TORCH_INDEX),--no-deps --index-url $(TORCH_INDEX),) torch
 	$(PIP) --editable '.[demo,test,docs,hooks]'
-	$(BIN)/python -c "print('compiling the engine, once (half a minute)'); import engine.stream.scan"
+	$(BIN)/python -c "print('compiling the engine, once (a minute)'); from engine.ahead import compile_everything; compile_everything()"
 	touch .venv
 
 clean:

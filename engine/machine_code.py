@@ -25,7 +25,7 @@ from engine.trust import SOURCES, is_trusted
 DAY_S = 86_400.0
 
 NOT_KEPT = (
-    "machine code cannot be kept here, so every start compiles for half a minute: let NUMBA_CACHE_DIR name a folder "
+    "machine code cannot be kept here, so every start compiles for a minute: let NUMBA_CACHE_DIR name a folder "
     "that can be written"
 )
 

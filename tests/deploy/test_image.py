@@ -75,6 +75,7 @@ def test_it_runs_the_command_as_a_user_that_is_not_root() -> None:
 
 def test_it_takes_up_the_machine_code_that_it_was_built_with() -> None:
     build, final = STAGES["build"], STAGES["reptide"]
+    assert re.search(r"^RUN .+engine\.ahead.+compile_everything\(\)", build, re.MULTILINE)
     assert environment(build)["NUMBA_CPU_NAME"] == environment(final)["NUMBA_CPU_NAME"]
     assert re.search(r"^COPY --from=build (\S+) \1$", final, re.MULTILINE)
 
