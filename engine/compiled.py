@@ -1,4 +1,6 @@
-"""Loops over events that no array expression can express, as machine code; beside `engine.kernels.vectors` all numba.
+"""Loops over events that no array expression can express, as machine code.
+
+Beside `engine.located`, and the vectors of `engine.kernels`, all that is known of numba.
 
 `NUMBA_DISABLE_JIT=1` runs the same functions as plain Python, which is how a debugger steps through them.
 No fast-math anywhere: the same input gives the same bits.
@@ -25,6 +27,7 @@ from numba.np.numpy_support import as_dtype
 from engine.machine_code import FOLDER, NOT_KEPT, keep
 
 F = TypeVar("F", bound=Callable[..., Any])
+V = TypeVar("V")
 
 
 IS_PYTHON = bool(numba.config.DISABLE_JIT)
@@ -221,6 +224,19 @@ def is_of(kind: Any, value: Any) -> bool:
     if isinstance(kind, numba.types.BaseTuple):
         return isinstance(value, tuple) and len(value) == len(kind) and all(map(is_of, kind, value))
     return isinstance(value, int | float | np.number | np.bool_)
+
+
+def checked_for(kind: Any, value: V) -> V:
+    """A value that is what compiled code takes for a type: what is made once is looked at once.
+
+    Raises:
+        TypeError: it is not.
+    """
+    if not is_of(kind, value):
+        raise TypeError(
+            f"{value!r:.200} is not what is compiled for {kind}; convert it, and lay it out in order"
+        )
+    return value
 
 
 def compiled_as(*signature: Any) -> Callable[[F], F]:

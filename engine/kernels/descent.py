@@ -14,7 +14,7 @@ import numpy as np
 from engine.compiled import compiled_within
 from engine.kernels.inner_loop import turn
 from engine.kernels.network import Network, Theta
-from engine.kernels.row_by_row import RowTheta
+from engine.kernels.row_theta import RowTheta
 from engine.kernels.slopes import EMBEDDINGS, MARKS, NUMBERS, WEIGHTS, Tables
 from engine.kernels.vectors import address
 from engine.learners.training import TINY, Pace

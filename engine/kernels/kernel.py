@@ -24,7 +24,7 @@ from engine.kernels.moves import moves_apart
 from engine.kernels.network import CHUNK, EVERYTHING, HEAD, Rows, Theta, room_for
 from engine.kernels.plan import Plan, plan_of
 from engine.kernels.products import rounded_up
-from engine.kernels.row_by_row import RowByRow, row_by_row
+from engine.kernels.row_by_row import RowByRow, inputs_of, row_by_row
 from engine.kernels.training import MLPTraining
 from engine.learners.base import LABEL_MEAN, LABEL_STD, L, Learner, TakesSteps, kernel_of
 from engine.learners.gradient import LR, GradientLearner
@@ -177,7 +177,7 @@ class MLPTheta:
     def read(self, x: Float32) -> Rows:
         """What the network reads of examples x [M, W]."""
         net, width = self.kernel.plan.network, self.kernel.inputs
-        dense, wide = self.front.inputs(x, width)
+        dense, wide = inputs_of(self.front, x, width)
         numbers = np.zeros((len(x), rounded_up(net.numbers)), np.float32)
         numbers[:, : net.numbers] = dense[:, : net.numbers]
         return Rows(dense.ravel(), numbers.ravel(), wide.ravel(), np.zeros(0, np.float32))

@@ -13,13 +13,15 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from engine.compiled import checked_for
 from engine.features.front_end import FrontEnd
 from engine.kernels.latest import Latest
 from engine.kernels.network import EPSILON
-from engine.kernels.row_loop import LINEAR, NORM, RECTIFIER, Shape, log_rates, row_inputs, row_outputs
+from engine.kernels.row_loop import LINEAR, NORM, RECTIFIER, log_rates, row_inputs
+from engine.kernels.row_theta import ROW_THETA, RowTheta, Shape
 from engine.learners.base import PredictsByModel
 from engine.networks.wide_deep import WideAndDeep
-from engine.types import Float32, Float64, Int64, Params
+from engine.types import Float32, Int64, Params
 
 
 class Layer(NamedTuple):
@@ -32,30 +34,11 @@ class Layer(NamedTuple):
     """What the names of its parameters begin with."""
 
 
-class RowTheta(NamedTuple):
-    """One version of theta, as the loop reads it."""
-
-    shape: Shape
-    numbers: Float32
-    """[T] as `shape` places them."""
-    tables: Float32
-    """All tables of buckets, one after the other."""
-    log_rate: Float64
-    """[classes] the logarithm of each class's rate."""
-
-    def inputs(self, x: Float32, width: int) -> tuple[Float32, Float32]:
-        """What the network reads of stored rows x [n, W], padded to [n, width], and the weights [n, C] beside it."""
-        dense = np.zeros((len(x), width), np.float32)
-        wide = np.zeros((len(x), self.shape.outputs), np.float32)
-        row_inputs(self.shape, self.numbers, self.tables, self.log_rate, x, dense, wide)
-        return dense, wide
-
-    def outputs(self, own: Float32, which: Int64, x: Float32) -> Float32:
-        """Outputs [n, C] for stored rows x [n, W], row i by the fast parameters own[which[i]] of [m, F]."""
-        out = np.empty((len(x), self.shape.outputs), np.float32)
-        room = np.empty((3, self.shape.widest), np.float32)
-        row_outputs(self.shape, self.numbers, self.tables, self.log_rate, own, which, x, room, out)
-        return out
+def inputs_of(theta: RowTheta, x: Float32, width: int) -> tuple[Float32, Float32]:
+    """What a network reads of stored rows x [n, W], padded to [n, width], and the weights [n, C] beside it."""
+    dense, wide = np.zeros((len(x), width), np.float32), np.zeros((len(x), theta.shape.outputs), np.float32)
+    row_inputs(theta, x, dense, wide)
+    return dense, wide
 
 
 class RowByRow:
@@ -82,7 +65,7 @@ class RowByRow:
         shape, log_rate = self._placed(params), np.empty(self.shape.classes)
         log_rates(shape, numbers, log_rate)
         tables = one_after_the_other([params[name].detach() for name in self.tables])
-        return RowTheta(shape, numbers, tables, log_rate)
+        return checked_for(ROW_THETA, RowTheta(shape, numbers, tables, log_rate))
 
     def _placed(self, params: Params) -> Shape:
         """The shape where theta's tables may be shorter: cut to the buckets that some rows name."""

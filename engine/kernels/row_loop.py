@@ -8,73 +8,21 @@ precision, all else in double. Which networks it knows, and where their paramete
 from __future__ import annotations
 
 import math
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
-from engine.compiled import compiled, compiled_as, copy, fill, scalars
+from engine.compiled import compiled, compiled_as, copy, fill
 from engine.features.columns import STANDARDISED_LIMIT
 from engine.features.front_end import RATE_STRENGTH, VALUE_STRENGTH
 from engine.kernels.network import EPSILON
+from engine.kernels.row_theta import ROW_THETA, SHAPE, RowTheta, Shape
 from engine.types import Float32, Float64, Int64
 
 LINEAR, NORM, RECTIFIER = range(3)
 
 LEAST = 1e-30
 """A count of labels is taken to be this at least: its logarithm is a number."""
-
-
-class Shape(NamedTuple):
-    """What the loop must know of a network. A place is one in theta's numbers or, as -1 - place, in a task's own."""
-
-    outputs: int
-    width: int
-    """Numbers of a dense row: what the front end makes of a stored one."""
-    widest: int
-    """Of all layers."""
-    numeric: Any
-    """[n] which stored numbers are standardised."""
-    mean: int
-    """Place of their means,"""
-    std: int
-    """and of their deviations."""
-    flagged: Any
-    """Which stored numbers may be missing and say so."""
-    plain: Any
-    """Which are read as they are."""
-    sets: Any
-    """Where sets of counts of labels begin."""
-    classes: int
-    """0 of a regression."""
-    rate: int
-    """Place of the rate of each class, or of the mean of all labels."""
-    unit: int
-    """Of a regression: place of the deviation of its labels."""
-    last: int
-    """Where the last label lies in a stored row; -1 where it is not read."""
-    marks: int
-    """Classes that the last label may be."""
-    bags: Any
-    """[B, 5] of each category or text: where its ids begin, how many (1 of a category), numbers of its embedding, and
-    the places of its embeddings and of its weights in theta's tables."""
-    layers: Any
-    """[L, 5] kind, inputs, outputs, and the places of weights and biases."""
-    wide: bool
-    """Whether a linear model stands beside the network,"""
-    numbers: int
-    """of so many of the dense numbers, with these places:"""
-    weight: int
-    bias: int
-
-
-NUMBER, VECTOR, MATRIX = "int64", "int64[]", "int64[,]"
-SHAPE = scalars(
-    Shape,
-    [
-        *[NUMBER] * 3, VECTOR, NUMBER, NUMBER, VECTOR, VECTOR, VECTOR, *[NUMBER] * 5, MATRIX, MATRIX, "boolean",
-        *[NUMBER] * 3,
-    ],
-)  # fmt: skip
 
 
 @compiled
@@ -257,41 +205,40 @@ def log_rates(s: Shape, theta: Float32, found: Float64) -> None:
 
 
 @compiled
-def write_inputs(
-    s: Any, theta: Float32, tables: Float32, log_rate: Any, x: Float32, dense: Float32, wide: Float32
-) -> None:
+def write_inputs(theta: Any, x: Float32, dense: Float32, wide: Float32) -> None:
     """Write what the network reads of a stored row, and the weights of its buckets beside it."""
-    write_dense(s, theta, tables, log_rate, x, dense)
+    s = theta.shape
+    write_dense(s, theta.numbers, theta.tables, theta.log_rate, x, dense)
     fill(wide, 0.0)
     for b in range(len(s.bags) if s.wide else 0):
-        add_bag(tables, x, s.bags[b], s.bags[b, 4], wide)
+        add_bag(theta.tables, x, s.bags[b], s.bags[b, 4], wide)
 
 
-@compiled_as(SHAPE, "float32[]", "float32[]", "float64[]", "float32[,]", "float32[,]", "float32[,]")
-def row_inputs(
-    s: Shape, theta: Float32, tables: Float32, log_rate: Float64, x: Float32, dense: Float32, wide: Float32
-) -> None:
+ROOM = 3
+"""Rows of `widest` numbers that a pass needs: for what the network reads, and for two layers."""
+
+
+@compiled
+def read_row(theta: Any, x: Float32, room: Float32) -> None:
+    """Write what the network reads of a stored row x [W] to `room` [ROOM, widest]."""
+    write_dense(theta.shape, theta.numbers, theta.tables, theta.log_rate, x, room[0, : theta.shape.width])
+
+
+@compiled
+def row_outputs(theta: Any, own: Float32, x: Float32, room: Float32, made: Float32) -> None:
+    """Write the outputs [C] of the stored row x [W] that was read into `room`, by fast parameters [F]."""
+    s = theta.shape
+    dense = room[0, : s.width]
+    copy(dense, room[1, : s.width])
+    run_layers(s, theta.numbers, own, room[1], room[2], made)
+    if s.wide:
+        add_wide(s, theta.numbers, theta.tables, own, x, dense, made)
+    if s.classes == 0:
+        made[0] = made[0] * theta.numbers[s.unit] + theta.numbers[s.rate]
+
+
+@compiled_as(ROW_THETA, "float32[,]", "float32[,]", "float32[,]")
+def row_inputs(theta: RowTheta, x: Float32, dense: Float32, wide: Float32) -> None:
     """Write what the network reads [n, D], and the weights of buckets [n, C] beside it, of stored rows x [n, W]."""
     for i in range(len(x)):
-        write_inputs(s, theta, tables, log_rate, x[i], dense[i], wide[i])
-
-
-@compiled_as(SHAPE, *["float32[]"] * 2, "float64[]", "float32[,]", "int64[]", *["float32[,]"] * 3)
-def row_outputs(
-    s: Shape, theta: Float32, tables: Float32, log_rate: Float64, own: Float32, which: Int64, x: Float32,
-    room: Float32, out: Float32,
-) -> None:  # fmt: skip
-    """Write the outputs [n, C] of stored rows x [n, W], row i by the fast parameters own[which[i]] of [m, F].
-
-    `room` [3, widest] is for the numbers that it reads, and those of two layers.
-    """
-    dense = room[0, : s.width]
-    for i in range(len(x)):
-        write_dense(s, theta, tables, log_rate, x[i], dense)
-        copy(dense, room[1, : s.width])
-        made, mine = out[i], own[which[i]]
-        run_layers(s, theta, mine, room[1], room[2], made)
-        if s.wide:
-            add_wide(s, theta, tables, mine, x[i], dense, made)
-        if s.classes == 0:
-            made[0] = made[0] * theta[s.unit] + theta[s.rate]
+        write_inputs(theta, x[i], dense[i], wide[i])

@@ -140,7 +140,7 @@ def read_task(net: Network, moved: Moved, told: Told, t: int, room: Room) -> Non
     front, first = moved.front, told.ends[t]
     for n in range(told.ends[t + 1] - first):
         stored, dense, numbers = told.stored[first + n], room.dense[n], room.numbers[n]
-        write_inputs(front.shape, front.numbers, front.tables, front.log_rate, stored, dense, room.wide[n])
+        write_inputs(front, stored, dense, room.wide[n])
         for k in range(net.numbers):
             numbers[k] = dense[k]
 

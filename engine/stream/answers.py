@@ -10,9 +10,10 @@ import numpy as np
 from engine.compiled import compiled, compiled_as, copy, fill, room, vectors
 from engine.features.front_end import RATE_STRENGTH, VALUE_STRENGTH
 from engine.features.history import RATES
+from engine.located import LOCATED, Located
 from engine.stream import history, mixture
 from engine.stream.lanes import is_unused, lane_weights, mixed, prior_of, recall, shared_weights, take_prior
-from engine.stream.layout import COLUMNS_LAYOUT, Columns
+from engine.stream.layout import columns_at
 from engine.stream.mixture import EXPERTS, MIXED
 from engine.stream.pending import find, free_lane, give_up, oldest_lane
 from engine.stream.scan_arrays import (
@@ -189,9 +190,10 @@ def surprise(c: Any, u: int, scored: int, loss: float, r: Any) -> float:
     return math.sqrt(loss / usual) if usual > 0.0 else 0.0
 
 
-@compiled_as(COLUMNS_LAYOUT, EVENTS_LAYOUT, RESULTS_LAYOUT, RULES_LAYOUT, *vectors(1))
-def answer_again(c: Columns, e: Events, out: Results, r: Rules, repeated: Any) -> None:
+@compiled_as(LOCATED, EVENTS_LAYOUT, RESULTS_LAYOUT, RULES_LAYOUT, *vectors(1))
+def answer_again(located: Located, e: Events, out: Results, r: Rules, repeated: Any) -> None:
     """Write the predictions of those of the events `repeated` that are pending observations, as they were given."""
+    c = columns_at(located)
     for i in range(len(repeated)):
         n = repeated[i]
         if e.kind[n] == OBSERVATION:

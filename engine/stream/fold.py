@@ -13,8 +13,6 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-import numpy as np
-
 from engine.kernels.kernel import gradient_learner, rows_of
 from engine.learners.base import Learner
 from engine.stream.events import EventBatch
@@ -23,6 +21,8 @@ from engine.stream.layout import Layout, layout_of
 from engine.stream.prepared import Prepared
 from engine.stream.requirements import Requirements
 from engine.stream.rules import rules_of
+from engine.stream.scan_arrays import Events
+from engine.stream.sources import TakenUp, each_alone, taken_up
 from engine.stream.spec import StreamSpec
 from engine.stream.table import TaskTable
 from engine.traced import Recorded
@@ -32,8 +32,6 @@ from engine.types import (
     Float64,
     Meta,
 )
-
-UNKNOWN = np.uint64(0xFFFF_FFFF_FFFF_FFFF)
 
 KEPT = 8
 """Versions of theta that are kept prepared."""
@@ -91,16 +89,26 @@ class Engine:
             EngineError: an event cannot be folded, or the table or theta are of another stream spec.
             SourceMoved: a task was folded from another partition or incarnation of a topic; the rows are spoilt.
         """
+        self._check_layout(states)
+        theta, checked = self._theta(meta), self.requirements.checked(events, len(states))
+        return self._folded(states, checked, theta, taken_up(states, checked, self.follows))
+
+    def _check_layout(self, states: TaskTable) -> None:
         if states.layout.fingerprint != self.layout.fingerprint:
             raise EngineError(
                 f"the table has layout {states.layout.fingerprint:016x}, this engine {self.layout.fingerprint:016x}; "
                 "make or decode the table with engine.layout"
             )
-        work = FoldInProgress(self, states, events, self._theta(meta))
-        work.adapt_stale()
+
+    def _folded(self, states: TaskTable, events: Events, theta: Prepared, new: TakenUp) -> Folded:
+        """Fold what is new of events that were checked."""
+        work = FoldInProgress(self, states, events, theta, new)
+        active = work.unfolded()
+        work.adapt_stale(active)
         work.work_ahead()
-        while len(active := work.unfolded()):
+        while len(active):
             work.fold_round(active)
+            active = work.unfolded()
         return work.result()
 
     def _theta(self, meta: Meta) -> Prepared:
@@ -124,24 +132,7 @@ class Engine:
         Raises:
             EngineError: x or a time is none that an observation may have.
         """
-        row = np.arange(len(states))
-        # An id that no event has: what is looked up by it is never found.
-        id, has_x = np.empty(len(states), np.uint64), np.empty(len(states), np.bool_)
-        id.fill(UNKNOWN)
-        has_x.fill(True)
-        behind = max(states.rows["position"][:, 0].tolist(), default=0)
-        events = EventBatch(
-            row=row,
-            kind=np.zeros(len(states), np.uint8),  # observations
-            id=id,
-            time_s=time_s,
-            x=x,
-            has_x=has_x,
-            y=np.zeros(len(states), np.float32),
-            topic=np.zeros(len(states), np.int64),
-            offset=row + behind,
-            partition=states.rows["partition"][:, 0],
-            incarnation=states.rows["incarnation"][:, 0],
-        )
-        served = self.fold(states, events, meta).outcomes.prediction
-        return Prediction._make(served.transpose(1, 0, 2))
+        self._check_layout(states)
+        asked = self.requirements.asked(x, time_s, len(states))
+        folded = self._folded(states.copy(), asked, self._theta(meta), each_alone(asked))
+        return Prediction._make(folded.outcomes.prediction.transpose(1, 0, 2))

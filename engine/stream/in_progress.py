@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cached_property
 from time import perf_counter
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -10,14 +11,13 @@ import numpy as np
 from engine.batches import BLOCK, blocks, bucket_of
 from engine.learners.base import flatten
 from engine.stream import answers, scan, scan_arrays, support_slots
-from engine.stream.events import EventBatch
+from engine.stream.layout import Columns
 from engine.stream.look_ahead import Foreseen, foreseen, look_ahead
-from engine.stream.predictions import write_predictions
+from engine.stream.predictions import Asked
 from engine.stream.prepared import Prepared
-from engine.stream.scan_arrays import OBSERVATION
-from engine.stream.sources import not_folded_yet
+from engine.stream.scan_arrays import Events
+from engine.stream.sources import TakenUp
 from engine.stream.support import (
-    ROW,
     Support,
     episodes_of,
     examples_of,
@@ -28,13 +28,16 @@ from engine.stream.support import (
     weighed,
 )
 from engine.stream.table import TaskTable
-from engine.types import ADAPTED, THETA, Batch, EngineError, Episode, Float32, Int64, Outcome, Outcomes
+from engine.types import ADAPTED, Batch, Episode, Float32, Int64, Outcome, Outcomes
 
 if TYPE_CHECKING:
     from engine.stream.fold import Engine
 
 
 NONE = -1
+
+NONE_AHEAD = np.empty(0, np.int64)
+"""In place of which adaptations serve events, where none was found ahead."""
 
 SHORTEST = 64
 """Events that are looked ahead at least, after an alarm."""
@@ -57,60 +60,60 @@ class Folded(NamedTuple):
 class FoldInProgress:
     """One fold in progress: the rows being written, and how far each task has come."""
 
-    def __init__(self, engine: Engine, states: TaskTable, events: EventBatch, theta: Prepared) -> None:
-        self.engine, self.states, self.theta = engine, states, theta
-        self.rules = engine.rules
-        self.events = engine.requirements.checked(events, len(states))
-        count, tasks = len(events), len(states)
-        self.rows, self.c = states.rows, states.columns()
-        self.out = scan_arrays.blank_results(count, self.rules.outputs, self.events.x.shape[1])
-        fresh = not_folded_yet(self.states, self.events, engine.follows)
-        self.order, (self.cursor, self.stop) = np.empty(count, np.int64), np.zeros((2, tasks), np.int64)
-        if (folded := scan.by_task(self.events.row, fresh, self.order, self.cursor, self.stop)) < count:
-            self.order = self.order[:folded]
-            answers.answer_again(self.c, self.events, self.out, self.rules, np.flatnonzero(~fresh))
-        self.reason, self.last = np.zeros((2, tasks), np.int64)
+    def __init__(
+        self, engine: Engine, states: TaskTable, events: Events, theta: Prepared, taken_up: TakenUp
+    ) -> None:
+        """Of events that are checked, and that part of them that is taken up."""
+        self.engine, self.states, self.events, self.theta = engine, states, events, theta
+        self.rows, self.rules = states.rows, engine.rules
+        count, tasks = len(events.row), len(states)
+        self.out = scan_arrays.blank_results(count, self.rules.outputs, events.x.shape[1])
+        self.order, self.cursor, self.stop = taken_up[1:]
+        if len(self.order) < count:
+            repeated = np.flatnonzero(~taken_up.fresh)
+            answers.answer_again(states.located, events, self.out, self.rules, repeated)
         # Where each task's events were looked ahead from, and up to where: those are predicted.
         self.begun, self.end = self.cursor.copy(), self.stop.copy()
+        self.is_cut = False
+        # `taken`: the adaptation found ahead that comes after those whose fast parameters the row has.
+        self.reason, self.last, self.taken, self.follows = np.zeros((4, tasks), np.int64)
+        self.follows.fill(NONE)
         self.work = scan_arrays.nothing_foreseen(tasks, self.rules.outputs)
         self.aheads: list[Foreseen] = []
-        self.follows = np.full(tasks, NONE)
-        # The adaptation found ahead that comes after those whose fast parameters the row has.
-        self.taken = np.zeros(tasks, np.int64)
         self.episodes: list[Episode] = []
         self.adaptations = 0
         self.not_finite = 0
         self.inner_loops: list[tuple[float, int]] = []
 
+    @cached_property
+    def c(self) -> Columns:
+        """Views of the rows' columns."""
+        return self.states.columns()
+
     def unfolded(self) -> Int64:
         """Tasks with an event to fold."""
         return (self.cursor < self.stop).nonzero()[0]
 
-    def adapt_stale(self) -> None:
-        """Adapt tasks with an event to fold whose fast parameters are of another theta."""
-        tasks = self.unfolded()
+    def adapt_stale(self, tasks: Int64) -> None:
+        """Adapt those of tasks with an event to fold whose fast parameters are of another theta."""
         self._adapt(tasks[self.rows["fast_version"][tasks] != self.theta.meta.version])
 
     def work_ahead(self) -> None:
         """Run every adaptation of the batch, and every prediction, as far as no alarm changes them."""
-        if self.theta.meta.version == 0:
+        if self.theta.meta.version == 0 or not len(self.order):
             return
-        serves = np.full(len(self.events.row), ROW)
+        serves = NONE_AHEAD
         if len(several := (self.stop - self.cursor > 1).nonzero()[0]):
             serves = self._look_ahead(several)
-        if len(self.order):
-            scan.write_histories(self.c, self.events, self.rules, self.order, self.cursor, self.stop)
-            self.rules = self.engine.rules_written
-        if len(index := self._observations(self.order)):
-            self._predict(index, THETA, self.theta.predictor.of_theta(self.events.x[index]))
-            self._predict_adapted(index, self.rows["fast"], self.events.row[index], serves[index])
+        self._predict(self.order, serves, again=False)
+        self.rules = self.engine.rules_written
 
     def _look_ahead(self, tasks: Int64) -> Int64:
         """Run every adaptation that tasks come to before `end`; returns which serves each event [N], or ROW."""
         self._leave_episodes(tasks)
         ahead = look_ahead(
-            self.rows, self.events, self.out, self.rules, self.theta.version, tasks, self.order, self.cursor,
-            self.end,
+            self.engine.layout, self.rows, self.events, self.out, self.rules, self.theta.version, tasks, self.order,
+            self.cursor, self.end,
         )  # fmt: skip
         values = self._adapted_from(ahead.due, len(ahead.due.ends) - 1)
         self.work.number[tasks] = self.taken[tasks] = ahead.begin
@@ -125,19 +128,27 @@ class FoldInProgress:
         self.begun[tasks] = self.cursor[tasks]
         self.end[tasks] = np.minimum(self.cursor[tasks] + far, self.stop[tasks])
         serves = self._look_ahead(tasks)
-        index = self._observations(self.order[scan.runs(self.cursor[tasks], self.end[tasks])])
-        place = np.searchsorted(tasks, self.events.row[index])
-        self._predict_adapted(index, self.rows["fast"][tasks], place, serves[index])
+        self._predict(self.order[scan.runs(self.cursor[tasks], self.end[tasks])], serves, again=True)
+
+    def _predict(self, index: Int64, serves: Int64, *, again: bool) -> None:
+        """Predict what is observed of events `index`, by the adaptations found ahead that serve each, or the rows."""
+        found = self.aheads[-1].values if self.aheads else self.theta.nothing_found
+        asked = Asked(index, self.cursor, self.stop, serves, found, again)
+        self.not_finite += self.theta.predictor.predict(
+            self.states, self.events, self.rules, asked, self.out.prediction
+        )
 
     def fold_round(self, active: Int64) -> None:
         """Fold each active task's events up to an adaptation that was not foreseen, then adapt those that are due."""
-        if self.theta.meta.version and len(ended := active[self.cursor[active] == self.end[active]]):
+        if self.is_cut and len(ended := active[self.cursor[active] == self.end[active]]):
             self._look_ahead_again(ended)
-        scan.scan(
-            self.c, self.events, self.out, self.rules, self.theta.version, self.work,
+        interrupted = scan.scan(
+            self.states.located, self.events, self.out, self.rules, self.theta.version, self.work,
             active, self.order, self.cursor, self.end, self.reason, self.last,
         )  # fmt: skip
-        if self.reason[active].any():
+        if not interrupted and not self.aheads:
+            return
+        if interrupted:
             self._ask_detector(active[self.reason[active] == scan_arrays.ASK_DETECTOR])
         due = active[self.reason[active] != scan_arrays.NOT_DUE]
         if self.aheads:
@@ -145,35 +156,6 @@ class FoldInProgress:
             self._take_ahead(due[is_foreseen])
             due = due[~is_foreseen]
         self._adapt_due(due)
-
-    def _predict_adapted(self, index: Int64, fast: Float32, place: Int64, serves: Int64) -> None:
-        """The adapted model's prediction of observations [n], the i-th by what serves[i] found ahead.
-
-        Where that is ROW it is by the fast parameters fast[place[i]] of its task.
-        """
-        if self.theta.unmoved:
-            self.out.prediction[index, ADAPTED] = self.out.prediction[index, THETA]
-        elif len(index):
-            found = [ahead.values for ahead in self.aheads[-1:]]
-            which = np.where(serves == ROW, place, serves + len(fast))
-            outputs = self.theta.predictor.of_tasks(
-                np.concatenate([fast, *found]), which, self.events.x[index]
-            )
-            self._predict(index, ADAPTED, outputs)
-
-    def _observations(self, index: Int64) -> Int64:
-        observations: Int64 = index[self.events.kind[index] == OBSERVATION]
-        return observations
-
-    def _predict(self, index: Int64, expert: int, outputs: Float32) -> None:
-        """Take outputs [n, C] as an expert's predictions of events; what is not finite is replaced and counted."""
-        calibration, rules = self.theta.calibration, self.rules
-        if outputs.shape != (len(index), rules.outputs) or outputs.dtype != np.float32:
-            raise EngineError(
-                f"the learner predicts {outputs.dtype} of shape {outputs.shape} for {len(index)} observations, "
-                f"expected float32 of shape {(len(index), rules.outputs)}: return an output a class for each"
-            )
-        self.not_finite += write_predictions(outputs, calibration, rules, index, expert, self.out.prediction)
 
     def _ask_detector(self, tasks: Int64) -> None:
         """Feed the last label's loss to a detector that does not run inside the scan."""
@@ -203,21 +185,21 @@ class FoldInProgress:
             return
         self.work.foreseen[tasks] = False
         self.out.adapted[self.last[tasks]] = True
-        left = room_for(count, count, self.c)
-        leave_all(self.c, tasks, self.last, left)
+        left = room_for(count, count, self.rows)
+        leave_all(self.states.located, tasks, self.last, left)
         first, due = (
             weighed(sets, count, self.engine.spec.slots, self.rules.balanced)
             for sets in (left.first, left.due)
         )
         self.episodes += episodes_of(left, first, due, range(count))
         if self.theta.meta.version:
-            self.end[tasks] = self.cursor[tasks]
+            self.end[tasks], self.is_cut = self.cursor[tasks], True
             self._keep(tasks, self._adapted_from(due, count))
 
     def _adapt(self, tasks: Int64) -> None:
         """Compute the fast parameters of tasks from theta and their support sets as of `adapted_through`."""
         if len(tasks) and self.theta.meta.version:
-            support = None if self.theta.unmoved else support_of(self.c, tasks, self.rules.balanced)
+            support = None if self.theta.unmoved else support_of(self.states, tasks, self.rules.balanced)
             self._keep(tasks, self._adapted_from(support, len(tasks)))
 
     def _adapted_from(self, support: Support | None, tasks: int) -> Float32:
@@ -290,5 +272,5 @@ class FoldInProgress:
         if self.aheads:
             self._leave_episodes(np.arange(len(self.states)))
         episodes = sorted(self.episodes, key=lambda episode: episode.event)
-        outcomes = Outcomes(**self.out._asdict())
+        outcomes = Outcomes(*self.out)
         return Folded(self.states, outcomes, episodes, self.adaptations, self.not_finite, self.inner_loops)

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any, NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 
 from engine.compiled import arrays
 from engine.features.history import EVENT_RATES, RATES, History
 from engine.learners.base import Learner, fast_size
 from engine.learners.fingerprint import fingerprint, theta_fingerprint
+from engine.located import Located, columns_in
 from engine.problem import Problem
 from engine.stream.mixture import EXPERTS, MIXED, STATE
 from engine.stream.spec import StreamSpec
-from engine.types import PREDICTORS, Outcome
+from engine.types import PREDICTORS, Int64, Outcome
 
 LAYOUT_VERSION = 2
 """Raised whenever the meaning of a row's bytes changes."""
@@ -31,8 +34,14 @@ EMPTY, LABELLED, EXPIRED, FORGOTTEN = range(4)
 
 
 class Columns(NamedTuple):
-    """Views of a table's fields, [U, ...] each; writing to them writes the rows."""
+    """Views of a table's fields, [U, ...] each, in their order; writing to them writes the rows."""
 
+    incarnation: Any
+    """[U, T] of each input topic from which the task was folded: another number where it was created anew."""
+    partition: Any
+    """[U, T] and its partition."""
+    fast_version: Any
+    """[U] the version of theta behind `fast`."""
     position: Any
     """[U, T] next offset to fold of each input topic; 0 for none yet."""
     counts: Any
@@ -129,9 +138,12 @@ class Columns(NamedTuple):
     """[U, B, K] label count at which each was counted last."""
     by_rates: Any
     """[U, B, K, L] decayed counts of its labels."""
+    fast: Any
+    """[U, F] fast parameters."""
 
 
 COLUMN_TYPES: list[tuple[str, int]] = [
+    ("uint64", 2), ("int64", 2), ("int64", 1),
     ("int64", 2), ("int64", 2), ("float64", 1), ("int64", 1), ("int64", 1), ("int64", 1), ("int64", 1),
     ("int64", 2), ("int64", 2), ("float64", 1), ("float64", 2), ("float64", 3), ("float32", 3), ("float64", 2),
     ("float64", 2), ("int64", 2), ("int64", 2), ("uint64", 2), ("uint64", 2), ("int64", 2), ("float64", 2),
@@ -140,11 +152,15 @@ COLUMN_TYPES: list[tuple[str, int]] = [
     ("int64", 1), ("uint64", 1),
     ("int64", 1), ("float64", 1), ("float64", 2), ("float64", 3), ("float64", 2), ("float64", 2),
     ("float64", 2), ("float64", 2), ("float64", 2), ("int64", 2), ("float32", 3), ("int64", 3), ("float32", 4),
+    ("float32", 2),
 ]  # fmt: skip
 """Scalar type and dimensions of each of `Columns`, in order."""
 
 
 COLUMNS_LAYOUT = arrays(Columns, COLUMN_TYPES, strided=True)
+
+columns_at = columns_in(COLUMNS_LAYOUT)
+"""What compiled code finds the columns of `Located` rows by."""
 
 
 @dataclass(frozen=True)
@@ -160,6 +176,19 @@ class Layout:
         """What one task costs in the store."""
         return self.dtype.itemsize
 
+    @cached_property
+    def places(self) -> Int64:
+        """Where each column begins in a row, and its shape there [columns, 4]."""
+        fields: Any = self.dtype.fields
+        found = np.zeros((len(Columns._fields), 4), np.int64)
+        for place, (kind, start, *_) in zip(found, map(fields.get, Columns._fields), strict=True):
+            place[: 1 + kind.ndim] = start, *kind.shape
+        return found
+
+    def located(self, rows: npt.NDArray[np.void]) -> Located:
+        """Rows [U] of this layout, as compiled code is given them."""
+        return Located(rows[:, None].view(np.uint8), self.places)
+
 
 def row_fingerprint(spec: StreamSpec, learner: Learner) -> int:
     """Hash of what gives a row its meaning: theta's, and everything the layout is derived from."""
@@ -173,22 +202,18 @@ def row_fingerprint(spec: StreamSpec, learner: Learner) -> int:
 
 def layout_of(spec: StreamSpec, learner: Learner) -> Layout:
     """Derive the row layout of a stream's tasks, which a learner adapts."""
-    shapes = _shapes(spec)
+    shapes = _shapes(spec) | {"fast": (fast_size(learner),)}
     head: list[Any] = [
         ("fingerprint", "<u8"),
         ("checksum", "<u8"),
         ("revision", "<i8"),
-        ("incarnation", "<u8", (spec.topics,)),
-        ("partition", "<i8", (spec.topics,)),
-        ("fast_version", "<i8"),
     ]
     fields: list[Any] = [
         (name, np.dtype(scalar).newbyteorder("<"), shapes.get(name, ()))
         for name, (scalar, _) in zip(Columns._fields, COLUMN_TYPES, strict=True)
     ]
-    packed = np.dtype([*head, *fields, ("fast", "<f4", (fast_size(learner),))])
-    padding = -packed.itemsize % 8
-    dtype = np.dtype([*head, *fields, ("fast", "<f4", (fast_size(learner),)), ("padding", "u1", (padding,))])
+    padding = -np.dtype([*head, *fields]).itemsize % 8
+    dtype = np.dtype([*head, *fields, ("padding", "u1", (padding,))])
     return Layout(dtype, row_fingerprint(spec, learner), spec.problem)
 
 
@@ -201,6 +226,8 @@ def _shapes(spec: StreamSpec) -> dict[str, tuple[int, ...]]:
     by, numbers, rates = max(1, len(past.by)), max(1, len(past.numbers)), max(1, past.label_width)
     kinds = (by, kept.slots if past.by else 1)
     return {
+        "incarnation": (spec.topics,),
+        "partition": (spec.topics,),
         "position": (spec.topics,),
         "counts": (len(Outcome),),
         "class_counts": (outputs,),

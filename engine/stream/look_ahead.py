@@ -17,8 +17,9 @@ import numpy as np
 
 from engine.detectors import detectors
 from engine.stream import scan, scan_arrays
+from engine.stream.layout import Layout
 from engine.stream.support import ROW, Left, Support, episodes_of, room_for, weighed
-from engine.stream.table import columns_of, taken
+from engine.stream.table import taken
 from engine.types import Bool, Episode, Float32, Int64
 
 EARLY = np.array([1, 2, 4, 8])
@@ -65,6 +66,7 @@ def foreseen(ahead: Ahead, values: Float32, fast: Float32) -> Foreseen:
 
 
 def look_ahead(
+    layout: Layout,
     rows: Any,
     events: scan_arrays.Events,
     out: scan_arrays.Results,
@@ -80,9 +82,9 @@ def look_ahead(
     Writes the history of each observation into its features, and to `out` what the fold will write again.
     """
     cursor, stop = cursor[tasks], stop[tasks]
-    c = columns_of(taken(rows, tasks))
+    rows = taken(rows, tasks)
     labels = np.concatenate([[0], np.cumsum(events.kind[order] == scan_arrays.LABEL)])
-    left = room_for(most(c.seq, labels[stop] - labels[cursor], rules.every), len(tasks), c)
+    left = room_for(most(rows["seq"], labels[stop] - labels[cursor], rules.every), len(tasks), rows)
     work = scan_arrays.Work(
         looks_ahead=True,
         foreseen=np.ones(len(tasks), np.bool_),
@@ -93,11 +95,14 @@ def look_ahead(
     )
     quiet = rules._replace(detector_kind=detectors.NEVER, hedges=False)
     reason, last = np.empty((2, len(tasks)), np.int64)
-    scan.scan(c, events, out, quiet, version, work, np.arange(len(tasks)), order, cursor, stop, reason, last)
+    scan.scan(
+        layout.located(rows), events, out, quiet, version, work, np.arange(len(tasks)), order, cursor, stop, reason,
+        last,
+    )  # fmt: skip
     count, before = left.number.tolist()
     begin = np.searchsorted(left.task[:count], np.arange(len(tasks)))
     left.task[:count] = tasks[left.task[:count]]
-    slots = c.support_seq.shape[1]
+    slots = rows.dtype["support_seq"].shape[0]
     first = weighed(left.first, before, slots, rules.balanced)
     due = weighed(left.due, count, slots, rules.balanced)
     return Ahead(left, first, due, begin, work.serves)

@@ -8,9 +8,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
+from engine.compiled import checked_for
 from engine.learners.base import ThetaRows, flatten, theta_rows
 from engine.learners.gradient import unmoved
 from engine.stream import scan_arrays
+from engine.stream.predictions import ANSWERS, Answers
 from engine.stream.predictors import Blocks, Predictor, Rows
 from engine.stream.rules import version_of
 from engine.types import Batch, EngineError, Float32, Meta
@@ -46,6 +48,11 @@ class Prepared:
         return values
 
     @cached_property
+    def nothing_found(self) -> Float32:
+        """Fast parameters [0, F] of adaptations found ahead, where there were none."""
+        return np.empty((0, self.unadapted.shape[1]), np.float32)
+
+    @cached_property
     def inner_loop(self) -> ThetaRows | None:
         """What adapts by it task by task; None where blocks of tensors do."""
         return theta_rows(self.engine.learner, self.meta.params)
@@ -55,6 +62,11 @@ class Prepared:
         """What predicts by it."""
         engine, params = self.engine, self.meta.params
         if engine.network is not None:
-            return Rows(engine.network.of(params), self.unadapted)
-        shared, predict = engine.predict_shared, engine.predict_adapted
-        return Blocks(shared, predict, params, engine.learner.fast_shapes, engine.device)
+            theta = engine.network.of(params)
+            return Rows(
+                checked_for(ANSWERS, Answers(theta, self.unadapted[0], not self.unmoved, self.calibration))
+            )
+        return Blocks(
+            engine.predict_shared, engine.predict_adapted, params, engine.learner.fast_shapes, engine.device,
+            self.calibration, not self.unmoved,
+        )  # fmt: skip

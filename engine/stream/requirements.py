@@ -12,7 +12,7 @@ from engine.stream.events import DTYPES, EventBatch
 from engine.stream.scan_arrays import EVENTS_LAYOUT, LABEL, OBSERVATION, Events
 from engine.stream.spec import StreamSpec
 from engine.targets import Regression
-from engine.types import EngineError, Float64, Int64
+from engine.types import EngineError, Float32, Float64, Int64
 
 LAST_OFFSET = int(np.iinfo(np.int64).max) - 1
 """The position behind it is still a number."""
@@ -24,6 +24,12 @@ COLUMN = ("row", "kind", "topic", "offset", "offset", "time_s", "not_after_s", "
 """Of which column."""
 
 MET = -1
+
+UNKNOWN = np.uint64(0xFFFF_FFFF_FFFF_FFFF)
+"""An id that no event has: what is looked up by it is never found."""
+
+EVER = np.empty(0)
+"""In place of when events happened at the latest, where nothing is known of that."""
 
 
 class Limits(NamedTuple):
@@ -92,7 +98,7 @@ def is_met(e: Any, not_after_s: Any, limits: Any, tasks: int, what: int, n: int)
     if what == TIME:
         return math.isfinite(e.time_s[n])
     if what == LATEST:
-        return not math.isnan(not_after_s[n])
+        return bool(len(not_after_s) == 0 or not math.isnan(not_after_s[n]))
     if what == HAS_X:
         return bool(e.has_x[n] or e.kind[n] != OBSERVATION)
     if what == X:
@@ -173,59 +179,86 @@ class Requirements:
                 sentence names the first such column and event, what was expected, and the way out.
 
         """
-        self._check_columns(events)
-        x = np.zeros((len(events), self.width), np.float32)
-        x[:, : self.own_width] = events.x
+        count = len(events.row)
+        for name, dtype in DTYPES.items():
+            self._check_column(name, getattr(events, name), dtype, count)
         columns = Events(
-            kind=_plain(events.kind), id=_plain(events.id), time_s=_plain(events.time_s), x=x,
+            kind=_plain(events.kind), id=_plain(events.id), time_s=_plain(events.time_s), x=self._widened(events.x),
             has_x=_plain(events.has_x), y=_plain(events.y), topic=_plain(events.topic), offset=_plain(events.offset),
             row=_plain(events.row), partition=_plain(events.partition), incarnation=_plain(events.incarnation),
         )  # fmt: skip
-        not_after_s = np.empty(len(events))
-        not_after_s[:] = events.not_after_s
-        what, n = first_unmet(columns, not_after_s, self.limits, tasks, np.empty(len(events), np.int64))
-        if what != MET:
-            place = f"event {n} (topic {events.topic[n]}, partition {events.partition[n]}, offset {events.offset[n]})"
-            value, expected = self._value(events, COLUMN[what], n), self._expected(what, tasks)
-            raise EngineError(f"{place}: {COLUMN[what]} is {value}, expected {expected}")
         if type(events.not_after_s) is float and events.not_after_s == math.inf:
-            return columns
-        return columns._replace(time_s=np.minimum(columns.time_s, not_after_s))
-
-    def _check_columns(self, events: EventBatch) -> None:
-        """Type and shape of each column."""
-        count = len(events.row)
-        for name, dtype in DTYPES.items():
-            column, shape = getattr(events, name), (count, self.own_width) if name == "x" else (count,)
-            if not isinstance(column, np.ndarray) or (column.dtype is not dtype and column.dtype != dtype):
-                found = getattr(column, "dtype", type(column).__name__)
-                raise EngineError(
-                    f"EventBatch.{name} is {found}, expected an array of {dtype}; "
-                    f"convert it: np.asarray({name}, np.{dtype.name})"
-                )
-            if column.shape != shape:
-                of = (
-                    f" of {self.own_width} stored features, as features.encode returns them"
-                    if name == "x"
-                    else ""
-                )
-                raise EngineError(
-                    f"EventBatch.{name} has shape {column.shape}, expected {shape}: {count} events{of}; "
-                    "give every column one value an event"
-                )
+            return self._sound(columns, EVER, tasks)
         if np.shape(events.not_after_s) not in ((), (count,)):
             raise EngineError(
                 f"EventBatch.not_after_s has shape {np.shape(events.not_after_s)}, expected ({count},); "
                 "give one time an event, or one for all"
             )
+        not_after_s = np.empty(count)
+        not_after_s[:] = events.not_after_s
+        sound = self._sound(columns, not_after_s, tasks)
+        return sound._replace(time_s=np.minimum(sound.time_s, not_after_s))
 
-    def _value(self, events: EventBatch, column: str, n: int) -> str:
-        """What an event has in a column; of its features the first that is unsound."""
-        if column == "x":
-            stored = self.spec.problem.stored
-            place = int(stored.unsound(events.x[n : n + 1])[0].argmax())
-            return f"{events.x[n, place]} in field {stored.field[place]!r}"
-        return str(np.broadcast_to(getattr(events, column), len(events))[n])
+    def asked(self, x: Float32, time_s: Float64, tasks: int) -> Events:
+        """An observation of each of so many tasks, as `checked` returns events; its id is one that no event has.
+
+        Raises:
+            EngineError: x or a time is none that an observation may have.
+
+        """
+        self._check_column("x", x, DTYPES["x"], tasks)
+        self._check_column("time_s", time_s, DTYPES["time_s"], tasks)
+        row, zero = np.arange(tasks), np.zeros(tasks, np.int64)
+        id, has_x = np.empty(tasks, np.uint64), np.empty(tasks, np.bool_)
+        id.fill(UNKNOWN)
+        has_x.fill(True)
+        observations = Events(
+            kind=np.zeros(tasks, np.uint8), id=id, time_s=_plain(time_s), x=self._widened(x), has_x=has_x,
+            y=np.zeros(tasks, np.float32), topic=zero, offset=row, row=row, partition=zero,
+            incarnation=np.zeros(tasks, np.uint64),
+        )  # fmt: skip
+        return self._sound(observations, EVER, tasks)
+
+    def _widened(self, x: Float32) -> Float32:
+        """Own features with room for the history."""
+        wide = np.zeros((len(x), self.width), np.float32)
+        wide[:, : self.own_width] = x
+        return wide
+
+    def _sound(self, events: Events, not_after_s: Float64, tasks: int) -> Events:
+        """The same events, all of whose values are as required."""
+        latest = np.empty(len(events.row), np.int64)
+        what, n = first_unmet(events, not_after_s, self.limits, tasks, latest)
+        if what != MET:
+            place = f"event {n} (topic {events.topic[n]}, partition {events.partition[n]}, offset {events.offset[n]})"
+            column = not_after_s if what == LATEST else getattr(events, COLUMN[what])
+            value, expected = self._value(column, COLUMN[what], n), self._expected(what, tasks)
+            raise EngineError(f"{place}: {COLUMN[what]} is {value}, expected {expected}")
+        return events
+
+    def _check_column(self, name: str, column: Any, dtype: np.dtype[Any], count: int) -> None:
+        """Type and shape of a column."""
+        if not isinstance(column, np.ndarray) or (column.dtype is not dtype and column.dtype != dtype):
+            found = getattr(column, "dtype", type(column).__name__)
+            raise EngineError(
+                f"EventBatch.{name} is {found}, expected an array of {dtype}; "
+                f"convert it: np.asarray({name}, np.{dtype.name})"
+            )
+        shape = (count, self.own_width) if name == "x" else (count,)
+        if column.shape != shape:
+            of = f" of {self.own_width} stored features, as features.encode returns them" * (name == "x")
+            raise EngineError(
+                f"EventBatch.{name} has shape {column.shape}, expected {shape}: {count} events{of}; "
+                "give every column one value an event"
+            )
+
+    def _value(self, column: Any, name: str, n: int) -> str:
+        """What event n has in a column; of its features the first that is unsound."""
+        if name == "x":
+            stored, x = self.spec.problem.stored, column[:, : self.own_width]
+            place = int(stored.unsound(x[n : n + 1])[0].argmax())
+            return f"{x[n, place]} in field {stored.field[place]!r}"
+        return str(column[n])
 
     def _expected(self, what: int, tasks: int) -> str:
         """What would be right, and the way out."""

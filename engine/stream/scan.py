@@ -13,9 +13,10 @@ import numpy as np
 
 from engine.compiled import compiled, compiled_as, vectors
 from engine.detectors import detectors
+from engine.located import LOCATED, Located
 from engine.stream import history
 from engine.stream.answers import observe, score, surprise
-from engine.stream.layout import COLUMNS_LAYOUT, EXPIRED, LABELLED, Columns
+from engine.stream.layout import EXPIRED, LABELLED, columns_at
 from engine.stream.pending import clear_lane, expire, find, remember, was_seen
 from engine.stream.scan_arrays import (
     ALARM,
@@ -49,26 +50,6 @@ def runs(start: Any, end: Any) -> Any:
     """The numbers of several ranges start[i] .. end[i], one after another."""
     lengths = end - start
     return np.repeat(start - np.cumsum(lengths) + lengths, lengths) + np.arange(lengths.sum())
-
-
-@compiled_as("int64[]", "boolean[]", *vectors(3))
-def by_task(row: Any, fresh: Any, order: Any, cursor: Any, stop: Any) -> int:
-    """Sort the events that are `fresh` by task, those of each in log order: of task u they are order[cursor:stop].
-
-    `stop` comes in as zeros [U]. Returns how many are fresh.
-    """
-    for n in range(len(row)):
-        stop[row[n]] += fresh[n]
-    begin = 0
-    for u in range(len(stop)):
-        cursor[u] = begin
-        begin += stop[u]
-        stop[u] = cursor[u]
-    for n in range(len(row)):
-        if fresh[n]:
-            order[stop[row[n]]] = n
-            stop[row[n]] += 1
-    return begin
 
 
 @compiled
@@ -120,16 +101,6 @@ def learn(c: Any, u: int, e: Any, n: int, r: Any, work: Any, out: Any) -> int:
     return SCHEDULED if due(c.seq[u], r.every) else NOT_DUE
 
 
-@compiled_as(COLUMNS_LAYOUT, EVENTS_LAYOUT, RULES_LAYOUT, *vectors(3))
-def write_histories(c: Columns, e: Events, r: Rules, order: Any, cursor: Any, stop: Any) -> None:
-    """Write the history of each event that is all that its task has to fold."""
-    for i in range(len(order) if r.writes_history else 0):
-        n = order[i]
-        u = e.row[n]
-        if stop[u] - cursor[u] == 1 and e.has_x[n]:
-            history.write(c, u, e.x[n], e.time_s[n], r)
-
-
 @compiled
 def pass_by(c: Any, u: int, n: int, work: Any, out: Any) -> None:
     """Go on at an adaptation that runs apart: note it for the fold to come, or take it as noted."""
@@ -141,11 +112,9 @@ def pass_by(c: Any, u: int, n: int, work: Any, out: Any) -> None:
     take_stock(c, u)
 
 
-@compiled_as(
-    COLUMNS_LAYOUT, EVENTS_LAYOUT, RESULTS_LAYOUT, RULES_LAYOUT, VERSION_LAYOUT, WORK_LAYOUT, *vectors(6)
-)
+@compiled_as(LOCATED, EVENTS_LAYOUT, RESULTS_LAYOUT, RULES_LAYOUT, VERSION_LAYOUT, WORK_LAYOUT, *vectors(6))
 def scan(
-    c: Columns,
+    located: Located,
     e: Events,
     out: Results,
     r: Rules,
@@ -157,11 +126,13 @@ def scan(
     end: Any,
     reason: Any,
     last: Any,
-) -> None:
+) -> int:
     """Fold each active task's events order[cursor:end] into its row, up to where it must adapt unforeseen.
 
-    Moves `cursor` [U] past what was folded; `reason` [U] says why the run ended, `last` [U] at which event.
+    Moves `cursor` [U] past what was folded; `reason` [U] says why the run ended, `last` [U] at which event. Returns
+    how many ended for a reason.
     """
+    c, interrupted = columns_at(located), 0
     for a in range(len(active)):
         u = active[a]
         reason[u] = NOT_DUE
@@ -182,3 +153,5 @@ def scan(
             if reason[u] == SCHEDULED and work.foreseen[u]:
                 pass_by(c, u, n, work, out)
                 reason[u] = NOT_DUE
+        interrupted += reason[u] != NOT_DUE
+    return interrupted

@@ -55,16 +55,16 @@ class Results(NamedTuple):
     code: Any
     prediction: Any
     loss: Any
+    shared_loss: Any
     version: Any
     seen: Any
     waited_s: Any
     weight: Any
     alarm: Any
+    adapted: Any
     expired: Any
-    shared_loss: Any
     learned: Any
     learned_x: Any
-    adapted: Any
 
 
 class Version(NamedTuple):
@@ -151,16 +151,16 @@ RESULTS_LAYOUT = arrays(
         ("uint8", 1),
         ("float32", 3),
         ("float64", 2),
+        ("float64", 1),
         ("int64", 1),
         ("int64", 1),
         ("float64", 1),
         ("float64", 1),
         ("boolean", 1),
+        ("boolean", 1),
         ("int64", 1),
-        ("float64", 1),
         ("int64", 1),
         ("float32", 2),
-        ("boolean", 1),
     ],
     strided=False,
 )
@@ -215,23 +215,23 @@ def nothing_foreseen(tasks: int, outputs: int) -> Work:
 def blank_results(events: int, outputs: int, width: int) -> Results:
     """Outcome columns before anything was folded: no event is more than a duplicate, and nothing was predicted."""
     prediction, code = np.empty((events, len(PREDICTORS), outputs), np.float32), np.empty(events, np.uint8)
-    loss, waited_s = np.empty((events, len(PREDICTORS))), np.empty(events)
-    weight, shared_loss = np.empty(events), np.empty(events)
+    loss, shared_loss = np.empty((events, len(PREDICTORS))), np.empty(events)
+    waited_s, weight = np.empty(events), np.empty(events)
     code.fill(DUPLICATE)
-    for unknown in (prediction, loss, waited_s, weight, shared_loss):
+    for unknown in (prediction, loss, shared_loss, waited_s, weight):
         unknown.fill(np.nan)
     return Results(
         code=code,
         prediction=prediction,
         loss=loss,
+        shared_loss=shared_loss,
         version=np.zeros(events, np.int64),
         seen=np.zeros(events, np.int64),
         waited_s=waited_s,
         weight=weight,
         alarm=np.zeros(events, np.bool_),
+        adapted=np.zeros(events, np.bool_),
         expired=np.zeros(events, np.int64),
-        shared_loss=shared_loss,
         learned=np.zeros(events, np.int64),
         learned_x=np.zeros((events, width), np.float32),
-        adapted=np.zeros(events, np.bool_),
     )

@@ -10,7 +10,9 @@ import torch
 
 from engine.batches import bucket_of, class_weights
 from engine.compiled import compiled, compiled_as, copy, scalars, vectors
-from engine.stream.layout import COLUMNS_LAYOUT, Columns
+from engine.located import LOCATED, Located
+from engine.stream.layout import columns_at
+from engine.stream.table import TaskTable
 from engine.types import Batch, Episode, Float32, Int64
 
 ROW = -1
@@ -67,17 +69,22 @@ class Support(NamedTuple):
     """[M] in the inner loss."""
 
 
-def room_for(adaptations: int, tasks: int, c: Columns) -> Left:
-    """Room for as many adaptations of as many tasks at most."""
-    _, slots, width = c.support_x.shape
-    classes, sets = c.class_counts.shape[1], (min(adaptations, tasks), adaptations, adaptations)
-    first, due, query = (room_of(count, slots, width, classes) for count in sets)
+def room_for(adaptations: int, tasks: int, rows: Any) -> Left:
+    """Room for as many adaptations of as many of the tasks of rows at most."""
+    sets = min(adaptations, tasks), adaptations, adaptations
+    first, due, query = (room_of(count, *_sizes(rows)) for count in sets)
     return _left(adaptations, first, due, query)
 
 
 def _left(adaptations: int, first: Sets, due: Sets, query: Sets) -> Left:
     number, (task, event, labels, before) = np.zeros(2, np.int64), np.zeros((4, adaptations), np.int64)
     return Left(number, task, event, labels, before, first, due, query)
+
+
+def _sizes(rows: Any) -> tuple[int, int, int]:
+    """Slots of a support set, numbers of an example, and classes."""
+    (slots, width), (classes,) = rows.dtype["support_x"].shape, rows.dtype["class_counts"].shape
+    return slots, width, classes
 
 
 def room_of(sets: int, slots: int, width: int, classes: int) -> Sets:
@@ -177,25 +184,27 @@ def leave(c: Any, u: int, n: int, before: int, left: Any) -> int:
     return int(k)
 
 
-@compiled_as(COLUMNS_LAYOUT, *vectors(2), LEFT_LAYOUT)
-def leave_all(c: Columns, tasks: Int64, last: Int64, left: Left) -> None:
+@compiled_as(LOCATED, *vectors(2), LEFT_LAYOUT)
+def leave_all(located: Located, tasks: Int64, last: Int64, left: Left) -> None:
     """Note that tasks adapt, each at its event last[u]."""
+    c = columns_at(located)
     for t in range(len(tasks)):
         leave(c, tasks[t], last[tasks[t]], ROW, left)
 
 
-@compiled_as(COLUMNS_LAYOUT, *vectors(1), SETS_LAYOUT)
-def read_sets(c: Columns, tasks: Int64, sets: Sets) -> None:
+@compiled_as(LOCATED, *vectors(1), SETS_LAYOUT)
+def read_sets(located: Located, tasks: Int64, sets: Sets) -> None:
     """Write the sets that the last adaptations of tasks [T] read, or were due to read."""
+    c = columns_at(located)
     for t in range(len(tasks)):
         read_set(c, tasks[t], sets, t)
 
 
-def support_of(c: Columns, tasks: Int64, balanced: bool) -> Support:
+def support_of(states: TaskTable, tasks: Int64, balanced: bool) -> Support:
     """The sets that the last adaptations of tasks read, or were due to read."""
-    _, slots, width = c.support_x.shape
-    sets = room_of(len(tasks), slots, width, c.class_counts.shape[1])
-    read_sets(c, tasks, sets)
+    slots, width, classes = _sizes(states.rows)
+    sets = room_of(len(tasks), slots, width, classes)
+    read_sets(states.located, tasks, sets)
     return weighed(sets, len(tasks), slots, balanced)
 
 

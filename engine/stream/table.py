@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, cached_property
 from typing import Any
 
 import numpy as np
@@ -21,6 +21,7 @@ import numpy.typing as npt
 
 from engine.batches import blocks
 from engine.compiled import compiled_as, read_rows
+from engine.located import Located
 from engine.stream.layout import EMPTY, EXPIRED, Columns, Layout
 from engine.stream.packed import Buffer, packed, unpack
 from engine.stream.soundness import unsound
@@ -115,8 +116,8 @@ class TaskTable:
 
     def copy(self) -> TaskTable:
         """A copy."""
-        rows = np.empty(len(self.rows), self.rows.dtype)
-        in_one_piece(rows)[:] = in_one_piece(self.rows)
+        # numpy asks every field what a new array of them needs: on memory that is there it does not.
+        rows = np.ndarray(len(self.ids), self.rows.dtype, in_one_piece(self.rows).copy())
         return TaskTable(self.layout, self.ids, rows)
 
     def take(self, index: npt.NDArray[np.integer[Any]]) -> TaskTable:
@@ -125,12 +126,21 @@ class TaskTable:
 
     def columns(self) -> Columns:
         """Views of the fields."""
-        return columns_of(self.rows)
+        return Columns._make(map(self.rows.__getitem__, Columns._fields))
 
+    @cached_property
+    def located(self) -> Located:
+        """The rows, as compiled code is given them.
 
-def columns_of(rows: npt.NDArray[np.void]) -> Columns:
-    """Views of the fields of rows [U]."""
-    return Columns._make(map(rows.__getitem__, Columns._fields))
+        Raises:
+            EngineError: they cannot be written.
+
+        """
+        if not self.rows.flags.writeable:
+            raise EngineError(
+                "rows that are folded in place are written, and these cannot be: make a copy of the table"
+            )
+        return self.layout.located(self.rows)
 
 
 def in_one_piece(rows: npt.NDArray[np.void]) -> npt.NDArray[np.void]:

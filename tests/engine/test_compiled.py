@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import stat
 from collections.abc import Callable
+from dataclasses import fields
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -16,8 +17,9 @@ from numba.core.registry import cpu_target
 from engine import compiled as compiling
 from engine import machine_code, trust
 from engine.compiled import is_of
-from engine.kernels.row_loop import SHAPE
+from engine.kernels.row_theta import ROW_THETA, SHAPE
 from engine.kernels.vectors import address
+from engine.located import LOCATED
 from engine.machine_code import FOLDER, folder_in, name_of
 from engine.stream import history, mixture, scan
 from engine.stream.layout import COLUMNS_LAYOUT
@@ -29,11 +31,13 @@ from engine.stream.scan_arrays import (
     RULES_LAYOUT,
     VERSION_LAYOUT,
     WORK_LAYOUT,
+    Results,
     blank_results,
     nothing_foreseen,
 )
 from engine.stream.support import LEFT_LAYOUT, room_for
 from engine.stream.table import TaskTable
+from engine.types import Outcomes
 from tests.engine.driving import SPECS, batch_of, engine_for, label, observation, theta
 
 
@@ -225,18 +229,24 @@ def test_what_makes_tuples_of_arrays_makes_them_of_the_types_that_compiled_code_
     events = batch_of([observation(1), label(1, 1.0)])
     made = {
         COLUMNS_LAYOUT: table.columns(),
+        LOCATED: table.located,
         EVENTS_LAYOUT: engine.requirements.checked(events, 1),
         RESULTS_LAYOUT: blank_results(2, engine.rules.outputs, engine.spec.problem.width),
         RULES_LAYOUT: engine.rules,
         VERSION_LAYOUT: version_of(engine.rules, meta),
         WORK_LAYOUT: nothing_foreseen(1, engine.rules.outputs),
-        LEFT_LAYOUT: room_for(2, 1, table.columns()),
+        LEFT_LAYOUT: room_for(2, 1, table.rows),
         LIMITS: engine.requirements.limits,
     }
     if engine.network is not None:
         made[SHAPE] = engine.network.of(meta.params).shape
+        made[ROW_THETA] = engine.network.of(meta.params)
     for kind, value in made.items():
         assert is_of(kind, value), kind
+
+
+def test_results_are_the_columns_of_outcomes_in_their_order() -> None:
+    assert Results._fields == tuple(field.name for field in fields(Outcomes))
 
 
 @pytest.mark.parametrize("array", [np.ones(3), np.ones(6, np.float32)[::2], np.ones((3, 2), np.float32).T])

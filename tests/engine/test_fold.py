@@ -125,6 +125,27 @@ def test_folded_into_a_table_that_is_given_away_its_rows_are_those_of_a_fold(nam
     assert found.outcomes.prediction.tobytes() == expected.outcomes.prediction.tobytes()
 
 
+@every_spec
+def test_rows_that_lie_apart_are_folded_as_rows_side_by_side_and_what_lies_between_is_left(name: str) -> None:
+    driven = fold_in_cuts(name, long_stream(1, 200, 3, name), [], [(0, 1)], 3)
+    events, meta = batch_of(long_stream(2, 100, 3, name), offset=200), theta(name, 2)
+    expected = driven.engine.fold(driven.table, events, meta)
+    room = np.repeat(driven.table.rows, 2)
+    between = room[1::2].tobytes()
+    found = driven.engine.fold_into(replace(driven.table, rows=room[::2]), events, meta)
+    assert found.states.rows.tobytes() == expected.states.rows.tobytes()
+    assert found.outcomes.prediction.tobytes() == expected.outcomes.prediction.tobytes()
+    assert room[1::2].tobytes() == between
+
+
+def test_rows_that_cannot_be_written_are_folded_as_a_copy_and_refused_where_they_lie() -> None:
+    driven = drive("balanced")
+    driven.table.rows.flags.writeable = False
+    assert driven.engine.fold(driven.table, batch_of([observation(1)]), theta("balanced", 1)).adaptations == 1
+    with pytest.raises(EngineError, match="cannot be: make a copy of the table"):
+        driven.engine.fold_into(driven.table, batch_of([observation(1)]), theta("balanced", 1))
+
+
 @pytest.mark.parametrize("calibration", [(1.0, 0.0), (1.0, 0.0, 0.0, 0.0, 0.0)])
 def test_a_theta_calibrated_for_another_number_of_classes_is_refused(calibration: tuple[float, ...]) -> None:
     driven = drive("balanced")

@@ -92,10 +92,21 @@ class Hedge:
         results.prediction[0] = predictions.astype(np.float32)
         cursor, reason, last = np.zeros((3, 2), np.int64)
         end, order, active = np.array([1, 0]), np.zeros(1, np.int64), np.zeros(1, np.int64)
-        columns, rules = self.table.columns(), rules_of(self.spec)
+        rules = rules_of(self.spec)
         work = scan_arrays.nothing_foreseen(2, rules.outputs)
         scan.scan(
-            columns, events, results, rules, self.version, work, active, order, cursor, end, reason, last
+            self.table.located,
+            events,
+            results,
+            rules,
+            self.version,
+            work,
+            active,
+            order,
+            cursor,
+            end,
+            reason,
+            last,
         )
         self.offset += 1
         return results

@@ -12,10 +12,13 @@ import pytest
 import torch
 from torch import nn
 
+from engine.compiled import compiled_as
 from engine.features.columns import Category, Cyclic, Numeric, Text
 from engine.features.encoder import Features
 from engine.features.history import History
 from engine.kernels.row_by_row import RowByRow, row_by_row
+from engine.kernels.row_loop import ROOM, read_row, row_outputs
+from engine.kernels.row_theta import ROW_THETA, RowTheta
 from engine.learners.base import fast_size, flatten, unflatten
 from engine.learners.gradient import GradientLearner
 from engine.learners.prototype import PrototypeLearner
@@ -23,7 +26,7 @@ from engine.networks.mlp import mlp
 from engine.networks.tabular import tabular
 from engine.problem import InnerLoop, Problem
 from engine.targets import Classification, Regression
-from engine.types import Params
+from engine.types import Float32, Int64, Params
 from tests.engine.driving import SMALL, SPECS
 
 EVERY_COLUMN = Features(
@@ -98,12 +101,26 @@ def ours(problem: Problem) -> tuple[GradientLearner, RowByRow]:
     return learner, made
 
 
+@compiled_as(ROW_THETA, "float32[,]", "int64[]", *["float32[,]"] * 3)
+def write_outputs(theta: Any, own: Any, which: Any, x: Any, room: Any, out: Any) -> None:
+    for i in range(len(x)):
+        read_row(theta, x[i], room)
+        row_outputs(theta, own[which[i]], x[i], room, out[i])
+
+
+def outputs(theta: RowTheta, own: Float32, which: Int64, x: Float32) -> Float32:
+    """Of each row [n, C], by the fast parameters own[which[i]]."""
+    out = np.empty((len(x), theta.shape.outputs), np.float32)
+    write_outputs(theta, own, which, x, np.empty((ROOM, theta.shape.widest), np.float32), out)
+    return out
+
+
 @pytest.mark.parametrize("name", OURS)
 def test_outputs_are_those_of_the_modules(name: str) -> None:
     learner, made = ours(OURS[name])
     theta, x = theta_of(learner, 1), rows_of(learner.problem, 64, 2)
     own = np.random.default_rng(3).normal(0.0, 0.5, (64, fast_size(learner))).astype(np.float32)
-    found = made.of(theta).outputs(own, np.arange(64), x)
+    found = outputs(made.of(theta), own, np.arange(64), x)
     fast = unflatten(learner.fast_shapes, torch.from_numpy(own))
     expected = learner.predict(theta, fast, torch.from_numpy(x).unsqueeze(1)).squeeze(1)
     np.testing.assert_allclose(found, expected.numpy(), rtol=2e-5, atol=2e-5)
@@ -114,7 +131,7 @@ def test_with_thetas_own_parameters_they_are_those_of_theta(name: str) -> None:
     learner, made = ours(OURS[name])
     theta, x = theta_of(learner, 4), rows_of(learner.problem, 64, 5)
     own = flatten({part: theta[part].unsqueeze(0) for part in learner.fast_shapes}).numpy()
-    found = made.of(theta).outputs(own, np.zeros(64, np.int64), x)
+    found = outputs(made.of(theta), own, np.zeros(64, np.int64), x)
     expected = learner.shared(theta, torch.from_numpy(x))
     np.testing.assert_allclose(found, expected.numpy(), rtol=2e-5, atol=2e-5)
 
@@ -125,9 +142,9 @@ def test_a_row_has_the_same_bits_alone_and_among_others(name: str) -> None:
     theta, x = made.of(theta_of(learner, 6)), rows_of(learner.problem, 50, 7)
     own = np.random.default_rng(8).normal(0.0, 0.5, (9, fast_size(learner))).astype(np.float32)
     which = np.random.default_rng(9).integers(0, 9, 50)
-    together = theta.outputs(own, which, x)
+    together = outputs(theta, own, which, x)
     for n in range(50):
-        alone = theta.outputs(own[which[n]][None], np.zeros(1, np.int64), x[n][None])
+        alone = outputs(theta, own[which[n]][None], np.zeros(1, np.int64), x[n][None])
         assert alone[0].tobytes() == together[n].tobytes()
 
 
