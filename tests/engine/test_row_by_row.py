@@ -7,18 +7,18 @@ from dataclasses import replace
 from functools import partial
 from typing import Any
 
+import numba
 import numpy as np
 import pytest
 import torch
 from torch import nn
 
-from engine.compiled import compiled_as
 from engine.features.columns import Category, Cyclic, Numeric, Text
 from engine.features.encoder import Features
 from engine.features.history import History
 from engine.kernels.row_by_row import RowByRow, row_by_row
 from engine.kernels.row_loop import ROOM, read_row, row_outputs
-from engine.kernels.row_theta import ROW_THETA, RowTheta
+from engine.kernels.row_theta import RowTheta
 from engine.learners.base import fast_size, flatten, unflatten
 from engine.learners.gradient import GradientLearner
 from engine.learners.prototype import PrototypeLearner
@@ -101,7 +101,7 @@ def ours(problem: Problem) -> tuple[GradientLearner, RowByRow]:
     return learner, made
 
 
-@compiled_as(ROW_THETA, "float32[,]", "int64[]", *["float32[,]"] * 3)
+@numba.njit(error_model="numpy")  # type: ignore[untyped-decorator]
 def write_outputs(theta: Any, own: Any, which: Any, x: Any, room: Any, out: Any) -> None:
     for i in range(len(x)):
         read_row(theta, x[i], room)
