@@ -68,6 +68,7 @@ class MLPKernel:
             plan.network.owns, rounded_up(plan.widths[0])
         )
         self._latest = Latest(partial(MLPTheta, self))
+        self._training: MLPTraining | None = None
 
     def knows(self, *values: Tensor) -> bool:
         """Whether it can read these: float32, in memory, and not being recorded."""
@@ -84,9 +85,16 @@ class MLPKernel:
         values = (*trained.params.values(), *trained.moments.values(), *trained.means.values())
         if self.inner.rates == "learned" or not self.knows(*values, *trained.squares.values()):
             return None
-        theta = MLPTheta(self, trained.params)
+        last = self._training
+        if last is not None and not last.ended_as(trained):
+            last = None
+        theta = MLPTheta(self, trained.params, None if last is None else last.theta.theta)
         theta.front = theta.front._replace(tables=theta.front.tables.copy())  # and are moved there
-        return MLPTraining(theta, trained)
+        if last is None:
+            last = self._training = MLPTraining(theta, trained)
+        else:
+            last.go_on(theta, trained)
+        return last
 
     def room(self, rows: int) -> Float32:
         """Room for passes over so many rows."""
@@ -97,14 +105,20 @@ class MLPKernel:
 class MLPTheta:
     """One version of theta, as `ThetaRows`."""
 
-    def __init__(self, kernel: MLPKernel, params: Params) -> None:
+    def __init__(self, kernel: MLPKernel, params: Params, theta: Theta | None = None) -> None:
+        """`theta` is how the network's parameters lie, where somebody has them so."""
         self.kernel, self.params, plan = kernel, params, kernel.plan
         self.front = kernel.front.of(params)
-        self.theta = Theta(plan.own.of(params), plan.body.of(params), plan.forward(params))
+        self.theta = theta or Theta(plan.own.of(params), plan.body.of(params), plan.forward(params))
         self.steps = self._steps(params)
         self.unit = None
         if not plan.network.named:
             self.unit = tuple(np.float32(params[name].item()) for name in (LABEL_MEAN, LABEL_STD))
+
+    @property
+    def tables(self) -> dict[str, torch.Size]:
+        """Names and shapes of tables of buckets, in the order in which they lie."""
+        return {name: self.params[name].shape for name in self.kernel.front.tables}
 
     def adapt(self, x: Float32, y: Float32, weight: Float32, ends: Int64) -> Float32:
         """Fast parameters [T, F]; task t's examples are ends[t] to ends[t + 1] of x [M, W], y [M], weight [M] > 0."""

@@ -10,7 +10,8 @@ import numpy as np
 from engine.batches import present
 from engine.kernels.apart import Buckets, Parts, Room, train_apart
 from engine.kernels.network import Theta, room_for
-from engine.kernels.training import named, no_slopes, room_for_touched
+from engine.kernels.plan import named
+from engine.kernels.training import no_slopes, room_for_touched
 from engine.types import Batch, Bool, Params
 
 if TYPE_CHECKING:
@@ -36,8 +37,7 @@ def moves_apart(theta: MLPTheta, batches: Sequence[Batch], tasks: Bool, steps: i
         net, Theta(body, body, theta.theta.forward), parts, len(batches), np.flatnonzero(tasks), taken,
         room_for_touched(no_slopes(theta), len(parts.y)), buckets, room, moved,
     )  # fmt: skip
-    of_network = named(moved[plan.body.places], theta.params, plan.body.starts)
-    return {**of_network, **named(buckets.moved, theta.params, theta.kernel.front.tables)}
+    return {**plan.body.named(moved), **named(buckets.moved, theta.tables)}
 
 
 def _parts(theta: MLPTheta, batches: Sequence[Batch]) -> Parts:

@@ -38,8 +38,8 @@ class Vector(NamedTuple):
     size: int
     places: Int64
     """Of each number, in torch's order."""
-    sizes: dict[str, int]
-    """Numbers of each parameter."""
+    shapes: dict[str, torch.Size]
+    """Of each parameter."""
 
     def padded(self, values: Float32) -> Float32:
         """Numbers in torch's order, as they lie here."""
@@ -50,10 +50,14 @@ class Vector(NamedTuple):
     def of(self, params: Params) -> Float32:
         """Parameters by name, as they lie here; zeros where there is none of a name."""
         flat = [
-            params[name].detach().numpy().ravel() if name in params else np.zeros(size, np.float32)
-            for name, size in self.sizes.items()
+            params[name].detach().numpy().ravel() if name in params else np.zeros(shape.numel(), np.float32)
+            for name, shape in self.shapes.items()
         ]
         return self.padded(np.concatenate(flat))
+
+    def named(self, values: Float32) -> Params:
+        """Numbers that lie so, by name."""
+        return named(values[self.places], self.shapes)
 
 
 class Plan(NamedTuple):
@@ -113,8 +117,13 @@ def vector_of(shapes: Mapping[str, torch.Size]) -> Vector:
         starts[name] = size
         places.append((size + np.arange(rows)[:, None] * row + np.arange(columns)).ravel())
         size += rows * row
-    sizes = {name: shape.numel() for name, shape in shapes.items()}
-    return Vector(starts, size, np.concatenate(places), sizes)
+    return Vector(starts, size, np.concatenate(places), dict(shapes))
+
+
+def named(values: Float32, shapes: Mapping[str, torch.Size]) -> Params:
+    """Numbers, one parameter's after the other's, by name."""
+    parts = torch.from_numpy(values).split([shape.numel() for shape in shapes.values()])
+    return {name: part.view(shape) for (name, shape), part in zip(shapes.items(), parts, strict=True)}
 
 
 def _turned(weight: Float32) -> Float32:

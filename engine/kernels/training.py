@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
 
 from engine.batches import present
 from engine.kernels.descent import Moved, Moving
+from engine.kernels.latest import Mark, is_same, marks
 from engine.kernels.network import EVERYTHING, Theta, room_for
+from engine.kernels.plan import named
 from engine.kernels.products import rounded_up
 from engine.kernels.row_by_row import one_after_the_other
 from engine.kernels.slopes import DENSE, IDS, MARKS, NUMBERS, WEIGHTS, Tables
@@ -27,25 +27,31 @@ class MLPTraining:
     """An `InTraining` of a multilayer perceptron, its linear model and its tables."""
 
     def __init__(self, theta: MLPTheta, trained: Trained) -> None:
-        self.theta, self.was, self.taken = theta, trained, trained.taken
-        self.plan, self.names, body = theta.kernel.plan, theta.kernel.front.tables, theta.theta.body
+        self.theta, self.was, self.taken, self.plan = theta, trained, trained.taken, theta.kernel.plan
+        self.ended: list[Mark] | None = None
+        body, linear = theta.theta.body, self.plan.whole.linear
         second = {**_moments(SECOND, trained), **trained.squares}
         vectors = _moments(FIRST, trained), second, trained.means
-        linear = self.plan.whole.linear
         self.moved = Moved(
             theta=Theta(body, body, theta.theta.forward),
             split=linear if linear >= 0 else self.plan.body.size,
             beside=Moving(*(self.plan.body.of(values) for values in vectors)),
             front=theta.front,
-            sums=one_after_the_other([trained.squares[name].detach() for name in self.names]).copy(),
+            sums=self._sums(),
             gradient=np.zeros_like(body),
             tables=no_slopes(theta),
         )
         self.owned, self.room = self.plan.owned, self._room(0)
         self.nobody = self._nobody()
 
+    def go_on(self, theta: MLPTheta, trained: Trained) -> None:
+        """Begin where it ended, by its own vectors; tables and their sums are others."""
+        self.theta, self.was, self.ended = theta, trained, None
+        self.moved = self.moved._replace(front=theta.front, sums=self._sums())
+
     def steps(self, labels: Batch, episodes: Episodes | None, share: float, pace: Pace) -> list[Slope]:
         """Take steps, as `engine.learners.training.InTraining` says."""
+        self.ended = None
         each = labels.weight / labels.weight.sum(1, keepdim=True).clamp(min=1)
         taught = self._told(*present(labels._replace(weight=each)))
         judging, adapted = self._judging(episodes, share)
@@ -68,20 +74,38 @@ class MLPTraining:
         """Where it ended; tables are those that it moved."""
         if self.taken == self.was.taken:
             return self.was
-        body, first, second, mean = map(self._by_name, (self.moved.theta.body, *self.moved.beside))
+        body, first, second, mean = map(self.plan.body.named, (self.moved.theta.body, *self.moved.beside))
         by_adam = [name for name in body if name not in self.was.squares]
         moments = {
             f"{part}:{name}": of[name] for part, of in ((FIRST, first), (SECOND, second)) for name in by_adam
         }
         linear = {name: value for name, value in second.items() if name in self.was.squares}
-        params = {**self.was.params, **body, **self._cut(self.moved.front.tables, self.names)}
-        return Trained(
-            params,
-            {**self.was.squares, **linear, **self._cut(self.moved.sums, self.names)},
+        tables, squares = (
+            named(values, self.theta.tables) for values in (self.moved.front.tables, self.moved.sums)
+        )
+        found = Trained(
+            {**self.was.params, **body, **tables},
+            {**self.was.squares, **linear, **squares},
             mean,
             moments,
             self.taken,
         )
+        self.ended = self._marks(found)
+        return found
+
+    def ended_as(self, trained: Trained) -> bool:
+        """Whether it is at rest where this is, of which nothing was changed since."""
+        is_at_rest = self.ended is not None and self.taken == trained.taken
+        return is_at_rest and is_same(self._marks(trained), self.ended or ())
+
+    def _marks(self, trained: Trained) -> list[Mark]:
+        """All that is moved."""
+        params, squares, means, moments, _ = trained
+        beside = (part[name] for part in (squares, means, moments) for name in sorted(part))
+        return marks([*map(params.__getitem__, (*self.plan.body.shapes, *self.theta.tables)), *beside])
+
+    def _sums(self) -> Float32:
+        return one_after_the_other([self.was.squares[name].detach() for name in self.theta.tables]).copy()
 
     def _told(self, x: Float32, y: Float32, weight: Float32, ends: Int64) -> Told:
         return Told(x, *self.theta.counted(y, weight), ends)
@@ -123,13 +147,6 @@ class MLPTraining:
             ),
         )
 
-    def _by_name(self, vector: Float32) -> Params:
-        """Parameters that lie as the network's, by name."""
-        return self._cut(vector[self.plan.body.places], self.plan.body.starts)
-
-    def _cut(self, vector: Float32, names: Iterable[str]) -> Params:
-        return named(vector, self.was.params, names)
-
 
 def _moments(part: str, trained: Trained) -> Params:
     named = {name: value for name, value in trained.moments.items() if name.startswith(f"{part}:")}
@@ -154,10 +171,3 @@ def room_for_touched(tables: Tables, examples: int) -> Tables:
     """The same, with room for all rows that so many examples name."""
     ids = examples * int(tables.bags[:, IDS].sum())
     return tables._replace(touched=np.zeros((ids, 2), np.int64)) if ids > len(tables.touched) else tables
-
-
-def named(vector: Float32, params: Params, names: Iterable[str]) -> Params:
-    """Values, one after the other, by name; of the shapes that those of theta have."""
-    shapes = {name: params[name].shape for name in names}
-    parts = torch.from_numpy(vector).split([shape.numel() for shape in shapes.values()])
-    return {name: part.view(shape) for (name, shape), part in zip(shapes.items(), parts, strict=True)}

@@ -28,20 +28,21 @@ class _Window:
     """The last labels before a position in the output."""
 
     position: int = 0
-    read: tuple[_Read, ...] = ()
+    begins: Sequence[int] = ()
+    """At or before which the line of each begins."""
+    labels: Sequence[LearnedLabel] = ()
 
     def with_later(self, found: list[_Read], position: int, size: int) -> _Window:
         """Take labels in, and let the oldest go; and all episodes, each of which is trained on once."""
-        new = (
-            one if one[1].episode is None else (one[0], one[1]._replace(episode=None))
-            for one in found[-size:]
-        )
-        return _Window(position, (*self.read, *new)[-size:])
+        found = found[-size:]
+        new = [one if one.episode is None else one._replace(episode=None) for _, one in found]
+        begins = [*self.begins, *(begin for begin, _ in found)]
+        return _Window(position, begins[-size:], [*self.labels, *new][-size:])
 
     @property
     def numbers(self) -> list[int]:
         """Where to read it again from: a position in the output, and the first label's offset."""
-        return [self.read[0][0], self.read[0][1].source.offset] if self.read else [self.position, 0]
+        return [self.begins[0], self.labels[0].source.offset] if self.labels else [self.position, 0]
 
 
 class _Ahead(NamedTuple):
@@ -84,8 +85,7 @@ class Rounds:
             "through": through,
             "window": self._window.numbers,
         }
-        new, old = ([label for _, label in part] for part in (found, earlier.read))
-        advance = self.trainer.advance(before, new, old, reached)
+        advance = self.trainer.advance(before, [label for _, label in found], earlier.labels, reached)
         self._ahead = _Ahead((position, through), [], position)
         return advance
 

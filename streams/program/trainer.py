@@ -166,22 +166,21 @@ class Trainer:
         Raises:
             SettingsError: the workers name more classes than we do.
         """
-        version = (before.version if before else 0) + 1
-        taught = self.teach(self.state(before), version, found, earlier)
-        beside = self.beside(taught.state, [*earlier, *found])
+        version, window = (before.version if before else 0) + 1, [*earlier, *found]
+        taught = self.teach(self.state(before), version, found, window)
+        beside = self.beside(taught.state, window)
         published = self.publish(version, taught.state, {**consumed, **beside})
         return Advance(version, len(found), taught.steps, taught.verdict, published)
 
     def teach(
-        self, state: TrainState, number: int, found: Sequence[LearnedLabel], earlier: Sequence[LearnedLabel]
+        self, state: TrainState, number: int, found: Sequence[LearnedLabel], window: Sequence[LearnedLabel]
     ) -> Taught:
-        """Teach the labels of round `number`; `earlier` ones, up to `window`, are trained on again.
+        """Teach the labels of round `number`; those of the window, which end with these, are trained on again.
 
         Raises:
             SettingsError: the workers name more classes than we do.
         """
         _check_named(self.learner.problem.target, found)
-        window = [*earlier, *found]
         judging = self.judging(window)
         judges = [one for one in found if one.episode is not None and one.task in judging]
         taught, replayed = (

@@ -132,7 +132,7 @@ class TrainerService:
 
     def _taught(self, state: TrainState, number: int, labels: Sequence[Placed], window: Window) -> Taught:
         found, earlier = ([one.label for one in part] for part in (labels, window.labels))
-        return self.trainer.teach(state, number, found, earlier)
+        return self.trainer.teach(state, number, found, earlier + found)
 
     def _tell(self, taught: Sequence[Taught], version: int, new: int) -> None:
         """Set what the metrics show of a version."""

@@ -12,6 +12,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from engine.kernels.plan import named
 from engine.kernels.training import MLPTraining
 from engine.learners.base import without_kernel
 from engine.learners.gradient import GradientLearner
@@ -85,7 +86,7 @@ def slope(subject: GradientLearner, params: Params, taught: Lesson) -> tuple[Par
     [said] = found.steps(*taught, EPISODES, ALONG)
     labels = max(float(taught.labels.weight.sum()), 1.0)
     tables = np.sign(before - found.moved.front.tables) * np.sqrt(found.moved.sums) / labels
-    gradient = {**found._by_name(found.moved.gradient), **found._cut(tables, found.names)}
+    gradient = {**found.plan.body.named(found.moved.gradient), **named(tables, found.theta.tables)}
     return gradient, Report(said.before, said.after), said.norm
 
 
@@ -175,6 +176,13 @@ def test_steps_along_it_are_those_that_torch_takes(name: str, decay: float) -> N
             torch.testing.assert_close(value, theirs[part], rtol=2e-3, atol=1e-5, msg=part)
 
 
+def copied(state: TrainState) -> TrainState:
+    params, optimizer, sums = (
+        {n: v.clone() for n, v in part.items()} for part in (state.params, state.optimizer, state.sums)
+    )
+    return replace(state, params=params, optimizer=optimizer, sums=sums)
+
+
 @pytest.mark.parametrize("name", ["head", "everything", "a number"])
 def test_resumed_from_its_state_it_goes_on_bit_for_bit_and_leaves_that_state_as_it_was(name: str) -> None:
     taught, subject = (
@@ -183,15 +191,32 @@ def test_resumed_from_its_state_it_goes_on_bit_for_bit_and_leaves_that_state_as_
     )
     whole, _ = subject.learn(taught, begun(name))
     half, _ = subject.learn(taught[:3], begun(name))
-    params, optimizer, sums = (
-        {n: v.clone() for n, v in part.items()} for part in (half.params, half.optimizer, half.sums)
-    )
+    before = copied(half)
     resumed, _ = subject.learn(taught[3:], half)
     assert differences(whole, resumed) == []
     assert whole.step == resumed.step == 6
-    assert differences(half, replace(half, params=params, optimizer=optimizer, sums=sums)) == []
+    assert differences(half, before) == []
     nothing, _ = subject.learn([], half)
     assert differences(nothing, half) == []
+
+
+@pytest.mark.parametrize("name", TRAINED)
+@pytest.mark.parametrize("changed", ["nothing", "params", "optimizer", "sums", "steps"])
+def test_what_it_goes_on_with_in_place_is_what_was_trained_and_else_it_lays_out_what_it_is_given(
+    name: str, changed: str
+) -> None:
+    taught, subject = [lesson(KNOWN[name], n) for n in range(5)], Online(learner(name), Backprop(), RATES)
+    half, _ = subject.learn(taught[:3], begun(name))
+    if changed == "steps":
+        half = replace(half, optimizer={n: v + n.endswith(":step") for n, v in half.optimizer.items()})
+    elif changed != "nothing":
+        part = getattr(half, changed)
+        part[[n for n in sorted(part) if "1." in n][-1]].add_(0.25)
+    before = copied(half)
+    found, _ = subject.learn(taught[3:], half)
+    expected, _ = subject.learn(taught[3:], before)
+    assert differences(found, expected) == []
+    assert differences(half, before) == []
 
 
 def in_a_row(taught: list[Lesson]) -> Lesson:

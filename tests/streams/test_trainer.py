@@ -225,8 +225,8 @@ def test_no_label_that_has_left_the_window_is_trained_on_again(
 def test_a_window_is_kept_without_its_episodes(lines: list[bytes]) -> None:
     one = rounds(lines, MemoryMeta())
     one.run(ENDS[2])
-    assert one._window.read
-    assert all(label.episode is None for _, label in one._window.read)
+    assert one._window.labels
+    assert all(label.episode is None for label in one._window.labels)
 
 
 # Rounds
