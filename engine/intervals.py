@@ -74,16 +74,18 @@ def noted(before: Tensor, values: Tensor, memory: float) -> Tensor:
 
     What was there before fades by half in `memory` values.
     """
-    new = torch.stack([torch.ones_like(values).sum(-1), values.sum(-1), values.square().sum(-1)])
-    faded: Tensor = before * 2.0 ** (-values.shape[-1] / memory)
-    return faded + new
+    count, sums = values.shape[-1], (values.sum(-1), values.square().sum(-1))
+    found = before.numpy() * 2.0 ** (-count / memory)  # what a call of torch costs is most of a few numbers
+    found += np.stack([np.full(found.shape[1:], count, found.dtype), *(part.numpy() for part in sums)])
+    return torch.from_numpy(found)
 
 
-def faded_mean(noted: Tensor) -> tuple[Tensor, Tensor]:
+def faded_mean(noted: Tensor) -> tuple[Float64, Float64]:
     """Mean [...] of what was noted [3, ...], and its standard error as of independent values; 0 of nothing."""
-    count = noted[0].clamp(min=1)
-    mean = noted[1] / count
-    return mean, ((noted[2] / count - mean.square()).clamp(min=0) / count).sqrt()
+    number, total, squares = noted.numpy()
+    count = np.maximum(number, 1)
+    mean = total / count
+    return mean, np.sqrt(np.maximum(squares / count - mean * mean, 0) / count)
 
 
 def student(freedom: int) -> float:

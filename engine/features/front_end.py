@@ -81,6 +81,8 @@ class FrontEnd(nn.Module):
         self.own_numbers = len(numeric)
         numeric = [*numeric, *(history.plain if history else ())]
         self.numeric, self.flagged, self.plain = numeric, flagged, plain
+        columns = {"numeric": numeric, "flagged": flagged, "plain": plain}
+        self._places = {name: torch.tensor(at, dtype=torch.int64) for name, at in columns.items()}
         self.all_numeric = numeric == list(range(start)) and not history
         self.all_plain = plain == list(range(start)) and not history
         self.register_buffer("mean", torch.zeros(len(numeric)))
@@ -119,15 +121,15 @@ class FrontEnd(nn.Module):
         """Dense rows; a missing number sits at the mean, and its flag says so."""
         if self.all_plain and not self.outputs:
             return x
-        numbers = x if self.all_numeric else x[..., self.numeric]
+        numbers = x if self.all_numeric else self._of(x, "numeric")
         standard = ((numbers - self.mean) / self.std).clamp(-STANDARDISED_LIMIT, STANDARDISED_LIMIT)
         if self.all_numeric and not self.flagged and not self.outputs:
             return standard
         parts = [standard.nan_to_num(nan=0.0)]
         if self.flagged:
-            parts.append(numbers[..., self.flagged].isnan().to(x.dtype))
+            parts.append(self._of(numbers, "flagged").isnan().to(x.dtype))
         if self.plain:
-            parts.append(x[..., self.plain])
+            parts.append(self._of(x, "plain"))
         if self.history is not None:
             parts += self._of_labels(x, self.history)
         at = [x[..., place].long() for place in self.categories]
@@ -143,6 +145,10 @@ class FrontEnd(nn.Module):
                 wide = wide + _averaged(self.wide[known + t], ids)
             parts.append(wide)
         return torch.cat(parts, dim=-1)
+
+    def _of(self, x: Tensor, columns: str) -> Tensor:
+        """Some columns of x [..., W]; a list in the place of an index would be made one in each call."""
+        return x.index_select(-1, self._places[columns].to(x.device))
 
     def _of_labels(self, x: Tensor, history: HistoryColumns) -> list[Tensor]:
         """What the counts of labels say, and the last label."""

@@ -50,7 +50,7 @@ class Calibration(NamedTuple):
     def in_use(self) -> Tensor:
         """The values if they pay, else those that change nothing."""
         mean, error = faded_mean(self.cost)
-        return self.values if mean + error < 0 else _unchanging(len(self.values))
+        return self.values if bool(mean + error < 0) else _unchanging(len(self.values))
 
 
 def uncalibrated(target: Classification | Regression) -> Calibration:
@@ -70,21 +70,24 @@ def refined(
 ) -> Calibration:
     """Take in labels y [N] that outputs [N, C] were not trained on; both standardised, of a regression."""
     sound = outputs.isfinite().all(1) & y.isfinite()
-    z, y = outputs[sound].double(), y[sound].double()
+    if not bool(sound.all()):
+        outputs, y = outputs[sound], y[sound]
     if not len(y):
         return before
-    losses = _losses(before.values, target, z, y)
-    plain = _losses(_unchanging(len(before.values)), target, z, y)
-    cost = noted(before.cost, losses - plain, MEMORY)
+    z, y = outputs.double(), y.double() if isinstance(target, Regression) else y.long()
+    said = calibrated(z, before.values)
+    losses = _losses(said, target, y)
+    cost = noted(before.cost, losses - _losses(z, target, y), MEMORY)
     faded = before.information * 2.0 ** (-len(y) / MEMORY)
-    slope, curvature = _derivatives(before.values, target, z, y)
+    slope, curvature = _derivatives(said, len(before.values), target, z, y)
     information = faded + curvature
     step = -torch.linalg.solve(information + torch.eye(len(slope), dtype=slope.dtype), slope)
+    lost = losses.sum()
     for halved in range(HALVINGS):
         part = step * 0.5**halved
         values = before.values + part
         values[0].clamp_(min=SMALLEST)
-        if bool(_losses(values, target, z, y).sum() + part @ faded @ part / 2 <= losses.sum()):
+        if bool(_losses(calibrated(z, values), target, y).sum() + part @ faded @ part / 2 <= lost):
             return Calibration(values, information, cost)
     return Calibration(before.values, information, cost)
 
@@ -94,27 +97,25 @@ def _unchanging(count: int) -> Tensor:
     return torch.eye(count, dtype=torch.float64)[0]
 
 
-def _losses(values: Tensor, target: Classification | Regression, z: Tensor, y: Tensor) -> Tensor:
+def _losses(said: Tensor, target: Classification | Regression, y: Tensor) -> Tensor:
     """Negative log likelihood of each label; of a regression that of a normal distribution of deviation 1."""
-    said = calibrated(z, values)
     if isinstance(target, Regression):
         return (said[:, 0] - y).square() / 2
     named = said[:, : len(target.classes)].T  # classes first, as softmax takes a fifth of the time
-    return torch.nn.functional.cross_entropy(named[None], y[None].long(), reduction="none")[0]
+    return torch.nn.functional.cross_entropy(named[None], y[None], reduction="none")[0]
 
 
 def _derivatives(
-    values: Tensor, target: Classification | Regression, z: Tensor, y: Tensor
+    said: Tensor, values: int, target: Classification | Regression, z: Tensor, y: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """First and second derivative of the sum of losses; d outputs / d values is J [N, C, P]: outputs beside ones."""
-    biases = torch.eye(z.shape[1], dtype=z.dtype)[:, : len(values) - 1]
+    """First and second derivative of the sum of losses by P values; d outputs / d values is J: z beside ones."""
+    biases = torch.eye(z.shape[1], dtype=z.dtype)[:, : values - 1]
     j = torch.cat([z.unsqueeze(2), biases.expand(len(z), -1, -1)], 2)
-    said = calibrated(z, values)
     if isinstance(target, Regression):
         return torch.einsum("ncp,nc->p", j, said - y.unsqueeze(1)), torch.einsum("ncp,ncq->pq", j, j)
     j = j[:, : len(target.classes)]
     share = torch.softmax(said[:, : len(target.classes)].T, 0).T
-    error = share - torch.nn.functional.one_hot(y.long(), share.shape[1])
+    error = share - torch.nn.functional.one_hot(y, share.shape[1])
     weighed = j * share.unsqueeze(2)
     mean = weighed.sum(1)
     second = torch.einsum("ncp,ncq->pq", weighed, j) - mean.T @ mean

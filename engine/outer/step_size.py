@@ -8,6 +8,7 @@ nothing, all adaptation pays; so the choice looks back a few episodes.
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -29,9 +30,9 @@ def chosen(before: Tensor | None, losses: Float64) -> tuple[float, Tensor]:
 
     Returns the size, and what to hand in with the next episodes: of what each size cost more than none, [3, S].
     """
-    finite = torch.from_numpy(losses).nan_to_num(nan=DIVERGED).clamp(max=DIVERGED)
-    cost = finite - finite[SIZES.index(0.0)]
+    finite = np.minimum(np.nan_to_num(losses, nan=DIVERGED), DIVERGED)
+    cost = torch.from_numpy(finite - finite[SIZES.index(0.0)])
     total = noted(cost.new_zeros(3, len(SIZES)) if before is None else before, cost, MEMORY)
     mean, error = faded_mean(total)
-    paid = mean.where(mean + error < 0, 0.0)
+    paid = np.where(mean + error < 0, mean, 0.0)
     return SIZES[int(paid.argmin())], total

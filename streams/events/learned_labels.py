@@ -172,8 +172,9 @@ def task_numbers(labels: Sequence[LearnedLabel]) -> Int64:
 
     An array of the ids would be as wide as the longest, which may be 65,536 characters, in every place.
     """
-    numbers = {task: n for n, task in enumerate(sorted({one.task for one in labels}))}
-    return np.array([numbers[one.task] for one in labels], np.int64)
+    tasks = [one.task for one in labels]
+    numbers = {task: n for n, task in enumerate(sorted({*tasks}))}
+    return np.array([numbers[task] for task in tasks], np.int64)
 
 
 def read_learned(line: bytes) -> LearnedLabel:

@@ -117,9 +117,7 @@ class SavedTraining:
         if not self._versions.publish(checked(checkpoint, fingerprint, self._kinds)):
             raise StoreError(f"another process trains in {self.directory} too; let one of them go on")
         self._newest += 1
-        for tensors_of_another in self.directory.glob(
-            "*.safetensors.z"
-        ):  # their descriptions stay: what is taken
+        for tensors_of_another in self.directory.glob("*.safetensors*"):  # descriptions stay: what is taken
             if int(tensors_of_another.name[:8]) < self._newest:
                 tensors_of_another.unlink()
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from weakref import WeakValueDictionary
 
 import torch
 from torch import Tensor
@@ -17,6 +18,9 @@ BESIDE = ("latest", "whole", "sums", "sums.average", "best")
 
 Kinds = Mapping[str, tuple[torch.Size, torch.dtype]]
 """Shape and type of each of theta's values, by name."""
+
+_SOUND: WeakValueDictionary[int, Checkpoint] = WeakValueDictionary()
+"""Versions that were looked at, by identity: what this process published its trainer and its worker read."""
 
 
 def kinds_of(params: Params) -> Kinds:
@@ -34,6 +38,13 @@ def checked(checkpoint: Checkpoint, fingerprint: str, kinds: Kinds) -> Checkpoin
             f"version {checkpoint.version} of theta was trained for problem {checkpoint.fingerprint}, "
             f"this one is {fingerprint}: learner, features, target or network changed; use a new state directory"
         )
+    if _SOUND.get(id(checkpoint)) is not checkpoint:
+        _check_values(checkpoint, kinds)
+        _SOUND[id(checkpoint)] = checkpoint
+    return checkpoint
+
+
+def _check_values(checkpoint: Checkpoint, kinds: Kinds) -> None:
     broken = [name for name, value in checkpoint.params.items() if not is_finite(value)]
     if broken:
         raise CheckpointError(
@@ -45,7 +56,6 @@ def checked(checkpoint: Checkpoint, fingerprint: str, kinds: Kinds) -> Checkpoin
             f"version {checkpoint.version} of theta is damaged: {name!r} {found}, which this problem never has; "
             "restore its files from a backup, or delete them"
         )
-    return checkpoint
 
 
 def _of_another_kind(checkpoint: Checkpoint, kinds: Kinds) -> Iterator[tuple[str, Tensor | None]]:

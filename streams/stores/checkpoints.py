@@ -41,7 +41,7 @@ class DirectoryMeta:
             return self._own
         try:
             head = self._head(version).read_bytes()
-            return unsealed(head, self._body(version, seal_in(head)).read_bytes())
+            return unsealed(head, self._written(version, seal_in(head)).read_bytes())
         except (OSError, ValueError) as error:
             raise CheckpointError(
                 f"version {version} of theta in {self.directory} cannot be used ({error}); "
@@ -90,14 +90,19 @@ class DirectoryMeta:
 
         """
         head = self._head(version)
-        return [self._body(version, seal_in(head.read_bytes())), head]
+        return [self._written(version, seal_in(head.read_bytes())), head]
 
     def _head(self, version: int) -> Path:
         return self.directory / f"{version:08d}.json"
 
     def _body(self, version: int, seal: str) -> Path:
         """Named by its content, so that a trainer that loses the race overwrites nothing."""
-        return self.directory / f"{version:08d}-{seal:.16}.safetensors.z"
+        return self.directory / f"{version:08d}-{seal:.16}.safetensors"
+
+    def _written(self, version: int, seal: str) -> Path:
+        """Where it lies: earlier versions of this program compressed it, and called it so."""
+        compressed = self.directory / f"{version:08d}-{seal:.16}.safetensors.z"
+        return compressed if compressed.exists() else self._body(version, seal)
 
 
 def kept(directory: Path) -> list[int]:

@@ -1,7 +1,7 @@
 """A version of theta as bytes: tensors as safetensors, all else as JSON with the hash of both, the seal.
 
 Of tables, which are most of it, the rows that were met are written (`tables`). Earlier versions of this program wrote
-all of them, compressed; those are read as well.
+all of them, or compressed what they wrote; those are read as well.
 """
 
 from __future__ import annotations
@@ -12,23 +12,21 @@ from collections.abc import Mapping
 from hashlib import blake2b
 from typing import Any
 
-import torch
-from safetensors import SafetensorError
-from safetensors.numpy import save as save_arrays
-from safetensors.torch import load, save
+from safetensors import SafetensorError, TensorSpec, serialize
+from safetensors.torch import load
 from torch import Tensor
 
 from streams.errors import CheckpointError
 from streams.stores.tables import thinned, widened
 from streams.stores.versions import Checkpoint
 
-PARAMS, TRAINER, SEAL, BYTES, ROWS = "params.", "trainer.", "blake2b", "bytes", "rows"
+PARAMS, TRAINER, SEAL, ROWS = "params.", "trainer.", "blake2b", "rows"
 
-LEVEL = 0
-"""Of compression: numbers that were learned hardly shrink."""
+BYTES = "bytes"
+"""Of tensors that an earlier version of this program compressed, before it did."""
 
 MOST_BYTES = 2**31
-"""Of the tensors of one version, before they are compressed."""
+"""Of the tensors of one version, uncompressed."""
 
 
 def sealed(checkpoint: Checkpoint) -> tuple[bytes, bytes]:
@@ -41,35 +39,41 @@ def sealed(checkpoint: Checkpoint) -> tuple[bytes, bytes]:
     tensors |= {TRAINER + name: value for name, value in checkpoint.trainer.items()}
     written, rows = thinned(tensors)
     try:
-        plain = _saved(written)
-    except (KeyError, SafetensorError) as error:
+        content = _saved(written)
+    except SafetensorError as error:
         raise CheckpointError(
             f"version {checkpoint.version} of theta holds numbers of a type that cannot be written ({error}); "
             "let the network hold another type"
         ) from error
-    size = len(plain) + sum(tensors[name].nbytes for name in rows)
+    size = len(content) + sum(tensors[name].nbytes for name in rows)
     if size > MOST_BYTES:
         raise CheckpointError(
             f"version {checkpoint.version} of theta takes {size:,} bytes, more than {MOST_BYTES:,}; "
             "choose fewer buckets, smaller embeddings, or a smaller network"
         )
-    content = zlib.compress(plain, LEVEL)
     described = {
         "version": checkpoint.version,
         "fingerprint": checkpoint.fingerprint,
-        BYTES: len(plain),
         ROWS: rows,
         "numbers": dict(checkpoint.numbers),
     }
-    return json.dumps({**described, SEAL: _seal(content, described)}, indent=1).encode(), content
+    return json.dumps({**described, SEAL: _seal(content, described)}).encode(), content
 
 
 def _saved(tensors: Mapping[str, Tensor]) -> bytes:
-    """Tensors as safetensors: as arrays, which it writes in a quarter of the time."""
-    try:
-        return save_arrays({name: value.contiguous().numpy(force=True) for name, value in tensors.items()})
-    except TypeError:  # numpy knows no bfloat16
-        return save({n: value.clone(memory_format=torch.contiguous_format) for n, value in tensors.items()})
+    """Tensors as safetensors, which is told where their numbers lie: its own `save` looks at each of them anew."""
+    kept = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
+    return serialize(
+        {
+            name: TensorSpec(
+                dtype=str(value.dtype).removeprefix("torch."),
+                shape=value.shape,
+                data_ptr=value.data_ptr(),
+                data_len=value.nbytes,
+            )
+            for name, value in kept.items()
+        }
+    )
 
 
 def seal_in(head: bytes) -> str:
@@ -91,7 +95,7 @@ def unsealed(head: bytes, content: bytes) -> Checkpoint:
     if _seal(content, described) != seal:
         raise ValueError("its tensors or their description are damaged: their hash does not match")
     try:
-        written = load(_expanded(content, described[BYTES]))
+        written = load(_expanded(content, described[BYTES]) if BYTES in described else content)
         tensors = widened(written, described.get(ROWS, {}), MOST_BYTES)
         return Checkpoint(
             version=described["version"],
@@ -124,4 +128,6 @@ def _expanded(content: bytes, size: int) -> bytes:
 
 def _seal(content: bytes, described: Mapping[str, Any]) -> str:
     """Hash of the tensors and what is said about them."""
-    return blake2b(content + json.dumps(described, sort_keys=True).encode(), digest_size=16).hexdigest()
+    seal = blake2b(content, digest_size=16)
+    seal.update(json.dumps(described, sort_keys=True).encode())
+    return seal.hexdigest()

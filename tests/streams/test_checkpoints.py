@@ -31,7 +31,7 @@ from streams.program.theta import ThetaCache
 from streams.stores.checkpoints import DirectoryMeta
 from streams.stores.memory import MemoryMeta
 from streams.stores.sealed import _seal as seal_of
-from streams.stores.sealed import sealed, unsealed
+from streams.stores.sealed import seal_in, sealed, unsealed
 from streams.stores.versions import Checkpoint, MetaStore
 from tests.faults.model import SPEC, bits, engine
 from tests.varied import varied
@@ -187,7 +187,7 @@ def with_content(path: Path, content: bytes | None) -> bytes:
 def test_a_byte_changed_anywhere_in_the_tensors_is_refused(
     intact: DirectoryMeta, place: int, change: int
 ) -> None:
-    (path,) = intact.directory.glob("*.safetensors.z")
+    (path,) = intact.directory.glob("*.safetensors")
     content = bytearray(path.read_bytes())
     content[place % len(content)] ^= change
     before = with_content(path, bytes(content))
@@ -207,7 +207,7 @@ def test_a_byte_changed_anywhere_in_the_description_is_refused_unless_it_says_th
     with_content(path, before)
 
 
-@pytest.mark.parametrize("suffix", ["json", "safetensors.z"])
+@pytest.mark.parametrize("suffix", ["json", "safetensors"])
 @pytest.mark.parametrize("kept", [None, 0, 1, 8, 100, -1])
 def test_a_version_cut_short_or_missing_is_refused(
     intact: DirectoryMeta, suffix: str, kept: int | None
@@ -323,6 +323,19 @@ def sealed_again(head: bytes, content: bytes, **changed: Any) -> tuple[bytes, by
     return json.dumps({**described, "blake2b": seal_of(content, described)}).encode(), content
 
 
+def test_a_version_of_before_that_was_compressed_is_read_and_gone_on_from(tmp_path: Path) -> None:
+    head, content = sealed(checkpoint())
+    head, compressed = sealed_again(head, zlib.compress(content, 0), bytes=len(content))
+    (tmp_path / "00000001.json").write_bytes(head)
+    (tmp_path / f"00000001-{seal_in(head):.16}.safetensors.z").write_bytes(compressed)
+    versions = DirectoryMeta(tmp_path)
+    assert same(versions.load(1), checkpoint())
+    assert versions.publish(checkpoint(2, seed=2))
+    assert {path.name for path in versions.files(1)} < {path.name for path in tmp_path.iterdir()}
+    versions.drop({1})
+    assert versions.missing([1, 2]) == {1}
+
+
 TABLE = "params.0.embeddings.0.weight"
 
 
@@ -357,7 +370,7 @@ def test_tables_whose_parts_do_not_fit_are_refused_before_they_are_made(rows: ob
 def test_what_says_another_size_than_it_has_is_refused_before_it_is_decompressed_further(size: int) -> None:
     head, content = sealed(checkpoint())
     with pytest.raises(ValueError, match=r"its tensors (do not take|are said to take)"):
-        unsealed(*sealed_again(head, content, bytes=size))
+        unsealed(*sealed_again(head, zlib.compress(content), bytes=size))
 
 
 def test_a_few_bytes_that_would_become_gigabytes_are_refused() -> None:

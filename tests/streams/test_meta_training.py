@@ -163,7 +163,7 @@ def test_training_that_was_killed_goes_on_bit_for_bit(blobs: Path) -> None:
 
 def test_only_the_newest_stretch_is_kept(blobs: Path) -> None:
     trained(settings_in(blobs, "state"))
-    (kept,) = (blobs / "state" / "training").glob("*.safetensors.z")
+    (kept,) = (blobs / "state" / "training").glob("*.safetensors")
     assert kept.name.startswith("00000006")
 
 
@@ -381,7 +381,7 @@ def test_a_rate_that_falls_is_zero_where_training_ends(blobs: Path) -> None:
 def test_a_damaged_training_names_the_folder_to_delete(blobs: Path) -> None:
     config = settings_in(blobs, "state")
     trained(config)
-    (kept,) = (blobs / "state" / "training").glob("*.safetensors.z")
+    (kept,) = (blobs / "state" / "training").glob("*.safetensors")
     kept.write_bytes(kept.read_bytes()[:-1])
     with pytest.raises(CheckpointError, match=r"training cannot be gone on with.*delete that folder"):
         trained(config)

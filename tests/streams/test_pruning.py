@@ -182,7 +182,7 @@ def test_months_in_minutes_on_disk(tmp_path: Path) -> None:
     store, versions = LmdbStore(tmp_path / "rows"), DirectoryMeta(tmp_path / "theta")
     for version in range(1, VERSIONS + 1):
         (tmp_path / "theta" / f"{version:08d}.json").write_bytes(b"x" * 100)
-        (tmp_path / "theta" / f"{version:08d}-0123.safetensors.z").write_bytes(b"x" * 400)
+        (tmp_path / "theta" / f"{version:08d}-0123.safetensors").write_bytes(b"x" * 400)
     with store._writing(store._adopted) as transaction:
         for at, version in cells(CELLS, VERSIONS).items():
             transaction.put(lmdb_key(at), version.to_bytes(8, "big"))
