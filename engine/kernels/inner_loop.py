@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from engine.compiled import compiled_apart, compiled_within
+from engine.compiled import compiled_apart, compiled_as, compiled_within, scalars
 from engine.kernels.gradients import by_own
 from engine.kernels.losses import loss_and_slope
 from engine.kernels.network import (
@@ -19,6 +19,8 @@ from engine.kernels.network import (
     EVERYTHING,
     FORWARD,
     HEAD,
+    NETWORK,
+    THETA,
     UNITS,
     WEIGHT,
     Network,
@@ -33,14 +35,15 @@ from engine.kernels.network import (
     layer_below,
     network_at,
     put_out,
-    rows_at,
     scale,
-    since,
     theta_at,
     work_of,
 )
 from engine.kernels.products import after, padded, square
+from engine.kernels.row_loop import write_inputs
+from engine.kernels.row_theta import ROW_THETA, RowTheta
 from engine.kernels.vectors import WIDTH, address, fused, load, one, put, spread, store, total, transpose
+from engine.types import Float32, Int64
 
 
 class Steps(NamedTuple):
@@ -51,6 +54,38 @@ class Steps(NamedTuple):
     """Of each number that a task owns, padded."""
     clip: float
     proximal: float
+
+
+class Told(NamedTuple):
+    """Examples of T tasks, one task's after the other's."""
+
+    stored: Any
+    """[M, W] as they are stored."""
+    y: Any
+    """[M] classes, or standardised values."""
+    weight: Any
+    """[M] in the loss."""
+    ends: Any
+    """[T + 1] task t's are ends[t] to ends[t + 1]."""
+
+
+class Room(NamedTuple):
+    """What passes over the examples of one task, at most so many, write to; all zero at first."""
+
+    most: int
+    work: Any
+    own: Any
+    """What a task owns, twice, and the hidden layers' weights."""
+    dense: Any
+    """[most, D] what the network reads."""
+    numbers: Any
+    """[most, numbers] what the linear model does."""
+    wide: Any
+    """[most, C] the weights of buckets."""
+
+
+STEPS = scalars(Steps, ["int64", "float32[]", "float64", "float64"])
+ROOM = scalars(Room, ["int64", "float32[]", "float32[]", *["float32[,]"] * 3])
 
 
 class Task(NamedTuple):
@@ -75,50 +110,47 @@ def fixed_part(network: Network, theta: Theta, x: Any, count: int, room: Any, ou
     found = work.hidden if net.owns == HEAD else work.normal
     for first in range(0, count, CHUNK):
         rows = min(CHUNK, count - first)
-        for layer in range(last + 1):
-            lower = layer_below(net, layer, after(address(x), first * inputs), work)
-            climb(net, layer, lower, at.body, at.forward, rows, work)
-            if net.owns == HEAD:
-                scale(net, layer, work, rows, at.body)
+        fix(net, at, after(address(x), first * inputs), rows, work)
         for n in range(rows):
             copy(in_layer(net, work, found, last, n), after(address(out), (first + n) * width), width)
 
 
-@compiled_apart
-def adapted(
-    network: Network, theta: Theta, rows: Rows, y: Any, weight: Any, ends: Any,
-    steps: Steps, places: Any, most: int, room: Any, own: Any, out: Any,
-) -> None:  # fmt: skip
-    """Write fast parameters [T, F] of T tasks; task t has examples ends[t] to ends[t + 1], at most `most`.
+@compiled_within
+def read_task(net: Network, front: RowTheta, told: Told, t: int, room: Room) -> None:
+    """Write what the network reads of a task's examples."""
+    first = told.ends[t]
+    for n in range(told.ends[t + 1] - first):
+        dense, numbers = room.dense[n], room.numbers[n]
+        write_inputs(front, told.stored[first + n], dense, room.wide[n])
+        for k in range(net.numbers):
+            numbers[k] = dense[k]
 
-    `y` [M] is a class, or a standardised value, `weight` [M] counts in the loss. `own` is room for what a task owns,
-    its gradient, and the transposed weights where it owns these; fast parameters lie at `places` [F] of the first.
-    """
-    net, at, every = network_at(network), theta_at(theta), rows_at(rows)
-    size, work, mine = len(theta.own), work_of(net, most, address(room)), address(own)
-    body = mine if net.owns == EVERYTHING else at.body
-    forward = after(mine, 2 * size) if net.owns == EVERYTHING else at.forward
-    taken = Steps(steps.number, address(steps.sizes), steps.clip, steps.proximal)
-    for t in range(len(ends) - 1):
-        first, count = ends[t], ends[t + 1] - ends[t]
-        copy(at.own, mine, size)
-        if count and steps.number:
-            if net.owns == EVERYTHING:
-                copy(at.forward, forward, len(theta.forward))
-            task = Task(
-                since(net, every, first), after(address(y), first), after(address(weight), first),
-                count, mine, after(mine, size), body, forward,
-            )  # fmt: skip
-            adapt(net, at, task, taken, size, work)
-        for i in range(len(places)):
-            out[t, i] = one(mine, places[i])
+
+@compiled_within
+def told_task(told: Told, t: int, room: Room, own: int, gradient: int, body: int, forward: int) -> Task:
+    """A task whose examples are read."""
+    first, count = told.ends[t], told.ends[t + 1] - told.ends[t]
+    rows = Rows(address(room.dense), address(room.numbers), address(room.wide), 0)
+    labels, shares = after(address(told.y), first), after(address(told.weight), first)
+    return Task(rows, labels, shares, count, own, gradient, body, forward)
+
+
+@compiled_within
+def fix(net: Network, theta: Theta, x: int, rows: int, work: Work) -> None:
+    """Compute what of the activations of rows is the same for all tasks; nothing where they own everything."""
+    for layer in range(0 if net.owns == EVERYTHING else fixed_layer(net) + 1):
+        climb(net, layer, layer_below(net, layer, x, work), theta.body, theta.forward, rows, work)
+        if net.owns == HEAD:
+            scale(net, layer, work, rows, theta.body)
 
 
 @compiled_within
 def adapt(net: Network, theta: Theta, task: Task, steps: Steps, size: int, work: Work) -> None:
-    """One task's steps, from theta; theta again where it has diverged, by a loss that is no number too."""
+    """One task's steps, from theta; theta again where it has diverged, by a loss that is no number too.
+
+    What no step changes is in `work`.
+    """
     rows = task.rows
-    recall(net, rows, task.examples, work)
     began = ended = forward_loss(net, theta, task, steps, size, work)
     for _ in range(steps.number):
         by_own(net, rows.x, rows.numbers, task.examples, task.own, task.body, work, task.gradient)
@@ -200,3 +232,43 @@ def turn_some(source: int, row: int, target: int, column: int, inputs: int, unit
     for k in range(inputs):
         for j in range(units):
             put(target, k * column + j, one(source, j * row + k))
+
+
+@compiled_as(
+    NETWORK,
+    THETA,
+    ROW_THETA,
+    "float32[,]",
+    "float32[]",
+    "float32[]",
+    "int64[]",
+    STEPS,
+    "int64[]",
+    ROOM,
+    "float32[,]",
+)
+def adapted(
+    network: Network, theta: Theta, front: RowTheta, stored: Float32, y: Float32, weight: Float32, ends: Int64,
+    steps: Steps, places: Int64, room: Room, out: Float32,
+) -> None:  # fmt: skip
+    """Write fast parameters [T, F] of T tasks, whose examples are those of `Told`, none of more than `room.most`.
+
+    They lie at `places` [F] of what a task owns.
+    """
+    told = Told(stored, y, weight, ends)
+    net, at = network_at(network), theta_at(theta)
+    size, work, mine = len(theta.own), work_of(net, room.most, address(room.work)), address(room.own)
+    body = mine if net.owns == EVERYTHING else at.body
+    forward = after(mine, 2 * size) if net.owns == EVERYTHING else at.forward
+    taken = Steps(steps.number, address(steps.sizes), steps.clip, steps.proximal)
+    for t in range(len(told.ends) - 1):
+        copy(at.own, mine, size)
+        if told.ends[t + 1] > told.ends[t] and steps.number:
+            if net.owns == EVERYTHING:
+                copy(at.forward, forward, len(theta.forward))
+            read_task(net, front, told, t, room)
+            task = told_task(told, t, room, mine, after(mine, size), body, forward)
+            fix(net, at, task.rows.x, task.examples, work)
+            adapt(net, at, task, taken, size, work)
+        for i in range(len(places)):
+            out[t, i] = one(mine, places[i])

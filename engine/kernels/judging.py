@@ -56,6 +56,7 @@ def judged(
         if count and steps.number:
             labels, shares = after(address(support.y), first), after(address(support.weight), first)
             task = Task(since(net, read, first), labels, shares, count, mine, its, body, forward)
+            recall(net, task.rows, count, work)
             adapt(net, at, task, taken, size, work)
             if net.owns == EVERYTHING:  # a task that has diverged is theta again
                 turn(net, mine, forward)

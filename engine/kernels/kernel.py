@@ -17,7 +17,7 @@ from torch import Tensor
 
 from engine.batches import present
 from engine.compiled import IS_PYTHON
-from engine.kernels.inner_loop import Steps, adapted, fixed_part
+from engine.kernels.inner_loop import Room, Steps, adapted, fixed_part
 from engine.kernels.judging import Sets, judged
 from engine.kernels.latest import Latest
 from engine.kernels.moves import moves_apart
@@ -56,6 +56,13 @@ def rows_of(learner: Learner) -> RowByRow | None:
     """How a learner predicts row by row: as its kernel does, where it has one."""
     kernel = kernel_of(learner)
     return kernel.front if isinstance(kernel, MLPKernel) else row_by_row(learner)
+
+
+def most_of(ends: Int64) -> int:
+    """Of how many examples the largest of the sets is that end there, and 1 at least."""
+    if len(ends) == 2:
+        return max(int(ends[1] - ends[0]), 1)
+    return int(np.diff(ends).max(initial=1))
 
 
 class MLPKernel:
@@ -124,17 +131,25 @@ class MLPTheta:
         """Fast parameters [T, F]; task t's examples are ends[t] to ends[t + 1] of x [M, W], y [M], weight [M] > 0."""
         plan = self.kernel.plan
         out = np.empty((len(ends) - 1, len(plan.own.places)), np.float32)
-        most = int(np.diff(ends).max(initial=1))
         adapted(
-            plan.network, self.theta, self._read(x), *self.counted(y, weight), ends, self.steps, plan.own.places,
-            most, self.kernel.room(most), self._own(), out,
+            plan.network, self.theta, self.front, x, *self.counted(y, weight), ends, self.steps, plan.own.places,
+            self.room(most_of(ends)), out,
         )  # fmt: skip
         return out
+
+    def room(self, most: int) -> Room:
+        """Room for passes over the examples of one task, at most so many."""
+        net, kernel = self.kernel.plan.network, self.kernel
+        rows = (
+            np.zeros((most, width), np.float32)
+            for width in (kernel.inputs, rounded_up(net.numbers), net.outputs)
+        )
+        return Room(most, kernel.room(most), self._own(), *rows)
 
     def losses(self, support: Batch, query: Batch, sizes: Sequence[float] | None = None) -> Float64:
         """What the query sets of U tasks cost after adaptation [S, U], by steps of each size, or of theta's own."""
         sets = self._sets(support), self._sets(query)
-        most = max(int(np.diff(one.ends).max(initial=1)) for one in sets)
+        most = max(most_of(one.ends) for one in sets)
         room, own, plan = self.kernel.room(most), self._own(), self.kernel.plan
         found = np.empty((1 if sizes is None else len(sizes), len(query.y)))
         for n, out in enumerate(found):
@@ -156,7 +171,7 @@ class MLPTheta:
         named = self.kernel.plan.network.named
         if self.unit:
             return (y - self.unit[0]) / self.unit[1], weight
-        if ((y >= 0) & (y < named)).all():
+        if np.count_nonzero((y >= 0) & (y < named)) == len(y):
             return y, weight
         if not (y >= 0).all():
             raise EngineError(

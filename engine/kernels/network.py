@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from engine.compiled import compiled_within
+from engine.compiled import compiled_within, scalars
 from engine.kernels.products import Matrix, after, dot, multiply, padded
 from engine.kernels.vectors import (
     WIDTH,
@@ -81,6 +81,10 @@ class Theta(NamedTuple):
     """Every parameter."""
     forward: Any
     """The hidden layers' weights, transposed, one after the other."""
+
+
+NETWORK = scalars(Network, [*["int64"] * 2, "int64[]", "int64", "boolean", *["int64"] * 7])
+THETA = scalars(Theta, ["float32[]"] * 3)
 
 
 class Rows(NamedTuple):

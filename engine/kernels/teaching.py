@@ -12,26 +12,12 @@ from typing import Any, NamedTuple
 from engine.compiled import compiled_apart, compiled_within, fill
 from engine.kernels.descent import Moved, forget, move
 from engine.kernels.gradients import by_own, descend
-from engine.kernels.inner_loop import Steps, Task, forward_loss, turn
-from engine.kernels.network import Network, Rows, Theta, Work, copy, network_at, theta_at, work_of
+from engine.kernels.inner_loop import Room, Steps, Task, Told, forward_loss, read_task, told_task, turn
+from engine.kernels.network import Network, Theta, Work, copy, network_at, theta_at, work_of
 from engine.kernels.products import after
-from engine.kernels.row_loop import write_inputs
 from engine.kernels.slopes import by_tables, squares, squares_of_touched
 from engine.kernels.vectors import WIDTH, address, load, put, store
 from engine.learners.training import Pace
-
-
-class Told(NamedTuple):
-    """Examples of T tasks, one task's after the other's."""
-
-    stored: Any
-    """[M, W] as they are stored."""
-    y: Any
-    """[M] classes, or standardised values."""
-    weight: Any
-    """[M] in the loss."""
-    ends: Any
-    """[T + 1] task t's are ends[t] to ends[t + 1]."""
 
 
 class Adapted(NamedTuple):
@@ -43,21 +29,6 @@ class Adapted(NamedTuple):
     """[F] where it lies in theta's parameters."""
     turned: bool
     """Whether hidden layers' weights are among it."""
-
-
-class Room(NamedTuple):
-    """What passes over the examples of one task, at most so many, write to; all zero at first."""
-
-    most: int
-    work: Any
-    own: Any
-    """Theta's parameters twice, and the hidden layers' weights."""
-    dense: Any
-    """[most, D] what the network reads."""
-    numbers: Any
-    """[most, numbers] what the linear model does."""
-    wide: Any
-    """[most, C] the weights of buckets."""
 
 
 class Said(NamedTuple):
@@ -103,7 +74,7 @@ def take_steps(
 @compiled_within
 def add_labels(net: Network, theta: Theta, moved: Moved, told: Told, s: int, room: Room, work: Work) -> float:
     """Add the gradient of the loss of labels under theta, which is returned."""
-    read_task(net, moved, told, s, room)
+    read_task(net, moved.front, told, s, room)
     task = task_of(told, s, room, len(moved.gradient), theta.own, theta.forward)
     loss = forward_loss(net, theta, task, Steps(0, theta.own, 0.0, 0.0), 0, work)
     add_slope(net, moved, task, told, s, work)
@@ -118,7 +89,7 @@ def add_episode(
     said.judged[t, 0] = said.judged[t, 1] = 0.0
     if told.ends[t + 1] == told.ends[t]:
         return
-    read_task(net, moved, told, t, room)
+    read_task(net, moved.front, told, t, room)
     size, mine, none = len(moved.gradient), address(room.own), Steps(0, theta.own, 0.0, 0.0)
     task = task_of(told, t, room, size, theta.own, theta.forward)
     said.judged[t, 0] = forward_loss(net, theta, task, none, 0, work)
@@ -135,23 +106,9 @@ def add_episode(
 
 
 @compiled_within
-def read_task(net: Network, moved: Moved, told: Told, t: int, room: Room) -> None:
-    """Write what the network reads of a task's examples."""
-    front, first = moved.front, told.ends[t]
-    for n in range(told.ends[t + 1] - first):
-        stored, dense, numbers = told.stored[first + n], room.dense[n], room.numbers[n]
-        write_inputs(front, stored, dense, room.wide[n])
-        for k in range(net.numbers):
-            numbers[k] = dense[k]
-
-
-@compiled_within
 def task_of(told: Told, t: int, room: Room, size: int, own: int, forward: int) -> Task:
     """A task whose examples are read; all of its parameters are its own."""
-    first, count = told.ends[t], told.ends[t + 1] - told.ends[t]
-    rows = Rows(address(room.dense), address(room.numbers), address(room.wide), 0)
-    labels, shares = after(address(told.y), first), after(address(told.weight), first)
-    return Task(rows, labels, shares, count, own, after(address(room.own), size), own, forward)
+    return told_task(told, t, room, own, after(address(room.own), size), own, forward)
 
 
 @compiled_within

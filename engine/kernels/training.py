@@ -9,13 +9,14 @@ import numpy as np
 
 from engine.batches import present
 from engine.kernels.descent import Moved, Moving
+from engine.kernels.inner_loop import Room, Told
 from engine.kernels.latest import Mark, is_same, marks
 from engine.kernels.network import EVERYTHING, Theta, room_for
 from engine.kernels.plan import named
 from engine.kernels.products import rounded_up
 from engine.kernels.row_by_row import one_after_the_other
 from engine.kernels.slopes import DENSE, IDS, MARKS, NUMBERS, WEIGHTS, Tables
-from engine.kernels.teaching import Adapted, Room, Said, Told, take_steps
+from engine.kernels.teaching import Adapted, Said, take_steps
 from engine.learners.training import FIRST, SECOND, Pace, Slope, Trained
 from engine.types import Batch, Episodes, Float32, Int64, Params
 

@@ -257,8 +257,9 @@ class FoldInProgress:
         """Write fast parameters [T, F] to the rows; what is not finite keeps the previous ones."""
         if not len(tasks):
             return
-        sound = np.isfinite(values).all(axis=1, keepdims=True)
-        if not sound.all():
+        finite = np.isfinite(values)
+        if np.count_nonzero(finite) < finite.size:
+            sound = finite.all(axis=1, keepdims=True)
             self.not_finite += int((~sound).sum())
             kept = self.rows["fast"][tasks]
             kept[self.rows["fast_version"][tasks] == 0] = self.theta.unadapted

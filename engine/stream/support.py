@@ -8,12 +8,12 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 
-from engine.batches import bucket_of, class_weights
-from engine.compiled import compiled, compiled_as, copy, scalars, vectors
+from engine.batches import bucket_of
+from engine.compiled import compiled, compiled_as, copy, fill, scalars, vectors
 from engine.located import LOCATED, Located
 from engine.stream.layout import columns_at
 from engine.stream.table import TaskTable
-from engine.types import Batch, Episode, Float32, Int64
+from engine.types import Batch, Episode, Float32, Float64, Int64
 
 ROW = -1
 """In place of an adaptation's number: what the row holds already."""
@@ -214,21 +214,40 @@ def weighed(sets: Sets, count: int, slots: int, balanced: bool) -> Support:
     Where sets are `balanced`, examples weigh what brings their class back to its share among all labels.
     """
     ends = sets.ends[: count + 1]
-    x, y = sets.x[: ends[-1]], sets.y[: ends[-1]]
-    present = np.arange(slots) < np.diff(ends)[:, None]
-    weights = np.where(present, 1.0, 0.0)
-    if balanced:
-        labels = np.zeros(present.shape, np.int64)
-        labels[present] = y
-        weights *= class_weights(labels, weights, sets.counts[:count])
-    weights /= np.maximum(weights.sum(axis=1, keepdims=True), 1e-12)
-    return Support(ends, x, y, weights[present].astype(np.float32))
+    shares, weight = np.zeros((count, slots)), np.empty(ends[-1], np.float32)
+    write_shares(sets, balanced, shares)
+    write_weights(ends, shares, shares.sum(axis=1), weight)
+    return Support(ends, sets.x[: ends[-1]], sets.y[: ends[-1]], weight)
+
+
+@compiled_as(SETS_LAYOUT, "boolean", "float64[,]")
+def write_shares(sets: Sets, balanced: bool, shares: Float64) -> None:
+    """Write what examples weigh beside each other [T, slots]: labels of their class over those of it in the set."""
+    for t in range(len(shares)):
+        y = sets.y[sets.ends[t] : sets.ends[t + 1]]
+        if not balanced:
+            fill(shares[t, : len(y)], 1.0)
+        for k in range(sets.counts.shape[1] if balanced else 0):
+            members = 0
+            for i in range(len(y)):
+                members += y[i] == k
+            for i in range(len(y)):
+                if y[i] == k:
+                    shares[t, i] = sets.counts[t, k] / members
+
+
+@compiled_as("int64[]", "float64[,]", "float64[]", "float32[]")
+def write_weights(ends: Int64, shares: Float64, sums: Float64, weight: Float32) -> None:
+    """Write what examples weigh [M]: their shares, which add up to 1 in a set."""
+    for t in range(len(shares)):
+        for i in range(ends[t + 1] - ends[t]):
+            weight[ends[t] + i] = shares[t, i] / max(sums[t], 1e-12)
 
 
 def examples_of(support: Support) -> tuple[Float32, Float32, Float32, Int64]:
     """What weighs in the sets: x [M, W], y [M], weight [M]; set t is ends[t] to ends[t + 1]."""
     weighs = support.weight > 0
-    if weighs.all():
+    if np.count_nonzero(weighs) == len(weighs):
         return support.x, support.y, support.weight, support.ends
     ends = np.concatenate([[0], np.cumsum(weighs)])[support.ends]
     return support.x[weighs], support.y[weighs], support.weight[weighs], ends
