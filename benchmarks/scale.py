@@ -3,11 +3,11 @@
 Tasks of 32 features and their own past, that keep 16 examples and 16 pending observations; half of the labels come at
 once, half 16 observations later. Stores are filled with rows of tasks that have had four labels; batches of 8,192
 events, of 1,024 tasks drawn from all, are loaded, folded and swapped; then their rows are put back, so that tasks are
-equally old however many there are: old ones adapt more rarely, and have longer rows. Bytes are those of a row, whole
-and packed, and what the file of LMDB and the memory of Redis come to. Redis runs on the same machine, and its CPU is
-not counted; of LMDB it is.
+equally old however many there are: old ones adapt more rarely, and have longer rows. Bytes are those of a packed row
+and of its room in LMDB, in both precisions; and what the file of LMDB and the memory of Redis come to in the one that
+is chosen. Redis runs on the same machine, and its CPU is not counted; of LMDB it is.
 
-    python -m benchmarks.scale [--json F] [--quick]
+    python -m benchmarks.scale [--json F] [--quick] [--precision half]
 """
 
 from __future__ import annotations
@@ -50,6 +50,12 @@ LABELS = (1, 4, 16, 64)
 GROWN = 4
 """and of tasks that stores are filled with."""
 
+PRECISIONS = ("single", "half")
+"""Of rows; stores are in the first, or in the one that is chosen."""
+
+IN_LMDB = 16_384
+"""Tasks of which the file's room is measured."""
+
 BATCHES, WARM_UP = 24, 4
 AT_ONCE = 4_096
 
@@ -85,10 +91,10 @@ class Traffic:
         )
 
 
-def engine_and_theta() -> tuple[Engine, Meta]:
+def engine_and_theta(precision: str) -> tuple[Engine, Meta]:
     """As `benchmarks.stream` has them, but for fewer pending observations."""
     tree = settings_of(Path("none.parquet"), Path("none")).model_dump()
-    tree["memory"]["pending"] = 16
+    tree["memory"] |= {"pending": 16, "precision": precision}
     engine = Engine(*described(validated(tree, "benchmarks.scale")))
     return engine, Meta(1, engine.learner.init(0))
 
@@ -169,22 +175,39 @@ def measured(engine: Engine, theta: Meta, tasks: int, batches: int) -> dict[str,
     return figures
 
 
+def row_bytes(precision: str) -> dict[str, dict[str, float]]:
+    """Bytes of a row after so many labels: packed, and as the file of LMDB has room for it."""
+    engine, theta = engine_and_theta(precision)
+    found: dict[str, dict[str, float]] = {f"{precision}, packed": {}, f"{precision}, LMDB": {}}
+    for labels, table in grown(engine, theta, Traffic()).items():
+        rows = [bytes(row) for row in table.encode(pack=True)]
+        with opened("LMDB", engine.layout) as (store, size):
+            empty = size()
+            fill(store, rows, range(IN_LMDB))
+            sizes = float(np.mean([len(row) for row in rows])), (size() - empty) / IN_LMDB
+        for of, value in zip(found.values(), sizes, strict=True):
+            of[f"{labels} labels"] = value
+    return found
+
+
 def main() -> None:
-    """Measure both numbers of tasks."""
-    options = arguments(__doc__.splitlines()[0])
+    """Measure both precisions of a row, and both numbers of tasks."""
+    options = arguments(__doc__.splitlines()[0], precision=PRECISIONS)
     torch.set_num_threads(1)
-    engine, theta = engine_and_theta()
+    engine, theta = engine_and_theta(options.chosen["precision"])
     many, batches = (QUICK, 2) if options.quick else (MANY, BATCHES)
-    packed = {
-        f"{labels} labels": float(np.mean([len(row) for row in table.encode(pack=True)]))
-        for labels, table in grown(engine, theta, Traffic()).items()
-    }
-    sizes = {"a row, whole": float(engine.layout.bytes_per_task)} | packed
-    show("bytes of a row, packed after so many labels", list(sizes), [list(sizes.values())])
+    sizes = {name: of for precision in PRECISIONS for name, of in row_bytes(precision).items()}
+    show(
+        f"bytes of a row after so many labels; whole it is {engine.layout.bytes_per_task:,}",
+        ["", *(f"{labels} labels" for labels in LABELS)],
+        [[name, *of.values()] for name, of in sizes.items()],
+    )
     few, more = (measured(engine, theta, tasks, batches) for tasks in (FEW, many))
     rows: list[list[Figure]] = [[name, few[name], more[name], more[name] / few[name]] for name in few]
     show("stores", ["", f"{FEW:,} tasks", f"{many:,} tasks", "ratio"], rows)
-    figures: dict[str, Figure] = {f"bytes, {name}": size for name, size in sizes.items()}
+    figures: dict[str, Figure] = {
+        f"bytes, {name}, {labels}": size for name, of in sizes.items() for labels, size in of.items()
+    }
     figures |= {f"{FEW} tasks, {name}": value for name, value in few.items()}
     figures |= {f"{many} tasks, {name}": value for name, value in more.items()}
     figures["x_cost"] = max(more[name] / few[name] for name in few if name.endswith("us an event"))

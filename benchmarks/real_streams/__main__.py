@@ -14,6 +14,7 @@ from benchmarks.real_streams.measured import BASELINES, Choices, measured, rules
 from benchmarks.real_streams.ours import load_all
 from benchmarks.real_streams.shown import kept, markdown, rules_markdown
 from benchmarks.real_streams.sources import Source, sources
+from streams.settings.tree import values_of
 from streams.system.machine import described_machine
 
 QUICK_ROWS = 2_000
@@ -35,7 +36,11 @@ def main() -> None:
 
     rows = QUICK_ROWS if options.quick else options.rows
     choices = Choices(
-        BASELINES[options.baselines], rows, quick=options.quick, are_timed=options.baselines != "none"
+        BASELINES[options.baselines],
+        rows,
+        quick=options.quick,
+        are_timed=options.baselines != "none",
+        changes=values_of(options.set),
     )
     results: dict[str, dict[str, object]] = {}
     with tempfile.TemporaryDirectory(prefix="real-streams-") as scratch:
@@ -56,6 +61,9 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--quick", action="store_true", help=f"the first {QUICK_ROWS:,} rows of each stream")
     parser.add_argument("--rows", type=int, help="so many of the first rows of each stream")
     parser.add_argument("--baselines", choices=sorted(BASELINES), default="all", help=SPEED)
+    parser.add_argument(
+        "--set", action="append", default=[], help="another setting than the default, path=value"
+    )
     parser.add_argument("--rules", action="store_true", help="compare outer rules instead of baselines")
     return parser.parse_args()
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -59,12 +59,14 @@ class Choices:
     """Whether grids have one entry where an entry takes long."""
     are_timed: bool = True
     """Whether river's and deep-river's events a second are measured beside ours."""
+    changes: Mapping[str, Any] = field(default_factory=dict)
+    """Settings of ours that are not the defaults."""
 
 
 def measured(source: Source, folder: Path, choices: Choices, progress: Progress) -> dict[str, Any]:
     """Figures of every predictor of a stream, in a folder that is removed afterwards."""
     stream = _written(source, folder, choices, progress)
-    ours = streamed(stream, folder, "ours")
+    ours = streamed(stream, folder, "ours", choices.changes)
     judged = judged_labels(len(stream.y), ours.scored)
     progress(f"{source.name}: {len(judged):,} labels judged, {ours.events_per_s:,.0f} events/s")
     timed = speeds(stream, ours.events_per_s) if choices.are_timed else {}

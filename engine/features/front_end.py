@@ -112,10 +112,7 @@ class FrontEnd(nn.Module):
     @property
     def sets(self) -> list[int]:
         """Where in a stored row each set of counts of labels begins."""
-        past, width = self.history, self.history.label_width if self.history else 0
-        if past is None or not width:
-            return []
-        return [*range(past.start, past.last, width), *range(past.by_counts, past.stop, width)]
+        return self.history.sets if self.history else []
 
     def forward(self, x: Tensor) -> Tensor:
         """Dense rows; a missing number sits at the mean, and its flag says so."""

@@ -67,6 +67,23 @@ class HistoryColumns:
         return 2 if self.regression else self.outputs * (self.outputs <= MOST_CLASSES)
 
     @property
+    def sets(self) -> list[int]:
+        """Where each set of counts of labels begins."""
+        width = self.label_width
+        if not width:
+            return []
+        return [*range(self.start, self.last, width), *range(self.by_counts, self.stop, width)]
+
+    @property
+    def scales(self) -> list[int]:
+        """Places of numbers that say as much by a few digits: counts, logarithms, differences.
+
+        No class is among them, and no value of a regression, which may lie far from zero.
+        """
+        counts = 1 if self.regression else self.label_width
+        return [*(first + k for first in self.sets for k in range(counts)), *self.plain]
+
+    @property
     def last(self) -> int:
         """Place of the last label: class + 1, 0 for none; of a regression value, change and trend."""
         return self.start + RATES * self.label_width

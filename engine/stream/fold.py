@@ -20,6 +20,7 @@ from engine.stream.in_progress import Folded, FoldInProgress
 from engine.stream.layout import Layout, layout_of
 from engine.stream.prepared import Prepared
 from engine.stream.requirements import Requirements
+from engine.stream.rounding import fast_places
 from engine.stream.rules import rules_of
 from engine.stream.scan_arrays import Events
 from engine.stream.sources import TakenUp, each_alone, taken_up
@@ -70,6 +71,7 @@ class Engine:
         self.rules_written = self.rules._replace(writes_history=False)
         """The same where histories are written already."""
         self.requirements = Requirements(spec)
+        self.rounded_fast = fast_places(spec, self.learner)
         self.network = rows_of(self.learner) if device == "cpu" else None
         self.predict_adapted = Recorded(self.learner.predict)
         self.predict_shared = Recorded(self.learner.shared)

@@ -13,6 +13,7 @@ import numpy as np
 
 from engine.compiled import compiled, fill
 from engine.features.history import EVENT_HALF_LIVES_S, EVENT_RATES, LABEL_HALF_LIVES, LARGEST, RATES
+from engine.stream.rounding import round_at
 
 BY_HALF_LIFE = 8.0
 """In labels of the category."""
@@ -80,6 +81,7 @@ def write(c: Any, u: int, x: Any, time_s: float, r: Any) -> None:
         for k in range(width):
             x[at] = c.by_rates[u, b, s, k] if s >= 0 else 0.0
             at += 1
+    round_at(x, r.rounded)
 
 
 @compiled

@@ -15,6 +15,7 @@ from engine.stream.layout import Columns
 from engine.stream.look_ahead import Foreseen, foreseen, look_ahead
 from engine.stream.predictions import Asked
 from engine.stream.prepared import Prepared
+from engine.stream.rounding import remembered
 from engine.stream.scan_arrays import Events
 from engine.stream.sources import TakenUp
 from engine.stream.support import (
@@ -203,7 +204,11 @@ class FoldInProgress:
             self._keep(tasks, self._adapted_from(support, len(tasks)))
 
     def _adapted_from(self, support: Support | None, tasks: int) -> Float32:
-        """Fast parameters [T, F] for support sets: task by task, or in full blocks of a bucket; theta's for none."""
+        """Fast parameters [T, F] for support sets as rows remember them; theta's for none."""
+        return remembered(self._computed_from(support, tasks), self.engine.rounded_fast)
+
+    def _computed_from(self, support: Support | None, tasks: int) -> Float32:
+        """The same as computed: task by task, or in full blocks of a bucket."""
         if support is None or self.theta.unmoved:
             return np.repeat(self.theta.unadapted, tasks, axis=0)
         if self.theta.inner_loop is not None:
@@ -262,7 +267,7 @@ class FoldInProgress:
             sound = finite.all(axis=1, keepdims=True)
             self.not_finite += int((~sound).sum())
             kept = self.rows["fast"][tasks]
-            kept[self.rows["fast_version"][tasks] == 0] = self.theta.unadapted
+            kept[self.rows["fast_version"][tasks] == 0] = self._adapted_from(None, 1)
             values = np.where(sound, values, kept)
         self.rows["fast"][tasks] = values
         self.rows["fast_version"][tasks] = self.theta.meta.version

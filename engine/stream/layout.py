@@ -16,6 +16,7 @@ from engine.learners.fingerprint import fingerprint, theta_fingerprint
 from engine.located import Located, columns_in
 from engine.problem import Problem
 from engine.stream.mixture import EXPERTS, MIXED, STATE
+from engine.stream.rounding import own_places
 from engine.stream.spec import StreamSpec
 from engine.types import PREDICTORS, Int64, Outcome
 
@@ -197,7 +198,11 @@ def row_fingerprint(spec: StreamSpec, learner: Learner) -> int:
     sizes = {name: list(shape) for name, shape in learner.fast_shapes.items()}
     past = spec.problem.history
     kept = [] if past is None else [past.slots]
-    return int(fingerprint([LAYOUT_VERSION, theta_fingerprint(learner), memory, detector, sizes, *kept]), 16)
+    rounded = [own_places(spec).tolist()] if spec.memory.precision == "half" else []
+    return int(
+        fingerprint([LAYOUT_VERSION, theta_fingerprint(learner), memory, detector, sizes, *kept, *rounded]),
+        16,
+    )
 
 
 def layout_of(spec: StreamSpec, learner: Learner) -> Layout:

@@ -9,6 +9,7 @@ import numpy as np
 
 from engine.compiled import compiled, compiled_as, scalars
 from engine.stream.events import DTYPES, EventBatch
+from engine.stream.rounding import own_places, remembered
 from engine.stream.scan_arrays import EVENTS_LAYOUT, LABEL, OBSERVATION, Events
 from engine.stream.spec import StreamSpec
 from engine.targets import Regression
@@ -157,6 +158,7 @@ class Requirements:
         problem, target = spec.problem, spec.problem.target
         stored, regression = problem.stored, isinstance(target, Regression)
         self.spec, self.width, self.own_width = spec, problem.width, problem.features.width
+        self.rounded = own_places(spec)
         self.limits = Limits(
             topics=spec.topics,
             low=stored.low,
@@ -172,7 +174,7 @@ class Requirements:
     def checked(self, events: EventBatch, tasks: int) -> Events:
         """The columns of events that can be folded into a table of so many tasks, as compiled loops read them.
 
-        None of them happens after its `not_after_s`.
+        None of them happens after its `not_after_s`, and their numbers are those that rows remember.
 
         Raises:
             EngineError: a column has another type or length, or an event another value, than is required; one
@@ -226,7 +228,7 @@ class Requirements:
         return wide
 
     def _sound(self, events: Events, not_after_s: Float64, tasks: int) -> Events:
-        """The same events, all of whose values are as required."""
+        """The same events, all of whose values are as required, with their numbers as rows remember them."""
         latest = np.empty(len(events.row), np.int64)
         what, n = first_unmet(events, not_after_s, self.limits, tasks, latest)
         if what != MET:
@@ -234,6 +236,7 @@ class Requirements:
             column = not_after_s if what == LATEST else getattr(events, COLUMN[what])
             value, expected = self._value(column, COLUMN[what], n), self._expected(what, tasks)
             raise EngineError(f"{place}: {COLUMN[what]} is {value}, expected {expected}")
+        remembered(events.x, self.rounded)
         return events
 
     def _check_column(self, name: str, column: Any, dtype: np.dtype[Any], count: int) -> None:

@@ -8,6 +8,7 @@ from engine.detectors.detectors import in_scan
 from engine.learners.base import LABEL_MEAN
 from engine.stream import scan_arrays
 from engine.stream.predictions import know_nothing
+from engine.stream.rounding import past_places
 from engine.stream.spec import StreamSpec
 from engine.targets import Classification, Regression
 from engine.types import EngineError, Meta
@@ -44,6 +45,7 @@ def rules_of(spec: StreamSpec) -> scan_arrays.Rules:
         label_width=past.label_width,
         numbers=np.array(past.numbers, np.int64),
         by=np.array(past.by, np.int64),
+        rounded=past_places(spec),
     )
 
 

@@ -108,6 +108,8 @@ class Rules(NamedTuple):
     """[M] stored places of the numbers that the history holds."""
     by: Any
     """[B] and of the categories."""
+    rounded: Any
+    """[K] and of what is rounded of the history."""
 
 
 class Work(NamedTuple):
@@ -194,6 +196,7 @@ RULES_LAYOUT = scalars(
         "boolean",
         "int64",
         "int64",
+        "int64[]",
         "int64[]",
         "int64[]",
     ],

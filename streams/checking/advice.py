@@ -11,6 +11,7 @@ from engine.features.columns import MAX_BUCKETS
 from engine.stream.spec import StreamSpec
 from engine.targets import Classification, Regression
 from engine.types import Float64
+from streams.checking.coarse import coarse
 from streams.checking.columns import FEWEST, FeatureFacts, facts_of
 from streams.checking.labels import FEW, Labels, Lost, labels_of, lost, patient, roomy
 from streams.checking.sample import MOST_ROWS, OUT_OF_RANGE, Sample, read_sample
@@ -80,6 +81,7 @@ def findings(
         *_of_tasks(sample, labels),
         *_of_rounds(sample, outer_every),
         *(warning for feature in features for warning in _of_feature(feature)),
+        *coarse(sample.features, spec),
     )
     return Findings(spec.problem.target, sample, labels, missed, features, warnings)
 

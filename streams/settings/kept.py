@@ -34,6 +34,9 @@ OF_ROWS = (
 Its trainer's own settings may change.
 """
 
+BEFORE = {"memory.precision": "single", "memory.exact": []}
+"""What settings were that rows hang on, before there were such settings."""
+
 SHOWN, SHOWN_CHARACTERS = 3, 100
 OWN_DIRECTORY = "a directory of its own (run.directory)"
 OWN_STREAM = "a stream of its own (`stream`)"
@@ -84,9 +87,10 @@ def refuse_changed(before: Flat, now: Flat, place: str, way_out: str) -> None:
         SettingsError: names each of them, what it was and what it is.
 
     """
+    known = {**BEFORE, **before} if before else before
     changed = [
-        f"{path} is {as_json(now[path], SHOWN_CHARACTERS)} and was {as_json(before[path], SHOWN_CHARACTERS)}"
-        for path in _differing(before, now)
+        f"{path} is {as_json(now[path], SHOWN_CHARACTERS)} and was {as_json(known[path], SHOWN_CHARACTERS)}"
+        for path in _differing(known, now)
     ]
     if changed:
         more = f", and {len(changed) - SHOWN} more" if len(changed) > SHOWN else ""

@@ -67,6 +67,10 @@ class TaskMemory(Section):
     balanced: bool = True
     pending: int = Field(64, ge=1)
     ttl_s: float = Field(30 * 86_400.0, gt=0)
+    precision: Literal["single", "half"] = "single"
+    """Half: numbers are rounded when they come, to eight significant bits, and a stored row is a third shorter."""
+    exact: tuple[str, ...] = ()
+    """Numbers that half precision leaves as they come: those that hardly differ beside what they have in common."""
 
 
 class AdaptationPolicy(Section):

@@ -241,6 +241,10 @@ CHANGES = {
     "a history of a number": varied(SMALL, history=History(numbers=("a",))),
     "of another number": varied(SMALL, history=History(numbers=("b",))),
     "how many categories it keeps": varied(SMALL, history=History(slots=5)),
+    "half precision": varied(SMALL, memory=replace(SMALL.memory, precision="half")),
+    "half precision of another number": varied(
+        SMALL, memory=replace(SMALL.memory, precision="half", exact=("a",))
+    ),
 }
 
 

@@ -163,6 +163,21 @@ def test_a_number_that_rises_with_time_is_a_counter(tmp_path: Path) -> None:
     assert "'count'" in warning(seen, "rises with time")
 
 
+@pytest.mark.parametrize("zeros", [0, 250])
+def test_a_number_that_half_precision_leaves_too_little_of_is_named(tmp_path: Path, zeros: int) -> None:
+    rng = np.random.default_rng(0)
+    years = rng.permutation(np.repeat([0.0, 2013.0, 2014.0, 2015.0], [zeros, 50, 400 - zeros - 100, 50]))
+    frame = table(year=years, amount=rng.lognormal(3, 1, 400), age=rng.integers(18, 90, 400))
+    columns = Numeric("year"), Numeric("amount"), Numeric("age"), Cyclic("year", 10)
+    (said,) = check(tmp_path, frame, *columns, memory=Memory(precision="half")).warnings
+    assert said.startswith(
+        "field 'year' lies between 2013 and 2015, and half precision keeps 1 of its 3 values apart"
+    )
+    assert "name it in memory.exact" in said
+    assert not check(tmp_path, frame, *columns, memory=Memory(precision="half", exact=("year",))).warnings
+    assert not check(tmp_path, frame, *columns).warnings
+
+
 def test_a_feature_that_never_changes_is_named(tmp_path: Path) -> None:
     frame = table(one=["x"] * 400, none=pl.Series([None] * 400, dtype=pl.Float64))
     seen = check(tmp_path, frame, Category("one"), Numeric("none", optional=True))

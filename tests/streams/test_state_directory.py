@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import signal
@@ -21,7 +22,7 @@ from streams.replay.embedded import rebuild
 from streams.settings.kept import agree, of_rows, of_run
 from streams.settings.tree import Settings, load_settings
 from streams.system.locks import Held
-from tests.faults.shop import files_of, run_to_the_end, settings_of, shop, what_is_left
+from tests.faults.shop import files_of, run_to_the_end, settings_of, shop, stop_after, what_is_left
 
 HOLDER = """
 import sys, pathlib
@@ -121,6 +122,8 @@ CHANGES = {
     "inner.compile=true": r"inner\.compile is true and was false",
     "memory.ttl_s=60": r"memory\.ttl_s is 60\.0 and was",
     "memory.balanced=false": r"memory\.balanced is false and was true",
+    "memory.precision=half": r'memory\.precision is "half" and was "single".* set them back, or give',
+    'memory.exact=["a"]': r'memory\.exact is \["a"\] and was \[\]',
     "run.seed=9": r"run\.seed is 9 and was 0",
 }
 
@@ -189,6 +192,26 @@ def test_a_setting_of_a_later_version_joins_those_that_are_kept(settings: Settin
     agree(kept, {path: value for path, value in now.items() if path != "hedge.share"}, "rows", "")
     agree(kept, now, "rows", "")
     assert kept.settings == now
+
+
+def test_rows_of_before_there_was_a_choice_of_precision_are_of_single(settings: Settings) -> None:
+    path = settings.run.directory / "settings.json"
+    kept = json.loads(path.read_bytes())
+    path.write_text(json.dumps({name: v for name, v in kept.items() if name != "memory.precision"}))
+    with pytest.raises(SettingsError, match=r'memory\.precision is "half" and was "single"'):
+        rebuilt(under(settings, "memory.precision=half"))
+    rebuilt(settings)
+
+
+def test_in_half_precision_rows_are_the_same_bits_in_other_batches_and_made_anew(tmp_path: Path) -> None:
+    half = ("memory.precision=half", "history.enabled=true")
+    settings = under(shop(tmp_path, observations=120), *half)
+    stop_after(settings, 5)
+    whole = run_to_the_end(settings)
+    rebuilt(under(settings, *half, "run.batch=7"))
+    assert what_is_left(settings).differs(whole) == []
+    uncut = run_to_the_end(under(settings, *half, "run.batch=500", "run.directory=uncut"))
+    assert uncut.rows == whole.rows
 
 
 def test_rows_of_a_deployment_hang_on_what_folds_them_and_not_on_what_trains_theta(
