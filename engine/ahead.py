@@ -25,6 +25,7 @@ from engine.stream.fold import Engine
 from engine.stream.spec import StreamSpec
 from engine.stream.warm import warm_up
 from engine.targets import Classification
+from engine.text import lines, numbers  # noqa: F401 - compiled where they are imported
 from engine.types import Batch, Episodes
 
 EXAMPLES = 8

@@ -139,6 +139,11 @@ def vectors(count: int) -> list[Any]:
     return [numba.types.Array(numba.types.int64, 1, "C")] * count
 
 
+def read_vector(scalar: str) -> Any:
+    """The numba type of a contiguous vector that is only read."""
+    return numba.types.Array(getattr(numba.types, scalar), 1, "C", readonly=True)
+
+
 def read_rows(scalar: str) -> Any:
     """The numba type of a contiguous array of two dimensions that is only read, from wherever it begins."""
     return numba.types.Array(getattr(numba.types, scalar), 2, "C", readonly=True, aligned=False)

@@ -270,8 +270,9 @@ class Online:
         folded = self.engine.fold_into(states, part.events, self._theta.get(self.versions.current()))
         in_one_piece(self.rows)[index] = in_one_piece(folded.states.rows)
         self.position += len(part.records)
-        rate = self.settings.outer.support_rate
-        self.new += learned_labels(part.events, part.tasks, folded, rate)[1]
+        if folded.outcomes.learned.any():
+            rate = self.settings.outer.support_rate
+            self.new += learned_labels(part.events, part.tasks, folded, rate)
         return folded
 
     def row(self, task: str) -> int:

@@ -11,7 +11,8 @@ from engine.stream.table import TaskTable
 from engine.targets import Classification, Regression
 from streams.assembly import learners
 from streams.errors import InputError
-from streams.events.learned_labels import lines_of, read_learned
+from streams.events.label_lines import columns_of_labels, lines_of
+from streams.events.learned_labels import read_learned
 from streams.operate.snapshots.folder import Draft, Folder, drafted, opened
 from streams.stores.sealed import sealed, unsealed
 from streams.system.named_function import NotAFunction, name_of, named_function
@@ -49,8 +50,8 @@ def save(model: Online, folder: Path) -> None:
             for row in TaskTable(model.engine.layout, tuple(tasks), model.rows[: len(tasks)]).encode():
                 write(bytes(row))
         with draft.file(LABELS) as write:
-            for line in lines_of([*model.window, *model.new]):
-                write(line + b"\n")
+            if labels := [*model.window, *model.new]:
+                write(lines_of(columns_of_labels(labels)).content.tobytes())
         if newest := model.trainer.newest():
             for name, content in zip((HEAD, THETA), sealed(newest), strict=True):
                 draft.add(name, content)

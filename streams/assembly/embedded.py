@@ -17,6 +17,7 @@ from streams.events.wording import unheard
 from streams.logs.file.log import FileLog, TableColumns
 from streams.logs.output import TOPICS, OutputFile
 from streams.program.embedded import Embedded
+from streams.program.label_log import LabelLog
 from streams.program.outputs import DeadLetterLines, Outputs
 from streams.program.room import Room
 from streams.program.rounds import Rounds
@@ -83,18 +84,18 @@ def _opened(
     trains.check_optimizer()
     outputs = output_files(settings)
     dead_letters = DeadLetterLines(outputs["dead-letter"], log.origin)
+    labels = LabelLog(outputs["episodes"], trains.labels)
     said = Outputs(
-        outputs,
+        {**outputs, "episodes": labels},
         dead_letters,
         spec.problem,
         settings.outer.support_rate,
         settings.run.durable,
-        trains.labels.wrote,
     )
     theta = ThetaCache(folds, versions)
     schedule = Schedule(settings.outer.every)
     worker = Worker(folds, log, store, theta, said, settings.run.batch, schedule, say=say)
-    rounds = Rounds(trains, outputs["episodes"], log.incarnation, say)
+    rounds = Rounds(trains, labels, log.incarnation, say)
     room = Room(store, folds.layout, schedule, settings.run.most_tasks, say)
     beside = partial(ThreadPoolExecutor, 1, "writer") if cores() > 1 else None
     return Embedded(

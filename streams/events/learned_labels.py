@@ -7,7 +7,7 @@ So each member is looked at before any of it is used: types, shapes, and whether
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, NamedTuple
 
@@ -17,24 +17,18 @@ import orjson
 from engine.stream.spec import StreamSpec
 from engine.targets import Classification, Regression
 from engine.types import PREDICTORS, Bool, Episode, Float32, Float64, Int64, is_index
-from streams.events.column_text import filled, numbers_text, values_text
-from streams.events.record import SourcePosition, incarnation_text, told_incarnation
+from streams.events.record import SourcePosition, told_incarnation
 
 NUMBERS: frozenset[type] = frozenset({int, float})
 OR_MISSING: frozenset[type] = NUMBERS | {type(None)}
 
 UNSCORED: Float64 = np.full(len(PREDICTORS), np.nan)
 
-LINE = b'{"task":%b,"labels":%b,"incarnation":"%b","partition":%b,"offset":%b,"x":[%b],"y":%b,"losses":%b%b}'
-
 LONGEST = 2**63
 """Counts and offsets are 64 bits."""
 
 MOST_LOSS = 1000.0
 """More than the logarithm of any number tells."""
-
-MOST_KEPT = 16_384
-"""Labels whose lines are not read yet, of those that this process wrote."""
 
 SLACK = 0.01
 """What rounding may add to weights and losses."""
@@ -62,32 +56,21 @@ class LabelReader:
     """Reads the labels of one stream spec, many at once: numbers are looked at together."""
 
     spec: StreamSpec
-    _written: dict[bytes, LearnedLabel] = field(default_factory=dict, init=False, repr=False, compare=False)
-
-    def wrote(self, lines: Sequence[bytes], labels: Sequence[LearnedLabel]) -> None:
-        """Keep labels of lines that this process wrote, so that none is parsed when it reads them back, once."""
-        self._written.update(zip(lines, labels, strict=True))
-        for line in [*self._written][:-MOST_KEPT]:
-            self._written.pop(line, None)  # another thread may be reading
 
     def read(self, lines: Sequence[bytes]) -> list[LearnedLabel | str]:
         """The label of each line; or why it is none that this stream spec has made, quoting nothing of it."""
         with np.errstate(over="ignore"):
-            ours = [self._written.pop(line, None) for line in lines]
-            found = [
-                one if one is not None and one.episode is None else self._shaped(line, one)
-                for line, one in zip(lines, ours, strict=True)
-            ]
+            found = [self._shaped(line) for line in lines]
         labels = {n: one for n, one in enumerate(found) if isinstance(one, LearnedLabel)}
         places = list(labels)
         for n, reason in self._unsound(list(labels.values())):
             found[places[n]] = f"is not of this stream spec, {reason}"
         return found
 
-    def _shaped(self, line: bytes, ours: LearnedLabel | None) -> LearnedLabel | str:
+    def _shaped(self, line: bytes) -> LearnedLabel | str:
         """The label of a line, whose numbers nobody has looked at yet."""
         try:
-            one = ours or read_learned(line)
+            one = read_learned(line)
         except (ValueError, KeyError, TypeError) as error:
             return f"cannot be read ({type(error).__name__})"
         reason = self._misshapen(one)
@@ -197,44 +180,6 @@ def read_learned(line: bytes) -> LearnedLabel:
     if not task or not labels or not 0 <= source.incarnation < 2 * LONGEST:
         raise ValueError("a task is not empty, a label count not 0, an incarnation 64 bits")
     return LearnedLabel(task, source, labels, x, float(y), lost, _episode(said, labels, len(x)))
-
-
-def lines_of(labels: Sequence[LearnedLabel]) -> list[bytes]:
-    """The lines of the `episodes` output that `read_learned` reads."""
-    if not labels:
-        return []
-    tasks, sources, counts, x, y, losses, episodes = zip(*labels, strict=True)
-    incarnations, partitions, offsets = zip(*sources, strict=True)
-    lost = np.concatenate(losses).reshape(len(x), -1)
-    named = {one: incarnation_text(one).encode() for one in {*incarnations}}
-    return filled(
-        LINE,
-        values_text(tasks),
-        values_text(counts),
-        map(named.__getitem__, incarnations),
-        values_text(partitions),
-        values_text(offsets),
-        numbers_text(np.concatenate(x).reshape(len(x), -1)),
-        values_text(y),
-        [
-            b"null" if none else b"[%b]" % text
-            for none, text in zip(np.isnan(lost[:, 0]).tolist(), numbers_text(lost), strict=True)
-        ],
-        map(_episode_text, episodes),
-    )
-
-
-def _episode_text(ended: Episode | None) -> bytes:
-    """Its members of a line."""
-    if ended is None:
-        return b""
-    support = ended.support_x, ended.support_y, ended.support_weight
-    query = ended.query_x, ended.query_y
-    said = {
-        "support": dict(zip(("x", "y", "weight"), map(np.ascontiguousarray, support), strict=True)),
-        "query": dict(zip(("x", "y"), map(np.ascontiguousarray, query), strict=True)),
-    }
-    return b"," + orjson.dumps(said, option=orjson.OPT_SERIALIZE_NUMPY)[1:-1]
 
 
 def _episode(said: Mapping[str, Any], labels: int, width: int) -> Episode | None:

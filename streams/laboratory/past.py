@@ -19,6 +19,7 @@ from engine.outer.fit import Round, start
 from streams.assembly.embedded import embedded, input_log
 from streams.errors import ReptideError
 from streams.logs.output import OutputFile
+from streams.program.label_log import LabelLog
 from streams.program.outputs import silent
 from streams.program.progress import Progress
 from streams.program.rounds import Rounds
@@ -62,7 +63,7 @@ def meta_train(settings: Settings, passes: int, show: Callable[[int, Progress], 
         while worker.step() is not None:
             pass
         trainer = program.trainer
-        labels = Rounds(trainer, episodes, log.incarnation).labels()
+        labels = Rounds(trainer, LabelLog(episodes, trainer.labels), log.incarnation).labels()
         judging = trainer.judging(labels)
         found = [one for one in labels if one.task not in judging]
         if not found:

@@ -104,6 +104,10 @@ class MemoryOutput:
         lines = self.lines[position : position + max_lines]
         return lines, position + len(lines)
 
+    def end(self) -> int:
+        """The position after the last line."""
+        return len(self.lines)
+
     def place(self, position: int) -> str:
         """Place in the list."""
         return f"memory, line {position + 1}"

@@ -7,8 +7,9 @@ import os
 from collections.abc import Callable, Sequence
 from itertools import islice, takewhile
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
+from streams.events.column_text import JoinedLines
 from streams.system.files import writing
 
 DEAD_LETTER = "dead-letter"
@@ -37,6 +38,10 @@ class OutputLog(OutputWriter, Protocol):
         """At most that many whole lines from a position, and the position after them."""
         ...
 
+    def end(self) -> int:
+        """The position after the last line."""
+        ...
+
     def place(self, position: int) -> str:
         """Where the next line from a position lies, in words."""
         ...
@@ -60,7 +65,7 @@ class OutputFile:
 
     def append(self, lines: Sequence[bytes], keys: Sequence[bytes] = ()) -> None:  # noqa: ARG002 - one partition
         """Add lines in one write; where it fails, as on a full disk, none of them."""
-        content = b"\n".join((*lines, b""))
+        content: Any = lines.content if isinstance(lines, JoinedLines) else b"\n".join((*lines, b""))
         with writing(self._path):
             try:
                 if self._file.write(content) != len(content):
@@ -92,6 +97,10 @@ class OutputFile:
                 if is_cut:
                     break
         return lines, position
+
+    def end(self) -> int:
+        """The position after the last line."""
+        return self._size
 
     def holds(self, position: int) -> bool:
         """Whether a position is one of this file: its start, or the end of one of its lines."""

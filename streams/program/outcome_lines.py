@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from itertools import compress
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -12,11 +11,20 @@ from engine.problem import Problem
 from engine.stream.events import EventBatch
 from engine.targets import Classification, Regression
 from engine.types import PREDICTORS, Bool, Float32, Float64, Int64, Kind, Outcome, Outcomes
-from streams.events.column_text import filled, numbers_text, values_text
-from streams.events.record import incarnation_text
+from streams.events.column_text import (
+    NONE,
+    JoinedLines,
+    Texts,
+    filled,
+    incarnations_text,
+    lines_text,
+    numbers_text,
+    texts_of,
+    values_text,
+)
 
 PLACE = b'{"task":%b,"id":%b,"incarnation":"%b","partition":%b,"offset":%b,"time":%b'
-OUTCOMES = [b',"outcome":"%b"' % outcome.name.lower().encode() for outcome in Outcome]
+OUTCOMES = texts_of([b',"outcome":"%b"' % outcome.name.lower().encode() for outcome in Outcome])
 LABEL = b',"label":%b'
 PREDICTION = b',"version":%b' + b"".join(b',"%b":[%%b]' % name.encode() for name in PREDICTORS)
 LOSSES = b",".join(b'"%b":%%b' % name.encode() for name in PREDICTORS)
@@ -35,8 +43,8 @@ SCALES: Float64 = np.array([float(f"1e{DIGITS + zeros}") for zeros in range(201)
 class Lines(NamedTuple):
     """Lines of one output, and the row of each one's task."""
 
-    rows: Sequence[int]
-    lines: Sequence[bytes]
+    rows: Int64
+    lines: JoinedLines
 
 
 def outcome_lines(
@@ -50,25 +58,26 @@ def outcome_lines(
     is_scored = out.code == Outcome.SCORED
     is_predicted = is_scored | (out.code == Outcome.PREDICTED)
     places = _places(events, values_text(ids), values_text(tasks))
-    lines = filled(
-        LINE,
+    columns = [
         *places,
-        [OUTCOMES[code] for code in out.code.tolist()],
+        OUTCOMES.take(out.code.astype(np.int64)),
         _of_some(is_label, lambda at: filled(LABEL, _labels(problem.target, events.y[at]))),
         _of_some(is_predicted, lambda at: _predictions(problem.target, out, at)),
         _of_some(is_scored, lambda at: _scores(out, at)),
         _of_some(out.expired != 0, lambda at: filled(EXPIRED, numbers_text(out.expired[at]))),
-    )
-    alarms = np.flatnonzero(out.alarm & is_new)
-    theirs = ([column[n] for n in alarms.tolist()] for column in places)
-    drifts = filled(ALARM, *theirs, numbers_text(out.seen[alarms]))
+    ]
+    seen = numbers_text(out.seen)
     return {
-        **{
-            topic: Lines(events.row[said].tolist(), [*compress(lines, said.tolist())])
-            for topic, said in (("predictions", is_new & ~is_label), ("scores", is_new & is_label))
-        },
-        "drifts": Lines(events.row[alarms].tolist(), drifts),
+        "predictions": _lines(events, is_new & ~is_label, LINE, columns),
+        "scores": _lines(events, is_new & is_label, LINE, columns),
+        "drifts": _lines(events, is_new & out.alarm, ALARM, [*places, seen]),
     }
+
+
+def _lines(events: EventBatch, said: Bool, template: bytes, columns: Sequence[Texts]) -> Lines:
+    """Lines of some events."""
+    index = np.flatnonzero(said)
+    return Lines(events.row[index], lines_text(template, *(column.take(index) for column in columns)))
 
 
 def rounded(values: Float64) -> Float64:
@@ -88,29 +97,26 @@ def rounded(values: Float64) -> Float64:
     return near
 
 
-def _places(events: EventBatch, ids: Sequence[bytes], tasks: Sequence[bytes]) -> list[Sequence[bytes]]:
+def _places(events: EventBatch, ids: Texts, tasks: Texts) -> list[Texts]:
     """The columns of `PLACE`: whose event it is, and where and when it was."""
-    incarnations = events.incarnation.tolist()
-    named = {one: incarnation_text(one).encode() for one in {*incarnations}}
     return [
-        [tasks[row] for row in events.row.tolist()],
+        tasks.take(events.row),
         ids,
-        [named[one] for one in incarnations],
+        incarnations_text(events.incarnation),
         numbers_text(events.partition),
         numbers_text(events.offset),
         numbers_text(events.time_s),
     ]
 
 
-def _labels(target: Classification | Regression, y: Float32) -> list[bytes]:
+def _labels(target: Classification | Regression, y: Float32) -> Texts:
     """Labels by the names of their classes, or as they are."""
     if isinstance(target, Regression):
         return numbers_text(y.astype(np.float64))
-    names = values_text(target.classes)
-    return [names[k] for k in y.astype(np.int64).tolist()]
+    return values_text(target.classes).take(y.astype(np.int64))
 
 
-def _predictions(target: Classification | Regression, out: Outcomes, index: Int64) -> list[bytes]:
+def _predictions(target: Classification | Regression, out: Outcomes, index: Int64) -> Texts:
     """Predictions of events, of the classes that are named and not the room for more; and theta's version."""
     named = len(target.classes) if isinstance(target, Classification) else None
     each = rounded(out.prediction[index, :, :named].astype(np.float64))
@@ -119,16 +125,14 @@ def _predictions(target: Classification | Regression, out: Outcomes, index: Int6
     return filled(PREDICTION, numbers_text(out.version[index]), *by_predictor)
 
 
-def _scores(out: Outcomes, index: Int64) -> list[bytes]:
+def _scores(out: Outcomes, index: Int64) -> Texts:
     """What was lost by each prediction of events, and what is said beside it."""
-    columns = (out.seen[index], out.waited_s[index], out.alarm[index], *rounded(out.loss[index]).T)
-    return filled(SCORE, *map(numbers_text, columns))
+    losses = numbers_text(rounded(out.loss[index]).reshape(-1))
+    beside = map(numbers_text, (out.seen[index], out.waited_s[index], out.alarm[index]))
+    return filled(SCORE, *beside, *(losses[k :: len(PREDICTORS)] for k in range(len(PREDICTORS))))
 
 
-def _of_some(there: Bool, texts_at: Callable[[Int64], list[bytes]]) -> list[bytes]:
+def _of_some(there: Bool, texts_at: Callable[[Int64], Texts]) -> Texts:
     """The texts of those of N events that have one, among empty ones."""
-    index, texts = np.flatnonzero(there), [b""] * len(there)
-    if len(index):
-        for n, text in zip(index.tolist(), texts_at(index), strict=True):
-            texts[n] = text
-    return texts
+    index = np.flatnonzero(there)
+    return (texts_at(index) if len(index) else NONE).among(index, len(there))

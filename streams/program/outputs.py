@@ -20,17 +20,12 @@ from engine.stream.in_progress import Folded
 from engine.types import SERVED, Episode, Float64
 from streams.events.column_text import writable
 from streams.events.columns import ids_of
-from streams.events.learned_labels import UNSCORED, LearnedLabel, lines_of
+from streams.events.label_lines import LabelColumns, lines_of
+from streams.events.learned_labels import UNSCORED
 from streams.events.reading import Rejected, readable_task
-from streams.events.record import Record, SourcePosition
+from streams.events.record import Record
 from streams.logs.output import OutputWriter
 from streams.program.outcome_lines import Lines, outcome_lines, rounded
-
-Written = Callable[[Sequence[bytes], Sequence[LearnedLabel]], object]
-
-
-def unread(lines: Sequence[bytes], labels: Sequence[LearnedLabel]) -> None:
-    """Nobody in this process reads the labels back."""
 
 
 class DeadLetters(Protocol):
@@ -83,8 +78,6 @@ class Outputs:
     support_rate: float
     """Share of episodes that are kept for the outer rule; every label trains theta to be good unadapted."""
     durable: bool = True
-    written: Written = unread
-    """Told of the lines of `episodes` that are written, and the labels that they are of."""
 
     def produce(
         self, events: EventBatch, records: Sequence[Record], tasks: Sequence[str], folded: Folded
@@ -93,14 +86,13 @@ class Outputs:
         said: dict[str, Lines] = {}
         if "predictions" in self.logs:
             said = outcome_lines(self.problem, events, ids_of(records), tasks, folded.outcomes)
-        if "episodes" in self.logs:
-            learned, labels = learned_labels(events, tasks, folded, self.support_rate)
-            said["episodes"] = Lines(learned, lines_of(labels))
-            self.written(said["episodes"].lines, labels)
+        if "episodes" in self.logs and folded.outcomes.learned.any():
+            labels = learned_labels(events, tasks, folded, self.support_rate)
+            said["episodes"] = Lines(labels.row, lines_of(labels))
         keys = [task.encode() for task in tasks]
         for topic, (rows, lines) in said.items():
             if lines:
-                self.logs[topic].append(lines, [keys[row] for row in rows])
+                self.logs[topic].append(lines, [keys[row] for row in rows.tolist()])
 
     def sync(self) -> None:
         """Keep everything appended over a crash of the machine."""
@@ -121,34 +113,31 @@ def kept(task: str, labels: int, rate: float) -> bool:
     return int.from_bytes(digest, "little") < rate * 2**32
 
 
-def learned_labels(
-    events: EventBatch, tasks: Sequence[str], folded: Folded, rate: float
-) -> tuple[list[int], list[LearnedLabel]]:
-    """Each label that was learned from, with the episode that it ended if that is kept; and the rows of all."""
+def learned_labels(events: EventBatch, tasks: Sequence[str], folded: Folded, rate: float) -> LabelColumns:
+    """Each label that was learned from, with the episode that it ended if that is kept."""
     out = folded.outcomes
     index = np.flatnonzero(out.learned)
-    if not len(index):
-        return [], []
-    losses: Float64 = out.loss[index].copy()
+    losses: Float64 = out.loss[index]
     losses[:, SERVED] = out.shared_loss[index]  # the fifth that a lane mixes
     scored = np.isfinite(losses.sum(axis=1))
-    rows, places = events.row[index].tolist(), (events.incarnation, events.partition, events.offset)
-    ended = {
-        episode.event: _apart(episode)
-        for episode in folded.episodes
-        if len(episode.support_y) and kept(tasks[episode.row], episode.labels, rate)
-    }
-    labels = zip(
-        [tasks[row] for row in rows],
-        map(SourcePosition._make, zip(*(place[index].tolist() for place in places), strict=True)),
-        out.learned[index].tolist(),
-        out.learned_x[index],
-        events.y[index].tolist(),
-        np.where(scored[:, None], rounded(losses), UNSCORED),
-        map(ended.get, index.tolist()),
-        strict=True,
+    return LabelColumns(
+        tasks=tasks,
+        row=events.row[index],
+        incarnation=events.incarnation[index],
+        partition=events.partition[index],
+        offset=events.offset[index],
+        labels=out.learned[index],
+        x=out.learned_x[index],
+        y=events.y[index].astype(np.float64),
+        losses=np.where(scored[:, None], rounded(losses), UNSCORED),
+        episodes={
+            int(np.searchsorted(index, episode.event)): _apart(episode)
+            for episode in folded.episodes
+            if out.learned[episode.event]
+            and len(episode.support_y)
+            and kept(tasks[episode.row], episode.labels, rate)
+        },
     )
-    return rows, list(map(LearnedLabel._make, labels))
 
 
 def _apart(episode: Episode) -> Episode:

@@ -13,11 +13,8 @@ from typing import Any, NamedTuple
 from streams.events.learned_labels import LearnedLabel
 from streams.events.record import UNTOLD, incarnation_text, told_incarnation
 from streams.events.wording import unheard
-from streams.logs.output import OutputLog
+from streams.program.label_log import LabelLog
 from streams.program.trainer import Advance, Trainer
-
-LINES_AT_ONCE = 1024
-
 
 _Read = tuple[int, LearnedLabel]
 """A position at or before which a line begins, and its label."""
@@ -60,7 +57,7 @@ class Rounds:
     """Runs a round of the outer loop, when it is told to, on the labels that came since the last."""
 
     trainer: Trainer
-    episodes: OutputLog
+    episodes: LabelLog
     incarnation: int
     """Of the input log: what was said of another one is none of its labels."""
     say: Callable[[str], object] = unheard
@@ -135,10 +132,10 @@ class Rounds:
         """
         found: list[_Read] = []
         while True:
-            lines, after = self.episodes.read(position, LINES_AT_ONCE)
-            if not lines:
+            labels, after = self.episodes.read(position)
+            if not labels:
                 return found, position
-            for number, one in enumerate(self.trainer.labels.read(lines)):
+            for number, one in enumerate(labels):
                 if isinstance(one, str):
                     self.say(f"a label in the output `episodes` {one}; passed over")
                     continue
@@ -146,7 +143,7 @@ class Rounds:
                 if incarnation not in (self.incarnation, UNTOLD):
                     continue
                 if below is not None and offset >= below:
-                    return found, self.episodes.read(position, number)[1]
+                    return found, self.episodes.passed(position, number)
                 if offset >= since:
                     found.append((position, one))
                     since = offset + 1

@@ -31,8 +31,9 @@ from engine.targets import Classification
 from engine.types import Kind
 from streams.events.record import NULL_VALUE, ONLY, Offsets, Record, SourcePosition
 from streams.logs.memory import INCARNATION, Crash, MemoryLog, MemoryOutput, no_crash
-from streams.logs.output import TOPICS
+from streams.logs.output import TOPICS, OutputWriter
 from streams.program.embedded import Embedded, steps
+from streams.program.label_log import LabelLog
 from streams.program.outputs import DeadLetterLines, Outputs
 from streams.program.room import Room
 from streams.program.rounds import Rounds
@@ -185,14 +186,14 @@ class World:
         trainer = Trainer(
             SPEC, online(), self.meta, seed=1, batch=4, held_out=0.5, fewest_tasks=2, window=WINDOW
         )
-        outputs = Outputs(
-            self.outputs, dead_letters, SPEC.problem, support_rate=0.7, written=trainer.labels.wrote
-        )
+        labels = LabelLog(self.outputs["episodes"], trainer.labels)
+        said: dict[str, OutputWriter] = {**self.outputs, "episodes": labels}
+        outputs = Outputs(said, dead_letters, SPEC.problem, support_rate=0.7)
         worker = Worker(
             engine(), log, self.store, ThetaCache(engine(), self.meta), outputs, batch, Schedule(GRID),
             forgets_for_s=None if self.is_late else FOR_EVER_S,
         )  # fmt: skip
-        rounds = Rounds(trainer, self.outputs["episodes"], INCARNATION)
+        rounds = Rounds(trainer, labels, INCARNATION)
         beside = LateThread if self.is_late else None
         room = Room(self.store, engine().layout, worker.schedule, 0)  # type: ignore[arg-type]
         return Embedded(engine(), log, self.store, worker, trainer, rounds, self.outputs, room, beside=beside)  # type: ignore[arg-type]

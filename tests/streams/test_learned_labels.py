@@ -18,11 +18,14 @@ from hypothesis import strategies as st
 from engine.stream.events import EventBatch
 from engine.stream.in_progress import Folded
 from engine.types import SERVED, Outcome
-from streams.events import learned_labels
+from streams.events.label_lines import columns_of_labels, lines_of
 from streams.events.learned_labels import LabelReader, LearnedLabel, read_learned
+from streams.logs.memory import MemoryOutput
+from streams.program import label_log
 from streams.program.embedded import steps
+from streams.program.label_log import LabelLog
 from streams.program.outcome_lines import DIGITS
-from streams.program.outputs import Outputs, kept, unread
+from streams.program.outputs import Outputs, kept
 from tests.faults.model import GRID, SPEC, World, bits, label, lines_of_episodes, observation, stream
 
 
@@ -139,7 +142,7 @@ def test_theta_is_the_same_bits_whether_labels_are_kept_or_read_from_their_lines
     for is_kept in (True, False):
         world = World(stream(5, 120))
         program = world.program(7)
-        outputs = program.worker.outputs if is_kept else replace(program.worker.outputs, written=unread)
+        outputs = program.worker.outputs if is_kept else replace(program.worker.outputs, logs=world.outputs)
         for _ in steps(replace(program, worker=replace(program.worker, outputs=outputs))):
             pass
         left.append(world.left())
@@ -147,34 +150,40 @@ def test_theta_is_the_same_bits_whether_labels_are_kept_or_read_from_their_lines
     assert not left[0].differs(left[1])
 
 
-def test_of_a_line_that_this_process_wrote_its_label_is_given_once_and_not_parsed() -> None:
-    world = World(stream(1, 60))
-    worker = world.program(60).worker
-    worker.step()
-    lines = world.outputs["episodes"].lines
-    labels = [read_learned(line) for line in lines]
-    reader = LabelReader(SPEC)
-    reader.wrote(lines, labels)
-    assert all(given is label for given, label in zip(reader.read(lines), labels, strict=True))
-    assert not any(given is label for given, label in zip(reader.read(lines), labels, strict=True))
+def test_labels_of_lines_that_this_process_wrote_are_given_once_and_not_parsed(taught: list[bytes]) -> None:
+    log, lines = LabelLog(MemoryOutput(), READER), lines_of(columns_of_labels([*map(read_learned, taught)]))
+    log.append(lines)
+    assert log.read(0) == (lines.labels, len(taught))
+    again, after = log.read(0)
+    assert [*lines_of(columns_of_labels([one for one in again if isinstance(one, LearnedLabel)]))] == taught
+    assert after == len(taught)
+    assert log.read(after) == ([], after)
 
 
-def test_of_lines_that_nobody_reads_the_last_are_kept(
+def test_of_lines_that_nobody_reads_those_written_last_are_kept(
     monkeypatch: pytest.MonkeyPatch, taught: list[bytes]
 ) -> None:
-    monkeypatch.setattr(learned_labels, "MOST_KEPT", 3)
-    labels = [read_learned(line) for line in taught]
-    reader = LabelReader(SPEC)
-    for n in range(0, len(taught), 2):
-        reader.wrote(taught[n : n + 2], labels[n : n + 2])
-    is_kept = [given is label for given, label in zip(reader.read(taught), labels, strict=True)]
+    monkeypatch.setattr(label_log, "MOST_KEPT", 3)
+    log, each = LabelLog(MemoryOutput(), READER), [columns_of_labels([read_learned(one)]) for one in taught]
+    for one in each:
+        log.append(lines_of(one))
+    is_kept = [log.read(position)[0] is one for position, one in enumerate(each)]
     assert is_kept == [False] * (len(taught) - 3) + [True] * 3
 
 
-def test_a_damaged_copy_of_a_line_that_this_process_wrote_is_read_as_it_is(taught: list[bytes]) -> None:
-    reader = LabelReader(SPEC)
-    reader.wrote(taught, [read_learned(line) for line in taught])
-    assert all(isinstance(found, str) for found in reader.read([changed(line, "y", []) for line in taught]))
+def test_lines_of_another_process_are_read_among_those_of_this_one(taught: list[bytes]) -> None:
+    log = LabelLog(MemoryOutput(), READER)
+    kept = lines_of(columns_of_labels([read_learned(taught[0])]))
+    for lines in (kept, taught[1:], kept):
+        log.append(lines)
+    found: list[LearnedLabel | str] = []
+    labels, position = log.read(0)
+    while labels:
+        found += labels
+        labels, position = log.read(position)
+    assert [one.source for one in found if isinstance(one, LearnedLabel)] == [
+        read_learned(one).source for one in (*taught, taught[0])
+    ]
 
 
 # Lines that are none

@@ -25,7 +25,8 @@ from engine.types import PREDICTORS, Episode, Kind, Outcome, Outcomes
 from streams.events.column_text import numbers_text, values_text
 from streams.events.columns import ids_of
 from streams.events.decoding import decode
-from streams.events.learned_labels import LearnedLabel, lines_of, read_learned
+from streams.events.label_lines import columns_of_labels, lines_of
+from streams.events.learned_labels import LearnedLabel, read_learned
 from streams.events.reading import Rejected
 from streams.events.record import SourcePosition, incarnation_text
 from streams.logs.file.log import FileLog, TableColumns
@@ -143,12 +144,14 @@ def test_what_became_of_events_is_the_same_bytes_as_of_each_alone(case: Case) ->
     for topic, row, line in plainly(*case):
         expected[topic].append((row, line))
     said = outcome_lines(*case)
-    assert {topic: list(zip(*lines, strict=True)) for topic, lines in said.items()} == expected
+    assert {
+        topic: list(zip(rows.tolist(), lines, strict=True)) for topic, (rows, lines) in said.items()
+    } == expected
 
 
 @given(st.lists(ids | floats))
 def test_the_text_of_a_column_is_that_of_each_value(values: list[Any]) -> None:
-    assert values_text(values) == [orjson.dumps(value) for value in values]
+    assert [*values_text(values)] == [orjson.dumps(value) for value in values]
 
 
 def test_a_whole_number_of_more_than_64_bits_is_written_as_text(tmp_path: Path) -> None:
@@ -173,9 +176,9 @@ def test_a_whole_number_of_more_than_64_bits_is_written_as_text(tmp_path: Path) 
 
 @given(npst.arrays(np.float64, st.integers(0, 9), elements=floats))
 def test_numbers_of_a_column_are_written_as_each_alone(values: Any) -> None:
-    assert numbers_text(values) == [orjson.dumps(value) for value in values.tolist()]
+    assert [*numbers_text(values)] == [orjson.dumps(value) for value in values.tolist()]
     rows = np.stack([values, values[::-1]], axis=1)
-    assert numbers_text(rows) == [orjson.dumps(row)[1:-1] for row in rows.tolist()]
+    assert [*numbers_text(rows)] == [orjson.dumps(row)[1:-1] for row in rows.tolist()]
 
 
 @given(npst.arrays(np.float64, st.integers(0, 40), elements=floats))
@@ -234,12 +237,12 @@ def parts(label: LearnedLabel) -> list[Any]:
     ]
 
 
-@given(st.lists(learned(), max_size=4))
+@given(st.lists(learned(), min_size=1, max_size=4))
 def test_lines_of_labels_are_the_same_bytes_as_of_each_alone(labels: list[LearnedLabel]) -> None:
-    assert lines_of(labels) == [line_of(label) for label in labels]
+    assert [*lines_of(columns_of_labels(labels))] == [line_of(label) for label in labels]
 
 
 @given(learned())
 def test_a_label_is_read_as_it_was_written(label: LearnedLabel) -> None:
-    [line] = lines_of([label])
+    [line] = lines_of(columns_of_labels([label]))
     assert parts(read_learned(line)) == parts(label)

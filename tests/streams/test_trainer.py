@@ -26,6 +26,7 @@ from streams.errors import CheckpointError, SettingsError, StoreError
 from streams.events.learned_labels import LearnedLabel, read_learned
 from streams.events.record import incarnation_text
 from streams.logs.memory import INCARNATION, MemoryOutput, no_crash
+from streams.program.label_log import LabelLog
 from streams.program.lessons import EPISODES, MOST_REPLAYS
 from streams.program.outputs import kept
 from streams.program.rollback import roll_back
@@ -64,9 +65,10 @@ def trainer(store: MetaStore, **changes: Any) -> Trainer:
 
 
 def rounds(lines: Sequence[bytes], store: MetaStore, **changes: object) -> Rounds:
-    said = MemoryOutput()
+    trains = trainer(store, **changes)
+    said = LabelLog(MemoryOutput(), trains.labels)
     said.append(lines)
-    return Rounds(trainer(store, **changes), said, INCARNATION)
+    return Rounds(trains, said, INCARNATION)
 
 
 def known_below(lines: Sequence[bytes], offset: int) -> list[bytes]:
@@ -277,7 +279,7 @@ def test_a_round_without_labels_publishes_nothing() -> None:
 def test_a_trainer_started_anew_before_every_round_goes_on_bit_for_bit(
     lines: list[bytes], window: int, at_once: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("streams.program.rounds.LINES_AT_ONCE", at_once)
+    monkeypatch.setattr("streams.program.label_log.LINES_AT_ONCE", at_once)
     whole = MemoryMeta()
     one = rounds(lines, whole, window=window)
     for end in ENDS:
@@ -375,7 +377,7 @@ def test_a_version_of_another_problem_is_not_trained_on(lines: list[bytes], whol
     other = GradientLearner(varied(SPEC, features=Features((Numeric("a"), Numeric("c")))).problem)
     foreign = trainer(whole, online=Online(other, Backprop(), RATES))
     with pytest.raises(CheckpointError, match="was trained for problem"):
-        Rounds(foreign, MemoryOutput(), INCARNATION).run(80)
+        Rounds(foreign, LabelLog(MemoryOutput(), foreign.labels), INCARNATION).run(80)
 
 
 def test_another_optimizer_is_refused_before_anything_is_trained_with_the_way_out(whole: MetaStore) -> None:

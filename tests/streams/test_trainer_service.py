@@ -22,6 +22,7 @@ from streams.events.record import SourcePosition, incarnation_text
 from streams.logs.memory import INCARNATION, MemoryOutput
 from streams.program import trainer_service
 from streams.program.episode_labels import Placed, Window
+from streams.program.label_log import LabelLog
 from streams.program.label_rounds import mixed, rounds_of
 from streams.program.rounds import Rounds
 from streams.program.schedule import Schedule
@@ -87,9 +88,11 @@ def service(episodes: Episodes, store: MemoryMeta, window: int = WINDOW) -> Trai
 
 def in_one_process(lines: list[bytes], window: int = WINDOW) -> list[Checkpoint]:
     """The versions of the embedded program, whose rounds fall due at places in the log."""
-    store, said = MemoryMeta(), MemoryOutput()
+    store = MemoryMeta()
+    trainer = service(Episodes(), store, window).trainer
+    said = LabelLog(MemoryOutput(), trainer.labels)
     said.append(lines)
-    rounds = Rounds(service(Episodes(), store, window).trainer, said, INCARNATION)
+    rounds = Rounds(trainer, said, INCARNATION)
     for place in range(GRID, 60, GRID):
         rounds.run(place)
     return store.versions
