@@ -24,6 +24,12 @@ settings.register_profile(
 settings.load_profile("reptide")
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Files with tests that take minutes come first: of two processes none is left alone with them at the end."""
+    slow = {item.path for item in items if item.get_closest_marker("long")}
+    items.sort(key=lambda item: item.path not in slow)
+
+
 @pytest.fixture(autouse=True, scope="session")
 def recordings_are_shared() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patched:
