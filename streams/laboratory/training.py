@@ -6,6 +6,7 @@ and only by the process that went on from the one before it.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from itertools import count
@@ -23,7 +24,7 @@ from streams.errors import CheckpointError, ReptideError, SettingsError, StoreEr
 from streams.laboratory.assembled import Laboratory
 from streams.program.checked import checked, kinds_of
 from streams.program.training_state import STATISTICS, restored, stored
-from streams.stores.checkpoints import DirectoryMeta
+from streams.stores.checkpoints import SUFFIX, DirectoryMeta
 from streams.stores.classes import ClassFile, agree
 from streams.stores.versions import Checkpoint
 
@@ -117,9 +118,9 @@ class SavedTraining:
         if not self._versions.publish(checked(checkpoint, fingerprint, self._kinds)):
             raise StoreError(f"another process trains in {self.directory} too; let one of them go on")
         self._newest += 1
-        for tensors_of_another in self.directory.glob("*.safetensors*"):  # descriptions stay: what is taken
-            if int(tensors_of_another.name[:8]) < self._newest:
-                tensors_of_another.unlink()
+        for earlier in self.directory.glob(f"*{SUFFIX}"):  # their names stay: what is taken
+            if int(earlier.stem) < self._newest:
+                os.truncate(earlier, 0)
 
 
 def train(laboratory: Laboratory, place: Place, show: Show) -> Stretch:

@@ -1,8 +1,8 @@
-"""Versions of theta in a directory: one file of safetensors and one of JSON each, written once.
+"""Versions of theta in a directory: one file each, written once.
 
-The JSON file holds the hash of both and is linked into place last, which fails if it exists: that
-is the compare-and-set, and a crash before it leaves nothing that a reader would look at. Their names are on disk too
-before a version is said to be published.
+A file is linked into place once it is on disk, which fails if there is one of its name: that is the compare-and-set,
+and a crash before it leaves nothing that a reader would look at. Its name is on disk too before a version is said to
+be published. Earlier versions of this program wrote two files each, tensors and their description; both are read.
 """
 
 from __future__ import annotations
@@ -12,12 +12,15 @@ from collections.abc import Iterable, Iterator, Mapping, Set
 from pathlib import Path
 
 from streams.errors import CheckpointError
-from streams.stores.sealed import seal_in, sealed, unsealed
+from streams.stores.sealed import apart, joined, seal_in, sealed, unsealed
 from streams.stores.versions import Checkpoint
-from streams.system.files import drafted, write_whole
+from streams.system.files import drafted
 
 DIGITS = 8
 """Of a version, in the name of a file."""
+
+SUFFIX, DESCRIPTION, TENSORS = ".theta", ".json", ".safetensors.z"
+"""Of a version, and of the two files that it was before."""
 
 
 class DirectoryMeta:
@@ -31,7 +34,7 @@ class DirectoryMeta:
 
     def current(self) -> int:
         """The newest version; 0 while there is none."""
-        while self._head(self._known + 1).exists():  # asked once a batch: never list a directory that grows
+        while self._file(self._known + 1).exists():  # asked once a batch: never list a directory that grows
             self._known += 1
         return self._known
 
@@ -40,12 +43,11 @@ class DirectoryMeta:
         if self._own is not None and self._own.version == version:
             return self._own
         try:
-            head = self._head(version).read_bytes()
-            return unsealed(head, self._written(version, seal_in(head)).read_bytes())
+            return unsealed(*self._read(version))
         except (OSError, ValueError) as error:
             raise CheckpointError(
                 f"version {version} of theta in {self.directory} cannot be used ({error}); "
-                f"restore its two files, {version:08d}*, from a backup, or delete them; then rows of a stream are "
+                f"restore its files, {version:08d}*, from a backup, or delete them; then rows of a stream are "
                 "made anew under what is left by `reptide rebuild --inexact`, to be run before it goes on"
             ) from error
 
@@ -53,9 +55,7 @@ class DirectoryMeta:
         """Write a version if its predecessor is the newest."""
         if checkpoint.version != self.current() + 1:
             return False
-        head, content = sealed(checkpoint)
-        write_whole(self._body(checkpoint.version, seal_in(head)), content)
-        published = _link(self._head(checkpoint.version), head)
+        published = _link(self._file(checkpoint.version), joined(*sealed(checkpoint)))
         self._own = checkpoint if published else None
         return published
 
@@ -73,7 +73,7 @@ class DirectoryMeta:
     def drop(self, versions: Set[int]) -> None:
         """Delete versions: descriptions first, without which nobody looks for the rest."""
         files = [Path(file.path) for version, file in self._numbered() if version in versions]
-        for path in sorted(files, key=lambda path: path.suffix != ".json"):
+        for path in sorted(files, key=lambda path: path.suffix != DESCRIPTION):
             path.unlink()
 
     def _numbered(self) -> Iterator[tuple[int, os.DirEntry[str]]]:
@@ -83,31 +83,33 @@ class DirectoryMeta:
                     yield int(file.name[:DIGITS]), file
 
     def files(self, version: int) -> list[Path]:
-        """The files of one version, its description last.
+        """The files of one version.
 
         Raises:
             FileNotFoundError: it is not kept.
 
         """
-        head = self._head(version)
-        return [self._written(version, seal_in(head.read_bytes())), head]
+        file = self._file(version)
+        return [file] if file.exists() else self._two_files(version)
 
-    def _head(self, version: int) -> Path:
-        return self.directory / f"{version:08d}.json"
+    def _read(self, version: int) -> tuple[bytes, bytes]:
+        """Description and tensors of a version."""
+        *tensors, file = [path.read_bytes() for path in self.files(version)]
+        return (file, tensors[0]) if tensors else apart(file)
 
-    def _body(self, version: int, seal: str) -> Path:
-        """Named by its content, so that a trainer that loses the race overwrites nothing."""
-        return self.directory / f"{version:08d}-{seal:.16}.safetensors"
+    def _file(self, version: int) -> Path:
+        return self.directory / f"{version:0{DIGITS}d}{SUFFIX}"
 
-    def _written(self, version: int, seal: str) -> Path:
-        """Where it lies: earlier versions of this program compressed it, and called it so."""
-        compressed = self.directory / f"{version:08d}-{seal:.16}.safetensors.z"
-        return compressed if compressed.exists() else self._body(version, seal)
+    def _two_files(self, version: int) -> list[Path]:
+        """Tensors of a version of before, named by their content, and their description."""
+        head = self._file(version).with_suffix(DESCRIPTION)
+        return [self.directory / f"{head.stem}-{seal_in(head.read_bytes()):.16}{TENSORS}", head]
 
 
 def kept(directory: Path) -> list[int]:
     """The versions that lie in a directory, in order."""
-    return sorted(int(path.stem) for path in directory.glob("[0-9]*.json"))
+    files = (path for suffix in (SUFFIX, DESCRIPTION) for path in directory.glob(f"[0-9]*{suffix}"))
+    return sorted({int(path.stem) for path in files})
 
 
 def _link(path: Path, content: bytes) -> bool:

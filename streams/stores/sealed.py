@@ -76,6 +76,25 @@ def _saved(tensors: Mapping[str, Tensor]) -> bytes:
     )
 
 
+def joined(head: bytes, tensors: bytes) -> bytes:
+    """Description and tensors as one, behind the seal and the length of the description."""
+    return b"%b %d\n%b%b" % (seal_in(head).encode(), len(head), head, tensors)
+
+
+def apart(content: bytes) -> tuple[bytes, bytes]:
+    """Description and tensors that were joined.
+
+    Raises:
+        ValueError: they are damaged.
+    """
+    first, _, rest = content.partition(b"\n")
+    seal, _, length = first.partition(b" ")
+    head, tensors = rest[: int(length)], rest[int(length) :]
+    if seal != seal_in(head).encode():
+        raise ValueError("its seal is damaged")
+    return head, tensors
+
+
 def seal_in(head: bytes) -> str:
     """The seal that a description holds.
 

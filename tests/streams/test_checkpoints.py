@@ -31,7 +31,7 @@ from streams.program.theta import ThetaCache
 from streams.stores.checkpoints import DirectoryMeta
 from streams.stores.memory import MemoryMeta
 from streams.stores.sealed import _seal as seal_of
-from streams.stores.sealed import seal_in, sealed, unsealed
+from streams.stores.sealed import apart, seal_in, sealed, unsealed
 from streams.stores.versions import Checkpoint, MetaStore
 from tests.faults.model import SPEC, bits, engine
 from tests.varied import varied
@@ -119,7 +119,7 @@ def published(tmp_path: Path) -> DirectoryMeta:
     return versions
 
 
-@pytest.mark.parametrize("nth", range(7))
+@pytest.mark.parametrize("nth", range(4))
 def test_a_crash_at_any_moment_of_publishing_leaves_the_previous_version_or_the_new_one(
     published: DirectoryMeta, nth: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -136,16 +136,13 @@ def test_a_crash_at_any_moment_of_publishing_leaves_the_previous_version_or_the_
     with monkeypatch.context() as patched:
         for name in ("fsync", "link"):
             patched.setattr(os, name, dying(getattr(os, name)))
-        patched.setattr(Path, "replace", dying(Path.replace))
         try:
             done = published.publish(checkpoint(2, seed=2))
         except Crash:
             done = False
     restarted = DirectoryMeta(published.directory)
-    assert done == (
-        nth == 6
-    )  # six effects: body synced, named, its name synced; head synced, linked, its name synced
-    linked = nth >= 5
+    assert done == (nth == 3)  # three effects: synced, linked, its name synced
+    linked = nth >= 2
     assert restarted.current() == (2 if linked else 1)
     assert same(restarted.load(1), checkpoint(1))
     assert restarted.publish(checkpoint(2, seed=2)) != linked
@@ -187,9 +184,10 @@ def with_content(path: Path, content: bytes | None) -> bytes:
 def test_a_byte_changed_anywhere_in_the_tensors_is_refused(
     intact: DirectoryMeta, place: int, change: int
 ) -> None:
-    (path,) = intact.directory.glob("*.safetensors")
+    (path,) = intact.directory.iterdir()
     content = bytearray(path.read_bytes())
-    content[place % len(content)] ^= change
+    size = len(apart(bytes(content))[1])
+    content[len(content) - size + place % size] ^= change
     before = with_content(path, bytes(content))
     assert not usable(intact)
     with_content(path, before)
@@ -199,20 +197,18 @@ def test_a_byte_changed_anywhere_in_the_tensors_is_refused(
 def test_a_byte_changed_anywhere_in_the_description_is_refused_unless_it_says_the_same(
     intact: DirectoryMeta, place: int, change: int
 ) -> None:
-    (path,) = intact.directory.glob("*.json")
+    (path,) = intact.directory.iterdir()
     content = bytearray(path.read_bytes())
-    content[place % len(content)] ^= change
+    size = len(content) - len(apart(bytes(content))[1])
+    content[place % size] ^= change
     before = with_content(path, bytes(content))
     usable(intact)
     with_content(path, before)
 
 
-@pytest.mark.parametrize("suffix", ["json", "safetensors"])
-@pytest.mark.parametrize("kept", [None, 0, 1, 8, 100, -1])
-def test_a_version_cut_short_or_missing_is_refused(
-    intact: DirectoryMeta, suffix: str, kept: int | None
-) -> None:
-    (path,) = intact.directory.glob(f"*.{suffix}")
+@pytest.mark.parametrize("kept", [None, 0, 1, 8, 100, 1000, -1])
+def test_a_version_cut_short_or_missing_is_refused(intact: DirectoryMeta, kept: int | None) -> None:
+    (path,) = intact.directory.iterdir()
     before = path.read_bytes()
     with_content(path, None if kept is None else before[:kept])
     assert not usable(intact)

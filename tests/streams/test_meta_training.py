@@ -151,7 +151,7 @@ def test_training_that_was_killed_goes_on_bit_for_bit(blobs: Path) -> None:
     config = settings_in(blobs, "killed")
     command = [sys.executable, "-m", "streams.cli", "meta-train", str(config), "--set", *rounds]
     with subprocess.Popen(command, cwd=ROOT, stderr=subprocess.DEVNULL) as process:
-        wait_for(blobs / "killed" / "training" / "00000003.json")
+        wait_for(blobs / "killed" / "training" / "00000003.theta")
         process.send_signal(signal.SIGKILL)
     assert process.returncode == -signal.SIGKILL
     stopped = SavedTraining(opened(config)).load()
@@ -163,8 +163,9 @@ def test_training_that_was_killed_goes_on_bit_for_bit(blobs: Path) -> None:
 
 def test_only_the_newest_stretch_is_kept(blobs: Path) -> None:
     trained(settings_in(blobs, "state"))
-    (kept,) = (blobs / "state" / "training").glob("*.safetensors")
-    assert kept.name.startswith("00000006")
+    *earlier, kept = sorted((blobs / "state" / "training").glob("*.theta"))
+    assert kept.name == "00000006.theta"
+    assert [path.stat().st_size for path in earlier] == [0] * 5
 
 
 def test_a_finished_training_is_not_done_again_and_more_rounds_go_on_with_it(blobs: Path) -> None:
@@ -319,7 +320,7 @@ def test_training_that_was_interrupted_says_what_is_saved(blobs: Path) -> None:
         "episodes.rounds=99999",
     ]
     with subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True) as process:
-        wait_for(blobs / "state" / "training" / "00000003.json")
+        wait_for(blobs / "state" / "training" / "00000003.theta")
         process.send_signal(signal.SIGINT)
         _, said = process.communicate()
     saved = SavedTraining(opened(config)).load()
@@ -381,7 +382,7 @@ def test_a_rate_that_falls_is_zero_where_training_ends(blobs: Path) -> None:
 def test_a_damaged_training_names_the_folder_to_delete(blobs: Path) -> None:
     config = settings_in(blobs, "state")
     trained(config)
-    (kept,) = (blobs / "state" / "training").glob("*.safetensors")
+    *_, kept = sorted((blobs / "state" / "training").glob("*.theta"))
     kept.write_bytes(kept.read_bytes()[:-1])
     with pytest.raises(CheckpointError, match=r"training cannot be gone on with.*delete that folder"):
         trained(config)

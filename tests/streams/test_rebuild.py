@@ -235,7 +235,7 @@ def delete(settings: Settings, version: int) -> None:
 
 
 def spoil(settings: Settings, version: int) -> None:
-    (file,) = (settings.run.directory / "theta").glob(f"{version:08d}-*")
+    (file,) = (settings.run.directory / "theta").glob(f"{version:08d}*")
     content = bytearray(file.read_bytes())
     content[20] ^= 1
     file.write_bytes(content)

@@ -6,7 +6,7 @@ goes on where it was. Any other change is refused before anything is touched: of
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -39,7 +39,7 @@ class FilePosition:
 
     def write(self, path: Path) -> None:
         """Keep it over a crash."""
-        content = {**asdict(self), "incarnation": f"{self.incarnation:016x}", "content": [*self.content]}
+        content = {**vars(self), "incarnation": f"{self.incarnation:016x}", "content": [*self.content]}
         write_whole(path, orjson.dumps(content))
 
 

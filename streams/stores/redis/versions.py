@@ -19,7 +19,7 @@ from itertools import islice
 from streams.errors import CheckpointError, Unavailable
 from streams.stores.base import key_of
 from streams.stores.redis.server import RedisServer
-from streams.stores.sealed import seal_in, sealed, unsealed
+from streams.stores.sealed import apart, joined, sealed, unsealed
 from streams.stores.versions import Checkpoint
 
 MOVE = """
@@ -96,10 +96,7 @@ class RedisMeta:
         try:
             if content is None:
                 raise ValueError("it is missing")
-            seal, head, tensors = _apart(content)
-            if seal != seal_in(head).encode():
-                raise ValueError("its seal is damaged")
-            return bytes(content), unsealed(head, tensors)
+            return bytes(content), unsealed(*apart(content))
         except ValueError as error:
             raise CheckpointError(
                 f"version {version} of theta in Redis at {self.server.address}, {self._version(version)}, cannot "
@@ -118,9 +115,8 @@ class RedisMeta:
         """
         if checkpoint.version != self.current() + 1:
             return False
-        head, tensors = sealed(checkpoint)
-        seal = seal_in(head).encode()
-        content = b"%b %d\n%b%b" % (seal, len(head), head, tensors)
+        content = joined(*sealed(checkpoint))
+        seal = content[:SEAL_CHARACTERS]
         stored = self._write(checkpoint.version, content)
         while (kept := self._written_before(checkpoint.version, content)) != stored:
             stored = kept
@@ -164,10 +160,3 @@ class RedisMeta:
 
     def _version(self, version: int) -> str:
         return f"{self._prefix}v:{version}"
-
-
-def _apart(content: bytes) -> tuple[bytes, bytes, bytes]:
-    """Seal, description and tensors."""
-    first, _, rest = content.partition(b"\n")
-    seal, _, length = first.partition(b" ")
-    return seal, rest[: int(length)], rest[int(length) :]
