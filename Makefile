@@ -6,7 +6,7 @@ BIN := .venv/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 export OMP_NUM_THREADS := 1
 
-.PHONY: demo demo-kafka up down test test-long test-all test-kafka fuzz check check-deploy format hooks docs bench clean
+.PHONY: demo demo-kafka up down test test-long test-kafka fuzz check check-deploy format hooks docs bench clean
 
 demo: .venv/compiled
 	$(BIN)/reptide demo --out demo
@@ -49,11 +49,6 @@ ON_APACHE := tests/faults/test_deployment.py tests/end_to_end/test_demo_kafka.py
 test-kafka: .venv/compiled
 	REPTIDE_TEST_KAFKA=$(or $(REPTIDE_TEST_KAFKA),apache) $(TEST) \
 		$(if $(filter-out apache,$(REPTIDE_TEST_KAFKA)),,$(ON_APACHE) tests/apache) $(ON_KAFKA)
-
-# These three in less time: the first two in one go, and a whole deployment on Apache Kafka alone.
-test-all: .venv/compiled
-	$(TEST) $(ON_APACHE:%=--deselect=%)
-	$(MAKE) test-kafka
 
 fuzz: .venv
 	FUZZ_INPUTS=1000000 $(BIN)/python -m pytest --numprocesses 2 --timeout 0 tests/fuzz
