@@ -72,6 +72,8 @@ class Features:
 
     def encode(self, rows: Sequence[Mapping[str, Any]]) -> Encoded:
         """Encode N rows; total: a row that does not fit is a fault that names the field."""
+        if not rows:
+            return Encoded(np.zeros((0, self.width), np.float32), {})
         names, optional, _ = self._numeric
         exact = exact_numbers(_flattened(rows, names))
         numbers = None if exact is None else stored_as(exact.reshape(len(rows), len(names)), optional)

@@ -90,13 +90,14 @@ def columns_of(records: Sequence[Record], features: Features) -> RecordColumns:
     fields = Record._fields
     by_name = dict(zip(fields, zip(*records, strict=True) if records else [()] * len(fields), strict=True))
     kind = np.array(by_name["kind"], np.uint8)
+    is_label = kind == LABEL
     sound = [
         fault is None and (raw is None or len(raw) <= MAX_RECORD_BYTES)
         for fault, raw in zip(by_name["fault"], by_name["raw"], strict=True)
     ]
     carries = np.array([type(values) is dict for values in by_name["fields"]], np.bool_)
     none = np.array([values is None for values in by_name["fields"]], np.bool_)
-    whole = np.array(sound, np.bool_) & (carries | none & (kind == LABEL))
+    whole = np.array(sound, np.bool_) & (carries | none & is_label)
     carries &= whole
     return RecordColumns(
         whole,
@@ -108,9 +109,9 @@ def columns_of(records: Sequence[Record], features: Features) -> RecordColumns:
         identities_of(by_name["id"]),
         seconds_of(by_name["time"]),
         np.array(by_name["latest_s"], np.float64),
-        [by_name["label"][n] for n in np.flatnonzero(kind == LABEL).tolist()],
+        [by_name["label"][n] for n in is_label.nonzero()[0].tolist()],
         carries,
-        features.encode([by_name["fields"][n] for n in np.flatnonzero(carries).tolist()]),
+        features.encode([by_name["fields"][n] for n in carries.nonzero()[0].tolist()]),
     )
 
 
@@ -120,7 +121,8 @@ def seconds_of(times: Sequence[Any]) -> Float64:
     seconds = numbers_of([time or "" for time in times]) if are_texts else exact_numbers(times)
     if seconds is None:
         return np.array([epoch_seconds(time) for time in times], np.float64)
-    return np.where((seconds >= FIRST_S) & (seconds <= LAST_S), seconds, np.nan)
+    within = (seconds >= FIRST_S) & (seconds <= LAST_S)
+    return seconds if np.count_nonzero(within) == len(within) else np.where(within, seconds, np.nan)
 
 
 def taken(records: Sequence[Record], index: Int64) -> Sequence[Record]:

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from math import inf
-from typing import NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
+import numpy.typing as npt
 
 from engine.problem import Problem
 from engine.stream.events import EventBatch
@@ -36,23 +37,29 @@ def decode(polled: Sequence[Polled], problem: Problem) -> Decoded:
     records = polled[0].records if len(polled) == 1 else [r for part in polled for r in part.records]
     sound = sound_of(records, problem)
     index, columns = sound.index, sound.columns
-    topic, partition = columns.topic[index], columns.partition[index]
-    latest_s = columns.latest_s[index]
+    topic, partition = _of(columns.topic, index), _of(columns.partition, index)
+    latest_s = _of(columns.latest_s, index)
+    is_known = latest_s < inf  # it is NaN where the log does not say
     events = EventBatch(
         row=sound.row,
-        kind=columns.kind[index],
+        kind=_of(columns.kind, index),
         id=sound.id,
         time_s=sound.time_s,
         x=sound.x,
         has_x=sound.has_x,
         y=sound.y,
         topic=topic,
-        offset=columns.offset[index],
+        offset=_of(columns.offset, index),
         partition=partition,
         incarnation=_incarnations(topic, partition, polled),
-        not_after_s=np.where(np.isnan(latest_s), inf, latest_s),
+        not_after_s=np.where(is_known, latest_s, inf) if np.count_nonzero(is_known) else inf,
     )
     return Decoded(sound.tasks, events, taken(records, index), sound.rejected)
+
+
+def _of(column: npt.NDArray[Any], index: Int64) -> npt.NDArray[Any]:
+    """A column of the records that are sound: most often all are."""
+    return column if len(index) == len(column) else column[index]
 
 
 def _incarnations(topic: Int64, partition: Int64, polled: Sequence[Polled]) -> UInt64:

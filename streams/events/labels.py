@@ -27,6 +27,8 @@ class Refusal(Exception):
 
 def labels_of(target: Classification | Regression, labels: Sequence[Any]) -> Float64:
     """The engine's `y` of raw labels [L], as `label_reader` reads each; NaN of one that it refuses."""
+    if not labels:
+        return np.empty(0)
     read = label_reader(target)
 
     def readable(label: Any) -> float | None:

@@ -13,10 +13,10 @@ from typing import NamedTuple
 import numpy as np
 
 from engine.problem import Problem
-from engine.types import Bool, Float32, Float64, Int64, Kind, UInt64
+from engine.types import Bool, Float32, Float64, Int64, UInt64
 from streams.events.columns import RecordColumns, columns_of, taken
 from streams.events.labels import labels_of
-from streams.events.reading import MAX_ID_BYTES, Event, Rejected, event_hash, read
+from streams.events.reading import LABEL, MAX_ID_BYTES, Event, Rejected, event_hash, read
 from streams.events.record import Record
 
 LONGEST_CHARACTER = 4
@@ -51,19 +51,21 @@ def sound_of(records: Sequence[Record], problem: Problem) -> Sound:
     columns = columns_of(records, problem.features)
     found = _by_column(columns, problem)
     rejected = _by_themselves(records, found, problem)
-    index = np.flatnonzero(found.sound)
-    tasks = found.task if len(index) == len(found.task) else [found.task[n] for n in index.tolist()]
+    (index,) = found.sound.nonzero()
+    if len(index) < len(found.task):
+        found = found.taken(index)
+    tasks = found.task
     rows = dict(zip(dict.fromkeys(tasks), count(), strict=False))
     return Sound(
         columns=columns,
         index=index,
         row=np.fromiter(map(rows.__getitem__, tasks), np.int64, len(tasks)),
         tasks=tuple(task for task in rows if task is not None),
-        id=found.id[index],
-        time_s=found.time_s[index],
-        y=found.y[index],
-        x=found.x[index],
-        has_x=found.has_x[index],
+        id=found.id,
+        time_s=found.time_s,
+        y=found.y,
+        x=found.x,
+        has_x=found.has_x,
         rejected=rejected,
     )
 
@@ -79,13 +81,20 @@ class _Found(NamedTuple):
     x: Float32
     has_x: Bool
 
+    def taken(self, index: Int64) -> _Found:
+        """Some of them."""
+        return _Found(
+            self.sound[index], [self.task[n] for n in index.tolist()], self.id[index], self.time_s[index],
+            self.y[index], self.x[index], self.has_x[index],
+        )  # fmt: skip
+
 
 def _by_column(columns: RecordColumns, problem: Problem) -> _Found:
     """What is sound by its columns alone."""
     y = np.zeros(len(columns.kind))
-    y[columns.kind == Kind.LABEL] = labels_of(problem.target, columns.label)
+    y[columns.kind == LABEL] = labels_of(problem.target, columns.label)
     x = np.zeros((len(y), problem.features.width), np.float32)
-    carrying = np.flatnonzero(columns.carries)
+    (carrying,) = columns.carries.nonzero()
     x[carrying] = columns.encoded.x
     tasks, ids = {*columns.task}, {*columns.id}
     named = {text for text in tasks if _utf8(text)}
@@ -114,7 +123,7 @@ def _utf8(text: str | None) -> bytes:
 
 def _by_themselves(records: Sequence[Record], found: _Found, problem: Problem) -> Sequence[Rejected]:
     """Read the records that are left one by one, and put those that are sound among what was found."""
-    left = np.flatnonzero(~found.sound)
+    (left,) = (~found.sound).nonzero()
     if not len(left):
         return []
     one_by_one = read([*taken(records, left)], problem)

@@ -79,7 +79,9 @@ def check_alike(polled: Polled, problem: Problem) -> Decoded:
         place = record.kind, record.topic, record.partition, record.offset
         assert (events.kind[n], events.topic[n], events.partition[n], events.offset[n]) == place
         assert events.incarnation[n] == polled.incarnations[record.topic]
-        assert np.asarray(events.not_after_s)[n] == (np.inf if np.isnan(record.latest_s) else record.latest_s)
+        assert np.broadcast_to(events.not_after_s, len(events))[n] == (
+            np.inf if np.isnan(record.latest_s) else record.latest_s
+        )
     return together
 
 

@@ -246,7 +246,7 @@ def test_a_time_after_the_latest_that_the_log_can_hold_is_refused_and_one_at_it_
     assert "no event after 2023-11-14 22:13" in detail(late)
     for latest_s, told in ((1.0, 1.0), (math.inf, math.inf), (math.nan, math.inf)):
         at_it = decoded(observation(time=1.0, latest_s=latest_s))
-        assert (at_it.rejected, np.asarray(at_it.events.not_after_s).tolist()) == ([], [told])
+        assert (at_it.rejected, np.broadcast_to(at_it.events.not_after_s, 1).tolist()) == ([], [told])
 
 
 # Labels
