@@ -30,6 +30,7 @@ from streams.assembly import learners, parts
 from streams.events.decoding import Decoded, decode
 from streams.events.learned_labels import LearnedLabel
 from streams.events.record import Polled, Record
+from streams.program.label_window import LabelWindow
 from streams.program.outputs import learned_labels
 from streams.program.schedule import Schedule
 from streams.program.theta import ThetaCache
@@ -289,7 +290,7 @@ class Online:
         if not self.new:
             return
         before = self.trainer.newest()
-        self.trainer.advance(before, self.new, list(self.window), {})
+        self.trainer.advance(before, LabelWindow.of([*self.window, *self.new]), len(self.new), {})
         self.window.extend(label._replace(episode=None) for label in self.new)
         self.new = []
         self.versions.drop({before.version} if before else set())

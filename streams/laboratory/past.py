@@ -14,12 +14,15 @@ from math import isfinite, nan
 from statistics import fmean
 from time import perf_counter
 
+import numpy as np
+
 from engine.learners.gradient import LR
 from engine.outer.fit import Round, start
 from streams.assembly.embedded import embedded, input_log
 from streams.errors import ReptideError
 from streams.logs.output import OutputFile
 from streams.program.label_log import LabelLog
+from streams.program.label_window import LabelWindow
 from streams.program.outputs import silent
 from streams.program.progress import Progress
 from streams.program.rounds import Rounds
@@ -68,10 +71,11 @@ def meta_train(settings: Settings, passes: int, show: Callable[[int, Progress], 
         found = [one for one in labels if one.task not in judging]
         if not found:
             raise ReptideError("no task of the input has a label, so there is nothing to train on")
-        state = trainer.prepared(found, start(trainer.learner, settings.run.seed))
+        window, every = LabelWindow.of(found), np.arange(len(found))
+        state = trainer.prepared(window, every, start(trainer.learner, settings.run.seed))
         rounds: list[Round] = []
         for number in range(passes):
-            state, rounds = trainer.take(found, found, state)
+            state, rounds = trainer.take(window, every, every, state)
             show(number + 1, Progress(events=(number + 1) * len(found), seconds=perf_counter() - began))
         # A size was chosen while theta knew nothing, when any step pays: once more, by what it knows now.
         kept = {name: value for name, value in state.sums.items() if name != LR}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -14,8 +14,8 @@ from engine.learners.gradient import unmoved
 from engine.outer.fit import TrainState
 from engine.outer.online import Lesson
 from engine.stream.spec import StreamSpec
-from engine.types import Batch, Episode, Episodes, Float32
-from streams.events.learned_labels import LearnedLabel
+from engine.types import Batch, Episode, Episodes, Int64
+from streams.program.label_window import LabelWindow
 
 EPISODES = 8
 """Episodes of one step of the outer rule: always as many, so that its inner loop is recorded once."""
@@ -31,16 +31,11 @@ def nothing() -> None:
     """Tell nobody."""
 
 
-def features(labels: Sequence[LearnedLabel]) -> Float32:
-    """What came with labels [N, W], of one at least."""
-    rows: list[Any] = [one.x for one in labels]  # as buffers: np.concatenate takes twice as long
-    return np.frombuffer(bytearray().join(rows), np.float32).reshape(len(labels), -1)
-
-
 class _Step(NamedTuple):
     """What one step trains on."""
 
-    labels: Sequence[LearnedLabel]
+    labels: Int64
+    """Where they are in the window."""
     episodes: Sequence[Episode]
 
 
@@ -57,40 +52,36 @@ class Lessons:
     alive: Callable[[], object]
     """Called every few steps."""
 
-    def of(
-        self, found: Sequence[LearnedLabel], window: Sequence[LearnedLabel], state: TrainState
-    ) -> Iterator[Lesson]:
-        """Each batch of new labels, then batches drawn from the window; with episodes wherever enough have ended.
+    def of(self, window: LabelWindow, found: Int64, again: Int64, state: TrainState) -> Iterator[Lesson]:
+        """Each batch of new labels, then batches drawn from others, by their places in a window.
 
-        Where more end than steps take, those left when the labels are over are passed over.
+        There are episodes wherever enough have ended. Where more end than steps take, those left when the labels are
+        over are passed over.
         """
         steps: list[_Step] = []
-        for step in self._steps(found, window, state):
+        for step in self._steps(window, found, again, state):
             if steps and (step.episodes or len(steps) == AT_ONCE):
-                yield self._lesson(steps)
+                yield self._lesson(window, steps)
                 steps = []
             steps.append(step)
         if steps:
-            yield self._lesson(steps)
+            yield self._lesson(window, steps)
 
-    def _steps(
-        self, found: Sequence[LearnedLabel], window: Sequence[LearnedLabel], state: TrainState
-    ) -> Iterator[_Step]:
+    def _steps(self, window: LabelWindow, found: Int64, again: Int64, state: TrainState) -> Iterator[_Step]:
         drawn, ended = np.random.default_rng((self.seed, state.step)), list[Episode]()
         adapts, before = not unmoved(state.params), float(state.statistics.count[-1]) - len(found)
         due = before / self.batch * self.replays % 1.0  # a version of one batch has its share too
         replays = self._replays(state)
         for start_at in range(0, len(found), self.batch):
             labels = found[start_at : start_at + self.batch]
-            ended += [one.episode for one in labels if adapts and one.episode is not None]
+            ended += _episodes(window, labels) if adapts else []
             last = start_at + self.batch >= len(found)
             taken = ended[:EPISODES] if len(ended) >= EPISODES or last else []
             ended = ended[len(taken) :]
             yield _Step(labels, taken)
             due += replays
             for _ in range(int(due)):
-                again = drawn.integers(0, len(window), min(self.batch, len(window)))
-                yield _Step([window[n] for n in again.tolist()], [])
+                yield _Step(again[drawn.integers(0, len(again), min(self.batch, len(again)))], [])
             due %= 1.0
 
     def _replays(self, state: TrainState) -> float:
@@ -98,19 +89,26 @@ class Lessons:
         seen = float(state.statistics.count[-1])
         return max(self.replays, min(MOST_REPLAYS, FEW_LABELS // max(seen, 1.0)) * (self.replays > 0))
 
-    def _lesson(self, steps: Sequence[_Step]) -> Lesson:
+    def _lesson(self, window: LabelWindow, steps: Sequence[_Step]) -> Lesson:
         """Steps in a row, of which the first may have episodes; a batch that is short is padded by its first."""
         self.alive()
         shape, counts = (len(steps), self.batch), np.array([len(one.labels) for one in steps])
-        padded = [
-            label for labels, _ in steps for label in (*labels, *[labels[0]] * (self.batch - len(labels)))
-        ]
-        x, y = features(padded).reshape(*shape, -1), np.array([one.y for one in padded], np.float32)
-        weight = (np.arange(self.batch) < counts[:, np.newaxis]).astype(np.float32)
-        batch = Batch(torch.from_numpy(x), torch.from_numpy(y.reshape(shape)), torch.from_numpy(weight))
+        index, weight = np.empty(shape, np.int64), np.arange(self.batch) < counts[:, np.newaxis]
+        for row, (labels, _) in zip(index, steps, strict=True):
+            row[: len(labels)], row[len(labels) :] = labels, labels[0]
+        x, y = window.numbers(index.ravel())
+        parts = x.reshape(*shape, -1), y.reshape(shape), weight.astype(np.float32)
         episodes = steps[0].episodes
-        return Lesson(batch, self.stacked(episodes, EPISODES) if episodes else None)
+        return Lesson(
+            Batch(*map(torch.from_numpy, parts)), self.stacked(episodes, EPISODES) if episodes else None
+        )
 
     def stacked(self, episodes: Sequence[Episode], size: int) -> Episodes:
         """Episodes in one shape, whatever their number and lengths."""
         return stack(episodes, size, self.spec.problem.support, self.spec.policy.every)
+
+
+def _episodes(window: LabelWindow, index: Int64) -> list[Episode]:
+    """Those that ended at labels."""
+    labels = (window.labels[n] for n in index.tolist())
+    return [one.episode for one in labels if one.episode is not None]

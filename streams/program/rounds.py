@@ -14,6 +14,7 @@ from streams.events.learned_labels import LearnedLabel
 from streams.events.record import UNTOLD, incarnation_text, told_incarnation
 from streams.events.wording import unheard
 from streams.program.label_log import LabelLog
+from streams.program.label_window import LabelWindow
 from streams.program.trainer import Advance, Trainer
 
 _Read = tuple[int, LearnedLabel]
@@ -27,19 +28,17 @@ class _Window:
     position: int = 0
     begins: Sequence[int] = ()
     """At or before which the line of each begins."""
-    labels: Sequence[LearnedLabel] = ()
+    labels: LabelWindow = field(default_factory=LabelWindow)
 
-    def with_later(self, found: list[_Read], position: int, size: int) -> _Window:
+    def with_later(self, found: list[_Read], all_of_them: LabelWindow, position: int, size: int) -> _Window:
         """Take labels in, and let the oldest go; and all episodes, each of which is trained on once."""
-        found = found[-size:]
-        new = [one if one.episode is None else one._replace(episode=None) for _, one in found]
         begins = [*self.begins, *(begin for begin, _ in found)]
-        return _Window(position, begins[-size:], [*self.labels, *new][-size:])
+        return _Window(position, begins[-size:], all_of_them.last(size, len(found)))
 
     @property
     def numbers(self) -> list[int]:
         """Where to read it again from: a position in the output, and the first label's offset."""
-        return [self.begins[0], self.labels[0].source.offset] if self.labels else [self.position, 0]
+        return [self.begins[0], self.labels.labels[0].source.offset] if self.begins else [self.position, 0]
 
 
 class _Ahead(NamedTuple):
@@ -75,14 +74,15 @@ class Rounds:
         found, position = self._found(consumed["position"], consumed["through"], through)
         if not found:
             return None
-        self._window = earlier.with_later(found, position, self.trainer.window)
+        window = earlier.labels.after([label for _, label in found])
+        self._window = earlier.with_later(found, window, position, self.trainer.window)
         reached = {
             "incarnation": incarnation_text(self.incarnation),
             "position": position,
             "through": through,
             "window": self._window.numbers,
         }
-        advance = self.trainer.advance(before, [label for _, label in found], earlier.labels, reached)
+        advance = self.trainer.advance(before, window, len(found), reached)
         self._ahead = _Ahead((position, through), [], position)
         return advance
 
@@ -122,7 +122,8 @@ class Rounds:
             return self._window
         start, since = window
         again = self._read(start, since, through)[0]
-        return _Window().with_later(again, position, self.trainer.window)
+        labels = LabelWindow.of([label for _, label in again])
+        return _Window().with_later(again, labels, position, self.trainer.window)
 
     def _read(self, position: int, since: int, below: int | None) -> tuple[list[_Read], int]:
         """Labels from a position on, of a range of offsets, each once; and the position after.

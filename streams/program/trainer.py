@@ -18,6 +18,7 @@ from hashlib import blake2b
 from math import inf
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -31,11 +32,12 @@ from engine.outer.online import Online, averaged
 from engine.outer.step_size import SIZES, chosen
 from engine.stream.spec import StreamSpec
 from engine.targets import Classification, Regression
-from engine.types import EngineError
+from engine.types import EngineError, Int64
 from streams.errors import SettingsError
 from streams.events.learned_labels import LabelReader, LearnedLabel, task_numbers
 from streams.program.checked import Kinds, checked, kinds_of
-from streams.program.lessons import Lessons, features, nothing
+from streams.program.label_window import LabelWindow
+from streams.program.lessons import Lessons, nothing
 from streams.program.prior import learned_prior
 from streams.program.training_state import restored, stored
 from streams.stores.versions import Checkpoint, MetaStore
@@ -153,40 +155,35 @@ class Trainer:
             ) from None
 
     def advance(
-        self,
-        before: Checkpoint | None,
-        found: Sequence[LearnedLabel],
-        earlier: Sequence[LearnedLabel],
-        consumed: Mapping[str, Any],
+        self, before: Checkpoint | None, window: LabelWindow, new: int, consumed: Mapping[str, Any]
     ) -> Advance:
-        """Make the next version from labels; `earlier` ones, up to `window`, are trained on again.
+        """Make the next version from the last `new` labels of a window; those before them are trained on again.
 
         `consumed` says in the checkpoint how far they reached.
 
         Raises:
             SettingsError: the workers name more classes than we do.
         """
-        version, window = (before.version if before else 0) + 1, [*earlier, *found]
-        taught = self.teach(self.state(before), version, found, window)
-        beside = self.beside(taught.state, window)
+        version = (before.version if before else 0) + 1
+        taught = self.teach(self.state(before), version, window, new)
+        beside = self.beside(taught.state, window.labels)
         published = self.publish(version, taught.state, {**consumed, **beside})
-        return Advance(version, len(found), taught.steps, taught.verdict, published)
+        return Advance(version, new, taught.steps, taught.verdict, published)
 
-    def teach(
-        self, state: TrainState, number: int, found: Sequence[LearnedLabel], window: Sequence[LearnedLabel]
-    ) -> Taught:
-        """Teach the labels of round `number`; those of the window, which end with these, are trained on again.
+    def teach(self, state: TrainState, number: int, window: LabelWindow, new: int) -> Taught:
+        """Teach the last `new` labels of a window in round `number`; those before them are trained on again.
 
         Raises:
             SettingsError: the workers name more classes than we do.
         """
+        found, every = window.labels[len(window) - new :], np.arange(len(window))
         _check_named(self.learner.problem.target, found)
-        judging = self.judging(window)
+        judging = self.judging(window.labels)
         judges = [one for one in found if one.episode is not None and one.task in judging]
-        taught, replayed = (
-            [o for o in part if o.task not in judging] if judging else part for part in (found, window)
-        )
-        candidate, steps = self.take(taught, replayed, self.prepared(taught, state, number))
+        if judging:
+            every = every[[one.task not in judging for one in window.labels]]
+        taught = every[every >= len(window) - new]
+        candidate, steps = self.take(window, taught, every, self.prepared(window, taught, state, number))
         verdict = self._verdict(state, candidate, judges)
         return Taught(state if verdict.refused else candidate, steps, verdict)
 
@@ -203,15 +200,14 @@ class Trainer:
             return set()
         return {task for task in tasks if held_out(task, self.held_out)}
 
-    def prepared(self, found: Sequence[LearnedLabel], state: TrainState, number: int = 0) -> TrainState:
+    def prepared(self, window: LabelWindow, found: Int64, state: TrainState, number: int = 0) -> TrainState:
         """Learn from labels what training does not: statistics, calibration, step size; once for each label."""
-        if not found:
+        if not len(found):
             return state
-        x = torch.from_numpy(features(found))
-        y = torch.tensor([one.y for one in found], dtype=torch.float32)
+        x, y = map(torch.from_numpy, window.numbers(found))
         counted = with_statistics(self.learner, self._recalibrated(state, x, y), x, y)
         due = number <= SIZES_EARLY or number % SIZES_EVERY == 0
-        return self.with_size(found, counted) if due else counted
+        return self.with_size([window.labels[n] for n in found.tolist()], counted) if due else counted
 
     def with_size(self, found: Sequence[LearnedLabel], state: TrainState) -> TrainState:
         """Judge each step size on new episodes, before they are trained on, and take the best so far."""
@@ -225,10 +221,10 @@ class Trainer:
         return replace(state, params=params, sums={**state.sums, LR: costs})
 
     def take(
-        self, found: Sequence[LearnedLabel], window: Sequence[LearnedLabel], state: TrainState
+        self, window: LabelWindow, found: Int64, again: Int64, state: TrainState
     ) -> tuple[TrainState, list[Round]]:
-        """Train on every label once, in order, and on labels of the window again."""
-        return self.online.learn(self.lessons.of(found, window, state), state)
+        """Train on the labels at these places of a window once, in order, and again on some of others."""
+        return self.online.learn(self.lessons.of(window, found, again, state), state)
 
     def publish(
         self, version: int, state: TrainState, consumed: Mapping[str, Any], ahead: TrainState | None = None

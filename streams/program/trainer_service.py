@@ -21,6 +21,7 @@ from streams.errors import Unavailable
 from streams.events.record import incarnation_text
 from streams.program.episode_labels import EpisodeLabels, EpisodeReader, Placed, Window, positions_in
 from streams.program.label_rounds import mixed, rounds_of
+from streams.program.label_window import LabelWindow
 from streams.program.patience import Stopped, patiently, pause, told_away
 from streams.program.pruning import EVERY
 from streams.program.schedule import Schedule
@@ -131,8 +132,8 @@ class TrainerService:
                 return
 
     def _taught(self, state: TrainState, number: int, labels: Sequence[Placed], window: Window) -> Taught:
-        found, earlier = ([one.label for one in part] for part in (labels, window.labels))
-        return self.trainer.teach(state, number, found, earlier + found)
+        every = LabelWindow.of([one.label for one in (*window.labels, *labels)])
+        return self.trainer.teach(state, number, every, len(labels))
 
     def _tell(self, taught: Sequence[Taught], version: int, new: int) -> None:
         """Set what the metrics show of a version."""

@@ -12,6 +12,7 @@ import numpy as np
 from engine.types import Episode
 from streams.events.learned_labels import UNSCORED, LearnedLabel
 from streams.events.record import SourcePosition
+from streams.program.label_window import LabelWindow
 from streams.program.lessons import EPISODES
 from streams.program.trainer import Trainer
 
@@ -23,8 +24,9 @@ def warm_up(trainer: Trainer) -> None:
     y = np.full(1, getattr(problem.target, "low", 0.0), np.float32)
     ended = Episode(-1, 1, -1, x, y, np.ones(1, np.float32), x, y)
     place = SourcePosition(0, 0, 0)
-    labels = [LearnedLabel("made up", place, 1, x[0], float(y[0]), UNSCORED, ended)] * EPISODES
+    label = LearnedLabel("made up", place, 1, x[0], float(y[0]), UNSCORED, ended)
+    labels = LabelWindow.of([label] * EPISODES)
     alone = replace(trainer, held_out=0.0)
     state = alone.state(None)
     for number in (1, 2):
-        state = alone.teach(state, number, labels, labels).state
+        state = alone.teach(state, number, labels, EPISODES).state

@@ -26,6 +26,7 @@ from streams.events.learned_labels import read_learned
 from streams.logs.output import OutputFile
 from streams.pages.run.summary import summarise
 from streams.program.embedded import steps
+from streams.program.label_window import LabelWindow
 from streams.program.progress import Progress
 from streams.program.trainer import Trainer
 from streams.settings.tree import Settings, load_settings
@@ -149,7 +150,7 @@ def test_a_trainer_that_knows_fewer_classes_than_the_workers_stops_and_says_so(d
         spec, Online(GradientLearner(spec.problem), Backprop(), Rates(FitSettings())), MemoryMeta()
     )
     with pytest.raises(SettingsError, match="classes that the workers have"):
-        trainer.advance(None, found, [], {})
+        trainer.advance(None, LabelWindow.of(found), len(found), {})
     assert trainer.store.current() == 0
 
 

@@ -27,6 +27,7 @@ from streams.events.learned_labels import LearnedLabel, read_learned
 from streams.events.record import incarnation_text
 from streams.logs.memory import INCARNATION, MemoryOutput, no_crash
 from streams.program.label_log import LabelLog
+from streams.program.label_window import LabelWindow
 from streams.program.lessons import EPISODES, MOST_REPLAYS
 from streams.program.outputs import kept
 from streams.program.rollback import roll_back
@@ -135,8 +136,14 @@ def taught(
     watched = Watched()
     one = trainer(MemoryMeta(), online=watched, **changes)
     state = start(watched.learner, 1)
-    one.take(labels, window, after_many(state, len(labels)) if many else one.prepared(labels, state, 1))
+    every, new = LabelWindow.of([*window, *labels]), len(labels)
+    found, again = np.split(np.arange(len(every)), [len(window)])[::-1]
+    one.take(every, found, again, after_many(state, new) if many else prepared(one, labels, state, 1))
     return watched.lessons
+
+
+def prepared(one: Trainer, labels: Sequence[LearnedLabel], state: TrainState, number: int = 0) -> TrainState:
+    return one.prepared(LabelWindow.of(labels), np.arange(len(labels)), state, number)
 
 
 # What is trained on
@@ -187,7 +194,7 @@ def test_versions_of_a_single_batch_have_their_share_of_what_is_trained_on_again
     new = labels[:4]
     for _ in range(12):
         state = replace(state, statistics=replace(state.statistics, count=state.statistics.count + 4))
-        state, _ = one.take(new, new, state)
+        state, _ = one.take(LabelWindow.of(new), np.arange(4), np.arange(4), state)
     assert len(watched.lessons) == 12 + 3
 
 
@@ -227,8 +234,8 @@ def test_no_label_that_has_left_the_window_is_trained_on_again(
 def test_a_window_is_kept_without_its_episodes(lines: list[bytes]) -> None:
     one = rounds(lines, MemoryMeta())
     one.run(ENDS[2])
-    assert one._window.labels
-    assert all(label.episode is None for label in one._window.labels)
+    assert len(one._window.labels)
+    assert all(label.episode is None for label in one._window.labels.labels)
 
 
 # Rounds
@@ -312,9 +319,10 @@ def test_going_on_from_a_checkpoint_is_going_on_in_memory_bit_for_bit(
     stopped = rounds(lines, DirectoryMeta(tmp_path), online=trains)
     state, since = start(trains.learner, 1), 0
     for version, end in enumerate(ENDS, 1):
-        found = [label for label in labels if since <= label.source.offset < end]
-        window = [label for label in labels if label.source.offset < end]
-        state, _ = stopped.trainer.take(found, window, stopped.trainer.prepared(found, state, version))
+        window = LabelWindow.of([label for label in labels if label.source.offset < end])
+        found = np.array([n for n, label in enumerate(window.labels) if label.source.offset >= since])
+        before = stopped.trainer.prepared(window, found, state, version)
+        state, _ = stopped.trainer.take(window, found, np.arange(len(window)), before)
         since = end
         stopped.run(end)
         published = DirectoryMeta(tmp_path).load(version)
@@ -433,18 +441,18 @@ def said(found: Float64) -> Float64:
 def test_a_theta_that_has_learned_nothing_is_not_calibrated(labels: list[LearnedLabel]) -> None:
     one = trainer(MemoryMeta())
     blank = start(one.learner, 1)
-    assert not set(CALIBRATION) & set(one.prepared(labels, blank).sums)
-    assert set(CALIBRATION) <= set(one.prepared(labels, replace(blank, step=1)).sums)
+    assert not set(CALIBRATION) & set(prepared(one, labels, blank).sums)
+    assert set(CALIBRATION) <= set(prepared(one, labels, replace(blank, step=1)).sums)
 
 
 def test_the_step_size_is_the_one_that_new_episodes_lose_least_by(labels: list[LearnedLabel]) -> None:
     """Of episodes of one class each, which a task has for its own and theta knows nothing of."""
     one, state = trainer(MemoryMeta()), start(online().learner, 1)
     labels = [label._replace(episode=of_one_class(label.episode)) for label in labels]
-    found = costs(one.prepared(labels, state, SIZES_EARLY + 1), labels)
+    found = costs(prepared(one, labels, state, SIZES_EARLY + 1), labels)
     best = int(found.mean(1).argmin())
     assert found[best].mean() + found[best].std() / found.shape[1] ** 0.5 < 0
-    before = one.prepared(labels, state, SIZES_EVERY)
+    before = prepared(one, labels, state, SIZES_EVERY)
     assert before.params[LR].item() == pytest.approx(SIZES[best])
     np.testing.assert_allclose(before.sums[LR].numpy(), said(found))
 
@@ -456,7 +464,7 @@ def test_a_size_that_may_be_better_than_none_by_chance_is_not_taken(
     one, state = trainer(MemoryMeta()), start(online().learner, 1)
     before = torch.zeros(3, len(SIZES), dtype=torch.float64)
     before[0], before[1, 2], before[2] = 1e6, -1e6, squares
-    after = one.prepared(labels, replace(state, sums={LR: before}), SIZES_EVERY)
+    after = prepared(one, labels, replace(state, sums={LR: before}), SIZES_EVERY)
     assert after.params[LR].item() == pytest.approx(taken)
 
 
@@ -473,20 +481,20 @@ def test_a_size_that_pays_is_taken_where_a_larger_one_may_be_better_by_chance() 
 def test_earlier_choices_count_less_and_less(labels: list[LearnedLabel]) -> None:
     one, state = trainer(MemoryMeta()), start(online().learner, 1)
     episodes = sum(label.episode is not None for label in labels)
-    first = one.prepared(labels, state, SIZES_EVERY)
-    second = one.prepared(labels, first, 2 * SIZES_EVERY)
+    first = prepared(one, labels, state, SIZES_EVERY)
+    second = prepared(one, labels, first, 2 * SIZES_EVERY)
     expected = first.sums[LR].numpy() * 2.0 ** (-episodes / MEMORY) + said(costs(second, labels))
     np.testing.assert_allclose(second.sums[LR].numpy(), expected, rtol=1e-6)
 
 
 def test_between_choices_and_where_a_size_is_given_it_stays(labels: list[LearnedLabel]) -> None:
     one, state = trainer(MemoryMeta()), start(online().learner, 1)
-    assert one.prepared(labels, state, SIZES_EARLY + 1).params[LR].equal(state.params[LR])
+    assert prepared(one, labels, state, SIZES_EARLY + 1).params[LR].equal(state.params[LR])
     for version in (1, SIZES_EARLY, SIZES_EARLY + SIZES_EVERY):
-        assert LR in one.prepared(labels, state, version).sums
+        assert LR in prepared(one, labels, state, version).sums
     given = GradientLearner(varied(SPEC, inner=replace(SPEC.problem.inner, lr=0.07)).problem)
     fixed = trainer(MemoryMeta(), online=Online(given, Backprop(), RATES))
-    assert LR not in fixed.prepared(labels, start(given, 1), SIZES_EVERY).params
+    assert LR not in prepared(fixed, labels, start(given, 1), SIZES_EVERY).params
 
 
 # Held-out tasks
@@ -527,7 +535,7 @@ def test_with_few_tasks_about_none_is_held_out(
     labels: list[LearnedLabel], number: int, some_are: bool
 ) -> None:
     store, found = MemoryMeta(), of_many(labels, number)
-    advance = trainer(store, held_out=0.3).advance(None, found, [], {})
+    advance = trainer(store, held_out=0.3).advance(None, LabelWindow.of(found), len(found), {})
     counted = int(store.load(1).trainer["statistics.count"][-1])
     assert (counted < len(found)) == some_are
     assert (advance.verdict.episodes > 0) == some_are
@@ -536,7 +544,9 @@ def test_with_few_tasks_about_none_is_held_out(
 def test_a_task_that_is_alone_is_trained_on_whatever_its_id(labels: list[LearnedLabel]) -> None:
     alone = next(f"task {n}" for n in count() if held_out(f"task {n}", 0.05))
     store = MemoryMeta()
-    trainer(store, held_out=0.05).advance(None, [label._replace(task=alone) for label in labels], [], {})
+    trainer(store, held_out=0.05).advance(
+        None, LabelWindow.of([label._replace(task=alone) for label in labels]), len(labels), {}
+    )
     assert int(store.load(1).trainer["statistics.count"][-1]) == len(labels)
 
 
@@ -545,10 +555,10 @@ def test_a_candidate_that_held_out_tasks_are_worse_off_with_is_refused_and_its_l
 ) -> None:
     store, found = MemoryMeta(), of_many(labels, 80)
     one = trainer(store, held_out=0.5)
-    assert one.advance(None, found, [], {"position": 3, "through": 20}).published
+    assert one.advance(None, LabelWindow.of(found), len(found), {"position": 3, "through": 20}).published
     [before] = versions(store)
     misled = [x if held_out(x.task, 0.5) else x._replace(y=1 - x.y, episode=None) for x in found]
-    refused = one.advance(before, misled, [], {"position": 7, "through": 60})
+    refused = one.advance(before, LabelWindow.of(misled), len(misled), {"position": 7, "through": 60})
     assert refused.verdict.refused
     assert refused.verdict.loss_after > refused.verdict.loss_before
     after = store.load(2)

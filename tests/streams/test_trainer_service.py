@@ -24,6 +24,7 @@ from streams.program import trainer_service
 from streams.program.episode_labels import Placed, Window
 from streams.program.label_log import LabelLog
 from streams.program.label_rounds import mixed, rounds_of
+from streams.program.label_window import LabelWindow
 from streams.program.rounds import Rounds
 from streams.program.schedule import Schedule
 from streams.program.trainer import WINDOW, Trainer
@@ -373,7 +374,9 @@ def test_lines_and_checkpoints_of_an_earlier_version_that_tell_no_incarnation_ar
     numbers = Window().after(found, WINDOW).numbers
     assert numbers["input"] == {"0:0": read_learned(untold[11]).source.offset}
     del numbers["episodes"]
-    assert one.trainer.advance(None, [placed.label for placed in found], [], numbers).published
+    assert one.trainer.advance(
+        None, LabelWindow.of([placed.label for placed in found]), len(found), numbers
+    ).published
     advance = service(Episodes(untold), store).turn()
     assert advance is not None
     assert advance.labels == len(lines) - 12
