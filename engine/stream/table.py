@@ -64,6 +64,10 @@ class TaskTable:
     def __len__(self) -> int:
         return len(self.ids)
 
+    def __getstate__(self) -> dict[str, Any]:
+        """What is copied and pickled: where its own rows lie, a copy finds out by itself."""
+        return {name: value for name, value in vars(self).items() if name != "located"}
+
     @classmethod
     def empty(cls, layout: Layout, ids: Sequence[str]) -> TaskTable:
         """Tasks never seen."""

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import copy
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -29,6 +31,7 @@ from engine.stream.mixture import EXPERTS
 from engine.stream.predictors import AT_ONCE
 from engine.stream.sources import SourceMoved
 from engine.stream.spec import Memory, Policy, StreamSpec
+from engine.stream.table import TaskTable
 from engine.targets import Regression
 from engine.types import ADAPTED, PREDICTORS, SERVED, THETA, Batch, EngineError, Meta, Outcome, Params
 from tests.engine.driving import (
@@ -136,6 +139,19 @@ def test_rows_that_lie_apart_are_folded_as_rows_side_by_side_and_what_lies_betwe
     assert found.states.rows.tobytes() == expected.states.rows.tobytes()
     assert found.outcomes.prediction.tobytes() == expected.outcomes.prediction.tobytes()
     assert room[1::2].tobytes() == between
+
+
+@pytest.mark.parametrize("copied", [copy.copy, copy.deepcopy])
+def test_a_copy_of_a_table_that_was_folded_is_folded_in_its_own_rows(
+    copied: Callable[[TaskTable], TaskTable],
+) -> None:
+    driven = drive("balanced")
+    driven.fold([observation(1), label(1, 1.0)], theta("balanced", 1))
+    assert driven.table.located is driven.table.located
+    twin, events = copied(driven.table), batch_of([observation(2)], offset=50)
+    expected = driven.engine.fold(driven.table, events, theta("balanced", 1))
+    found = driven.engine.fold_into(twin, events, theta("balanced", 1))
+    assert found.states.rows.tobytes() == expected.states.rows.tobytes()
 
 
 def test_rows_that_cannot_be_written_are_folded_as_a_copy_and_refused_where_they_lie() -> None:
