@@ -162,7 +162,9 @@ def _indicators(problem: Problem, y: Tensor) -> Tensor:
         raise EngineError(
             f"label {n} is {labels[n]:g}, expected {problem.target.expected}; leave such labels out"
         )
-    return torch.from_numpy(np.eye(outputs, dtype=labels.dtype)[labels.astype(np.int64)])
+    found = np.zeros((len(labels), outputs), labels.dtype)
+    found[np.arange(len(labels)), labels.astype(np.int64)] = 1
+    return torch.from_numpy(found)
 
 
 def _bounded(numbers: Tensor, before: Statistics) -> Tensor:

@@ -55,9 +55,9 @@ def version_of(rules: scan_arrays.Rules, meta: Meta) -> scan_arrays.Version:
     nothing = np.empty(rules.outputs, np.float32)
     know_nothing(rules, nothing)
     rates = nothing.astype(np.float64)
-    values = None if known is None or not meta.version else known.numpy(force=True)
+    values = None if known is None or not meta.version else known.double().numpy(force=True)
     if values is not None and np.isfinite(values).all():
-        rates = values.astype(np.float64).reshape(-1)
+        rates = values.reshape(-1)
         if len(rates) != rules.outputs:
             raise EngineError(
                 f"theta {meta.version} has {len(rates)} label rates, this problem {rules.outputs} outputs; "
