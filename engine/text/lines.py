@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 from engine.compiled import compiled, compiled_as, read_vector
+from engine.text.words import WORD, load, store
 from engine.types import Int64, UInt8
+
+PAST = WORD - 1
+"""Bytes behind the last that are read, or written to."""
 
 
 @compiled
 def write_part(source: UInt8, begin: int, end: int, into: UInt8, at: int) -> int:
-    """A part of a text; returns where it ends."""
-    for n in range(end - begin):
-        into[at + n] = source[begin + n]
+    """A part of a text, and up to seven bytes more that are written over later; returns where it ends."""
+    for n in range(0, end - begin, WORD):
+        store(into, at + n, load(source, begin + n))
     return at + end - begin
 
 
@@ -24,7 +28,7 @@ def write_lines(
     """Write N lines of P columns, and where each ends: what is fixed, the text of column 0, what is fixed, and so on.
 
     What is fixed before column p is `fixed[bounds[p] : bounds[p + 1]]`, its text in line n
-    `content[begins[p, n] : ends[p, n]]`. There has to be room for all.
+    `content[begins[p, n] : ends[p, n]]`. Behind all there have to be `PAST` bytes, to be read or written.
     """
     at, last = 0, len(begins)
     for n in range(len(line_ends)):

@@ -1,16 +1,14 @@
 """Numbers as JSON has them, to the byte as orjson writes them: a point or an exponent, and null for what is none."""
 
-# ruff: noqa: ARG001 - numba calls what makes an operation with these arguments, used or not
 from __future__ import annotations
 
 from typing import Any
 
 import numpy as np
-from llvmlite import ir
-from numba import types
 
-from engine.compiled import compiled, compiled_as, operation, read_vector
+from engine.compiled import compiled, compiled_as, read_vector
 from engine.text.digits import EIGHT_DIGITS, HUNDRED, ONE, TEN, TENS, bit_length, count_of, eight, shortest
+from engine.text.words import store
 from engine.types import Int64, UInt8, UInt64
 
 WHOLE, SINGLE, DOUBLE = range(3)
@@ -29,19 +27,6 @@ ZEROS, POINTED, NOTHING, NULL = np.frombuffer(b"000000000.0000000.0     null    
 NO_DIGITS = np.uint64(0)
 
 PAIRS: UInt8 = np.frombuffer(b"".join(b"%02d" % n for n in range(100)), np.uint8).copy()
-
-
-@operation
-def store(typing: Any, into: Any, at: Any, word: Any) -> Any:
-    """Write eight bytes."""
-
-    def made(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        array = context.make_array(signature.args[0])(context, builder, arguments[0])
-        place = builder.bitcast(builder.gep(array.data, [arguments[1]]), ir.IntType(64).as_pointer())
-        builder.store(arguments[2], place, align=1)
-        return context.get_dummy_value()
-
-    return types.void(into, types.int64, types.uint64), made
 
 
 @compiled

@@ -13,12 +13,14 @@ import numpy as np
 import numpy.typing as npt
 import orjson
 
-from engine.text.lines import write_lines
+from engine.text.lines import PAST, write_lines
 from engine.text.numbers import BEYOND, DOUBLE, LONGEST, SINGLE, WHOLE, write_numbers
 from engine.types import Int64, UInt8, UInt64
 from streams.events.record import incarnation_text
 
 LINE_END = b"\n"
+
+BLANK: UInt8 = np.zeros(PAST, np.uint8)
 
 
 @dataclass(frozen=True, eq=False)
@@ -156,11 +158,11 @@ def filled(template: bytes, *columns: Texts) -> Texts:
     for p, column in enumerate(columns):
         np.add(column.begins, starts[id(column.content)], out=begins[p])
         np.add(column.ends, starts[id(column.content)], out=ends[p])
-    content = np.concatenate([*pages.values()])
+    content = np.concatenate([*pages.values(), BLANK])
     room = rows * sum(map(len, fixed)) + int((ends - begins).sum())
-    into, line_ends = np.empty(room, np.uint8), np.empty(rows, np.int64)
+    into, line_ends = np.empty(room + len(BLANK), np.uint8), np.empty(rows, np.int64)
     bounds = np.cumsum([0, *map(len, fixed)])
-    write_lines(_bytes(b"".join(fixed)), bounds, content, begins, ends, into, line_ends)
+    write_lines(_bytes(b"".join(fixed) + bytes(BLANK)), bounds, content, begins, ends, into, line_ends)
     return _end_to_end(into, line_ends)
 
 

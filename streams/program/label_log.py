@@ -46,7 +46,7 @@ class LabelLog:
         with self._turn:
             if kept := self._kept.pop(position, None):
                 return kept
-        lines, after = self.lines.read(position, LINES_AT_ONCE)
+            lines, after = self.lines.read(position, LINES_AT_ONCE)  # before what is appended next is kept
         return self.reader.read(lines), after
 
     def passed(self, position: int, count: int) -> int:

@@ -7,6 +7,7 @@ import math
 import re
 from collections.abc import Sequence
 from dataclasses import replace
+from threading import Thread
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -184,6 +185,20 @@ def test_lines_of_another_process_are_read_among_those_of_this_one(taught: list[
     assert [one.source for one in found if isinstance(one, LearnedLabel)] == [
         read_learned(one).source for one in (*taught, taught[0])
     ]
+
+
+def test_lines_that_are_appended_while_others_are_looked_for_are_not_parsed(taught: list[bytes]) -> None:
+    class Beside(MemoryOutput):
+        def read(self, position: int, max_lines: int) -> tuple[list[bytes], int]:
+            appending.start()
+            appending.join(0.05)
+            return super().read(position, max_lines)
+
+    log, lines = LabelLog(Beside(), READER), lines_of(columns_of_labels([*map(read_learned, taught)]))
+    appending = Thread(target=log.append, args=(lines,))
+    assert log.read(0) == ([], 0)
+    appending.join()
+    assert log.read(0) == (lines.labels, len(taught))
 
 
 # Lines that are none

@@ -1,0 +1,39 @@
+"""Eight bytes of an array at once, from wherever they begin; nothing is checked, so there have to be so many."""
+
+# ruff: noqa: ARG001 - numba calls what makes an operation with these arguments, used or not
+from __future__ import annotations
+
+from typing import Any
+
+from llvmlite import ir
+from numba import types
+
+from engine.compiled import operation
+
+WORD = 8
+
+
+def _place(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+    array = context.make_array(signature.args[0])(context, builder, arguments[0])
+    return builder.bitcast(builder.gep(array.data, [arguments[1]]), ir.IntType(8 * WORD).as_pointer())
+
+
+@operation
+def load(typing: Any, source: Any, at: Any) -> Any:
+    """Read eight bytes, the first as the lowest."""
+
+    def made(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        return builder.load(_place(context, builder, signature, arguments), align=1)
+
+    return types.uint64(source, types.int64), made
+
+
+@operation
+def store(typing: Any, into: Any, at: Any, word: Any) -> Any:
+    """Write eight bytes."""
+
+    def made(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        builder.store(arguments[2], _place(context, builder, signature, arguments), align=1)
+        return context.get_dummy_value()
+
+    return types.void(into, types.int64, types.uint64), made
