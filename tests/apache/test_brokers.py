@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import resource
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, contextmanager
 
 import orjson
@@ -33,24 +34,22 @@ def three(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ApacheKafka]:
 
 
 class Stream:
-    """A producer and the only member of a group, on a topic of two partitions that are on every broker."""
+    """A producer and the only member of a group, by one client library, on a topic that others share."""
 
-    def __init__(self, address: str, library: str) -> None:
-        connection = Connection(address)
-        self.topic = f"brokers-{next(NUMBERS)}"
-        topics = Topics((self.topic,), (), f"{self.topic}-dead")
-        persistently(lambda: create(connection, topics, 2, 3, 60.0))
-        self.outputs = KafkaOutputs(lambda: producer_of(library)(connection, [self.topic], DELIVERY_S))
-        client = group_of(library)(connection, f"of {self.topic}", [self.topic], Envelope(), 6.0, 1.0)
+    def __init__(self, connection: Connection, topic: str, library: str) -> None:
+        self.library, self.topic = library, topic
+        self.outputs = KafkaOutputs(lambda: producer_of(library)(connection, [topic], DELIVERY_S))
+        group = f"of {topic} by {library}"
+        client = group_of(library)(connection, group, [topic], Envelope(), 6.0, 1.0)
         self.log = KafkaLog(client, [self.topic])
         self.sent, self.read = 0, dict[tuple[int, int], object]()
 
     def goes_on(self) -> None:
         """Ten more events are acknowledged and read, and what was read is committed."""
         first, self.sent = self.sent, self.sent + 10
-        messages = [event(n) for n in range(first, self.sent)]
+        messages = [self.event(n) for n in range(first, self.sent)]
         persistently(lambda: self.acknowledged(messages))
-        wanted = {f"e{n}" for n in range(self.sent)}
+        wanted = {self.id_of(n) for n in range(self.sent)}
         deadline = time.monotonic() + PATIENCE_S
         while not wanted <= set(self.read.values()):
             assert time.monotonic() < deadline, wanted - set(self.read.values())
@@ -67,15 +66,32 @@ class Stream:
                 assert self.read.setdefault(place, record.id) == record.id
             self.log.commit(part.after())
 
+    def id_of(self, number: int) -> str:
+        return f"{self.library} {number}"
+
+    def event(self, number: int) -> Sent:
+        task = f"task{number % 7}"
+        said = {"task": task, "id": self.id_of(number), "time": 100.0 + number, "features": {"a": 1.0}}
+        return Sent(task.encode(), orjson.dumps(said))
+
+    def refused_at_last(self, message: Sent) -> None:
+        """However many are acknowledged before, one is not."""
+        with pytest.raises(Unavailable):
+            while True:
+                self.acknowledged([message])
+
     def close(self) -> None:
         self.log.close()
         self.outputs.close()
 
 
-def event(number: int) -> Sent:
-    task = f"task{number % 7}"
-    said = {"task": task, "id": f"e{number}", "time": 100.0 + number, "features": {"a": 1.0}}
-    return Sent(task.encode(), orjson.dumps(said))
+Streams = Sequence[Stream]
+
+
+def each(streams: Streams, effect: Callable[[Stream], None]) -> None:
+    """For each library at once: both meet the same fault."""
+    with ThreadPoolExecutor(len(streams)) as beside:
+        list(beside.map(effect, streams))
 
 
 def persistently(effect: Callable[[], object]) -> None:
@@ -89,12 +105,15 @@ def persistently(effect: Callable[[], object]) -> None:
             assert time.monotonic() < deadline
 
 
-@pytest.fixture(params=["kafka-python", "confluent"])
-def stream(three: ApacheKafka, request: pytest.FixtureRequest) -> Iterator[Stream]:
-    stream = Stream(three.address, request.param)
-    stream.goes_on()
-    yield stream
-    stream.close()
+@pytest.fixture
+def streams(three: ApacheKafka) -> Iterator[Streams]:
+    """One by each library, on a topic of two partitions that are on every broker."""
+    connection, topic = Connection(three.address), f"brokers-{next(NUMBERS)}"
+    persistently(lambda: create(connection, Topics((topic,), (), f"{topic}-dead"), 2, 3, 60.0))
+    streams = [Stream(connection, topic, library) for library in ("kafka-python", "confluent")]
+    each(streams, Stream.goes_on)
+    yield streams
+    each(streams, Stream.close)
 
 
 @contextmanager
@@ -139,35 +158,32 @@ Fault = Callable[[Server], AbstractContextManager[None]]
 
 @pytest.mark.parametrize("fault", [killed, Server.stalled, shut_down])
 def test_clients_go_on_while_the_leader_is_away_and_when_it_is_back(
-    stream: Stream, three: ApacheKafka, fault: Fault
+    streams: Streams, three: ApacheKafka, fault: Fault
 ) -> None:
-    with fault(leader(three, stream.topic)):
-        stream.goes_on()
-    stream.goes_on()
+    with fault(leader(three, streams[0].topic)):
+        each(streams, Stream.goes_on)
+    each(streams, Stream.goes_on)
 
 
-def test_clients_go_on_while_the_controller_is_dead(stream: Stream, three: ApacheKafka) -> None:
+def test_clients_go_on_while_the_controller_is_dead(streams: Streams, three: ApacheKafka) -> None:
     with killed(controller(three)):
-        stream.goes_on()
-    stream.goes_on()
+        each(streams, Stream.goes_on)
+    each(streams, Stream.goes_on)
 
 
-def test_what_was_acknowledged_outlives_all_of_them(stream: Stream, three: ApacheKafka) -> None:
+def test_what_was_acknowledged_outlives_all_of_them(streams: Streams, three: ApacheKafka) -> None:
     three.kill()
-    with pytest.raises(Unavailable):
-        stream.acknowledged([event(0)])
+    each(streams, lambda stream: stream.refused_at_last(stream.event(0)))
     three.start()
-    stream.goes_on()
+    each(streams, Stream.goes_on)
 
 
 def test_while_the_disks_are_full_nothing_is_acknowledged_and_with_room_all_goes_on(
-    stream: Stream, three: ApacheKafka
+    streams: Streams, three: ApacheKafka
 ) -> None:
     for node in three.nodes:
         resource.prlimit(node.process.pid, resource.RLIMIT_FSIZE, (1 << 20, resource.RLIM_INFINITY))
-    with pytest.raises(Unavailable):
-        while True:
-            stream.acknowledged([Sent(b"key", bytes(100_000))])
+    each(streams, lambda stream: stream.refused_at_last(Sent(b"key", bytes(100_000))))
     three.kill()
     three.start()
-    stream.goes_on()
+    each(streams, Stream.goes_on)
