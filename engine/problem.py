@@ -136,6 +136,13 @@ class Problem:
         """A model to look at, or to call with parameters of one's own: its own are those of seed 0, and stay so."""
         return self.model().requires_grad_(False)
 
+    @cached_property
+    def is_tied(self) -> bool:
+        """Whether a value of the model has two names: torch would look for them in each call."""
+        kinds = self.outline.named_parameters, self.outline.named_buffers
+        values = [value for kind in kinds for _, value in kind(remove_duplicate=False)]
+        return len({*map(id, values)}) < len(values)
+
     def modules(self, outputs: int) -> tuple[nn.Module, nn.Module]:
         """Front end, and the network behind it with so many outputs, initialised from torch's global state."""
         front = self._front_end(0)

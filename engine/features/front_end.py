@@ -87,14 +87,18 @@ class FrontEnd(nn.Module):
         self.all_plain = plain == list(range(start)) and not history
         self.register_buffer("mean", torch.zeros(len(numeric)))
         self.register_buffer("std", torch.ones(len(numeric)))
+        self._register_labels(classes)
+        self.numbers = len(numeric) + len(flagged) + len(plain) + (self._label_numbers if history else 0)
+        embedded = sum(module.embedding_dim for module in self.embeddings if isinstance(module, nn.Embedding))
+        self.width = self.numbers + embedded
+
+    def _register_labels(self, classes: int | None) -> None:
+        """What labels are standardised by, or the rates of classes."""
         if classes is None:
             self.register_buffer("label_mean", torch.zeros(()))
             self.register_buffer("label_std", torch.ones(()))
         else:
             self.register_buffer("label_rate", torch.full((classes,), 1 / classes))
-        self.numbers = len(numeric) + len(flagged) + len(plain) + (self._label_numbers if history else 0)
-        embedded = sum(module.embedding_dim for module in self.embeddings if isinstance(module, nn.Embedding))
-        self.width = self.numbers + embedded
 
     @property
     def _label_numbers(self) -> int:

@@ -85,13 +85,6 @@ class GradientLearner:
         return type(self) is GradientLearner
 
     @cached_property
-    def _is_tied(self) -> bool:
-        """Whether a value of the model has two names: torch would look for them in each call."""
-        kinds = self._model.named_parameters, self._model.named_buffers
-        values = [value for kind in kinds for _, value in kind(remove_duplicate=False)]
-        return len({*map(id, values)}) < len(values)
-
-    @cached_property
     def learned(self) -> tuple[str, ...]:
         """Names of what an outer loop may move: every parameter, no buffer; learned step sizes among them."""
         return (*(name for name, _ in self._model.named_parameters()), *self._rates)
@@ -206,7 +199,7 @@ class GradientLearner:
     def shared(self, meta: Params, x: Tensor) -> Tensor:
         """Compute outputs [N, C] of theta itself, unadapted, for x [N, W]."""
         model = {name: value for name, value in meta.items() if name not in self._rates and name != LR}
-        outputs = functional_call(self._model, model, (x,), tie_weights=self._is_tied)
+        outputs = functional_call(self._model, model, (x,), tie_weights=self.problem.is_tied)
         return self._in_units(meta, outputs)
 
     def step(self, meta: Params, fast: Fast, batch: Batch) -> Fast:

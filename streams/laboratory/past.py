@@ -68,12 +68,11 @@ def meta_train(settings: Settings, passes: int, show: Callable[[int, Progress], 
         trainer = program.trainer
         labels = Rounds(trainer, LabelLog(episodes, trainer.labels), log.incarnation).labels()
         judging = trainer.judging(labels)
-        found = [one for one in labels if one.task not in judging]
-        if not found:
+        if not (found := [one for one in labels if one.task not in judging]):
             raise ReptideError("no task of the input has a label, so there is nothing to train on")
         window, every = LabelWindow.of(found), np.arange(len(found))
-        state = trainer.prepared(window, every, start(trainer.learner, settings.run.seed))
-        rounds: list[Round] = []
+        rounds, state = list[Round](), start(trainer.learner, settings.run.seed)
+        state = trainer.prepared(window, every, state)
         for number in range(passes):
             state, rounds = trainer.take(window, every, every, state)
             show(number + 1, Progress(events=(number + 1) * len(found), seconds=perf_counter() - began))
