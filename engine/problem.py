@@ -7,9 +7,11 @@ they move. Learners are made of it. What only a stream has is in `engine.stream.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
+from threading import RLock
 from typing import Literal
 
 import torch
@@ -28,6 +30,8 @@ from engine.types import EngineError
 START = 0.1
 """The step size of the inner loop before one was chosen."""
 
+
+_SEEDING = RLock()
 
 NORMS = (nn.LayerNorm, nn.GroupNorm, nn.BatchNorm1d, nn.BatchNorm2d)
 
@@ -123,8 +127,7 @@ class Problem:
 
     def model(self, seed: int = 0) -> nn.Sequential:
         """Front end and network, freshly initialised from the seed."""
-        with torch.random.fork_rng(devices=[]):
-            torch.default_generator.manual_seed(seed)  # of this processor alone, and in a tenth of the time
+        with seeded(seed):
             if not self.wide:
                 return nn.Sequential(*self.modules(self.target.outputs))
             front = self._front_end(self.target.outputs)
@@ -172,6 +175,14 @@ class Problem:
 
 
 BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d)
+
+
+@contextmanager
+def seeded(seed: int) -> Iterator[None]:
+    """Let torch draw what a seed decides, and leave its generator, which all threads draw from, as it was."""
+    with _SEEDING, torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(seed)  # of this processor alone, and in a tenth of the time
+        yield
 
 
 def normalises_by_batch(problem: Problem) -> bool:

@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from engine.learners.base import LABEL_MEAN, LABEL_STD, below
-from engine.problem import Problem
+from engine.problem import Problem, seeded
 from engine.targets import Classification, Regression
 from engine.traced import Recorded
 from engine.types import Batch, EngineError, Fast, Params
@@ -131,6 +131,5 @@ class EmbeddingLearner(ABC):
         return twin
 
     def _built(self, seed: int) -> nn.Sequential:
-        with torch.random.fork_rng(devices=[]):
-            torch.default_generator.manual_seed(seed)
+        with seeded(seed):
             return nn.Sequential(*self.problem.modules(self.width), self.own_modules())

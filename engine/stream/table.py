@@ -66,7 +66,7 @@ class TaskTable:
 
     def __getstate__(self) -> dict[str, Any]:
         """What is copied and pickled: where its own rows lie, a copy finds out by itself."""
-        return {name: value for name, value in vars(self).items() if name != "located"}
+        return {name: value for name, value in vars(self).items() if name != "_located"}
 
     @classmethod
     def empty(cls, layout: Layout, ids: Sequence[str]) -> TaskTable:
@@ -132,7 +132,7 @@ class TaskTable:
         """Views of the fields."""
         return Columns._make(map(self.rows.__getitem__, Columns._fields))
 
-    @cached_property
+    @property
     def located(self) -> Located:
         """The rows, as compiled code is given them.
 
@@ -144,6 +144,10 @@ class TaskTable:
             raise EngineError(
                 "rows that are folded in place are written, and these cannot be: make a copy of the table"
             )
+        return self._located
+
+    @cached_property
+    def _located(self) -> Located:
         return self.layout.located(self.rows)
 
 

@@ -7,13 +7,14 @@ where they have some. Digits are then worked out eight at a time, each in a byte
 # ruff: noqa: ARG001 - numba calls what makes an operation with these arguments, used or not
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 from llvmlite import ir
 from numba import types
 
-from engine.compiled import compiled, operation
+from engine.compiled import IS_PYTHON, compiled, operation
 from engine.types import UInt64
 
 LEAST_POWER, MOST_POWER = -292, 324
@@ -41,8 +42,7 @@ POWERS: UInt64 = np.array([divmod(_power(k), 1 << 64) for k in range(LEAST_POWER
 
 
 @operation
-def upper_half(typing: Any, a: Any, b: Any) -> Any:
-    """The upper 64 bits of a product."""
+def _upper_half(typing: Any, a: Any, b: Any) -> Any:
 
     def made(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         wide = ir.IntType(128)
@@ -53,14 +53,22 @@ def upper_half(typing: Any, a: Any, b: Any) -> Any:
 
 
 @operation
-def bit_length(typing: Any, number: Any) -> Any:
-    """How many bits a number takes; of 0 none."""
+def _bit_length(typing: Any, number: Any) -> Any:
 
     def made(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         zeros = builder.ctlz(arguments[0], ir.Constant(ir.IntType(1), 0))
         return builder.sub(ir.Constant(WORD, 64), zeros)
 
     return types.int64(types.uint64), made
+
+
+upper_half: Callable[[Any, Any], Any] = (
+    (lambda a, b: np.uint64(int(a) * int(b) >> 64)) if IS_PYTHON else _upper_half
+)
+"""The upper 64 bits of a product."""
+
+bit_length: Callable[[Any], Any] = (lambda number: int(number).bit_length()) if IS_PYTHON else _bit_length
+"""How many bits a number takes; of 0 none."""
 
 
 @compiled

@@ -16,6 +16,7 @@ import orjson
 from engine.text.lines import PAST, write_lines
 from engine.text.numbers import BEYOND, DOUBLE, LONGEST, SINGLE, WHOLE, write_numbers
 from engine.types import Int64, UInt8, UInt64
+from streams.events.joined import Joined
 from streams.events.record import incarnation_text
 
 LINE_END = b"\n"
@@ -63,7 +64,7 @@ class Texts(Sequence[bytes]):
         return Texts(self.content, begins, ends)
 
 
-class JoinedLines(Texts):
+class JoinedLines(Texts, Joined):
     """Texts one after the other, each with the end of a line behind it: what a file holds of them is `content`."""
 
     @classmethod
@@ -186,7 +187,9 @@ def _bits(numbers: npt.NDArray[Any]) -> tuple[int, UInt64]:
     """What kind of numbers they are, and the bits of each."""
     if numbers.dtype == np.float32:
         return SINGLE, numbers.view(np.uint32).astype(np.uint64)
-    return DOUBLE if numbers.dtype == np.float64 else WHOLE, numbers.view(np.uint64)
+    if numbers.dtype == np.float64:
+        return DOUBLE, numbers.view(np.uint64)
+    return WHOLE, numbers.astype(np.int64, casting="safe", copy=False).view(np.uint64)
 
 
 NONE = texts_of([])

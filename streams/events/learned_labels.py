@@ -62,10 +62,17 @@ class LabelReader:
         with np.errstate(over="ignore"):
             found = [self._shaped(line) for line in lines]
         labels = {n: one for n, one in enumerate(found) if isinstance(one, LearnedLabel)}
-        places = list(labels)
-        for n, reason in self._unsound(list(labels.values())):
-            found[places[n]] = f"is not of this stream spec, {reason}"
+        for n, one in zip(labels, self.sound([*labels.values()]), strict=True):
+            found[n] = one
         return found
+
+    def sound(self, labels: Sequence[LearnedLabel]) -> Sequence[LearnedLabel | str]:
+        """Labels that have the shape of this stream spec's; of those whose numbers are none of its, why."""
+        wrong = dict(self._unsound([*labels]))
+        if not wrong:
+            return labels
+        reasons = {n: f"is not of this stream spec, {reason}" for n, reason in wrong.items()}
+        return [reasons.get(n, one) for n, one in enumerate(labels)]
 
     def _shaped(self, line: bytes) -> LearnedLabel | str:
         """The label of a line, whose numbers nobody has looked at yet."""
@@ -127,10 +134,12 @@ class LabelReader:
 
     def _are_losses(self, losses: Float64) -> Bool:
         """Losses [N, 5]: NaN, of labels not scored; or no more than the range of the target makes them."""
-        target = self.spec.problem.target
-        most = (
-            MOST_LOSS if isinstance(target, Classification) else (1 + SLACK) * (target.high - target.low) ** 2
-        )
+        target, most = self.spec.problem.target, MOST_LOSS
+        if isinstance(target, Regression):
+            width = float(np.float32(target.high)) - float(
+                np.float32(target.low)
+            )  # as labels and predictions have it
+            most = (1 + SLACK) * width**2
         made = (losses >= -SLACK) & (losses <= most)
         return np.asarray(made.all(axis=1) | np.isnan(losses).all(axis=1))
 

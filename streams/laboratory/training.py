@@ -24,7 +24,7 @@ from streams.errors import CheckpointError, ReptideError, SettingsError, StoreEr
 from streams.laboratory.assembled import Laboratory
 from streams.program.checked import checked, kinds_of
 from streams.program.training_state import STATISTICS, restored, stored
-from streams.stores.checkpoints import SUFFIX, DirectoryMeta
+from streams.stores.checkpoints import DIGITS, DirectoryMeta
 from streams.stores.classes import ClassFile, agree
 from streams.stores.versions import Checkpoint
 
@@ -118,8 +118,8 @@ class SavedTraining:
         if not self._versions.publish(checked(checkpoint, fingerprint, self._kinds)):
             raise StoreError(f"another process trains in {self.directory} too; let one of them go on")
         self._newest += 1
-        for earlier in self.directory.glob(f"*{SUFFIX}"):  # their names stay: what is taken
-            if int(earlier.stem) < self._newest:
+        for earlier in self.directory.glob("[0-9]*"):  # their names stay: what is taken
+            if int(earlier.name[:DIGITS]) < self._newest:
                 os.truncate(earlier, 0)
 
 

@@ -9,7 +9,7 @@ from itertools import islice, takewhile
 from pathlib import Path
 from typing import Any, Protocol
 
-from streams.events.column_text import JoinedLines
+from streams.events.joined import Joined
 from streams.system.files import writing
 
 DEAD_LETTER = "dead-letter"
@@ -65,7 +65,7 @@ class OutputFile:
 
     def append(self, lines: Sequence[bytes], keys: Sequence[bytes] = ()) -> None:  # noqa: ARG002 - one partition
         """Add lines in one write; where it fails, as on a full disk, none of them."""
-        content: Any = lines.content if isinstance(lines, JoinedLines) else b"\n".join((*lines, b""))
+        content: Any = lines.content if isinstance(lines, Joined) else b"\n".join((*lines, b""))
         with writing(self._path):
             try:
                 if self._file.write(content) != len(content):

@@ -26,7 +26,9 @@ class LabelLog:
     lines: OutputLog
     reader: LabelReader
     _kept: dict[int, tuple[LabelColumns, int]] = field(default_factory=dict)
-    """Labels of lines that begin at a position, and the position after them."""
+    """Labels of lines that begin at a position, and the position after them; in the order of positions."""
+    _count: int = 0
+    """How many labels are kept."""
     _turn: Lock = field(default_factory=Lock)
 
     def append(self, lines: Sequence[bytes], keys: Sequence[bytes] = ()) -> None:
@@ -44,8 +46,11 @@ class LabelLog:
     def read(self, position: int) -> tuple[Sequence[LearnedLabel | str], int]:
         """The next labels from a position, and the position after them; why there is none, of a line that is none."""
         with self._turn:
-            if kept := self._kept.pop(position, None):
-                return kept
+            while self._kept and (first := next(iter(self._kept))) < position:  # read from their lines
+                self._taken(first)
+            if position in self._kept:
+                labels, after = self._taken(position)
+                return self.reader.sound(labels), after
             lines, after = self.lines.read(position, LINES_AT_ONCE)  # before what is appended next is kept
         return self.reader.read(lines), after
 
@@ -56,5 +61,11 @@ class LabelLog:
     def _keep(self, position: int, labels: LabelColumns) -> None:
         """Keep labels until they are read; of those that nobody reads the oldest go."""
         self._kept[position] = (labels, self.lines.end())
-        while len(self._kept) > 1 and sum(len(kept) for kept, _ in self._kept.values()) > MOST_KEPT:
-            del self._kept[next(iter(self._kept))]
+        self._count += len(labels)
+        while len(self._kept) > 1 and self._count > MOST_KEPT:
+            self._taken(next(iter(self._kept)))
+
+    def _taken(self, position: int) -> tuple[LabelColumns, int]:
+        labels, after = self._kept.pop(position)
+        self._count -= len(labels)
+        return labels, after

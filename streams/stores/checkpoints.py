@@ -72,6 +72,7 @@ class DirectoryMeta:
 
     def drop(self, versions: Set[int]) -> None:
         """Delete versions: descriptions first, without which nobody looks for the rest."""
+        self._own = None
         files = [Path(file.path) for version, file in self._numbered() if version in versions]
         for path in sorted(files, key=lambda path: path.suffix != DESCRIPTION):
             path.unlink()
@@ -87,10 +88,20 @@ class DirectoryMeta:
 
         Raises:
             FileNotFoundError: it is not kept.
+            CheckpointError: it is kept twice.
 
         """
         file = self._file(version)
-        return [file] if file.exists() else self._two_files(version)
+        head = file.with_suffix(DESCRIPTION)
+        if not head.exists():
+            return [file]
+        if file.exists():
+            raise CheckpointError(
+                f"version {version} of theta in {self.directory} was written twice, as {file.name} by this release "
+                f"and as {head.name} by one before, which does not see the other; delete the one that is not to be "
+                "gone on with"
+            )
+        return [self.directory / f"{head.stem}-{seal_in(head.read_bytes()):.16}{TENSORS}", head]
 
     def _read(self, version: int) -> tuple[bytes, bytes]:
         """Description and tensors of a version."""
@@ -99,11 +110,6 @@ class DirectoryMeta:
 
     def _file(self, version: int) -> Path:
         return self.directory / f"{version:0{DIGITS}d}{SUFFIX}"
-
-    def _two_files(self, version: int) -> list[Path]:
-        """Tensors of a version of before, named by their content, and their description."""
-        head = self._file(version).with_suffix(DESCRIPTION)
-        return [self.directory / f"{head.stem}-{seal_in(head.read_bytes()):.16}{TENSORS}", head]
 
 
 def kept(directory: Path) -> list[int]:

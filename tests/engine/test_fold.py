@@ -156,6 +156,7 @@ def test_a_copy_of_a_table_that_was_folded_is_folded_in_its_own_rows(
 
 def test_rows_that_cannot_be_written_are_folded_as_a_copy_and_refused_where_they_lie() -> None:
     driven = drive("balanced")
+    assert driven.table.located  # since it can be written so far
     driven.table.rows.flags.writeable = False
     assert driven.engine.fold(driven.table, batch_of([observation(1)]), theta("balanced", 1)).adaptations == 1
     with pytest.raises(EngineError, match="cannot be: make a copy of the table"):

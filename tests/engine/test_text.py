@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from itertools import pairwise
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,6 +17,8 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as npst
 
 from engine.text.numbers import BEYOND, DOUBLE, LONGEST, SINGLE, WHOLE, write_numbers
+
+ROOT = Path(__file__).parents[2]
 
 KINDS = {np.float32: SINGLE, np.float64: DOUBLE, np.int64: WHOLE}
 
@@ -60,3 +66,16 @@ def test_stretches_lie_end_to_end_and_rows_have_brackets_between(values: Any, da
         b"],[".join(plainly(part[n : n + width]) for n in range(0, len(part), width)) for part in stretches
     ]
     assert written(values, bounds, width) == expected
+
+
+def test_plain_python_writes_the_same() -> None:
+    program = (
+        "from tests.engine.test_text import *\n"
+        "for kind in KINDS:\n"
+        "    word = np.uint32 if kind == np.float32 else np.uint64\n"
+        "    drawn = np.random.default_rng(1).integers(0, np.iinfo(word).max, 500, word, endpoint=True)\n"
+        "    values = np.concatenate([drawn.view(kind), np.arange(-9, 9).astype(kind)])\n"
+        "    assert written(values, [0, 518], 518) == [plainly(values)], kind\n"
+    )
+    environment = {**os.environ, "NUMBA_DISABLE_JIT": "1", "PYTHONPATH": str(ROOT)}
+    subprocess.run([sys.executable, "-c", program], env=environment, cwd=ROOT, check=True)

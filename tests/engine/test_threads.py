@@ -51,3 +51,13 @@ def test_folds_of_several_threads_are_each_under_their_own_theta() -> None:
     expected = [served(meta) for meta in metas]
     with ThreadPoolExecutor(THREADS) as threads:
         assert list(threads.map(served, metas * 20)) == expected * 20
+
+
+@pytest.mark.usefixtures("often_switched")
+def test_models_that_several_threads_make_at_once_begin_as_their_seeds_say() -> None:
+    def begun(seed: int) -> bytes:
+        return b"".join(value.numpy().tobytes() for value in SMALL.problem.model(seed).state_dict().values())
+
+    expected = [begun(seed) for seed in range(THREADS)]
+    with ThreadPoolExecutor(THREADS) as threads:
+        assert list(threads.map(begun, [*range(THREADS)] * 30)) == expected * 30

@@ -216,6 +216,20 @@ def test_a_version_cut_short_or_missing_is_refused(intact: DirectoryMeta, kept: 
     assert usable(intact)
 
 
+def test_a_version_that_a_release_of_before_wrote_again_is_refused_and_not_chosen(
+    intact: DirectoryMeta,
+) -> None:
+    (path,) = intact.directory.iterdir()
+    again = path.with_suffix(".json")
+    again.write_bytes(b"{}")
+    with pytest.raises(
+        CheckpointError, match=r"written twice, as 00000001\.theta by this release and as 00000001\.json"
+    ):
+        DirectoryMeta(intact.directory).load(1)
+    again.unlink()
+    assert usable(intact)
+
+
 # Size
 
 

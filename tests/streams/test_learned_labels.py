@@ -18,9 +18,11 @@ from hypothesis import strategies as st
 
 from engine.stream.events import EventBatch
 from engine.stream.in_progress import Folded
+from engine.targets import Regression
 from engine.types import SERVED, Outcome
 from streams.events.label_lines import columns_of_labels, lines_of
 from streams.events.learned_labels import LabelReader, LearnedLabel, read_learned
+from streams.events.record import SourcePosition
 from streams.logs.memory import MemoryOutput
 from streams.program import label_log
 from streams.program.embedded import steps
@@ -28,6 +30,7 @@ from streams.program.label_log import LabelLog
 from streams.program.outcome_lines import DIGITS
 from streams.program.outputs import Outputs, kept
 from tests.faults.model import GRID, SPEC, World, bits, label, lines_of_episodes, observation, stream
+from tests.varied import varied
 
 
 class Fold(NamedTuple):
@@ -199,6 +202,39 @@ def test_lines_that_are_appended_while_others_are_looked_for_are_not_parsed(taug
     assert log.read(0) == ([], 0)
     appending.join()
     assert log.read(0) == (lines.labels, len(taught))
+
+
+def test_a_label_that_cannot_be_is_refused_whether_it_is_kept_or_read_from_its_line(
+    taught: list[bytes],
+) -> None:
+    log, one = LabelLog(MemoryOutput(), READER), read_learned(taught[0])
+    lines = lines_of(columns_of_labels([one._replace(losses=one.losses + 1e30), one]))
+    log.append(lines)
+    kept, read = log.read(0)[0], log.read(0)[0]
+    assert kept[0] == read[0] == "is not of this stream spec, whose losses are others"
+    assert [isinstance(found[1], LearnedLabel) for found in (kept, read)] == [True, True]
+
+
+def test_what_a_narrow_range_far_from_zero_makes_a_loss_in_single_precision_is_a_loss() -> None:
+    target = Regression(1e8, 1e8 + 5)
+    reader = LabelReader(varied(SPEC, target=target))
+    loss = float(np.float32(target.high) - np.float32(target.low)) ** 2
+    x = np.zeros(reader.spec.problem.width, np.float32)
+    label = LearnedLabel("ann", SourcePosition(1, 0, 0), 1, x, 1e8, np.full(5, loss), None)
+    assert [*reader.sound([label, label._replace(losses=np.full(5, 2 * loss))])] == [
+        label, "is not of this stream spec, whose losses are others"
+    ]  # fmt: skip
+
+
+def test_labels_that_were_read_from_their_lines_are_kept_no_longer(taught: list[bytes]) -> None:
+    output = MemoryOutput()
+    output.append(taught[:1])
+    log = LabelLog(output, READER)
+    for one in taught[1:]:
+        log.append(lines_of(columns_of_labels([read_learned(one)])))
+    position = log.read(0)[1]
+    log.read(position)
+    assert not log._kept
 
 
 # Lines that are none
